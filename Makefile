@@ -1,0 +1,59 @@
+# Everything is installed into .venv (and .venv-stock) beside this file; nothing else on the machine is changed.
+#   make demo                     train a small network, compare argmax with RankSEG in three toolkits
+#   make demo DATA=DIR            the same on img_dir/{train,val} and ann_dir/{train,val} in DIR
+#   make test                     run the tests
+PYTHON ?= python3
+VENV := .venv
+VENV_STOCK := .venv-stock
+OUT ?= demo_output
+DATA ?=
+NUM_CLASSES ?=
+
+# On a busy machine, threads that spin for long while they wait slow each other down many times.
+export GOMP_SPINCOUNT ?= 2000
+
+INSTALL := -m pip install --quiet --disable-pip-version-check
+DEMO_OPTIONS = --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(NUM_CLASSES),--num-classes "$(NUM_CLASSES)")
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-stock lint clean
+
+help:  ## say what there is
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(VENV)/installed  ## install the package and all pinned tools into .venv
+
+demo: $(VENV)/installed  ## argmax against RankSEG in three toolkits; DATA=DIR, NUM_CLASSES=N for your own images
+	@$(VENV)/bin/python -m examples.demo $(DEMO_OPTIONS)
+
+test: $(VENV)/installed  ## run the tests
+	$(VENV)/bin/python -m pytest
+
+test-stock: $(VENV_STOCK)/installed  ## run MMSegmentation's tests with the original OpenMMLab packages
+	TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 $(VENV_STOCK)/bin/python -m pytest tests/mmseg
+
+lint: $(VENV)/installed  ## check style and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:  ## remove what was installed and written here
+	rm -rf $(VENV) $(VENV_STOCK) demo_output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The stamp is written last, so that an installation that was cut off is done again.
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(call make_venv,$(VENV))
+	@$(VENV)/bin/python $(INSTALL) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV_STOCK)/installed: pyproject.toml constraints-stock.txt
+	@$(call make_venv,$(VENV_STOCK))
+	@$(VENV_STOCK)/bin/python $(INSTALL) -c constraints-stock.txt 'setuptools<82' mmcv-lite -e '.[mmseg-stock]' pytest
+	@touch $@
+
+define make_venv
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "Python 3.11 or newer is needed; say which one: make PYTHON=python3.11 ..." >&2; exit 1; }; \
+echo "Installing into $(1) (once, some minutes) ..."; \
+$(PYTHON) -m venv $(1)
+endef

@@ -1,0 +1,11 @@
+"""Dice- and IoU-optimal decoding for segmentation toolkits, without retraining.
+
+The toolkit adapters are imported by name (``rankseg_plugins.mmseg``, ``.lightning``, ``.torchmetrics``); this package
+itself imports none of them.
+"""
+
+from rankseg_plugins.core import RankSEG, rankseg
+
+__version__ = "0.1.0"
+
+__all__ = ["RankSEG", "__version__", "rankseg"]

@@ -1,0 +1,29 @@
+"""Real probabilities for tests, where the checkout has them beside it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+REAL = {"camvid": DATA / "camvid" / "probs_val.npz", "horses": DATA / "voc21_horses" / "probs.npz"}
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    torch.set_num_threads(2)
+
+
+def _load(name):
+    path = REAL[name]
+    if not path.exists():
+        pytest.skip(f"the real probabilities of {name} are not beside this checkout")
+    with np.load(path) as file:
+        return torch.from_numpy(file["probs"][::6]), torch.from_numpy(file["labels"][::6]).long()
+
+
+@pytest.fixture(scope="session", params=sorted(REAL))
+def real_probs(request):
+    """Probabilities (B, C, H, W) float16 that a trained network gave for every sixth image."""
+    return _load(request.param)[0]
