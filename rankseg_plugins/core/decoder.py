@@ -1,0 +1,274 @@
+"""RankSEG, the one entrance to every decision, and its functional twin :func:`rankseg`."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor, nn
+
+from rankseg_plugins.core.assignment import assign_labels, assign_masks
+from rankseg_plugins.core.objectives import OBJECTIVES
+from rankseg_plugins.core.probabilities import check_choice, check_floating, check_shape
+from rankseg_plugins.core.rma import row_statistics, search_volumes
+from rankseg_plugins.core.tiles import Tiles
+
+METRICS = ("dice", "iou", "acc")
+OUTPUT_MODES = ("multiclass", "multilabel")
+UNASSIGNED_POLICIES = ("max_score", "void")
+
+#: Solvers of each (metric, output mode); the first one is the default.
+SOLVERS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("dice", "multiclass"): ("RMA",),
+    ("dice", "multilabel"): ("RMA",),
+    ("iou", "multiclass"): ("RMA",),
+    ("iou", "multilabel"): ("RMA",),
+    ("acc", "multiclass"): ("argmax",),
+    ("acc", "multilabel"): ("TR", "argmax"),
+}
+
+
+class RankSEG(nn.Module):
+    r"""Turns class probabilities into the segmentation with the best expected Dice, IoU or accuracy.
+
+    A module without parameters or buffers: it can end a ``nn.Sequential``, be pickled and moved.
+
+    Args:
+        metric: ``"dice"``, ``"iou"`` or ``"acc"`` (pixel accuracy: plain argmax or a 0.5 threshold). Upper and
+            lower case are alike in ``metric``, ``output_mode``, ``solver`` and ``unassigned_policy``.
+        smooth: the constant >= 0 that the score adds to numerator and denominator; Dice and IoU only.
+        output_mode: ``"multiclass"`` gives one label per pixel, ``"multilabel"`` one bool mask per class. A single
+            channel of foreground probabilities needs ``"multilabel"``.
+        solver: ``"RMA"`` for Dice and IoU; ``"argmax"`` or ``"TR"`` (threshold 0.5) for accuracy. None takes the
+            first of these that fits ``metric`` and ``output_mode``.
+        pruning_prob: in [0, 1]; a class whose largest probability in an image is not above it stays empty there.
+            Dice and IoU only.
+        unassigned_policy: what becomes of a pixel that no class selected, in multiclass Dice and IoU:
+            ``"max_score"`` gives it to the class with the largest gain, ``"void"`` labels it ``void_index``.
+        void_index: label of void pixels, outside the class range; multiclass only.
+
+    Shape:
+        - Input: (B, C, \*spatial), float16, bfloat16, float32 or float64 in [0, 1], one or more spatial dimensions.
+        - Output: int64 labels (B, \*spatial) for ``"multiclass"``, bool masks (B, C, \*spatial) for
+          ``"multilabel"``, on the device of the input.
+
+    Raises:
+        TypeError: for an option of the wrong type.
+        ValueError: for an option value that is unknown, out of range or not used by the solver.
+
+    Source: Dai & Li, "RankSEG", JMLR 24:224 (2023); Wang & Dai, "RankSEG-RMA", NeurIPS 2025.
+
+    Example:
+        >>> probs = torch.tensor([[[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]]])  # 1 image, 2 classes, 3 pixels
+        >>> RankSEG(metric="dice")(probs)
+        tensor([[0, 0, 1]])
+        >>> RankSEG(metric="iou", output_mode="multilabel").predict(torch.tensor([[[0.9, 0.4, 0.1]]]))
+        tensor([[[ True,  True, False]]])
+    """
+
+    def __init__(
+        self,
+        metric: str = "dice",
+        smooth: float = 0.0,
+        output_mode: str = "multiclass",
+        solver: str | None = None,
+        pruning_prob: float = 0.5,
+        unassigned_policy: str = "max_score",
+        void_index: int = 255,
+    ) -> None:
+        super().__init__()
+        self.metric = _choice("metric", "acc" if _fold(metric) == "accuracy" else metric, METRICS)
+        self.output_mode = _choice("output_mode", output_mode, OUTPUT_MODES)
+        self.solver = self._choose_solver(solver)
+        self.smooth = _real("smooth", smooth, 0.0, math.inf)
+        self.pruning_prob = _real("pruning_prob", pruning_prob, 0.0, 1.0)
+        self.unassigned_policy = _choice("unassigned_policy", unassigned_policy, UNASSIGNED_POLICIES)
+        self.void_index = _integer("void_index", void_index)
+        self._refuse_unused()
+
+    def _choose_solver(self, solver: str | None) -> str:
+        allowed = SOLVERS[self.metric, self.output_mode]
+        if solver is None:
+            return allowed[0]
+        everywhere = tuple(dict.fromkeys(name for names in SOLVERS.values() for name in names))
+        solver = _choice("solver", solver, everywhere)
+        if solver not in allowed:
+            raise ValueError(
+                f"solver={solver!r} does not serve metric={self.metric!r} with output_mode={self.output_mode!r}; "
+                f"use {' or '.join(map(repr, allowed))}"
+            )
+        return solver
+
+    def _refuse_unused(self) -> None:
+        by_volume, multiclass = self.metric != "acc", self.output_mode == "multiclass"
+        unused = {
+            "smooth": self.smooth != 0 and not by_volume,
+            "pruning_prob": self.pruning_prob != 0.5 and not by_volume,
+            "unassigned_policy": self.unassigned_policy != "max_score" and not (by_volume and multiclass),
+            "void_index": self.void_index != 255 and not multiclass,
+        }
+        for name, refused in unused.items():
+            if refused:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} has no effect with metric={self.metric!r}, "
+                    f"output_mode={self.output_mode!r}, solver={self.solver!r}; leave it out"
+                )
+
+    def extra_repr(self) -> str:
+        """Every option, as it would be passed."""
+        names = ("metric", "smooth", "output_mode", "solver", "pruning_prob", "unassigned_policy", "void_index")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+
+    def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+        r"""Decide. The same as calling the module.
+
+        Args:
+            probs: (B, C, \*spatial) probabilities; see the class. Values up to 1e-4 outside [0, 1] are clamped. No
+                gradient is recorded.
+            valid_mask: optional bool, (B, \*spatial) or (\*spatial): False marks pixels known to be no data, such
+                as padding. They do not influence the decision on the others (their probabilities may even be NaN)
+                and come out as ``void_index``, or as False in every mask. Never derive it from the ground truth.
+
+        Returns:
+            int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
+
+        Raises:
+            TypeError: if ``probs`` is not a floating point tensor or ``valid_mask`` not a bool tensor.
+            ValueError: for wrong shapes, NaN, infinite or out-of-range values, a single channel in multiclass mode,
+                or a ``void_index`` inside the class range.
+
+        Example:
+            >>> probs = torch.tensor([[[0.9, 0.2], [0.1, 0.8]]])
+            >>> RankSEG().predict(probs, valid_mask=torch.tensor([True, False]))
+            tensor([[  0, 255]])
+        """
+        return self(probs, valid_mask)
+
+    @torch.no_grad()
+    def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+        """See :meth:`predict`."""
+        self._check(probs, valid_mask)
+        tiles = Tiles(probs, valid_mask)
+        statistics = row_statistics(tiles)
+        if self.metric == "acc":
+            decided = self._most_probable(tiles)
+        else:
+            objective = OBJECTIVES[self.metric](self.smooth)
+            volumes = search_volumes(tiles, statistics, objective, self.pruning_prob)
+            if self.output_mode == "multiclass":
+                void_index = self.void_index if self.unassigned_policy == "void" else None
+                decided = assign_labels(tiles, volumes, objective, void_index)
+            else:
+                decided = assign_masks(tiles, volumes)
+        if tiles.valid is not None and self.output_mode == "multiclass":
+            decided.masked_fill_(~tiles.valid, self.void_index)
+        return decided.unflatten(-1, probs.shape[2:])
+
+    def _most_probable(self, tiles: Tiles) -> Tensor:
+        probs = tiles.probs
+        if self.solver == "TR":
+            decided = probs > 0.5
+        else:
+            decided = probs.argmax(1)
+            if self.output_mode == "multilabel":
+                decided = torch.zeros_like(probs, dtype=torch.bool).scatter_(1, decided.unsqueeze(1), True)
+        if tiles.valid is not None and self.output_mode == "multilabel":
+            decided &= tiles.valid.unsqueeze(1)
+        return decided
+
+    def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
+        check_floating("probs", probs)
+        check_shape(probs)
+        classes = probs.shape[1]
+        if classes == 1 and (self.output_mode == "multiclass" or self.solver == "argmax"):
+            raise ValueError(
+                f"a single channel cannot compete with itself (output_mode={self.output_mode!r}, "
+                f"solver={self.solver!r}): use output_mode='multilabel' for a foreground mask, or two channels, "
+                f"got probs of shape {tuple(probs.shape)}"
+            )
+        uses_void = self.unassigned_policy == "void" or valid_mask is not None or self.void_index != 255
+        if self.output_mode == "multiclass" and uses_void and 0 <= self.void_index < classes:
+            raise ValueError(f"void_index must lie outside the class range 0 to {classes - 1}, got {self.void_index}")
+        if valid_mask is None:
+            return
+        if not isinstance(valid_mask, Tensor) or valid_mask.dtype != torch.bool:
+            got = valid_mask.dtype if isinstance(valid_mask, Tensor) else type(valid_mask).__name__
+            raise TypeError(f"valid_mask must be a bool tensor, got {got}")
+        allowed = (tuple(probs.shape[2:]), (probs.shape[0], *probs.shape[2:]))
+        if tuple(valid_mask.shape) not in allowed:
+            raise ValueError(
+                f"valid_mask must have shape {allowed[0]} or {allowed[1]} for probs of shape "
+                f"{tuple(probs.shape)}, got {tuple(valid_mask.shape)}"
+            )
+
+
+def rankseg(
+    probs: Tensor,
+    metric: str = "dice",
+    smooth: float = 0.0,
+    output_mode: str = "multiclass",
+    solver: str | None = None,
+    pruning_prob: float = 0.5,
+    unassigned_policy: str = "max_score",
+    void_index: int = 255,
+    valid_mask: Tensor | None = None,
+) -> Tensor:
+    r"""Functional twin of :class:`RankSEG`: the options and one decision in a single call.
+
+    Args:
+        probs: (B, C, \*spatial) probabilities.
+        metric: see :class:`RankSEG`, as all that follow.
+        smooth: constant >= 0 in the score.
+        output_mode: ``"multiclass"`` or ``"multilabel"``.
+        solver: None takes the default of the metric.
+        pruning_prob: in [0, 1].
+        unassigned_policy: ``"max_score"`` or ``"void"``.
+        void_index: label of void pixels.
+        valid_mask: optional bool mask of the pixels that hold data; see :meth:`RankSEG.predict`.
+
+    Returns:
+        int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
+
+    Raises:
+        TypeError: for an option or tensor of the wrong type.
+        ValueError: for bad options or probabilities.
+
+    Example:
+        >>> rankseg(torch.tensor([[[0.9, 0.45, 0.3]]]), output_mode="multilabel")
+        tensor([[[True, True, True]]])
+    """
+    decoder = RankSEG(metric, smooth, output_mode, solver, pruning_prob, unassigned_policy, void_index)
+    return decoder.predict(probs, valid_mask)
+
+
+def _fold(value: object) -> object:
+    """Upper and lower case, and blanks around, make no difference in option values."""
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {type(value).__name__}")
+    canonical = {_fold(option): option for option in allowed}.get(_fold(value), value)
+    check_choice(name, canonical, allowed)
+    return canonical
+
+
+def _real(name: str, value: object, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {type(value).__name__}")
+    number = float(value)
+    if not (math.isfinite(number) and low <= number <= high):
+        span = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"finite and >= {low:g}"
+        raise ValueError(f"{name} must be {span}, got {value!r}")
+    return number
+
+
+def _integer(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    number = int(value)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{name} must fit into int64, got {value}")
+    return number

@@ -1,0 +1,100 @@
+"""Logits to probabilities, and the checks on probabilities that every decision begins with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ACTIVATIONS = ("softmax", "sigmoid", "normalize", "identity")
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+#: Resized and averaged probabilities overshoot [0, 1] a little: values this close outside are clamped, not refused.
+TOLERANCE = 1e-4
+
+
+def to_probabilities(logits: Tensor, activation: str = "softmax") -> Tensor:
+    """Turn the output of a network into probabilities.
+
+    Args:
+        logits: (B, C, *spatial), floating point.
+        activation: ``"softmax"`` over the classes; ``"sigmoid"`` for each class alone; ``"normalize"`` divides
+            non-negative class scores by their sum over the classes (mask-classification heads such as
+            Mask2Former's return scores, not logits; a pixel whose scores are all 0 stays all 0);
+            ``"identity"`` for values that already are probabilities.
+
+    Returns:
+        Probabilities of the same shape and dtype, in [0, 1].
+
+    Raises:
+        TypeError: if ``logits`` is not a floating point tensor.
+        ValueError: for an unknown activation, fewer than 2 dimensions, softmax or normalize over a single class, or
+            negative scores with ``"normalize"``.
+
+    Example:
+        >>> to_probabilities(torch.tensor([[[1.0], [3.0]]]), "normalize")
+        tensor([[[0.2500],
+                 [0.7500]]])
+    """
+    check_choice("activation", activation, ACTIVATIONS)
+    check_floating("logits", logits)
+    if logits.ndim < 2:
+        raise ValueError(f"logits must have shape (B, C, *spatial), got {tuple(logits.shape)}")
+    if activation == "identity":
+        return logits
+    if activation == "sigmoid":
+        return logits.sigmoid()
+    if logits.shape[1] == 1:
+        raise ValueError(
+            f"activation={activation!r} over a single channel gives 1 everywhere; use activation='sigmoid' for "
+            f"one-channel logits, got shape {tuple(logits.shape)}"
+        )
+    if activation == "softmax":
+        return logits.softmax(dim=1)
+    if logits.numel() and logits.amin() < 0:
+        raise ValueError(
+            f"activation='normalize' needs non-negative scores, the smallest is {logits.amin():.4g}; "
+            "use 'softmax' for logits"
+        )
+    total = logits.sum(dim=1, keepdim=True)
+    return logits / total.masked_fill(total == 0, 1)
+
+
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raise a ``ValueError`` that lists the allowed values, unless ``value`` is one of them."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def check_floating(name: str, tensor: object) -> None:
+    """Raise a ``TypeError`` unless ``tensor`` is a float16, bfloat16, float32 or float64 tensor."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+    if tensor.dtype not in FLOATING:
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
+
+
+def check_shape(probs: Tensor) -> None:
+    """Raise a ``ValueError`` unless ``probs`` is (B, C, *spatial) with C >= 1 and a non-empty spatial size."""
+    shape = tuple(probs.shape)
+    if len(shape) < 3:
+        raise ValueError(f"probs must have shape (B, C, *spatial) with at least one spatial dimension, got {shape}")
+    if shape[1] == 0:
+        raise ValueError(f"probs must hold at least one class (dimension 1), got shape {shape}")
+    if 0 in shape[2:]:
+        raise ValueError(f"the spatial size of probs must not be empty, got shape {shape}")
+
+
+def check_range(minimum: float, maximum: float) -> bool:
+    """Judge the smallest and largest probability; return whether clamping to [0, 1] is needed.
+
+    Raises:
+        ValueError: if either is NaN or infinite, or lies outside [0, 1] by more than :data:`TOLERANCE`.
+    """
+    if not (abs(minimum) < float("inf") and abs(maximum) < float("inf")):
+        raise ValueError("probs must be finite, got NaN or infinite values")
+    if minimum < -TOLERANCE or maximum > 1 + TOLERANCE:
+        raise ValueError(
+            f"probs must lie in [0, 1], got values from {minimum:.6g} to {maximum:.6g}; "
+            "turn logits into probabilities first (softmax over the classes, or sigmoid)"
+        )
+    return minimum < 0 or maximum > 1

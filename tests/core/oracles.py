@@ -1,0 +1,74 @@
+"""Independent, slow and obvious forms of what the core computes, in plain Python and numpy float64."""
+
+from fractions import Fraction
+
+import numpy as np
+
+
+def scores_of_all_volumes(p, metric, smooth):
+    """Objective of the top-n masks, n = 0..d, of one class: p is a 1-D array of probabilities."""
+    p = np.sort(np.asarray(p, dtype=np.float64))[::-1]
+    mu = np.sum(p, dtype=np.longdouble)
+    s = np.concatenate([[0], np.cumsum(p, dtype=np.longdouble)])
+    n = np.arange(len(p) + 1)
+    return _score(s, n, mu, metric, smooth)
+
+
+def score_of_mask(p, mask, metric, smooth):
+    p = np.asarray(p, dtype=np.float64)
+    s, n, mu = np.sum(p[mask], dtype=np.longdouble), mask.sum(), np.sum(p, dtype=np.longdouble)
+    return _score(np.array([s]), np.array([n]), mu, metric, smooth)[0]
+
+
+def _score(s, n, mu, metric, g):
+    with np.errstate(all="ignore"):
+        if metric == "dice":
+            empty = np.where(n + mu + g > 0, g / (n + mu + g), 0)
+            return 2 * s / (n + mu + 1 + g) + empty
+        return np.where(n + mu - s + g > 0, (s + g) / (n + mu - s + g), 0)
+
+
+def exact_optimal_volumes(p, metric, smooth):
+    """All volumes of exactly the largest objective, in rational arithmetic."""
+    p = sorted((Fraction(float(x)) for x in p), reverse=True)
+    mu, g = sum(p), Fraction(float(smooth))
+    scores = []
+    for n in range(len(p) + 1):
+        s = sum(p[:n])
+        if metric == "dice":
+            scores.append(2 * s / (n + mu + 1 + g) + (g / (n + mu + g) if n + mu + g else 0))
+        else:
+            scores.append((s + g) / (n + mu - s + g) if n + mu - s + g else Fraction(0))
+    best = max(scores)
+    return [n for n, score in enumerate(scores) if score == best]
+
+
+def labels_of_masks(p, masks, active, metric, g, void_index=None):
+    """The greedy multiclass rule, pixel by pixel: p (C, d) float64, masks (C, d) bool, active (C,) bool."""
+    classes, d = p.shape
+    mu = p.sum(1)
+    alone = masks & (masks.sum(0) == 1)
+    m, t = (p * alone).sum(1), alone.sum(1)
+    labels = np.empty(d, dtype=np.int64)
+    for i in range(d):
+        selected = [c for c in range(classes) if masks[c, i]]
+        if not selected and void_index is not None:
+            labels[i] = void_index
+            continue
+        allowed = selected or [c for c in range(classes) if active[c]] or range(classes)
+        gains = [_gain(p[c, i], m[c], t[c], mu[c], metric, g) for c in allowed]
+        labels[i] = list(allowed)[int(np.argmax(gains))]
+    return labels
+
+
+def _gain(p, m, t, mu, metric, g):
+    """Difference of the two scores, in rational arithmetic: nothing cancels."""
+    p, m, mu, g = (Fraction(float(x)) for x in (p, m, mu, g))
+    t = int(t)
+
+    def score(s, n):
+        if metric == "dice":
+            return 2 * s / (n + mu + 1 + g) + (g / (n + mu + g) if g else 0)
+        return (s + g) / (n + mu - s + g) if n + mu - s + g else Fraction(0)
+
+    return score(m + p, t + 1) - score(m, t)

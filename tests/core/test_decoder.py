@@ -1,0 +1,223 @@
+"""The one entrance: options, checks, forms of input."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from rankseg_plugins import RankSEG, rankseg
+
+PROBS = torch.softmax(torch.randn(2, 4, 6, 7, generator=torch.Generator().manual_seed(0)), 1)
+
+MULTICLASS = [
+    {"metric": "dice"},
+    {"metric": "iou", "smooth": 1.0},
+    {"metric": "dice", "smooth": 2.0, "pruning_prob": 0.1},
+    {"metric": "iou", "unassigned_policy": "void", "void_index": -1},
+    {"metric": "acc"},
+]
+MULTILABEL = [
+    {"metric": "dice", "output_mode": "multilabel"},
+    {"metric": "iou", "output_mode": "multilabel", "smooth": 1.0, "pruning_prob": 0.2},
+    {"metric": "acc", "output_mode": "multilabel"},
+    {"metric": "acc", "output_mode": "multilabel", "solver": "argmax"},
+]
+ALL = MULTICLASS + MULTILABEL
+
+
+@pytest.mark.parametrize(
+    ("probs", "error", "message"),
+    [
+        ([[[0.5]]], TypeError, "probs must be a torch.Tensor, got list"),
+        (PROBS.long(), TypeError, "probs must be float16, bfloat16, float32 or float64, got torch.int64"),
+        (PROBS.to(torch.complex64), TypeError, "probs must be float16, bfloat16, float32 or float64, got"),
+        (PROBS[0, 0], ValueError, r"probs must have shape \(B, C, \*spatial\) with at least one spatial"),
+        (PROBS[:, :0], ValueError, "probs must hold at least one class"),
+        (PROBS[..., :0], ValueError, "the spatial size of probs must not be empty"),
+        (PROBS.masked_fill(PROBS > 0.6, torch.nan), ValueError, "probs must be finite, got NaN or infinite"),
+        (PROBS.masked_fill(PROBS > 0.6, torch.inf), ValueError, "probs must be finite, got NaN or infinite"),
+        (PROBS - 0.5, ValueError, r"probs must lie in \[0, 1\], got values from -0"),
+        (PROBS * 1.5, ValueError, r"probs must lie in \[0, 1\], got values from 0"),
+        (PROBS[:, :1], ValueError, "a single channel cannot compete with itself"),
+    ],
+)
+def test_bad_probabilities(probs, error, message):
+    for decoder in (RankSEG(), RankSEG("acc")):
+        with pytest.raises(error, match=message):
+            decoder(probs)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"metric": "f1"}, ValueError, "metric must be one of 'dice', 'iou', 'acc', got 'f1'"),
+        ({"metric": 1}, TypeError, "metric must be a string, got int"),
+        ({"output_mode": "binary"}, ValueError, "output_mode must be one of 'multiclass', 'multilabel', got 'binary'"),
+        ({"solver": "sort"}, ValueError, "solver must be one of .*, got 'sort'"),
+        (
+            {"solver": "argmax"},
+            ValueError,
+            "solver='argmax' does not serve metric='dice' with output_mode='multiclass'",
+        ),
+        ({"metric": "acc", "solver": "TR"}, ValueError, "solver='TR' does not serve .*; use 'argmax'"),
+        ({"smooth": -1}, ValueError, "smooth must be finite and >= 0, got -1"),
+        ({"smooth": float("nan")}, ValueError, "smooth must be finite and >= 0, got nan"),
+        ({"smooth": "1"}, TypeError, "smooth must be a real number, got str"),
+        ({"smooth": True}, TypeError, "smooth must be a real number, got bool"),
+        ({"pruning_prob": 1.1}, ValueError, r"pruning_prob must be in \[0, 1\], got 1.1"),
+        ({"unassigned_policy": "drop"}, ValueError, "unassigned_policy must be one of 'max_score', 'void', got 'drop'"),
+        ({"void_index": 1.0}, TypeError, "void_index must be an integer, got float"),
+        ({"void_index": 2**63}, ValueError, "void_index must fit into int64"),
+        ({"metric": "acc", "smooth": 1.0}, ValueError, "smooth=1.0 has no effect with metric='acc'"),
+        ({"metric": "acc", "pruning_prob": 0.1}, ValueError, "pruning_prob=0.1 has no effect"),
+        ({"output_mode": "multilabel", "void_index": 9}, ValueError, "void_index=9 has no effect"),
+        (
+            {"output_mode": "multilabel", "unassigned_policy": "void"},
+            ValueError,
+            "unassigned_policy='void' has no effect",
+        ),
+        ({"sovler": "RMA"}, TypeError, "sovler"),
+    ],
+)
+def test_bad_options(options, error, message):
+    with pytest.raises(error, match=message):
+        RankSEG(**options)
+    with pytest.raises(error, match=message):
+        rankseg(PROBS, **options)
+
+
+def test_void_index_inside_the_class_range():
+    for decoder in (RankSEG(void_index=3), RankSEG(unassigned_policy="void", void_index=0)):
+        with pytest.raises(ValueError, match="void_index must lie outside the class range 0 to 3"):
+            decoder(PROBS)
+    many = torch.full((1, 300, 2), 1 / 300)
+    assert RankSEG()(many).shape == (1, 2)  # the default 255 is not used here, so it is no error
+    with pytest.raises(ValueError, match="void_index must lie outside the class range 0 to 299, got 255"):
+        RankSEG(unassigned_policy="void")(many)
+
+
+def test_names_in_any_case():
+    assert RankSEG(" Dice ", output_mode="MultiClass", solver="rma").extra_repr() == RankSEG().extra_repr()
+    assert RankSEG("Accuracy").metric == "acc"
+
+
+@pytest.mark.parametrize("options", ALL)
+def test_values_just_outside_the_range_are_clamped(options):
+    decoder = RankSEG(**options)
+    overshoot = torch.where(torch.rand(PROBS.shape) < 0.5, PROBS.round() - 9e-5, PROBS.round() + 9e-5)
+    torch.testing.assert_close(decoder(overshoot), decoder(overshoot.clamp(0, 1)))
+
+
+@pytest.mark.parametrize("options", ALL)
+@pytest.mark.parametrize("spatial", [(5,), (5, 3), (2, 3, 4), (2, 1, 3, 2)])
+def test_output_form(options, spatial):
+    decoder = RankSEG(**options)
+    probs = torch.softmax(torch.randn(2, 3, *spatial), 1).requires_grad_()
+    decided = decoder.predict(probs)
+    multiclass = decoder.output_mode == "multiclass"
+    assert decided.shape == ((2, *spatial) if multiclass else (2, 3, *spatial))
+    assert decided.dtype == (torch.int64 if multiclass else torch.bool)
+    assert not decided.requires_grad
+    assert torch.equal(decided, rankseg(probs, **options))
+    assert decoder(probs[:0]).shape == (0, *decided.shape[1:])
+    assert decoder(probs[:0]).dtype == decided.dtype
+
+
+@pytest.mark.parametrize("options", ALL)
+def test_module(options):
+    decoder = RankSEG(**options)
+    assert not list(decoder.parameters())
+    assert not decoder.state_dict()
+    expected = decoder(PROBS)
+    for twin in (
+        pickle.loads(pickle.dumps(decoder)),
+        copy.deepcopy(decoder),
+        eval(repr(decoder), {"RankSEG": RankSEG}),
+    ):
+        assert torch.equal(twin(PROBS), expected)
+    logits = PROBS.log()
+    assert torch.equal(nn.Sequential(nn.Softmax(1), decoder)(logits), decoder(logits.softmax(1)))
+
+
+def test_accuracy_is_argmax_and_threshold():
+    assert torch.equal(RankSEG("acc")(PROBS), PROBS.argmax(1))
+    assert torch.equal(rankseg(PROBS, "acc", output_mode="multilabel"), PROBS > 0.5)
+    assert torch.equal(rankseg(PROBS[:, :1], "acc", output_mode="multilabel", solver="TR"), PROBS[:, :1] > 0.5)
+    one_hot = rankseg(PROBS, "acc", output_mode="multilabel", solver="argmax")
+    assert torch.equal(one_hot.long().argmax(1), PROBS.argmax(1))
+    assert torch.equal(one_hot.sum(1), torch.ones_like(PROBS[:, 0], dtype=torch.long))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(ALL), st.integers(0, 10**6))
+def test_invariances(options, seed):
+    generator = torch.Generator().manual_seed(seed)
+    decoder = RankSEG(**options)
+    p = torch.softmax(2 * torch.randn(3, 5, 4, 6, generator=generator, dtype=torch.float64), 1)
+    decided = decoder(p)
+    # Batch independence.
+    for image in range(3):
+        assert torch.equal(decoder(p[image : image + 1])[0], decided[image])
+    # Pixel permutation.
+    order = torch.randperm(24, generator=generator)
+    shuffled = decoder(p.flatten(2)[..., order])
+    assert torch.equal(shuffled, decided.flatten(-2)[..., order])
+    # Class permutation: float64 random values hold no ties.
+    classes = torch.randperm(5, generator=generator)
+    permuted = decoder(p[:, classes])
+    if decoder.output_mode == "multilabel":
+        assert torch.equal(permuted, decided[:, classes])
+    else:
+        void = permuted == decoder.void_index
+        assert torch.equal(torch.where(void, permuted, classes[permuted.clamp(0)]), decided)
+    # Memory layout: channels last, transposed, expanded, sliced.
+    assert torch.equal(decoder(p.to(memory_format=torch.channels_last)), decided)
+    assert torch.equal(decoder(p.transpose(2, 3)), decided.transpose(-1, -2))
+    assert torch.equal(decoder(p[:1].expand(3, -1, -1, -1))[2], decided[0])
+    assert torch.equal(decoder(p.repeat_interleave(2, -1)[..., ::2]), decided)
+
+
+@pytest.mark.parametrize("options", ALL)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_precisions_decide_as_float64_does(options, dtype):
+    p = torch.softmax(3 * torch.randn(2, 4, 50, generator=torch.Generator().manual_seed(5)), 1).to(dtype)
+    assert torch.equal(rankseg(p, **options), rankseg(p.double(), **options))
+
+
+@pytest.mark.parametrize("options", ALL)
+def test_valid_mask(options):
+    """Padding, whatever it holds, changes nothing inside."""
+    decoder = RankSEG(**options)
+    inside = decoder(PROBS)
+    for filling in (0.0, 0.9, torch.nan):
+        padded = nn.functional.pad(PROBS, (3, 2, 1, 4), value=filling)
+        valid = nn.functional.pad(torch.ones(6, 7, dtype=torch.bool), (3, 2, 1, 4))
+        for mask in (valid, valid.expand(2, -1, -1)):
+            decided = decoder(padded, valid_mask=mask)
+            assert torch.equal(decided[..., 1:7, 3:10], inside)
+            outside = decided.clone()
+            outside[..., 1:7, 3:10] = decoder.void_index if decoder.output_mode == "multiclass" else False
+            assert (outside == (decoder.void_index if decoder.output_mode == "multiclass" else 0)).all()
+    assert torch.equal(rankseg(padded, valid_mask=valid, **options), decided)
+
+
+def test_bad_valid_mask():
+    with pytest.raises(TypeError, match="valid_mask must be a bool tensor, got torch"):
+        RankSEG()(PROBS, torch.ones(6, 7))
+    with pytest.raises(ValueError, match=r"valid_mask must have shape \(6, 7\) or \(2, 6, 7\)"):
+        RankSEG()(PROBS, torch.ones(7, 6, dtype=torch.bool))
+    with pytest.raises(ValueError, match="void_index must lie outside the class range"):
+        RankSEG(void_index=1)(PROBS, torch.ones(6, 7, dtype=torch.bool))
+
+
+def test_threads_do_not_change_the_result(real_probs):
+    decided = []
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        decided.append(RankSEG(smooth=1.0)(real_probs))
+    assert torch.equal(decided[0], decided[1])
+    assert torch.equal(decided[0], decided[2])
