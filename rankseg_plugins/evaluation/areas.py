@@ -1,0 +1,116 @@
+"""Counts first: what every score of a segmentation is a short function of.
+
+For each image and class: the pixels that prediction and truth share, and those that each of them holds. Counts are
+integers, so adding them up over batches and processes loses nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Areas(NamedTuple):
+    """Pixel counts, each (B, C) int64.
+
+    Args:
+        intersection: pixels of the class in both prediction and truth.
+        prediction: pixels of the class in the prediction.
+        label: pixels of the class in the truth.
+    """
+
+    intersection: Tensor
+    prediction: Tensor
+    label: Tensor
+
+    @property
+    def union(self) -> Tensor:
+        """Pixels of the class in prediction or truth."""
+        return self.prediction + self.label - self.intersection
+
+
+def areas(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None = None) -> Areas:
+    r"""Count the areas of every image and class.
+
+    Args:
+        prediction: integer labels (B, \*spatial), or bool masks (B, num_classes, \*spatial). Labels outside
+            0..num_classes - 1, such as void, count for no class.
+        target: truth in either form, independent of the form of ``prediction``.
+        num_classes: C, at least 1. For binary masks of one channel it is 1.
+        ignore_index: label of the truth whose pixels count neither in the prediction nor in the truth. Masks know
+            no such pixels; with integer labels it may lie inside the class range.
+
+    Returns:
+        The counts of every image, (B, num_classes).
+
+    Raises:
+        TypeError: if a tensor is neither integer labels nor bool masks.
+        ValueError: if the shapes differ, or the truth holds a label outside the class range.
+
+    Example:
+        >>> areas(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 255]]), num_classes=2, ignore_index=255)
+        Areas(intersection=tensor([[1, 0]]), prediction=tensor([[1, 1]]), label=tensor([[2, 0]]))
+    """
+    _check(prediction, target, num_classes)
+    if target.dtype == torch.bool:
+        true, predicted = target, _as_masks(prediction, num_classes)
+    else:
+        kept = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
+        _check_labels(target, kept, num_classes, ignore_index)
+        if prediction.dtype != torch.bool:
+            return _areas_of_labels(prediction, target, kept, num_classes)
+        true, predicted = (_as_masks(labels, num_classes) & kept.unsqueeze(1) for labels in (target, prediction))
+    return Areas(*(mask.flatten(2).sum(2) for mask in (predicted & true, predicted, true)))
+
+
+def _areas_of_labels(prediction: Tensor, target: Tensor, kept: Tensor, num_classes: int) -> Areas:
+    images = torch.arange(len(target), device=target.device).view(-1, *[1] * (target.ndim - 1))
+    kept_prediction = kept & (prediction >= 0) & (prediction < num_classes)
+
+    def count(labels: Tensor, where: Tensor) -> Tensor:
+        index = (images * num_classes + labels)[where]
+        return torch.bincount(index, minlength=len(target) * num_classes).view(len(target), num_classes)
+
+    prediction, target = prediction.long(), target.long()
+    return Areas(
+        count(target, kept_prediction & (prediction == target)),
+        count(prediction, kept_prediction),
+        count(target, kept),
+    )
+
+
+def _as_masks(labels: Tensor, num_classes: int) -> Tensor:
+    if labels.dtype == torch.bool:
+        return labels
+    classes = torch.arange(num_classes, device=labels.device).view(1, -1, *[1] * (labels.ndim - 1))
+    return labels.unsqueeze(1) == classes
+
+
+def _check(prediction: Tensor, target: Tensor, num_classes: int) -> None:
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    shapes = []
+    for name, tensor in (("prediction", prediction), ("target", target)):
+        if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex():
+            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"{name} must be integer labels (B, *spatial) or bool masks (B, C, *spatial), got {got}")
+        shape = tuple(tensor.shape)
+        if tensor.dtype == torch.bool:
+            if len(shape) < 3 or shape[1] != num_classes:
+                raise ValueError(f"{name} masks must have shape (B, {num_classes}, *spatial), got {shape}")
+            shape = (shape[0], *shape[2:])
+        elif len(shape) < 2:
+            raise ValueError(f"{name} labels must have shape (B, *spatial), got {shape}")
+        shapes.append(shape)
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"prediction and target must cover the same pixels, got {shapes[0]} and {shapes[1]}")
+
+
+def _check_labels(target: Tensor, kept: Tensor, num_classes: int, ignore_index: int | None) -> None:
+    outside = kept & ((target < 0) | (target >= num_classes))
+    if outside.any():
+        value = target[outside][0].item()
+        hint = f"ignore_index={ignore_index}" if ignore_index is not None else "no ignore_index was given"
+        raise ValueError(f"target holds the label {value}, allowed are 0 to {num_classes - 1} ({hint})")
