@@ -1,0 +1,189 @@
+"""Pictures of the images that RankSEG changes most: image | truth | argmax | RankSEG | difference."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankseg_plugins._imports import require
+from rankseg_plugins.lightning.palette import class_colours
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+VOID_COLOUR = (160, 160, 160)
+#: Where the two decisions differ: RankSEG right, argmax right, neither.
+RIGHT, WRONG, NEITHER = (0, 158, 115), (213, 94, 0), (240, 228, 66)
+
+
+@dataclass
+class Example:
+    """One image to draw, everything two-dimensional.
+
+    Args:
+        changed: share of the pixels of the image on which the decisions differ.
+        image: (H, W, 3) uint8.
+        truth: (H, W) labels, also of ignored pixels.
+        argmax: (H, W) labels.
+        rankseg: (H, W) labels.
+        ignored: (H, W) bool, the pixels that do not count.
+    """
+
+    changed: float
+    image: np.ndarray
+    truth: np.ndarray
+    argmax: np.ndarray
+    rankseg: np.ndarray
+    ignored: np.ndarray
+
+
+class MostChanged:
+    """Keeps the ``count`` images with the largest change; images without any are not kept."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._heap: list[tuple[float, int, Example]] = []
+        self._seen = 0
+
+    def add(self, images: Tensor, truth: Tensor, argmax: Tensor, rankseg: Tensor, ignored: Tensor) -> None:
+        r"""Consider a batch.
+
+        Args:
+            images: (B, K, \*size), K colours or modalities; drawn at the size of the labels.
+            truth: labels (B, \*spatial), as are the two decisions.
+            argmax: the decision of argmax.
+            rankseg: the decision of RankSEG.
+            ignored: bool (B, \*spatial).
+        """
+        if images.shape[2:] != truth.shape[1:]:
+            images = torch.nn.functional.interpolate(images.float(), size=tuple(truth.shape[1:]))
+        shares = (argmax != rankseg).flatten(1).double().mean(1)
+        for index, share in enumerate(shares.tolist()):
+            self._seen += 1
+            enough = len(self._heap) == self.count and share <= self._heap[0][0]
+            if share == 0 or enough:
+                continue
+            maps = (truth[index], argmax[index], rankseg[index], ignored[index])
+            # Earlier images win ties, whatever the size of the batches.
+            entry = (share, -self._seen, _example(share, images[index], *maps))
+            (heapq.heappush if len(self._heap) < self.count else heapq.heapreplace)(self._heap, entry)
+
+    def best(self) -> list[Example]:
+        """What was kept on any process, the largest change first."""
+        kept = [example for *_, example in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            gathered: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(gathered, kept)
+            kept = sorted((e for part in gathered for e in part), key=lambda e: -e.changed)
+        return kept[: self.count]
+
+
+def _example(share: float, image: Tensor, *maps: Tensor) -> Example:
+    """Cut the plane with most changes out of a volume, and bring everything into drawable form."""
+    image, maps = image.detach().cpu().float(), tuple(m.cpu() for m in maps)
+    if maps[0].ndim == 1:
+        image, maps = image.unsqueeze(1), tuple(m.unsqueeze(0) for m in maps)
+    while maps[0].ndim > 2:
+        plane = int((maps[1] != maps[2]).flatten(1).sum(1).argmax())
+        image, maps = image[:, plane], tuple(m[plane] for m in maps)
+    return Example(share, _as_rgb(image), *(m.numpy() for m in maps))
+
+
+def _as_rgb(image: Tensor) -> np.ndarray:
+    """(K, H, W) of any range to (H, W, 3) uint8: three channels are colours, else the first one is grey."""
+    image = image if image.shape[0] == 3 else image[:1].expand(3, -1, -1)
+    image = image.nan_to_num()
+    low, high = image.amin(), image.amax()
+    return ((image - low) / (high - low).clamp(min=1e-12) * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def draw(example: Example) -> Figure:
+    """Draw one example; needs matplotlib.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+    """
+    require("matplotlib", extra="report")
+    from matplotlib.figure import Figure
+
+    panels = {
+        "image": example.image,
+        "truth": _paint(example.truth, example.ignored),
+        "argmax": _paint(example.argmax),
+        "RankSEG": _paint(example.rankseg),
+        "difference": _difference(example),
+    }
+    height, width = example.truth.shape
+    figure = Figure(figsize=(13, min(6.0, max(1.6, 2.5 * height / width)) + 0.7), dpi=100, layout="constrained")
+    for axes, (name, picture) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        axes.imshow(picture, interpolation="nearest", aspect="equal" if height > 1 else "auto")
+        axes.set_title(name, fontsize=10)
+        axes.set_axis_off()
+    figure.suptitle(f"{100 * example.changed:.2f} % of the pixels changed", fontsize=10, x=0.01, ha="left")
+    _add_legend(figure)
+    return figure
+
+
+def _add_legend(figure: Figure) -> None:
+    from matplotlib.patches import Patch
+
+    meanings = {"RankSEG right": RIGHT, "argmax right": WRONG, "neither": NEITHER}
+    patches = [Patch(color=(r / 255, g / 255, b / 255), label=label) for label, (r, g, b) in meanings.items()]
+    figure.legend(handles=patches, loc="outside lower right", ncols=3, fontsize=8, frameon=False)
+
+
+def _paint(labels: np.ndarray, void: np.ndarray | None = None) -> np.ndarray:
+    # Beyond 254 classes colours repeat. Void pixels of a decision lie outside the class range, 255 by far most often.
+    picture = class_colours(256)[np.where(labels > 0, 1 + (labels - 1) % 254, 0)]
+    picture[(labels < 0) | (labels == 255) if void is None else void] = VOID_COLOUR
+    return picture
+
+
+def _difference(example: Example) -> np.ndarray:
+    """The image in faint grey, and in colour the pixels on which the decisions differ."""
+    grey = example.image.mean(2, keepdims=True)
+    picture = np.repeat(255 - (255 - grey) * 0.35, 3, axis=2).astype(np.uint8)
+    differ = (example.argmax != example.rankseg) & ~example.ignored
+    picture[differ] = NEITHER
+    picture[differ & (example.rankseg == example.truth)] = RIGHT
+    picture[differ & (example.argmax == example.truth)] = WRONG
+    return picture
+
+
+def as_array(figure: Figure) -> np.ndarray:
+    """Render a figure to (H, W, 3) uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def log_figure(logger: Any, name: str, figure: Figure, step: int) -> bool:
+    """Hand a figure to a Lightning logger, through whichever method it has.
+
+    Returns:
+        Whether the logger takes figures or images at all.
+    """
+    if callable(getattr(logger, "log_image", None)):  # Weights & Biases
+        logger.log_image(key=name, images=[as_array(figure)], step=step)
+        return True
+    experiment: Any = getattr(logger, "experiment", None)
+    if callable(getattr(experiment, "add_figure", None)):  # TensorBoard
+        experiment.add_figure(name, figure, global_step=step)
+    elif callable(getattr(experiment, "log_figure", None)):
+        run_id = getattr(logger, "run_id", None)
+        if run_id is not None:  # MLflow
+            experiment.log_figure(run_id, figure, f"{name}_{step}.png")
+        else:  # Comet
+            experiment.log_figure(figure_name=name, figure=figure, step=step)
+    elif callable(getattr(experiment, "add_image", None)):
+        experiment.add_image(name, as_array(figure), global_step=step, dataformats="HWC")
+    else:
+        return False
+    return True

@@ -1,0 +1,162 @@
+"""Writes decided label maps while a Trainer predicts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankseg_plugins.core import RankSEG
+from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, to_probabilities
+from rankseg_plugins.lightning._toolkit import BasePredictionWriter, LightningModule, Trainer
+from rankseg_plugins.lightning.files import encode_npy, encode_png, write_atomically
+from rankseg_plugins.lightning.palette import check_palette, class_colours
+from rankseg_plugins.lightning.sources import Source, check_source, find, find_tensor
+
+FORMATS = ("auto", "png", "npy")
+STEP = "predict_step"
+EXTENSIONS = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "npy", "npz", "nii", "nrrd", "mha", "dcm", "gz")
+
+
+class RankSEGPredictionWriter(BasePredictionWriter):
+    r"""Decode what ``predict_step`` returns with RankSEG and write one file for each image.
+
+    Label maps become PNGs: with a palette, or of 16 bit above 255 classes. Volumes, and masks of more than one class,
+    become ``.npy``. Files are named after the index of the image in its data set, which is the same for any
+    number of processes, or after ``names``. A file appears under its name only when it is complete.
+
+    Args:
+        output_dir: folder to write to, made if absent. With several dataloaders, each gets a folder of its own
+            (``dataloader_idx_0``, ...).
+        decoder: the decision, by default ``RankSEG()``.
+        logits: where the network's output (B, C, \*spatial) is: a key (or attribute, or tuple index) of what
+            ``predict_step`` returned or else of the batch, or a callable ``(outputs, batch) -> tensor``. If
+            ``predict_step`` returned a tensor, it is that one.
+        labels: the same for labels or masks that are decided already; then nothing is decoded, and the largest label
+            of each image says how many bits it needs.
+        activation: what turns logits into probabilities: ``"softmax"``, ``"sigmoid"``, ``"normalize"`` or
+            ``"identity"``.
+        names: where the names of the images of a batch are, likewise: a sequence of B strings or paths, whose folder
+            and file extension are dropped. None takes the index.
+        palette: RGB colours of the classes for PNGs; None takes those of PASCAL VOC.
+        file_format: ``"png"``, ``"npy"``, or ``"auto"`` for PNG where it is possible.
+
+    Raises:
+        TypeError: for an option of the wrong type.
+        ValueError: for an option that is unknown or does not fit the others.
+
+    Example:
+        >>> writer = RankSEGPredictionWriter("predictions", RankSEG(metric="iou"), names="path")
+        >>> writer.output_dir.name
+        'predictions'
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        decoder: torch.nn.Module | None = None,
+        *,
+        logits: Source = "logits",
+        labels: Source | None = None,
+        activation: str = "softmax",
+        names: Source | None = None,
+        palette: Sequence[Sequence[int]] | None = None,
+        file_format: str = "auto",
+    ) -> None:
+        super().__init__(write_interval="batch")
+        if decoder is not None and not callable(decoder):
+            raise TypeError(f"decoder must be a RankSEG or another callable on probabilities, got {decoder!r}")
+        if labels is not None and decoder is not None:
+            raise ValueError("labels are decided already: give either labels or a decoder")
+        for name, source in (("logits", logits), ("labels", labels), ("names", names)):
+            if source is not None or name == "logits":
+                check_source(name, source)
+        check_choice("activation", activation, ACTIVATIONS)
+        check_choice("file_format", file_format, FORMATS)
+        colours = check_palette(palette)
+        self.output_dir = Path(output_dir)
+        self.decoder = RankSEG() if decoder is None else decoder
+        self.logits, self.labels, self.activation, self.names = logits, labels, activation, names
+        self.palette = class_colours(256) if colours is None else colours
+        self.file_format = file_format
+        self._written: set[Path] = set()
+
+    def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start a new set of files."""
+        self._written.clear()
+        if isinstance(self.decoder, torch.nn.Module):
+            self.decoder.to(pl_module.device)
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write the images of one batch."""
+        decided, classes = self._decide(prediction, batch)
+        folder = self.output_dir
+        if trainer.predict_loop.num_dataloaders > 1:
+            folder = folder / f"dataloader_idx_{dataloader_idx}"
+        names = self._names(prediction, batch, batch_indices, len(decided))
+        for name, labels in zip(names, decided.cpu().numpy(), strict=True):
+            extension, data = self._encode(labels, classes)
+            path = folder / f"{name}.{extension}"
+            if path in self._written:
+                raise ValueError(f"two images are called {name!r}: {path} would be overwritten; give other names")
+            write_atomically(path, data)
+            self._written.add(path)
+
+    def _decide(self, prediction: Any, batch: Any) -> tuple[Tensor, int | None]:
+        """Labels or masks, and the number of classes where it is known."""
+        if self.labels is not None:
+            labels = find_tensor("labels", self.labels, prediction, batch, STEP)
+            if labels.is_floating_point():
+                raise TypeError(f"labels must be integer labels or bool masks, got {labels.dtype}")
+            return labels, None
+        if isinstance(prediction, Tensor) and not callable(self.logits):
+            logits = prediction
+        else:
+            logits = find_tensor("logits", self.logits, prediction, batch, STEP)
+        return self.decoder(to_probabilities(logits, self.activation)), logits.shape[1]
+
+    def _names(self, prediction: Any, batch: Any, batch_indices: Sequence[int] | None, count: int) -> list[str]:
+        if self.names is None:
+            if not batch_indices:
+                raise ValueError("the dataloader does not tell the indices of its images: give names=")
+            names = [f"{index:06d}" for index in batch_indices]
+        else:
+            found = find("names", self.names, prediction, batch, STEP)
+            names = [_without_extension(Path(os.fspath(name)).name) for name in found]
+        if len(names) != count or len(set(names)) < count or not all(names):
+            raise ValueError(f"{count} images need {count} different names, got {names}")
+        return names
+
+    def _encode(self, labels: np.ndarray, classes: int | None) -> tuple[str, bytes]:
+        if labels.dtype == bool and labels.ndim == 3 and labels.shape[0] == 1:
+            labels = labels[0]
+        if self.file_format == "npy" or (self.file_format == "auto" and (labels.ndim != 2 or self._has_odd_void())):
+            return "npy", encode_npy(labels)
+        return "png", encode_png(labels.astype(np.int64), self.palette, wide=classes is not None and classes > 255)
+
+    def _has_odd_void(self) -> bool:
+        """Whether the decoder may give a label that no PNG holds."""
+        # Asked of the decoder, not of each image: all files of a run should be alike.
+        decoder: Any = self.decoder
+        may_be_void = self.labels is None and getattr(decoder, "unassigned_policy", "") == "void"
+        return may_be_void and not 0 <= decoder.void_index <= 65535
+
+
+def _without_extension(name: str) -> str:
+    """Drop the extensions of images and arrays, and no other part of a name behind a dot."""
+    stem, dot, extension = name.rpartition(".")
+    return _without_extension(stem) if dot and extension.lower() in EXTENSIONS else name

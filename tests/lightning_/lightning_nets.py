@@ -1,0 +1,101 @@
+"""Tiny networks and data sets, for whichever Lightning package a test is about."""
+
+import importlib
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+CLASSES = 3
+
+
+class Blobs(Dataset):
+    """Noisy images of a disc and a bar on background; every item differs in how hard it is."""
+
+    def __init__(self, items=7, size=(16, 12), classes=CLASSES, ignore=None, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        self.items = []
+        for _ in range(items):
+            labels = torch.zeros(size, dtype=torch.long)
+            for c in range(1, classes):
+                corner = [int(torch.randint(0, max(1, n - 4), (1,), generator=generator)) for n in size]
+                labels[tuple(slice(a, a + 3 + c) for a in corner)] = c
+            noise = torch.rand(1, generator=generator) + 0.3
+            image = labels.float().unsqueeze(0) + noise * torch.randn(1, *size, generator=generator)
+            if ignore is not None:
+                labels = labels.masked_fill(torch.rand(size, generator=generator) < 0.1, ignore)
+            self.items.append((image, labels))
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+def loader(batch_size=3, **options):
+    return DataLoader(Blobs(**options), batch_size=batch_size)
+
+
+def network(classes=CLASSES, dims=2, seed=0):
+    """Two convolutions with fixed weights; unsure enough for argmax and RankSEG to differ."""
+    conv = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dims]
+    generator = torch.Generator().manual_seed(seed)
+    net = nn.Sequential(conv(1, 6, 3, padding=1), nn.ReLU(), conv(6, classes, 1))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.6)
+    return net
+
+
+def module_class(package):
+    """A segmentation LightningModule of ``package`` (``"lightning.pytorch"`` or ``"pytorch_lightning"``)."""
+    pl = importlib.import_module(package)
+
+    class Segmenter(pl.LightningModule):
+        def __init__(self, net=None):
+            super().__init__()
+            self.net = net or network()
+
+        def forward(self, image):
+            return self.net(image)
+
+        def _step(self, batch):
+            image, target = batch
+            logits = self(image)
+            if logits.shape[1] == 1:
+                loss = nn.functional.binary_cross_entropy_with_logits(logits[:, 0], target.clamp(max=1).float())
+            else:
+                loss = nn.functional.cross_entropy(logits, target, ignore_index=255)
+            return {"loss": loss, "logits": logits, "target": target}
+
+        def training_step(self, batch, batch_idx):
+            return self._step(batch)
+
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            return self._step(batch)
+
+        def test_step(self, batch, batch_idx, dataloader_idx=0):
+            return self._step(batch)
+
+        def predict_step(self, batch, batch_idx, dataloader_idx=0):
+            return {"logits": self(batch[0])}
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.05)
+
+    return Segmenter
+
+
+def trainer(package, root, **options):
+    pl = importlib.import_module(package)
+    quiet = dict(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=str(root),
+    )
+    return pl.Trainer(**{**quiet, **options})

@@ -1,0 +1,446 @@
+"""RankSEGCallback under the real Trainer of each Lightning package."""
+
+import importlib
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+pytest.importorskip("torchmetrics")
+pytest.importorskip("rankseg_plugins.lightning", exc_type=ImportError)
+
+import references
+from lightning_nets import CLASSES, Blobs, loader, network
+
+from rankseg_plugins import RankSEG, rankseg
+from rankseg_plugins.lightning import RankSEGCallback
+
+DECODER = RankSEG(metric="dice")
+
+
+def scores(decided, target, stage, name="", ignore=None, classes=CLASSES, suffix=""):
+    """Dice and IoU of labels at every level, from plain loops."""
+    result = {}
+    for score in ("dice", "iou"):
+        true = references.masks_of(target, classes, ignore)
+        levels = references.levels(references.masks_of(decided, classes, ignore, target), true, score)
+        result |= {f"{stage}/rankseg/{name}{level}{suffix}": value for level, value in levels.items()}
+    return result
+
+
+def all_scores(probs, target, stage="val", decide=rankseg, **options):
+    """Everything that must be logged, from the plain API and plain loops."""
+    ours = scores(decide(probs), target, stage, **options)
+    argmax = scores(probs.argmax(1), target, stage, "argmax/", **options)
+    gains = {
+        name.replace("/argmax/", "/gain/"): ours[name.replace("/argmax/", "/")] - value
+        for name, value in argmax.items()
+    }
+    return ours | argmax | gains
+
+
+@torch.no_grad()
+def outputs_of(net, data):
+    pairs = [(net(image), target) for image, target in data]
+    return torch.cat([logits for logits, _ in pairs]).softmax(1), torch.cat([target for _, target in pairs])
+
+
+def logged(trainer):
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def count_calls(decoder):
+    calls = []
+    decoder.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+@pytest.mark.parametrize("stage", ["val", "test"])
+def test_logs_both_decisions_and_their_difference(segmenter, make_trainer, stage):
+    data = loader(ignore=255)
+    callback = RankSEGCallback(DECODER, num_classes=CLASSES, ignore_index=255)
+    model, trainer = segmenter(), make_trainer(callbacks=[callback])
+    returned = (trainer.validate if stage == "val" else trainer.test)(model, data, verbose=False)
+    expected = all_scores(*outputs_of(model.net, data), stage, ignore=255)
+    assert logged(trainer) == pytest.approx(expected, abs=1e-12)
+    assert returned[0] == pytest.approx(expected, abs=1e-12)
+    assert callback.scores_of_stage[stage] == pytest.approx(expected, abs=1e-12)
+    assert set(callback.names(stage)) == set(expected)
+    assert any(value != 0 for name, value in expected.items() if "/gain/" in name)
+
+
+def test_chosen_scores_levels_and_worst_case(segmenter, make_trainer):
+    data = loader()
+    callback = RankSEGCallback(
+        DECODER, num_classes=CLASSES, scores=["iou"], levels=["image"], worst=0.3, absent="one", prefix="mine"
+    )
+    model, trainer = segmenter(), make_trainer(callbacks=[callback])
+    trainer.validate(model, data, verbose=False)
+    probs, target = outputs_of(model.net, data)
+    predicted, true = references.masks_of(rankseg(probs), CLASSES), references.masks_of(target, CLASSES)
+    got = logged(trainer)
+    assert set(got) == {f"val/mine/{name}iou_image{w}" for name in ("", "argmax/", "gain/") for w in ("", "_worst30")}
+    assert got["val/mine/iou_image"] == pytest.approx(references.levels(predicted, true, "iou", "one")["iou_image"])
+    worst = references.worst(predicted, true, "iou", 0.3, "one")["image"]
+    assert got["val/mine/iou_image_worst30"] == pytest.approx(worst, abs=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7])
+def test_scores_do_not_depend_on_the_batch_size(segmenter, make_trainer, batch_size):
+    trainer = make_trainer(callbacks=[RankSEGCallback(DECODER, num_classes=CLASSES)])
+    model = segmenter()
+    trainer.validate(model, loader(batch_size=batch_size), verbose=False)
+    assert logged(trainer) == pytest.approx(all_scores(*outputs_of(model.net, loader())), abs=1e-12)
+
+
+def test_fit_with_checkpoints_early_stopping_accumulation_and_progress_bar(package, segmenter, make_trainer, tmp_path):
+    pl = importlib.import_module(package)
+    decoder = RankSEG(metric="iou")
+    calls = count_calls(decoder)
+    checkpoint = pl.callbacks.ModelCheckpoint(
+        tmp_path, monitor="val/rankseg/dice_image", mode="max", filename="best", save_top_k=1
+    )
+    stopping = pl.callbacks.EarlyStopping("val/rankseg/gain/dice_image", patience=10, check_finite=True)
+    trainer = make_trainer(
+        callbacks=[RankSEGCallback(decoder, num_classes=CLASSES, prog_bar=True), checkpoint, stopping],
+        max_epochs=2,
+        accumulate_grad_batches=2,
+        num_sanity_val_steps=2,
+        enable_checkpointing=True,
+    )
+    model, data = segmenter(), loader()
+    trainer.fit(model, loader(seed=1), data)
+    expected = all_scores(*outputs_of(model.net, data), decide=lambda probs: rankseg(probs, metric="iou"))
+    got = logged(trainer)
+    assert {name: got[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+    # One decision for each validation batch of two epochs, none for the sanity check or the scores.
+    assert len(calls) == 2 * len(data)
+    assert float(checkpoint.best_model_score) >= expected["val/rankseg/dice_image"]
+    assert (tmp_path / "best.ckpt").exists()
+    assert stopping.best_score.isfinite()
+    assert "val/rankseg/dice_image" in trainer.progress_bar_metrics
+
+
+def test_the_sanity_check_logs_nothing(package, segmenter, make_trainer):
+    seen = []
+
+    class Watch(importlib.import_module(package).Callback):
+        def on_sanity_check_end(self, trainer, pl_module):
+            seen.append((dict(trainer.callback_metrics), dict(callback.scores_of_stage)))
+
+    callback = RankSEGCallback(DECODER, num_classes=CLASSES)
+    trainer = make_trainer(callbacks=[callback, Watch()], max_epochs=1, num_sanity_val_steps=2)
+    trainer.fit(segmenter(), loader(), loader())
+    assert seen == [({}, {})]
+    assert callback.scores_of_stage["val"]
+
+
+def test_several_dataloaders(segmenter, make_trainer):
+    first, second = loader(seed=1), loader(items=4, seed=2)
+    model, trainer = segmenter(), make_trainer(callbacks=[RankSEGCallback(DECODER, num_classes=CLASSES)])
+    returned = trainer.validate(model, [first, second], verbose=False)
+    expected = all_scores(*outputs_of(model.net, first), suffix="/dataloader_idx_0")
+    expected |= all_scores(*outputs_of(model.net, second), suffix="/dataloader_idx_1")
+    assert logged(trainer) == pytest.approx(expected, abs=1e-12)
+    assert returned[0] == pytest.approx(expected, abs=1e-12)
+
+
+def test_chosen_and_named_dataloaders(segmenter, make_trainer):
+    loaders = [loader(seed=1), loader(items=4, seed=2), loader(seed=3)]
+    model = segmenter()
+    decoder = RankSEG(metric="dice")
+    calls = count_calls(decoder)
+    trainer = make_trainer(callbacks=[RankSEGCallback(decoder, num_classes=CLASSES, dataloaders=[1])])
+    trainer.test(model, loaders, verbose=False)
+    expected = all_scores(*outputs_of(model.net, loaders[1]), "test", suffix="/dataloader_idx_1")
+    assert logged(trainer) == pytest.approx(expected, abs=1e-12)
+    assert len(calls) == len(loaders[1])
+    named = make_trainer(callbacks=[RankSEGCallback(DECODER, num_classes=CLASSES, dataloaders={2: "night"})])
+    named.test(model, loaders, verbose=False)
+    expected = all_scores(*outputs_of(model.net, loaders[2]), "test", suffix="/night")
+    assert logged(named) == pytest.approx(expected, abs=1e-12)
+    missing = make_trainer(callbacks=[RankSEGCallback(DECODER, num_classes=CLASSES, dataloaders=[3])])
+    with pytest.raises(ValueError, match=r"dataloaders=\[3\] were asked for, the evaluation has 3"):
+        missing.test(model, loaders, verbose=False)
+
+
+def test_validation_after_a_fit_uses_its_own_dataloaders(segmenter, make_trainer):
+    trainer = make_trainer(callbacks=[RankSEGCallback(DECODER, num_classes=CLASSES)], max_epochs=1)
+    model = segmenter()
+    trainer.fit(model, loader(), [loader(seed=1), loader(seed=2)])
+    trainer.validate(model, loader(seed=3), verbose=False)
+    assert logged(trainer) == pytest.approx(all_scores(*outputs_of(model.net, loader(seed=3))), abs=1e-12)
+
+
+def test_mixed_precision(segmenter, make_trainer):
+    seen = []
+
+    class Keeps(segmenter):
+        def validation_step(self, batch, batch_idx):
+            outputs = self._step(batch)
+            seen.append((outputs["logits"], outputs["target"]))
+            return outputs
+
+    trainer = make_trainer(callbacks=[RankSEGCallback(DECODER, num_classes=CLASSES)], precision="bf16-mixed")
+    trainer.validate(Keeps(), loader(), verbose=False)
+    logits = torch.cat([logits for logits, _ in seen])
+    assert logits.dtype == torch.bfloat16
+    expected = all_scores(logits.softmax(1), torch.cat([target for _, target in seen]))
+    assert logged(trainer) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_resumed_run_takes_up_the_state(segmenter, make_trainer, tmp_path):
+    def run(epochs, checkpoint=None):
+        torch.manual_seed(0)
+        callback = RankSEGCallback(DECODER, num_classes=CLASSES)
+        trainer = make_trainer(callbacks=[callback], max_epochs=epochs, num_sanity_val_steps=0)
+        trainer.fit(segmenter(), loader(seed=1), loader(), ckpt_path=checkpoint)
+        return trainer, callback
+
+    first, first_callback = run(1)
+    first.save_checkpoint(tmp_path / "one.ckpt")
+    state = torch.load(tmp_path / "one.ckpt", weights_only=False)["callbacks"]
+    assert state["RankSEGCallback{'prefix': 'rankseg'}"]["scores_of_stage"] == first_callback.scores_of_stage
+    resumed, _ = run(2, tmp_path / "one.ckpt")
+    whole, _ = run(2)
+    assert logged(resumed) == pytest.approx(logged(whole), abs=1e-12)
+    # Nothing left to train: what the callback knows comes from the checkpoint.
+    _, untrained = run(1, tmp_path / "one.ckpt")
+    assert untrained.scores_of_stage == first_callback.scores_of_stage
+
+
+def test_the_state_of_a_decoder_that_learns_is_kept():
+    class Shift(nn.Module):
+        output_mode = "multiclass"
+
+        def __init__(self, value):
+            super().__init__()
+            self.register_buffer("value", torch.tensor(value))
+
+        def forward(self, probs):
+            return probs.argmax(1)
+
+    fitted, fresh = (RankSEGCallback(Shift(value), num_classes=CLASSES) for value in (3.0, 0.0))
+    fresh.load_state_dict(pickle.loads(pickle.dumps(fitted.state_dict())))
+    assert fresh.decoder.value == 3.0
+
+
+def test_two_decoders_side_by_side(segmenter, make_trainer):
+    callbacks = [
+        RankSEGCallback(RankSEG(metric="dice"), num_classes=CLASSES, prefix="dice"),
+        RankSEGCallback(RankSEG(metric="iou", smooth=1.0), num_classes=CLASSES, prefix="iou"),
+    ]
+    model, trainer = segmenter(), make_trainer(callbacks=callbacks)
+    trainer.validate(model, loader(), verbose=False)
+    outputs = outputs_of(model.net, loader())
+    got = logged(trainer)
+    for prefix, options in (("dice", dict(metric="dice")), ("iou", dict(metric="iou", smooth=1.0))):
+        expected = all_scores(*outputs, decide=lambda probs, options=options: rankseg(probs, **options))
+        expected = {name.replace("val/rankseg", f"val/{prefix}"): value for name, value in expected.items()}
+        assert {name: got[name] for name in expected} == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("size", [(14,), (5, 6, 7)])
+def test_signals_and_volumes(segmenter, make_trainer, size):
+    data = loader(size=size, items=4)
+    model = segmenter(network(dims=len(size)))
+    trainer = make_trainer(callbacks=[RankSEGCallback(DECODER, num_classes=CLASSES)])
+    trainer.validate(model, data, verbose=False)
+    assert logged(trainer) == pytest.approx(all_scores(*outputs_of(model.net, data)), abs=1e-12)
+
+
+@pytest.mark.parametrize("channel", [False, True])
+def test_one_channel(segmenter, make_trainer, channel):
+    class Binary(segmenter):
+        def _step(self, batch):
+            image, target = batch
+            target = (target > 0).long() + 254 * (target == 255)
+            return {"logits": self(image), "target": target.unsqueeze(1).float() if channel else target}
+
+    data = loader(ignore=255)
+    callback = RankSEGCallback(
+        RankSEG(output_mode="multilabel"), num_classes=1, activation="sigmoid", ignore_index=255, levels=["image"]
+    )
+    model, trainer = Binary(network(classes=1, seed=5)), make_trainer(callbacks=[callback])
+    trainer.validate(model, data, verbose=False)
+    with torch.no_grad():
+        probs = torch.cat([model(image) for image, _ in data]).sigmoid()
+    target = torch.cat([target for _, target in data])
+    kept = (target != 255).flatten(1).unsqueeze(1).numpy()
+    true = (target > 0).flatten(1).unsqueeze(1).numpy() & kept
+    decisions = {"": rankseg(probs, output_mode="multilabel"), "argmax/": probs > 0.5}
+    for name, masks in decisions.items():
+        expected = references.levels(masks.flatten(2).numpy() & kept, true, "dice")["dice_image"]
+        assert logged(trainer)[f"val/rankseg/{name}dice_image"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_module_in_the_style_of_segmentation_models_pytorch(package, make_trainer):
+    """Encoder, decoder and head; batches are dicts, the step returns counts and no logits."""
+    pl = importlib.import_module(package)
+
+    class Unet(nn.Module):
+        def __init__(self, classes):
+            super().__init__()
+            self.encoder = nn.Conv2d(1, 4, 3, padding=1, stride=2)
+            self.decoder = nn.Upsample(scale_factor=2, mode="bilinear")
+            self.segmentation_head = nn.Conv2d(4, classes, 1)
+
+        def forward(self, image):
+            return self.segmentation_head(self.decoder(self.encoder(image).relu()))
+
+    class CamVidModel(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = Unet(CLASSES)
+
+        def validation_step(self, batch, batch_idx):
+            self.logits = self.model(batch["image"])
+            loss = nn.functional.cross_entropy(self.logits, batch["mask"])
+            return {"loss": loss, "tp": torch.tensor(0)}
+
+    torch.manual_seed(0)
+    model = CamVidModel()
+    data = DataLoader([{"image": image, "mask": mask} for image, mask in Blobs()], batch_size=3)
+    callback = RankSEGCallback(
+        DECODER, num_classes=CLASSES, logits=lambda outputs, batch: model.logits, target="mask", log_images=1
+    )
+    trainer = make_trainer(callbacks=[callback])
+    with pytest.warns(UserWarning, match=r"log_images=1, but no logger takes images \(loggers: none\)"):
+        trainer.validate(model, data, verbose=False)
+    expected = all_scores(*outputs_of(model.model, [(batch["image"], batch["mask"]) for batch in data]))
+    assert logged(trainer) == pytest.approx(expected, abs=1e-12)
+
+
+# Where logits and targets are.
+
+
+@pytest.mark.parametrize(
+    ("outputs", "logits"),
+    [
+        (lambda logits: (torch.tensor(0.0), logits), 1),
+        (lambda logits: {"out": {"fine": logits}}, lambda outputs, batch: outputs["out"]["fine"]),
+        (lambda logits: type("Output", (), {"logits": logits})(), "logits"),
+    ],
+)
+def test_logits_by_index_callable_and_attribute(segmenter, make_trainer, outputs, logits):
+    class Other(segmenter):
+        def validation_step(self, batch, batch_idx):
+            return outputs(self(batch[0]))
+
+    callback = RankSEGCallback(DECODER, num_classes=CLASSES, logits=logits, target=lambda outputs, batch: batch[1])
+    model, trainer = Other(), make_trainer(callbacks=[callback])
+    trainer.validate(model, loader(), verbose=False)
+    assert logged(trainer) == pytest.approx(all_scores(*outputs_of(model.net, loader())), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (None, "returned (None)"),
+        (torch.tensor(1.0), r"returned (a tensor of shape ())"),
+        ({"loss": torch.tensor(1.0)}, "returned (a dict with the keys 'loss')"),
+    ],
+)
+def test_what_is_missing_is_said_with_the_fix(segmenter, make_trainer, returned, said):
+    class Silent(segmenter):
+        def validation_step(self, batch, batch_idx):
+            return returned
+
+    trainer = make_trainer(callbacks=[RankSEGCallback(DECODER, num_classes=CLASSES)])
+    with pytest.raises(KeyError) as caught:
+        trainer.validate(Silent(), loader(), verbose=False)
+    message = str(caught.value)
+    assert message.startswith(f"logits='logits' is in neither what validation_step {said} nor the batch (a ")
+    assert "    def validation_step(self, batch, batch_idx):\n" in message
+    assert '        return {"loss": loss, "logits": logits, "target": target}\n' in message
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        (dict(num_classes=4), ValueError, r"logits must have shape \(B, 4, \*spatial\) for num_classes=4, got"),
+        (dict(logits=lambda o, b: o["logits"][..., ::2, ::2]), ValueError, "resize the logits to the target"),
+        (dict(target=lambda o, b: 3), TypeError, "must lead to a tensor, got a int"),
+        (dict(target=lambda o, b: o["target"] + 7), ValueError, "target holds the label"),
+        (dict(activation="identity"), ValueError, "turn logits into probabilities first"),
+        (dict(target="mask"), KeyError, "target='mask' is in neither what test_step returned"),
+    ],
+)
+def test_bad_steps(segmenter, make_trainer, changed, error, message):
+    callback = RankSEGCallback(DECODER, **{"num_classes": CLASSES, **changed})
+    with pytest.raises(error, match=message):
+        make_trainer(callbacks=[callback]).test(segmenter(), loader(), verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (dict(decoder="dice"), TypeError, "decoder must be a RankSEG"),
+        (dict(num_classes="3"), TypeError, "num_classes must be an integer"),
+        (dict(num_classes=0), ValueError, "num_classes must be at least 1"),
+        (dict(num_classes=1), ValueError, "num_classes=1 needs a decoder with output_mode='multilabel'"),
+        (
+            dict(num_classes=1, decoder=RankSEG(output_mode="multilabel")),
+            ValueError,
+            "num_classes=1 needs activation='sigmoid' or 'identity', got 'softmax'",
+        ),
+        (dict(logits=None), TypeError, "logits must be a key, a tuple index or a callable"),
+        (dict(target=1.5), TypeError, "target must be a key"),
+        (dict(image=True), TypeError, "image must be a key"),
+        (dict(activation="relu"), ValueError, "activation must be one of"),
+        (dict(scores=["f1"]), ValueError, "score must be one of"),
+        (dict(scores=[]), ValueError, "score must name each choice once and at least one"),
+        (dict(levels=["pixel"]), ValueError, "levels must be one of 'dataset', 'image', 'class'"),
+        (dict(absent="never"), ValueError, "absent must be one of"),
+        (dict(worst=0.0), ValueError, r"worst must be a share in \(0, 1\]"),
+        (dict(prefix=""), ValueError, "prefix must be a name"),
+        (dict(log_images=-1), ValueError, "log_images must be at least 0"),
+        (dict(log_images=True), TypeError, "log_images must be an integer"),
+        (dict(dataloaders=0), TypeError, "dataloaders must be a sequence of indices"),
+        (dict(dataloaders=[]), ValueError, "dataloaders must hold at least one index"),
+        (dict(dataloaders=[-1]), ValueError, "dataloaders must hold indices from 0"),
+        (dict(dataloaders={0: "a", 1: "a"}), ValueError, "different names"),
+        (dict(unknown=1), TypeError, "unknown"),
+    ],
+)
+def test_bad_options(options, error, message):
+    with pytest.raises(error, match=message):
+        RankSEGCallback(**{"decoder": DECODER, "num_classes": CLASSES, **options})
+
+
+def test_pickles(segmenter, make_trainer):
+    callback = pickle.loads(pickle.dumps(RankSEGCallback(RankSEG(metric="iou"), num_classes=CLASSES)))
+    trainer = make_trainer(callbacks=[callback])
+    trainer.validate(segmenter(), loader(), verbose=False)
+    assert set(logged(trainer)) == set(callback.names("val"))
+
+
+# Prediction.
+
+
+@pytest.mark.parametrize("key", ["labels", "logits"])
+def test_predictions_hold_the_labels(segmenter, make_trainer, key):
+    callback = RankSEGCallback(DECODER, num_classes=CLASSES, predict_labels=key)
+    model, data = segmenter(), loader()
+    predictions = make_trainer(callbacks=[callback]).predict(model, data)
+    for prediction, (image, _) in zip(predictions, data, strict=True):
+        with torch.no_grad():
+            assert torch.equal(prediction[key], rankseg(model(image).softmax(1)))
+
+
+def test_predictions_are_left_alone_unless_asked_for(segmenter, make_trainer):
+    callback = RankSEGCallback(DECODER, num_classes=CLASSES)
+    predictions = make_trainer(callbacks=[callback]).predict(segmenter(), loader())
+    assert all(prediction.keys() == {"logits"} for prediction in predictions)
+
+
+def test_labels_cannot_go_into_a_tensor(segmenter, make_trainer):
+    class Bare(segmenter):
+        def predict_step(self, batch, batch_idx):
+            return self(batch[0])
+
+    callback = RankSEGCallback(DECODER, num_classes=CLASSES, predict_labels="labels")
+    with pytest.raises(TypeError, match="needs a dict or list from predict_step to put the labels into, got a tensor"):
+        make_trainer(callbacks=[callback]).predict(Bare(), loader())
