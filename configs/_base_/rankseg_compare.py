@@ -1,0 +1,4 @@
+_base_ = "./mmseg_package.py"
+
+# Keeps argmax's labels beside RankSEG's, so that one run scores both; score it with MultiLevelIoUMetric.
+rankseg = dict(metric="dice", compare=True)

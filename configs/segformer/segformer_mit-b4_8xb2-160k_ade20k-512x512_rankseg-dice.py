@@ -1,0 +1,3 @@
+_base_ = ["../_base_/rankseg_dice.py", "mmseg::segformer/segformer_mit-b4_8xb2-160k_ade20k-512x512.py"]
+
+model = dict(type="rankseg_plugins.mmseg.RankSEGEncoderDecoder", test_cfg=dict(rankseg=_base_.rankseg))

@@ -1,0 +1,3 @@
+_base_ = ["../_base_/rankseg_dice.py", "mmseg::upernet/upernet_r101_4xb4-40k_voc12aug-512x512.py"]
+
+model = dict(type="rankseg_plugins.mmseg.RankSEGEncoderDecoder", test_cfg=dict(rankseg=_base_.rankseg))

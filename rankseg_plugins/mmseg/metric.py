@@ -1,0 +1,220 @@
+"""``MultiLevelIoUMetric``: scores at dataset, image and class level, of one decision or of two side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import is_main_process
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger, print_log
+from mmseg.registry import METRICS
+from PIL import Image
+from torch import Tensor
+
+from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.evaluation import Areas, areas, levels
+from rankseg_plugins.mmseg.segmentors import ARGMAX_FIELD
+from rankseg_plugins.mmseg.tables import class_table, level_table, percent
+
+#: Scores that each entry of ``iou_metrics`` brings, as in ``IoUMetric``.
+SCORES = {"mIoU": ("IoU", "Acc"), "mDice": ("Dice", "Acc")}
+FUNCTIONS = {"IoU": levels.iou, "Dice": levels.dice, "Acc": levels.recall}
+
+
+@METRICS.register_module()
+class MultiLevelIoUMetric(BaseMetric):
+    """IoU, Dice and accuracy at dataset, image and class level, and of the worst images.
+
+    A drop-in for ``IoUMetric``: the dataset level has its names and its values (``aAcc``, ``mIoU``, ``mAcc``,
+    ``mDice``; percent, two digits). The levels are those of :mod:`rankseg_plugins.evaluation.levels`:
+
+    * ``image_mIoU``, ...: mean over the classes of an image, then over images;
+    * ``class_mIoU``, ...: mean over the images of a class, then over classes;
+    * ``worst_mIoU``, ...: mean of the lowest image scores.
+
+    Where the data samples carry argmax's labels beside RankSEG's (``model.test_cfg.rankseg.compare=True``), both are
+    scored in the same run: ``argmax_<name>`` and ``difference_<name>`` (RankSEG minus argmax) join the results, and
+    the tables show them side by side, with the number of images on which either is better.
+
+    Every process keeps counts alone, C integers per image, and merging loses nothing.
+
+    Args:
+        ignore_index: label of the ground truth whose pixels do not count.
+        iou_metrics: ``"mIoU"``, ``"mDice"`` or both, one name or a list.
+        present: at image and class level a class has a score where prediction or truth hold it (``"union"``), or
+            only where the truth does (``"label"``). Accuracy is always taken where the truth holds the class.
+        absent: classes without a score are left out (``"skip"``) or count as ``"zero"`` or ``"one"``.
+        worst_share: share of the images in the ``worst_`` scores, in (0, 1].
+        output_dir: folder for the predicted labels as PNG files, one per image, created if absent.
+        format_only: True only writes files and needs no ground truth; needs ``output_dir``.
+        keep_results: accepted because ``tools/test.py --out`` sets it; files in ``output_dir`` are always kept.
+        collect_device: ``"cpu"`` or ``"gpu"``, where results of several processes meet.
+        prefix: put before every name of the results.
+        collect_dir: folder through which processes exchange results when ``collect_device="cpu"``.
+
+    Raises:
+        ValueError: for an unknown or unfitting option. While running: if an image has no ground truth, a label
+            outside the class range, or a size other than its prediction; the message names the file.
+
+    Example:
+        In a config: ``test_evaluator = dict(type='rankseg_plugins.mmseg.MultiLevelIoUMetric')``
+    """
+
+    def __init__(
+        self,
+        ignore_index: int = 255,
+        iou_metrics: str | Sequence[str] = ("mIoU", "mDice"),
+        present: str = "union",
+        absent: str = "skip",
+        worst_share: float = 0.1,
+        output_dir: str | None = None,
+        format_only: bool = False,
+        keep_results: bool = False,
+        collect_device: str = "cpu",
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        asked = [iou_metrics] if isinstance(iou_metrics, str) else list(iou_metrics)
+        if not asked:
+            raise ValueError(f"iou_metrics must name at least one of {', '.join(SCORES)}")
+        for name in asked:
+            check_choice("iou_metrics", name, tuple(SCORES))
+        check_choice("present", present, levels.PRESENT)
+        check_choice("absent", absent, tuple(levels.ABSENT))
+        if not 0 < worst_share <= 1:
+            raise ValueError(f"worst_share must lie in (0, 1], got {worst_share!r}")
+        if format_only and not output_dir:
+            raise ValueError("format_only=True writes predictions to files and needs output_dir")
+        self.scores = list(dict.fromkeys(score for name in asked for score in SCORES[name]))
+        self.ignore_index, self.present, self.absent = ignore_index, present, absent
+        self.worst_share, self.format_only, self.keep_results = worst_share, format_only, keep_results
+        self.output_dir = Path(output_dir) if output_dir else None
+        if self.output_dir is not None and is_main_process():
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Count the areas of a batch of images.
+
+        Args:
+            data_batch: not used.
+            data_samples: data samples as dicts with ``pred_sem_seg``, unless ``format_only`` with ``gt_sem_seg``, and
+                optionally with ``pred_sem_seg_argmax``; each ``data`` is (1, H, W).
+        """
+        for sample in data_samples:
+            label = sample["pred_sem_seg"]["data"]
+            if not self.format_only:
+                self.results.append(self._count(sample, label))
+            if self.output_dir is not None:
+                self._write(sample, label)
+
+    def _count(self, sample: dict, label: Tensor) -> dict[str, Tensor]:
+        where = sample.get("seg_map_path") or sample.get("img_path") or "an image without a path"
+        if "gt_sem_seg" not in sample:
+            raise ValueError(
+                f"no ground truth for {where}: MultiLevelIoUMetric needs LoadAnnotations in "
+                "test_dataloader.dataset.pipeline, or format_only=True to write predictions without scores"
+            )
+        truth = sample["gt_sem_seg"]["data"].to(label.device).long()
+        classes = len(self._classes())
+        both = [label, sample[ARGMAX_FIELD]["data"]] if ARGMAX_FIELD in sample else [label]
+        try:
+            counts = [areas(each.long(), truth, classes, self.ignore_index) for each in both]
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        # Plain tensors, because mmengine takes named tuples apart on the way to compute_metrics.
+        return dict(zip(("decided", "argmax"), (torch.cat(each).cpu() for each in counts), strict=False))
+
+    def _classes(self) -> Sequence[str]:
+        classes = (self.dataset_meta or {}).get("classes")
+        if not classes:
+            raise ValueError("the dataset names no classes; set metainfo=dict(classes=...) in the dataset's config")
+        return classes
+
+    def _write(self, sample: dict, label: Tensor) -> None:
+        assert self.output_dir is not None
+        mask = label.squeeze(0).cpu().numpy()
+        # As IoUMetric: with reduce_zero_label, files hold the labels of the ground truth files.
+        if sample.get("reduce_zero_label", False):
+            mask = mask + 1
+        path = self.output_dir / f"{Path(sample['img_path']).stem}.png"
+        Image.fromarray(mask.astype(np.uint8)).save(path)
+
+    def compute_metrics(self, results: list[dict[str, Tensor]]) -> dict[str, Any]:
+        """Score the counts of all images, and print the tables.
+
+        Args:
+            results: for each image (3, C) counts of ``decided`` and, when comparing, of ``argmax``.
+
+        Returns:
+            Percentages by name, NumPy floats rounded to two digits; empty with ``format_only``.
+
+        Raises:
+            ValueError: if there are no results, or only some images carry argmax's labels.
+        """
+        logger = MMLogger.get_current_instance()
+        if self.format_only:
+            print_log(f"predictions are saved to {self.output_dir}", logger)
+            return {}
+        if not results:
+            raise ValueError("MultiLevelIoUMetric has no images to score")
+        both = [image["argmax"] for image in results if "argmax" in image]
+        if len(both) not in (0, len(results)):
+            raise ValueError("only some images carry argmax's labels: model.test_cfg.rankseg changed during the run")
+        decided = _joined([image["decided"] for image in results])
+        columns = {"argmax": _joined(both), "RankSEG": decided} if both else {"score": decided}
+        summaries = [self._summary(counts) for counts in columns.values()]
+        images = [self._image_scores(counts) for counts in columns.values()]
+        print_log("per class results:", logger)
+        print_log("\n" + class_table(self._classes(), self._per_class(columns)), logger)
+        print_log("results by level:", logger)
+        print_log("\n" + level_table(list(columns), summaries, images), logger)
+        return _named(summaries)
+
+    def _summary(self, counts: Areas) -> dict[str, Any]:
+        # IoUMetric's arithmetic is float32; in it, the dataset level has IoUMetric's very digits.
+        summary = {"aAcc": percent(levels.pixel_accuracy(counts).float())}
+        for score in self.scores:
+            summary[f"m{score}"] = percent(self._pooled_entries(counts, score))
+        for name, scores in self._image_scores(counts).items():
+            summary[name] = percent(scores)
+        for score in self.scores:
+            summary[f"class_m{score}"] = percent(self._entries(counts, score).nanmean(0))
+        for name, scores in self._image_scores(counts).items():
+            summary[name.replace("image_", "worst_")] = percent(levels.worst(scores, self.worst_share))
+        return summary
+
+    def _pooled_entries(self, counts: Areas, score: str) -> Tensor:
+        present = "label" if score == "Acc" else "union"
+        return levels.entries(levels.pooled(counts), FUNCTIONS[score], present, self.absent).float()
+
+    def _entries(self, counts: Areas, score: str) -> Tensor:
+        present = "label" if score == "Acc" else self.present
+        return levels.entries(counts, FUNCTIONS[score], present, self.absent)
+
+    def _image_scores(self, counts: Areas) -> dict[str, Tensor]:
+        return {f"image_m{score}": self._entries(counts, score).nanmean(1) for score in self.scores}
+
+    def _per_class(self, columns: dict[str, Areas]) -> dict[str, dict[str, Tensor]]:
+        return {
+            score: {title: self._pooled_entries(counts, score) for title, counts in columns.items()}
+            for score in self.scores
+        }
+
+
+def _joined(images: list[Tensor]) -> Areas:
+    return Areas(*torch.stack(images, dim=1))
+
+
+def _named(summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    """One summary, or argmax's and RankSEG's: then with their names and difference added."""
+    results = dict(summaries[-1])
+    if len(summaries) > 1:
+        argmax, decided = summaries
+        results.update({f"argmax_{name}": value for name, value in argmax.items()})
+        results.update({f"difference_{name}": np.round(decided[name] - argmax[name], 2) for name in decided})
+    return results

@@ -1,0 +1,245 @@
+"""Segmentors of MMSegmentation that decode with RankSEG, switched by ``model.test_cfg.rankseg``."""
+
+from __future__ import annotations
+
+import copyreg
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from mmengine.structures import PixelData
+from mmseg.models import BaseSegmentor
+from mmseg.models.segmentors import (
+    CascadeEncoderDecoder,
+    DepthEstimator,
+    EncoderDecoder,
+    MultimodalEncoderDecoder,
+)
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from rankseg_plugins.mmseg.activations import head_probabilities, last_head
+from rankseg_plugins.mmseg.options import KEY, Options, read_options
+
+#: Field of a data sample that holds argmax's labels when ``compare=True``.
+ARGMAX_FIELD = "pred_sem_seg_argmax"
+
+
+class RankSEGMixin:
+    """Replaces the last step of a segmentor, argmax over its logits, by RankSEG.
+
+    Put it before the segmentor among the bases of a class, or let :func:`make_rankseg` do so. It adds no parameter
+    and no buffer: checkpoints fit both ways. Padding, flips and the resize to the original size stay the segmentor's
+    own work; every image is decoded alone, at its original size.
+
+    The options stand in ``test_cfg.rankseg`` and are read at every batch, so they can be changed at run time. None,
+    or no such key, leaves the segmentor's own result as it is, bit for bit. The keys are those of
+    :class:`rankseg_plugins.RankSEG` (``output_mode`` follows from the number of channels), and:
+
+    * ``activation``: ``"softmax"``, ``"sigmoid"``, ``"normalize"``, ``"identity"``, or ``"auto"`` (default), which
+      chooses by the head, see :func:`~rankseg_plugins.mmseg.activations.automatic_activation`;
+    * ``compare``: True keeps argmax's labels (one channel: those of ``decode_head.threshold``) beside RankSEG's, in
+      the data sample's field ``pred_sem_seg_argmax``.
+
+    Results have the toolkit's own form. ``pred_sem_seg`` is (1, H, W): int64 labels, or for one channel a 0/1 mask
+    in the dtype of the logits. ``seg_logits`` is (C, H, W): logits, or for one channel probabilities.
+
+    Raises:
+        TypeError: if a depth estimator is to be subclassed, or an option has the wrong type.
+        ValueError: for an unknown option (already at construction) or a head that gives no probabilities.
+
+    Example:
+        >>> class MySegmentor(RankSEGMixin, EncoderDecoder):
+        ...     pass
+    """
+
+    test_cfg: Any
+    decode_head: Any
+    out_channels: int
+
+    #: While True, data samples receive probabilities and no decision; see :meth:`probabilities_only`.
+    _probabilities_only = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if issubclass(cls, DepthEstimator):
+            raise TypeError("RankSEG decodes class probabilities; DepthEstimator predicts depth and has none")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        options = self.rankseg_options()
+        if options is not None:
+            options.build(getattr(self, "out_channels", 2))
+
+    def rankseg_options(self) -> Options | None:
+        """Read ``test_cfg.rankseg`` as it is now; None when RankSEG is off.
+
+        Raises:
+            TypeError: if it is neither None nor a dict.
+            ValueError: for an unknown key, naming the nearest valid one.
+        """
+        return read_options((self.test_cfg or {}).get("rankseg"))
+
+    def postprocess_result(
+        self, seg_logits: Tensor, data_samples: list[SegDataSample] | None = None
+    ) -> list[SegDataSample]:
+        """Turn the network's output into data samples at the original image sizes.
+
+        Args:
+            seg_logits: (B, C, H, W) output of the network, floating point.
+            data_samples: B samples whose meta information tells padding, flip and original size; None takes the
+                output as it is.
+
+        Returns:
+            B samples with ``pred_sem_seg``, ``seg_logits`` and, with ``compare``, ``pred_sem_seg_argmax``.
+
+        Raises:
+            TypeError: if the segmentor does not give class labels.
+            ValueError: if the output cannot be turned into probabilities, or a key in ``test_cfg.rankseg`` is wrong.
+        """
+        options = self.rankseg_options()
+        if options is None and not self._probabilities_only:
+            return super().postprocess_result(seg_logits, data_samples)  # type: ignore[misc]
+        samples = self._at_original_size(seg_logits, data_samples)
+        for sample in samples:
+            self._decode_sample(sample, seg_logits.shape[1], options)
+        return samples
+
+    def decide(self, sample: SegDataSample, probs: Tensor, argmax: Tensor | None = None) -> None:
+        """Write the decision on one image into its data sample.
+
+        Args:
+            sample: receives ``pred_sem_seg`` and, with ``compare``, ``pred_sem_seg_argmax``. Its ``seg_logits`` give
+                the dtype of one-channel masks.
+            probs: (C, H, W) probabilities.
+            argmax: (1, H, W) labels of plain argmax where they are known already.
+
+        Raises:
+            ValueError: if ``probs`` are no probabilities; the message names the config key and the image.
+        """
+        options = self.rankseg_options()
+        if argmax is None:
+            argmax = self._argmax(sample.seg_logits.data)
+        labels = argmax
+        if options is not None:
+            try:
+                labels = options.build(len(probs)).predict(probs[None])
+            except ValueError as error:
+                image = sample.metainfo.get("img_path", "an image given as an array")
+                raise ValueError(f"{KEY} (activation={options.activation!r}), {image}: {error}") from error
+            if len(probs) == 1:
+                labels = labels[0].to(argmax.dtype)
+        sample.set_data({"pred_sem_seg": PixelData(data=labels)})
+        if options is not None and options.compare:
+            sample.set_data({ARGMAX_FIELD: PixelData(data=argmax)})
+
+    @contextmanager
+    def probabilities_only(self) -> Iterator[None]:
+        """Context in which ``seg_logits`` of the results holds (C, H, W) probabilities and nothing is decided.
+
+        Test-time augmentation averages probabilities over views before it decides.
+        """
+        before, self._probabilities_only = self._probabilities_only, True
+        try:
+            yield
+        finally:
+            self._probabilities_only = before
+
+    def _at_original_size(self, seg_logits: Tensor, samples: list[SegDataSample] | None) -> list[SegDataSample]:
+        # One channel is shown to the segmentor twice: of a single channel it would keep the sigmoid alone, and
+        # compare it with `decode_head.threshold`, which the head list of a cascade does not have.
+        shown = seg_logits.expand(-1, 2, -1, -1) if seg_logits.shape[1] == 1 else seg_logits
+        results = super().postprocess_result(shown, samples)  # type: ignore[misc]
+        if not all("seg_logits" in sample and "pred_sem_seg" in sample for sample in results):
+            raise TypeError(f"{KEY}: {type(self).__name__} gives no seg_logits and pred_sem_seg to decode")
+        return results
+
+    def _decode_sample(self, sample: SegDataSample, channels: int, options: Options | None) -> None:
+        logits = sample.seg_logits.data[:channels]
+        activation = "auto" if options is None else options.activation
+        probs = head_probabilities(logits[None], last_head(getattr(self, "decode_head", None)), activation)[0]
+        if self._probabilities_only:
+            sample.set_data({"seg_logits": PixelData(data=probs)})
+        elif channels == 1:
+            sample.set_data({"seg_logits": PixelData(data=probs.to(logits.dtype))})
+            self.decide(sample, probs)
+        else:
+            self.decide(sample, probs, sample.pred_sem_seg.data)
+
+    def _argmax(self, probs: Tensor) -> Tensor:
+        if len(probs) > 1:
+            return probs.argmax(0, keepdim=True)
+        head: Any = last_head(self.decode_head)
+        return (probs > head.threshold).to(probs.dtype)
+
+
+@MODELS.register_module()
+class RankSEGEncoderDecoder(RankSEGMixin, EncoderDecoder):
+    """``EncoderDecoder`` with RankSEG's decision; see :class:`RankSEGMixin`.
+
+    Example:
+        In a config, no ``custom_imports`` needed::
+
+            model = dict(
+                type='rankseg_plugins.mmseg.RankSEGEncoderDecoder',
+                test_cfg=dict(rankseg=dict(metric='dice')))
+    """
+
+
+@MODELS.register_module()
+class RankSEGCascadeEncoderDecoder(RankSEGMixin, CascadeEncoderDecoder):
+    """``CascadeEncoderDecoder`` with RankSEG's decision on its last head; see :class:`RankSEGMixin`.
+
+    Example:
+        ``model = dict(type='rankseg_plugins.mmseg.RankSEGCascadeEncoderDecoder', ...)``
+    """
+
+
+@MODELS.register_module()
+class RankSEGMultimodalEncoderDecoder(RankSEGMixin, MultimodalEncoderDecoder):
+    """``MultimodalEncoderDecoder`` with RankSEG's decision; see :class:`RankSEGMixin`.
+
+    Example:
+        ``model = dict(type='rankseg_plugins.mmseg.RankSEGMultimodalEncoderDecoder', ...)``
+    """
+
+
+READY_MADE = {
+    EncoderDecoder: RankSEGEncoderDecoder,
+    CascadeEncoderDecoder: RankSEGCascadeEncoderDecoder,
+    MultimodalEncoderDecoder: RankSEGMultimodalEncoderDecoder,
+}
+
+
+@cache
+def make_rankseg(segmentor: type) -> type:
+    """Give a segmentor class RankSEG's decision, see :class:`RankSEGMixin`.
+
+    Args:
+        segmentor: a subclass of ``mmseg.models.BaseSegmentor`` that predicts classes.
+
+    Returns:
+        The class ``RankSEG<name>``; always the same one for the same segmentor. It is in no registry: pass the class
+        itself as ``type``, or register it under a name of your own. The class and its instances can be pickled as
+        long as ``segmentor`` can.
+
+    Raises:
+        TypeError: if ``segmentor`` is no segmentor class, or predicts depth.
+
+    Example:
+        >>> make_rankseg(EncoderDecoder).__name__
+        'RankSEGEncoderDecoder'
+    """
+    if not (isinstance(segmentor, type) and issubclass(segmentor, BaseSegmentor)):
+        raise TypeError(f"make_rankseg needs a subclass of mmseg.models.BaseSegmentor, got {segmentor!r}")
+    if issubclass(segmentor, RankSEGMixin):
+        return segmentor
+    if segmentor in READY_MADE:
+        return READY_MADE[segmentor]
+    # A metaclass of its own tells pickle how to find a class that stands in no module.
+    maker = type("RankSEGMeta", (type(segmentor),), {})
+    made = maker(f"RankSEG{segmentor.__name__}", (RankSEGMixin, segmentor), {"__doc__": RankSEGMixin.__doc__})
+    copyreg.pickle(maker, lambda _: (make_rankseg, (segmentor,)))
+    return made

@@ -1,0 +1,79 @@
+"""Tables in the style that MMSegmentation's own metrics print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from prettytable import PrettyTable
+from torch import Tensor
+
+
+def percent(scores: Tensor) -> Any:
+    """Mean of the known scores in percent, rounded to two digits as ``IoUMetric`` rounds; NaN if none is known.
+
+    Args:
+        scores: scores of any shape, in [0, 1] or NaN.
+
+    Returns:
+        A NumPy float of the precision of ``scores``.
+
+    Example:
+        >>> import torch
+        >>> float(percent(torch.tensor([0.25, torch.nan, 0.5]).double()))
+        37.5
+    """
+    array = scores.numpy()
+    return np.round(np.nanmean(array) * 100, 2) if not np.isnan(array).all() else array.dtype.type(np.nan)
+
+
+def class_table(classes: Sequence[str], scores: dict[str, dict[str, Tensor]]) -> str:
+    """One row per class; for each score a column per decision, and their difference if there are two.
+
+    Args:
+        classes: names of the C classes.
+        scores: by score, by decision: (C,) scores in [0, 1] or NaN.
+
+    Returns:
+        The table as text.
+    """
+    table = PrettyTable()
+    table.add_column("Class", list(classes))
+    for score, decisions in scores.items():
+        columns = {title: np.round(entries.numpy() * 100, 2) for title, entries in decisions.items()}
+        for title, column in _with_difference(columns).items():
+            table.add_column(score if len(decisions) == 1 else f"{score} {title}", list(column))
+    return table.get_string()
+
+
+def level_table(titles: Sequence[str], summaries: Sequence[dict[str, Any]], images: Sequence[dict[str, Tensor]]) -> str:
+    """One row per score; a column per decision, and for two decisions their differences.
+
+    Args:
+        titles: names of the decisions, one or two.
+        summaries: for each decision its scores in percent by name.
+        images: for each decision, by name of the image-level scores, (B,) scores of the images.
+
+    Returns:
+        The table as text. For two decisions it says on how many images the second is better and worse than the first.
+    """
+    table = PrettyTable()
+    names = list(summaries[0])
+    table.add_column("Score", names)
+    columns = {title: np.array(list(summary.values())) for title, summary in zip(titles, summaries, strict=True)}
+    for title, column in _with_difference(columns).items():
+        table.add_column(title, [f"{value:.2f}" for value in column])
+    if len(titles) == 2:
+        first, second = images
+        for title, sign in (("images better", 1), ("images worse", -1)):
+            counts = {name: int((sign * (second[name] - first[name]) > 0).sum()) for name in first}
+            table.add_column(title, [counts.get(name, "") for name in names])
+    return table.get_string()
+
+
+def _with_difference(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if len(columns) == 1:
+        return columns
+    first, second = columns.values()
+    return {**columns, "difference": np.round(second - first, 2)}

@@ -1,0 +1,225 @@
+"""Panels that show what RankSEG changes: image | truth | argmax | RankSEG | difference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+from mmengine.dist import master_only
+from mmengine.fileio import get
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS, VISUALIZERS
+from mmseg.structures import SegDataSample
+from mmseg.visualization import SegLocalVisualizer
+
+from rankseg_plugins.mmseg.options import KEY
+from rankseg_plugins.mmseg.segmentors import ARGMAX_FIELD
+
+#: Panels are enlarged to this width at least, in pixels, so that their captions can be read.
+PANEL_WIDTH = 240
+GREEN, RED, ORANGE = (40, 200, 80), (235, 60, 60), (250, 170, 40)
+
+
+def difference(image: np.ndarray, argmax: np.ndarray, decided: np.ndarray, truth: np.ndarray | None) -> np.ndarray:
+    """Colour the pixels whose label RankSEG changed, over a dimmed grey image.
+
+    Args:
+        image: (H, W, 3) uint8.
+        argmax: (H, W) labels of argmax.
+        decided: (H, W) labels of RankSEG.
+        truth: (H, W) true labels, or None if they are not known.
+
+    Returns:
+        (H, W, 3) uint8: green where RankSEG is right, red where argmax is right, orange where neither is or the truth
+        is not known.
+
+    Example:
+        >>> labels = np.array([[0, 1]])
+        >>> difference(np.zeros((1, 2, 3), np.uint8), labels, 1 - labels, labels).tolist()
+        [[[235, 60, 60], [235, 60, 60]]]
+    """
+    grey = image.mean(2, keepdims=True) * 0.4
+    shown = np.repeat(grey, 3, axis=2).astype(np.uint8)
+    changed = argmax != decided
+    shown[changed] = ORANGE
+    if truth is not None:
+        shown[changed & (decided == truth)] = GREEN
+        shown[changed & (argmax == truth)] = RED
+    return shown
+
+
+def draw_panels(
+    visualizer: SegLocalVisualizer,
+    image: np.ndarray,
+    sample: SegDataSample,
+    draw_gt: bool = True,
+    with_labels: bool = False,
+) -> np.ndarray:
+    """Draw image, truth where it is known, argmax, RankSEG and their difference side by side, with captions.
+
+    Args:
+        visualizer: draws the labels, in its own colours and opacity.
+        image: (H, W, 3) RGB, uint8.
+        sample: result of a RankSEG segmentor with ``compare=True``.
+        draw_gt: whether the truth is drawn, and used to colour the difference, where the sample has it.
+        with_labels: whether class names are written into the labels.
+
+    Returns:
+        (height, width, 3) RGB, uint8.
+
+    Raises:
+        ValueError: if the sample carries no labels of argmax.
+    """
+    if ARGMAX_FIELD not in sample:
+        raise ValueError(
+            f"panels need argmax's labels beside RankSEG's: set {KEY}.compare=True, got a data sample with "
+            f"{', '.join(sample.keys())}"
+        )
+    image = np.ascontiguousarray(image)
+    fields = {"argmax": sample.get(ARGMAX_FIELD), "RankSEG": sample.pred_sem_seg}
+    if draw_gt and "gt_sem_seg" in sample:
+        fields = {"truth": sample.gt_sem_seg, **fields}
+    meta = visualizer.dataset_meta
+    panels = {"image": image}
+    for title, field in fields.items():
+        panels[title] = visualizer._draw_sem_seg(image, field, meta["classes"], meta["palette"], with_labels)
+    labels = {title: field.data[0].cpu().numpy() for title, field in fields.items()}
+    panels["difference"] = difference(image, labels["argmax"], labels["RankSEG"], labels.get("truth"))
+    share = (labels["argmax"] != labels["RankSEG"]).mean()
+    captioned = [_captioned(panel, title) for title, panel in panels.items() if title != "difference"]
+    legend = {"gain": GREEN, "loss": RED} if "truth" in labels else {}
+    captioned.append(_captioned(panels["difference"], f"difference {share:.1%}", legend))
+    return np.concatenate(captioned, axis=1)
+
+
+def _captioned(panel: np.ndarray, caption: str, legend: dict[str, tuple[int, int, int]] | None = None) -> np.ndarray:
+    enlarge = -(-PANEL_WIDTH // panel.shape[1])
+    panel = panel.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
+    scale = panel.shape[1] / 480
+    strip = np.full((round(40 * scale), panel.shape[1], 3), 255, np.uint8)
+    font, thickness, left = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(scale)), round(8 * scale)
+    for text, colour in {caption: (0, 0, 0), **(legend or {})}.items():
+        cv2.putText(strip, text, (left, round(28 * scale)), font, scale, colour, thickness, cv2.LINE_AA)
+        left += cv2.getTextSize(text, font, scale, thickness)[0][0] + round(14 * scale)
+    framed = np.concatenate([strip, panel])
+    framed[:, -2:] = 255
+    return framed
+
+
+@VISUALIZERS.register_module()
+class RankSEGVisualizer(SegLocalVisualizer):
+    """``SegLocalVisualizer`` that draws panels for results with ``model.test_cfg.rankseg.compare=True``.
+
+    Other results it draws as ``SegLocalVisualizer`` does. It is how ``MMSegInferencer`` and ``tools/test.py
+    --show-dir`` show what RankSEG changes. Arguments are those of ``SegLocalVisualizer``.
+
+    Example:
+        In a config: ``visualizer = dict(type='rankseg_plugins.mmseg.RankSEGVisualizer')``
+    """
+
+    @master_only
+    def add_datasample(
+        self,
+        name: str,
+        image: np.ndarray,
+        data_sample: SegDataSample | None = None,
+        draw_gt: bool = True,
+        draw_pred: bool = True,
+        show: bool = False,
+        wait_time: float = 0,
+        out_file: str | None = None,
+        step: int = 0,
+        with_labels: bool = True,
+        **options: Any,
+    ) -> None:
+        """Draw one result and show it, write it to a file, or hand it to the backends.
+
+        Args:
+            name: identifier of the image.
+            image: (H, W, 3) RGB, uint8.
+            data_sample: the result, with or without ground truth.
+            draw_gt: whether the truth is drawn where it is known.
+            draw_pred: whether predictions are drawn; without them there are no panels.
+            show: whether a window opens.
+            wait_time: seconds that the window stays.
+            out_file: path of the picture; None hands it to the backends.
+            step: step recorded with the picture.
+            with_labels: whether class names are written into the labels.
+            options: further options of ``SegLocalVisualizer``, for results that it draws.
+
+        Raises:
+            TypeError: if ``options`` are given for panels.
+        """
+        if not draw_pred or data_sample is None or ARGMAX_FIELD not in data_sample:
+            options.update(show=show, wait_time=wait_time, out_file=out_file, step=step, with_labels=with_labels)
+            return super().add_datasample(name, image, data_sample, draw_gt, draw_pred, **options)
+        if options:
+            raise TypeError(f"panels do not use {', '.join(options)}")
+        panels = draw_panels(self, image, data_sample, draw_gt, with_labels)
+        self.set_image(panels)
+        if show:
+            self.show(panels, win_name=name, wait_time=wait_time)
+        if out_file is not None:
+            mmcv.imwrite(mmcv.rgb2bgr(panels), out_file)
+        else:
+            self.add_image(name, panels, step)
+        return None
+
+
+@HOOKS.register_module()
+class RankSEGVisualizationHook(Hook):
+    """Hands panels of validation and test images to the visualizer's backends.
+
+    Needs ``model.test_cfg.rankseg.compare=True`` and a visualizer of the type ``SegLocalVisualizer``. With
+    ``LocalVisBackend`` the pictures are in ``vis_data/vis_image`` of the run's folder.
+
+    Args:
+        interval: every ``interval``-th image is drawn, from the first on; at least 1.
+        with_labels: whether class names are written into the labels.
+        backend_args: where images are read from, as for ``LoadImageFromFile``.
+
+    Raises:
+        ValueError: if ``interval`` is smaller than 1; while running, if results carry no labels of argmax.
+
+    Example:
+        In a config: ``custom_hooks = [dict(type='rankseg_plugins.mmseg.RankSEGVisualizationHook', interval=10)]``
+    """
+
+    def __init__(self, interval: int = 1, with_labels: bool = False, backend_args: dict | None = None) -> None:
+        if interval < 1:
+            raise ValueError(f"interval must be at least 1, got {interval}")
+        self.interval, self.with_labels, self.backend_args = interval, with_labels, backend_args
+        self._seen = 0
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Begin to count images anew, so that every validation draws the same ones."""
+        self._seen = 0
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Begin to count images anew."""
+        self._seen = 0
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[SegDataSample] | None = None
+    ) -> None:
+        """Draw the images of a validation batch whose turn it is."""
+        self._draw(runner, outputs or (), "val", runner.iter)
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[SegDataSample] | None = None
+    ) -> None:
+        """Draw the images of a test batch whose turn it is."""
+        self._draw(runner, outputs or (), "test", 0)
+
+    def _draw(self, runner: Runner, outputs: Sequence[SegDataSample], phase: str, step: int) -> None:
+        for sample in outputs:
+            if self._seen % self.interval == 0:
+                content = get(sample.img_path, backend_args=self.backend_args)
+                image = mmcv.imfrombytes(content, channel_order="rgb")
+                panels = draw_panels(runner.visualizer, image, sample, with_labels=self.with_labels)
+                runner.visualizer.add_image(f"{phase}_{sample.img_path.rsplit('/', 1)[-1]}", panels, step)
+            self._seen += 1

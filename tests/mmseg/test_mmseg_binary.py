@@ -1,0 +1,163 @@
+"""Heads other than the ordinary: one channel, two channels, cascades, text encoders, and scores instead of logits."""
+
+import pytest
+
+pytest.importorskip("mmengine", reason="MMSegmentation is not installed")
+
+import tiny
+import torch
+from mmengine.model import BaseModule
+from mmseg.models.decode_heads import MaskFormerHead, VPDDepthHead
+from mmseg.registry import MODELS
+
+from rankseg_plugins import rankseg
+from rankseg_plugins.mmseg.activations import automatic_activation
+
+PATH = "rankseg_plugins.mmseg."
+BINARY = ("background", "vessel")
+ON = {"metric": "dice", "pruning_prob": 0.1}
+
+
+@pytest.fixture(scope="module")
+def binary_dataset(tmp_path_factory):
+    return tiny.write_dataset(tmp_path_factory.mktemp("binary"), classes=2)
+
+
+def run(dataset, path, kind, channels, rankseg=None):
+    network = tiny.model(kind, classes=2, channels=channels, rankseg=rankseg)
+    reference = {**network, "type": kind.replace(PATH + "RankSEG", "")}
+    weights = tiny.build(reference).state_dict()
+    return tiny.evaluate(tiny.config(network, dataset, path, classes=BINARY), weights)
+
+
+@pytest.mark.parametrize("kind", ["EncoderDecoder", "CascadeEncoderDecoder"])
+def test_one_channel_takes_the_place_of_the_threshold(binary_dataset, tmp_path, kind):
+    metrics, samples = run(binary_dataset, tmp_path, f"{PATH}RankSEG{kind}", 1, {**ON, "compare": True})
+    changed = 0
+    for sample in samples:
+        probs, mask = sample["seg_logits"]["data"], sample["pred_sem_seg"]["data"]
+        assert mask.dtype == probs.dtype
+        assert mask.shape == probs.shape == (1, *sample["ori_shape"])
+        assert torch.equal(mask.bool(), rankseg(probs[None], output_mode="multilabel", **ON)[0])
+        assert torch.equal(sample["pred_sem_seg_argmax"]["data"], (probs > 0.5).to(probs))
+        changed += (mask != (probs > 0.5)).sum()
+    assert changed > 0
+    assert 0 <= metrics["mIoU"] <= 100
+
+
+def test_one_channel_probabilities_are_stock(binary_dataset, tmp_path):
+    stock = run(binary_dataset, tmp_path, "EncoderDecoder", 1)
+    off = run(binary_dataset, tmp_path, PATH + "RankSEGEncoderDecoder", 1)
+    on = run(binary_dataset, tmp_path, PATH + "RankSEGEncoderDecoder", 1, {**ON, "compare": True})
+    assert off[0] == stock[0]
+    for theirs, ours, decided in zip(stock[1], off[1], on[1], strict=True):
+        assert torch.equal(theirs["pred_sem_seg"]["data"], ours["pred_sem_seg"]["data"])
+        assert torch.equal(theirs["seg_logits"]["data"], decided["seg_logits"]["data"])
+        assert torch.equal(theirs["pred_sem_seg"]["data"], decided["pred_sem_seg_argmax"]["data"])
+
+
+def test_two_channels(binary_dataset, tmp_path):
+    _, samples = run(binary_dataset, tmp_path, PATH + "RankSEGEncoderDecoder", None, ON)
+    for sample in samples:
+        logits = sample["seg_logits"]["data"]
+        assert logits.shape[0] == 2
+        assert torch.equal(sample["pred_sem_seg"]["data"], rankseg(logits[None].softmax(1), **ON))
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "identity"])
+def test_activation_of_one_channel(activation):
+    network = MODELS.build(tiny.model(PATH + "RankSEGEncoderDecoder", 2, 1, {**ON, "activation": activation}))
+    values = torch.rand(2, 1, 9, 11)
+    probs = values.sigmoid() if activation == "sigmoid" else values
+    for sample, each in zip(network.postprocess_result(values), probs, strict=True):
+        assert torch.equal(sample.seg_logits.data, each)
+        assert torch.equal(sample.pred_sem_seg.data.bool(), rankseg(each[None], output_mode="multilabel", **ON)[0])
+
+
+def decode(values, **options):
+    network = MODELS.build(tiny.model(PATH + "RankSEGEncoderDecoder", rankseg={**ON, **options}))
+    return torch.cat([sample.pred_sem_seg.data for sample in network.postprocess_result(values)])
+
+
+def test_activations_of_several_channels():
+    values = torch.rand(2, 4, 9, 11) ** 3
+    for activation, probs in {
+        "softmax": values.softmax(1),
+        "auto": values.softmax(1),
+        "sigmoid": values.sigmoid(),
+        "normalize": values / values.sum(1, keepdim=True),
+        "identity": values,
+    }.items():
+        assert torch.equal(decode(values, activation=activation), rankseg(probs, **ON)), activation
+
+
+@pytest.mark.parametrize(
+    ("values", "activation", "words"),
+    [
+        (torch.randn(1, 4, 5, 5) * 4, "identity", r"test_cfg.rankseg \(activation='identity'\).*probs must lie in"),
+        (torch.randn(1, 4, 5, 5) * 4, "normalize", r"test_cfg.rankseg.activation='normalize' with FCNHead.*negative"),
+        (torch.full((1, 4, 5, 5), torch.nan), "auto", r"test_cfg.rankseg \(activation='auto'\).*finite"),
+    ],
+)
+def test_outputs_that_are_no_probabilities_are_refused(values, activation, words):
+    with pytest.raises(ValueError, match=words):
+        decode(values, activation=activation)
+
+
+def test_a_depth_head_is_refused():
+    head = VPDDepthHead.__new__(VPDDepthHead)
+    with pytest.raises(TypeError, match=r"model\.decode_head VPDDepthHead: it predicts depth"):
+        automatic_activation(head, 1)
+
+
+def losses(*sigmoid):
+    each = [{"type": "CrossEntropyLoss", "use_sigmoid": use, "loss_name": f"loss_{i}"} for i, use in enumerate(sigmoid)]
+    return MODELS.build(tiny.fcn_head(4, loss_decode=each if len(each) > 1 else each[0]))
+
+
+def test_automatic_activation_follows_the_head():
+    scores = MaskFormerHead.__new__(MaskFormerHead)  # building one takes mmdet
+    assert automatic_activation(scores, 150) == "normalize"
+    assert automatic_activation(losses(False), 4) == "softmax"
+    assert automatic_activation(losses(True), 4) == "sigmoid"
+    assert automatic_activation(losses(True, False), 4) == "softmax"
+    assert automatic_activation(losses(True, True), 4) == "sigmoid"
+    assert automatic_activation(losses(False), 1) == "sigmoid"
+    assert automatic_activation(BaseModule(), 4) == "softmax"
+
+
+@MODELS.register_module()
+class ScoreHead(BaseModule):
+    """Hands over non-negative class scores, as mask-classification heads do."""
+
+    align_corners, num_classes, out_channels = False, 4, 4
+
+    def predict(self, inputs, batch_img_metas, test_cfg):
+        images = inputs[0]
+        return torch.stack([images[:, i % 3].abs() * (i + 1) + 0.1 for i in range(4)], dim=1)
+
+
+@MODELS.register_module()
+class NoEncoder(BaseModule):
+    """Stands for an image encoder, or for a text encoder."""
+
+    def forward(self, inputs=None):
+        return [inputs]
+
+
+def test_multimodal_and_scores(dataset, tmp_path):
+    network = {
+        "type": PATH + "RankSEGMultimodalEncoderDecoder",
+        "data_preprocessor": tiny.model()["data_preprocessor"],
+        "image_encoder": {"type": "NoEncoder"},
+        "text_encoder": {"type": "NoEncoder"},
+        "decode_head": {"type": "ScoreHead"},
+        "asymetric_input": False,
+        "test_cfg": {"mode": "whole", "rankseg": {**ON, "activation": "normalize"}},
+    }
+    _, samples = tiny.evaluate(tiny.config(network, dataset, tmp_path, batch_size=1))
+    assert len(samples) == 7
+    for sample in samples:
+        scores = sample["seg_logits"]["data"]
+        probs = scores / scores.sum(0)
+        assert torch.equal(sample["pred_sem_seg"]["data"], rankseg(probs[None], **ON))

@@ -1,0 +1,145 @@
+"""Every way in: validation while training, the toolkit's own scripts, init_model, the inferencer, mixed precision."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mmengine", reason="MMSegmentation is not installed")
+
+import numpy as np
+import tiny
+import torch
+from mmengine.runner import Runner
+from mmseg.apis import MMSegInferencer, inference_model, init_model
+from PIL import Image
+
+from rankseg_plugins import rankseg
+
+PATH = "rankseg_plugins.mmseg."
+DOTTED = PATH + "RankSEGEncoderDecoder"
+ON = {"metric": "iou", "pruning_prob": 0.1}
+METRIC = {"type": PATH + "MultiLevelIoUMetric"}
+
+
+@pytest.fixture(scope="module")
+def stock(dataset, tmp_path_factory):
+    """A config file and a checkpoint that know nothing of RankSEG, and RankSEG's own results on them."""
+    folder = tmp_path_factory.mktemp("stock")
+    network = tiny.build(tiny.model())
+    full = tiny.config(tiny.model(), dataset, folder)
+    full.dump(str(folder / "stock.py"))
+    checkpoint = tiny.save_checkpoint(network, folder / "stock.pth")
+    ours = tiny.config(tiny.model(DOTTED, rankseg=ON), dataset, folder)
+    scores, samples = tiny.evaluate(ours, network.state_dict())
+    return {"config": str(folder / "stock.py"), "checkpoint": checkpoint, "scores": scores, "samples": samples}
+
+
+def written_scores(folder):
+    (path,) = Path(folder).glob("*/*.json")
+    return json.loads(path.read_text().splitlines()[-1])
+
+
+def test_script_with_only_cfg_options(stock, tmp_path):
+    options = [f"model.type={DOTTED}", "model.test_cfg.rankseg.metric=iou", "model.test_cfg.rankseg.pruning_prob=0.1"]
+    command = [*tiny.tool("test.py"), stock["config"], stock["checkpoint"], "--work-dir", tmp_path / "work"]
+    done = tiny.process([*command, "--cfg-options", *options], tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    scores = written_scores(tmp_path / "work")
+    for name in ("aAcc", "mIoU", "mAcc"):
+        assert scores[name] == pytest.approx(float(stock["scores"][name]), abs=1e-4)
+
+
+def test_script_with_everything(stock, dataset, tmp_path):
+    """Test-time augmentation, comparison, files of labels and panels, all from the command line."""
+    views = [[{"type": "RandomFlip", "prob": prob, "direction": "vertical"} for prob in (0.0, 1.0)]]
+    views += [[{"type": "Resize", "scale": tiny.SCALE}], [{"type": "LoadAnnotations"}], [{"type": "PackSegInputs"}]]
+    full = tiny.config(tiny.model(), dataset, tmp_path, batch_size=1)
+    full.tta_pipeline = [{"type": "LoadImageFromFile"}, {"type": "TestTimeAug", "transforms": views}]
+    full.dump(str(tmp_path / "config.py"))
+    options = [
+        f"model.type={DOTTED}",
+        "model.test_cfg.rankseg.metric=dice",
+        "model.test_cfg.rankseg.compare=True",
+        f"tta_model.type={PATH}RankSEGTTAModel",
+        f"test_evaluator.type={PATH}MultiLevelIoUMetric",
+        f"visualizer.type={PATH}RankSEGVisualizer",
+        "default_hooks.visualization.interval=1",
+    ]
+    command = [*tiny.tool("test.py"), tmp_path / "config.py", stock["checkpoint"], "--work-dir", tmp_path / "work"]
+    command += ["--tta", "--out", tmp_path / "labels", "--show-dir", tmp_path / "shown", "--cfg-options", *options]
+    done = tiny.process(command, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    scores = written_scores(tmp_path / "work")
+    assert {"mIoU", "argmax_mIoU", "difference_mIoU", "image_mDice"} <= scores.keys()
+    assert len(list((tmp_path / "labels").glob("*.png"))) == 7
+    assert list((tmp_path / "shown").rglob("*.png"))
+
+
+def test_validation_while_training_saves_the_best(dataset, tmp_path):
+    full = tiny.config(tiny.model(DOTTED, rankseg=ON), dataset, tmp_path, evaluator=METRIC)
+    pipeline = [{"type": name} for name in ("LoadImageFromFile", "LoadAnnotations")]
+    pipeline += [{"type": "Resize", "scale": tiny.SCALE, "keep_ratio": False}, {"type": "PackSegInputs"}]
+    full.train_dataloader = full.test_dataloader.copy()
+    full.train_dataloader.sampler = {"type": "InfiniteSampler", "shuffle": False}
+    full.train_dataloader.dataset = {**full.test_dataloader.dataset, "pipeline": pipeline}
+    full.val_dataloader, full.val_evaluator = full.test_dataloader, full.test_evaluator
+    full.train_cfg = {"type": "IterBasedTrainLoop", "max_iters": 4, "val_interval": 2}
+    full.val_cfg = {"type": "ValLoop"}
+    full.optim_wrapper = {"type": "OptimWrapper", "optimizer": {"type": "AdamW", "lr": 3e-3}}
+    full.default_hooks.checkpoint = {"type": "CheckpointHook", "by_epoch": False, "save_best": "image_mDice"}
+    runner = Runner.from_cfg(full)
+    runner.train()
+    (best,) = tmp_path.glob("best_image_mDice_iter_*.pth")
+    saved = torch.load(best, map_location="cpu", weights_only=False)
+    scores, _ = tiny.evaluate(full, saved["state_dict"])
+    assert scores["image_mDice"] == runner.message_hub.get_info("best_score")
+    assert saved["state_dict"].keys() == tiny.build(tiny.model()).state_dict().keys()
+
+
+def expected_labels(logits):
+    return rankseg(logits[None].softmax(1), **ON)
+
+
+def test_init_model_and_inference_model(stock, dataset):
+    options = {"model.type": DOTTED, "model.test_cfg.rankseg": ON}
+    model = init_model(stock["config"], stock["checkpoint"], device="cpu", cfg_options=options)
+    paths = sorted(str(path) for path in (dataset / "img_dir/val").glob("*.png"))[:3]
+    single = inference_model(model, paths[0])
+    listed = inference_model(model, paths)
+    assert [sample.img_path for sample in listed] == paths
+    for sample, kept in zip([single, *listed], [stock["samples"][i] for i in (0, 0, 1, 2)], strict=True):
+        label = sample.pred_sem_seg.data
+        assert torch.equal(label, expected_labels(sample.seg_logits.data))
+        assert (label == kept["pred_sem_seg"]["data"]).float().mean() > 0.99  # batches round differently
+    array = np.array(Image.open(paths[0]))[:, :, ::-1].copy()
+    from_array = inference_model(model, array)
+    assert torch.equal(from_array.pred_sem_seg.data, single.pred_sem_seg.data)
+
+
+def test_inferencer_writes_labels_and_panels(stock, dataset, tmp_path):
+    full = tiny.config(tiny.model(DOTTED, rankseg={**ON, "compare": True}), dataset, tmp_path)
+    full.visualizer.type = PATH + "RankSEGVisualizer"
+    full.dump(str(tmp_path / "config.py"))
+    inferencer = MMSegInferencer(
+        str(tmp_path / "config.py"), stock["checkpoint"], tiny.CLASSES, tiny.PALETTE, device="cpu"
+    )
+    paths = sorted(str(path) for path in (dataset / "img_dir/val").glob("*.png"))[:2]
+    results = inferencer(paths, out_dir=str(tmp_path / "out"), return_vis=True)
+    for index, path in enumerate(paths):
+        predicted = np.array(Image.open(tmp_path / f"out/pred/{index:08d}_pred.png"))
+        assert (predicted == results["predictions"][index]).all()
+        assert (predicted == stock["samples"][index]["pred_sem_seg"]["data"][0].numpy()).mean() > 0.99
+        panels = np.array(Image.open(tmp_path / "out/vis" / Path(path).name))
+        assert panels.shape == results["visualization"][index].shape
+        assert panels.shape[1] >= 4 * 240  # image, argmax, RankSEG, difference
+
+
+def test_mixed_precision(dataset, tmp_path):
+    full = tiny.config(tiny.model(DOTTED, rankseg=ON), dataset, tmp_path)
+    full.test_cfg = {"type": "TestLoop", "fp16": True}
+    _, samples = tiny.evaluate(full, tiny.build(tiny.model()).state_dict())
+    for sample in samples:
+        logits = sample["seg_logits"]["data"]
+        assert logits.dtype in (torch.float16, torch.bfloat16)
+        assert torch.equal(sample["pred_sem_seg"]["data"], expected_labels(logits.float()))

@@ -1,0 +1,221 @@
+"""MultiLevelIoUMetric against the stock metric, plain loops, and another number of processes."""
+
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mmengine", reason="MMSegmentation is not installed")
+
+import numpy as np
+import tiny
+import torch
+from mmengine.logging import MMLogger
+from mmseg.evaluation import IoUMetric
+from PIL import Image
+
+from rankseg_plugins.mmseg import MultiLevelIoUMetric
+
+CLASSES = tiny.CLASSES
+META = {"classes": CLASSES}
+
+
+def samples(count=9, classes=4, seed=0, argmax=False, size=(23, 31)):
+    generator = torch.Generator().manual_seed(seed)
+
+    def labels(high):
+        return torch.randint(0, high, (1, *size), generator=generator)
+
+    result = []
+    for index in range(count):
+        truth = labels(classes if index % 3 else 2)
+        truth[:, :2] = 255
+        right = torch.rand((1, *size), generator=generator)
+        sample = {"img_path": f"images/{index}.png", "gt_sem_seg": {"data": truth}}
+        sample["pred_sem_seg"] = {"data": torch.where(right < 0.7, truth.clamp(max=classes - 1), labels(classes))}
+        if argmax:
+            other = torch.where(right < 0.6, truth.clamp(max=classes - 1), labels(classes))
+            sample["pred_sem_seg_argmax"] = {"data": other}
+        result.append(sample)
+    return result
+
+
+def score(metric, batch, meta=META):
+    metric.dataset_meta = meta
+    metric.process({}, batch)
+    return metric.evaluate(len(batch))
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("names", [["mIoU"], ["mDice"], ["mIoU", "mDice"]])
+def test_dataset_level_is_stock_to_the_last_digit(seed, names):
+    # A class too many is never seen, and sizes grow, so that digits differ.
+    meta = {"classes": (*CLASSES, "never")}
+    batch = samples(seed=seed, size=(50 + 7 * seed, 31))
+    stock = score(IoUMetric(iou_metrics=names), batch, meta)
+    ours = score(MultiLevelIoUMetric(iou_metrics=names), batch, meta)
+    for name, value in stock.items():
+        assert ours[name] == value, name
+
+
+def entries_by_loops(batch, numerator):
+    """Score of every image and class by plain NumPy, NaN where neither side holds the class."""
+    table = np.full((len(batch), len(CLASSES)), np.nan)
+    for row, sample in enumerate(batch):
+        truth, label = (sample[key]["data"].numpy() for key in ("gt_sem_seg", "pred_sem_seg"))
+        kept = truth != 255
+        for column in range(len(CLASSES)):
+            t, p = truth[kept] == column, label[kept] == column
+            shared, both = (t & p).sum(), t.sum() + p.sum()
+            if both:
+                table[row, column] = 2 * shared / both if numerator == "Dice" else shared / (both - shared)
+    return table
+
+
+@pytest.mark.parametrize("name", ["IoU", "Dice"])
+def test_image_and_class_level_and_worst_images(name):
+    batch = samples(10)
+    ours = score(MultiLevelIoUMetric(worst_share=0.3), batch)
+    table = entries_by_loops(batch, name)
+    images = np.nanmean(table, 1)
+    expected = {
+        f"image_m{name}": images.mean(),
+        f"class_m{name}": np.nanmean(table, 0).mean(),
+        f"worst_m{name}": np.sort(images)[:3].mean(),
+    }
+    for key, value in expected.items():
+        assert ours[key] == pytest.approx(100 * value, abs=0.0051), key
+
+
+def test_absent_classes_count_as_asked():
+    batch = samples(6)
+    for absent, value in {"zero": 0.0, "one": 1.0}.items():
+        ours = score(MultiLevelIoUMetric(absent=absent), batch)
+        table = np.nan_to_num(entries_by_loops(batch, "IoU"), nan=value)
+        assert ours["image_mIoU"] == pytest.approx(100 * table.mean(), abs=0.0051)
+
+
+def test_compare_scores_both_decisions_and_their_difference(tmp_path):
+    batch = samples(argmax=True)
+    MMLogger.get_instance("compare", log_file=str(tmp_path / "log.txt"))
+    both = score(MultiLevelIoUMetric(), batch)
+    output = (tmp_path / "log.txt").read_text()
+    plain = [{key: value for key, value in sample.items() if key != "pred_sem_seg_argmax"} for sample in batch]
+    argmax = [{**sample, "pred_sem_seg": sample["pred_sem_seg_argmax"]} for sample in batch]
+    argmax = [{key: value for key, value in sample.items() if key != "pred_sem_seg_argmax"} for sample in argmax]
+    ours, theirs = score(MultiLevelIoUMetric(), plain), score(MultiLevelIoUMetric(), argmax)
+    for name, value in ours.items():
+        assert both[name] == value
+        assert both[f"argmax_{name}"] == theirs[name]
+        assert both[f"difference_{name}"] == pytest.approx(value - theirs[name], abs=1e-4)
+    assert both["difference_mIoU"] > 0
+    header, row = (next(line for line in output.splitlines() if word in line) for word in ("| images", "image_mIoU"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert [cell.strip() for cell in header.strip("|").split("|")][1:4] == ["argmax", "RankSEG", "difference"]
+    assert cells[1:3] == [f"{both['argmax_image_mIoU']:.2f}", f"{both['image_mIoU']:.2f}"]
+    wins = np.nanmean(entries_by_loops(plain, "IoU"), 1) - np.nanmean(entries_by_loops(argmax, "IoU"), 1)
+    assert cells[4:6] == [str((wins > 0).sum()), str((wins < 0).sum())]
+
+
+def test_void_predictions_count_for_no_class():
+    batch = samples(2)
+    batch[0]["pred_sem_seg"]["data"][:] = 255
+    ours, stock = score(MultiLevelIoUMetric(), batch), score(IoUMetric(), batch)
+    assert ours["mIoU"] == stock["mIoU"]
+
+
+def test_format_only_writes_files_and_needs_no_truth(tmp_path):
+    batch = samples(3)
+    for sample in batch:
+        del sample["gt_sem_seg"]
+        sample["reduce_zero_label"] = True
+    metric = MultiLevelIoUMetric(output_dir=str(tmp_path / "out"), format_only=True)
+    assert score(metric, batch) == {}
+    for index, sample in enumerate(batch):
+        written = np.array(Image.open(tmp_path / f"out/{index}.png"))
+        assert (written == sample["pred_sem_seg"]["data"][0].numpy() + 1).all()
+
+
+def test_reduce_zero_label_of_the_dataset(tmp_path):
+    data = tiny.write_dataset(tmp_path, count=3)
+    network = tiny.model("rankseg_plugins.mmseg.RankSEGEncoderDecoder", classes=3, rankseg={"metric": "dice"})
+    results = {}
+    for metric in ("IoUMetric", "rankseg_plugins.mmseg.MultiLevelIoUMetric"):
+        full = tiny.config(network, data, tmp_path, evaluator={"type": metric}, classes=CLASSES[1:])
+        full.test_dataloader.dataset.reduce_zero_label = True
+        full.test_dataloader.dataset.pipeline[2]["reduce_zero_label"] = True
+        results[metric], kept = tiny.evaluate(full, tiny.build(network).state_dict())
+        assert all(sample["reduce_zero_label"] for sample in kept)
+    stock, ours = results.values()
+    assert all(ours[name] == value or math.isnan(value) for name, value in stock.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"iou_metrics": ["mFscore"]}, "iou_metrics must be one of 'mIoU', 'mDice', got 'mFscore'"),
+        ({"iou_metrics": []}, "iou_metrics must name at least one"),
+        ({"present": "all"}, "present must be one of"),
+        ({"absent": "nan"}, "absent must be one of"),
+        ({"worst_share": 0.0}, "worst_share must lie in"),
+        ({"format_only": True}, "needs output_dir"),
+    ],
+)
+def test_bad_options(options, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        MultiLevelIoUMetric(**options)
+
+
+def broken(**changes):
+    sample = samples(1)[0]
+    sample["seg_map_path"] = "labels/0.png"
+    for key, value in changes.items():
+        sample.pop(key)
+        if value is not None:
+            sample[key] = {"data": value}
+    return sample
+
+
+@pytest.mark.parametrize(
+    ("sample", "words"),
+    [
+        (broken(gt_sem_seg=torch.full((1, 23, 31), 9)), "labels/0.png: .*label 9, allowed are 0 to 3"),
+        (broken(gt_sem_seg=torch.zeros(1, 5, 5).long()), "labels/0.png: .*same pixels"),
+        (broken(gt_sem_seg=None), "no ground truth for labels/0.png: .*LoadAnnotations.*format_only"),
+    ],
+)
+def test_bad_ground_truth_names_the_file(sample, words):
+    with pytest.raises(ValueError, match=words):
+        score(MultiLevelIoUMetric(), [sample])
+
+
+def test_a_switch_during_the_run_is_refused():
+    with pytest.raises(ValueError, match=r"test_cfg\.rankseg changed"):
+        score(MultiLevelIoUMetric(), samples(2) + samples(1, argmax=True))
+
+
+def test_two_processes_give_the_scores_of_one(dataset, tmp_path):
+    """Seven images in batches of three on two processes: the last batches are uneven, and one image is there twice."""
+    options = {"metric": "dice", "pruning_prob": 0.1, "compare": True}
+    network = tiny.model("rankseg_plugins.mmseg.RankSEGEncoderDecoder", rankseg=options)
+    evaluator = {"type": "rankseg_plugins.mmseg.MultiLevelIoUMetric"}
+    full = tiny.config(network, dataset, tmp_path / "one", batch_size=3, evaluator=evaluator)
+    built = tiny.build(network)
+    alone, kept = tiny.evaluate(full, built.state_dict())
+    assert len(kept) == 7
+    checkpoint = tiny.save_checkpoint(built, tmp_path / "weights.pth")
+    full.work_dir = str(tmp_path / "two")
+    full.dump(str(tmp_path / "config.py"))
+    script, output = Path(__file__).with_name("run_distributed.py"), tmp_path / "scores.json"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*torchrun, str(script), str(tmp_path / "config.py"), checkpoint, str(output)]
+    done = tiny.process(command, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    written = json.loads(output.read_text())
+    assert written["batches"] == 2  # four images in each process, in threes
+    expected = {name: float(value) for name, value in alone.items() if name != "kept/samples"}
+    assert written["scores"] == pytest.approx(expected, abs=1e-9, nan_ok=True)
+    assert any(value != 0 for name, value in expected.items() if name.startswith("difference"))

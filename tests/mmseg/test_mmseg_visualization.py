@@ -1,0 +1,131 @@
+"""Panels: the right pixels in the right colours, from the hook and from the visualizer."""
+
+import pytest
+
+pytest.importorskip("mmengine", reason="MMSegmentation is not installed")
+
+import mmcv
+import numpy as np
+import tiny
+import torch
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from mmseg.visualization import SegLocalVisualizer
+
+from rankseg_plugins.mmseg import RankSEGVisualizationHook, RankSEGVisualizer
+from rankseg_plugins.mmseg.visualization import GREEN, ORANGE, PANEL_WIDTH, RED, difference, draw_panels
+
+DOTTED = "rankseg_plugins.mmseg.RankSEGEncoderDecoder"
+HEIGHT, WIDTH = 60, PANEL_WIDTH
+
+
+def sample(truth=True, argmax=True):
+    """Labels of three rectangles: RankSEG is right, argmax is right, neither is; the void label is there, too."""
+    labels = {name: torch.zeros(1, HEIGHT, WIDTH).long() for name in ("truth", "argmax", "decided")}
+    labels["decided"][:, :20, :50] = labels["truth"][:, :20, :50] = 1
+    labels["argmax"][:, 20:40, :50] = labels["truth"][:, 20:40, :50] = 2
+    labels["decided"][:, 40:, :50] = 255
+    labels["truth"][:, 40:, :50] = 3
+    result = SegDataSample(metainfo={"img_path": "a.png"})
+    result.pred_sem_seg = PixelData(data=labels["decided"])
+    if truth:
+        result.gt_sem_seg = PixelData(data=labels["truth"])
+    if argmax:
+        result.set_data({"pred_sem_seg_argmax": PixelData(data=labels["argmax"])})
+    return result
+
+
+def visualizer(kind=RankSEGVisualizer, **options):
+    made = kind(alpha=1.0, **options)
+    made.set_dataset_meta(tiny.CLASSES, tiny.PALETTE)
+    return made
+
+
+def pixel(panels, column, row):
+    """Colour in the middle of a rectangle of panel `column`; the captions are above all panels."""
+    top = panels.shape[0] - HEIGHT
+    return tuple(int(value) for value in panels[top + 10 + 20 * row, column * WIDTH + 25])
+
+
+def test_panels_show_labels_and_difference():
+    image = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+    panels = draw_panels(visualizer(), image, sample())
+    assert panels.shape[1] == 5 * WIDTH
+    assert pixel(panels, 0, 0) == (200, 200, 200)
+    for row, (truth, argmax, decided) in enumerate([(1, 0, 1), (2, 2, 0), (3, 0, None)]):
+        colours = [tuple(tiny.PALETTE[label]) if label is not None else (0, 0, 0) for label in (truth, argmax, decided)]
+        assert [pixel(panels, column, row) for column in (1, 2, 3)] == colours
+    assert [pixel(panels, 4, row) for row in range(3)] == [GREEN, RED, ORANGE]
+    unchanged = panels[-HEIGHT // 2, 4 * WIDTH + 150]
+    assert (unchanged == 80).all()  # the image, grey and dimmed
+
+
+def test_without_truth_there_is_no_truth_panel():
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    for shown in (
+        draw_panels(visualizer(), image, sample(truth=False)),
+        draw_panels(visualizer(), image, sample(), False),
+    ):
+        assert shown.shape[1] == 4 * WIDTH
+        assert [pixel(shown, 3, row) for row in range(3)] == [ORANGE] * 3
+
+
+def test_small_images_are_enlarged_until_captions_can_be_read():
+    small = difference(np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6)), np.ones((4, 6)), None)
+    assert (small == ORANGE).all()
+    result = SegDataSample()
+    for field in ("pred_sem_seg", "pred_sem_seg_argmax"):
+        result.set_data({field: PixelData(data=torch.zeros(1, 33, 61))})
+    panels = draw_panels(visualizer(), np.zeros((33, 61, 3), np.uint8), result)
+    assert panels.shape[1] == 4 * 61 * 4
+    assert panels.shape[0] > 33 * 4
+
+
+def test_missing_comparison_names_the_key():
+    with pytest.raises(ValueError, match=r"model\.test_cfg\.rankseg\.compare=True"):
+        draw_panels(visualizer(), np.zeros((HEIGHT, WIDTH, 3), np.uint8), sample(argmax=False))
+    with pytest.raises(ValueError, match="interval must be at least 1"):
+        RankSEGVisualizationHook(interval=0)
+
+
+def test_visualizer_draws_other_results_as_stock(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    for kind in (SegLocalVisualizer, RankSEGVisualizer):
+        out = str(tmp_path / f"{kind.__name__}.png")
+        visualizer(kind).add_datasample("a", image, sample(argmax=False), out_file=out)
+    stock, ours = (mmcv.imread(str(path)) for path in sorted(tmp_path.glob("*.png")))
+    assert (stock == ours).all()
+
+
+def test_visualizer_writes_panels_and_refuses_what_they_do_not_use(tmp_path):
+    image = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+    drawing = visualizer()
+    drawing.add_datasample("a", image, sample(), out_file=str(tmp_path / "a.png"), with_labels=False)
+    assert (mmcv.imread(str(tmp_path / "a.png"), channel_order="rgb") == draw_panels(drawing, image, sample())).all()
+    with pytest.raises(TypeError, match="with_image"):
+        drawing.add_datasample("a", image, sample(), with_image=True)
+
+
+@pytest.mark.parametrize("channels", [None, 1])
+def test_hook_hands_panels_to_the_backends(tmp_path, channels):
+    classes = 2 if channels else 4
+    data = tiny.write_dataset(tmp_path, classes=classes)
+    network = tiny.model(DOTTED, classes, channels, {"metric": "dice", "compare": True})
+    full = tiny.config(network, data, tmp_path, classes=tiny.CLASSES[:classes])
+    full.custom_hooks = [{"type": "rankseg_plugins.mmseg.RankSEGVisualizationHook", "interval": 3}]
+    _, samples = tiny.evaluate(full, tiny.build(tiny.model("EncoderDecoder", classes, channels)).state_dict())
+    pictures = sorted(tmp_path.glob("*/vis_data/vis_image/test_*.png"))
+    assert [path.name for path in pictures] == ["test_00.png_0.png", "test_03.png_0.png", "test_06.png_0.png"]
+    for path, kept in zip(pictures, samples[::3], strict=True):
+        picture = mmcv.imread(str(path))
+        height, width = kept["ori_shape"]
+        enlarged = -(-PANEL_WIDTH // width)
+        assert picture.shape[1] == 5 * width * enlarged
+        assert picture.shape[0] > height * enlarged
+
+
+def test_hook_without_comparison_names_the_key(dataset, tmp_path):
+    full = tiny.config(tiny.model(DOTTED, rankseg={"metric": "dice"}), dataset, tmp_path)
+    full.custom_hooks = [{"type": "rankseg_plugins.mmseg.RankSEGVisualizationHook"}]
+    with pytest.raises(ValueError, match=r"model\.test_cfg\.rankseg\.compare=True"):
+        tiny.evaluate(full)
