@@ -1,0 +1,1 @@
+"""Programs to run from a checkout; not part of the installed package."""

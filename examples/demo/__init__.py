@@ -1,0 +1,1 @@
+"""One network, three toolkits, argmax against RankSEG: the program behind ``make demo``."""

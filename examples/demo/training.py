@@ -1,0 +1,72 @@
+"""Training with cross-entropy by MMSegmentation's own Runner, with a progress bar and a time limit."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from rich.progress import Progress
+from torch import nn
+
+from examples.demo.folder import Folder
+from examples.demo.network import build_runner, make_config
+
+CHECKPOINT = "network.pth"
+
+
+class Trained(NamedTuple):
+    """A trained network in evaluation mode, its checkpoint, and how far the training got."""
+
+    network: nn.Module
+    checkpoint: Path
+    iterations: int
+    seconds: float
+
+
+class ProgressHook(Hook):
+    """Moves a progress bar, and ends the training when the time is up.
+
+    Args:
+        progress: the bar's display.
+        seconds: time limit.
+    """
+
+    def __init__(self, progress: Progress, seconds: float) -> None:
+        self.progress, self.seconds = progress, seconds
+
+    def before_train(self, runner: Runner) -> None:
+        """Start the clock."""
+        self.task = self.progress.add_task("training", total=runner.max_iters, status="")
+        self.started = time.monotonic()
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Show the loss, and look at the clock."""
+        loss = float(outputs["loss"].detach()) if outputs else float("nan")
+        self.progress.update(self.task, advance=1, status=f"loss {loss:.2f}")
+        if time.monotonic() - self.started > self.seconds:
+            runner.train_loop.stop_training = True
+
+
+def train(folder: Folder, out: Path, work_dir: Path, iterations: int, seconds: float, progress: Progress) -> Trained:
+    """Train a network from scratch.
+
+    Args:
+        folder: the data.
+        out: receives the checkpoint.
+        work_dir: where the toolkit keeps its log files.
+        iterations: number of training steps.
+        seconds: the training ends after this time, finished or not.
+        progress: where the progress bar appears.
+    """
+    runner = build_runner(make_config(folder, work_dir, iterations))
+    runner.register_hook(ProgressHook(progress, seconds))
+    started = time.monotonic()
+    network = runner.train()
+    taken = time.monotonic() - started
+    runner.save_checkpoint(str(out), CHECKPOINT, save_optimizer=False, save_param_scheduler=False)
+    return Trained(network.eval(), out / CHECKPOINT, runner.iter, taken)

@@ -1,0 +1,16 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A small generated data set that a test may damage."""
+    from examples.demo import microscopy
+
+    microscopy.generate(tmp_path / "data", train=3, val=2)
+    return tmp_path / "data"
