@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from examples.demo.decisions import ARGMAX, Decision, Outcome
 from examples.demo.folder import IGNORE_INDEX, Folder, Pair
+from rankseg_plugins.evaluation import pictures
 
 #: Dark background first, then hues that also colour-blind readers tell apart.
-FEW_CLASSES = ("#20242c", "#3b7dd8", "#f5a623", "#ff77b7")
-CHANGES = {
-    "only RankSEG is right": "#009e73",
-    "only argmax is right": "#d55e00",
-    "both are wrong": "#333333",
-}
-IGNORED = "#f4f4f4"
+FEW_CLASSES = np.array([(32, 36, 44), (59, 125, 216), (245, 166, 35), (255, 119, 183)], np.uint8)
 ROWS = 4
 
 
@@ -46,14 +39,9 @@ def draw(
     axes = figure.subplots(len(shown), 5, squeeze=False)
     for row, index in zip(axes, shown, strict=True):
         pair = folder.val[index]
-        image, truth = pair.read_image(), pair.read_mask()
-        panels = (
-            image,
-            paint(truth, colours),
-            paint(argmax[index], colours),
-            paint(ours[index], colours),
-            difference(image, truth, argmax[index], ours[index]),
-        )
+        image, labels = pair.read_image(), pair.read_mask().astype(int)
+        maps = (np.where(labels == IGNORE_INDEX, -1, labels), argmax[index], ours[index])
+        panels = (image, *(pictures.paint(each, colours) for each in maps), pictures.difference(image, *maps))
         for axis, pixels in zip(row, panels, strict=True):
             axis.imshow(pixels, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
@@ -69,42 +57,15 @@ def draw(
 
 
 def class_colours(count: int) -> np.ndarray:
-    """RGB colours in [0, 1], (count, 3)."""
-    if count <= len(FEW_CLASSES):
-        return np.array([to_rgb(colour) for colour in FEW_CLASSES[:count]])
-    if count <= 20:
-        # tab20 holds pairs, strong and pale; the strong ones come first.
-        palette, steps = matplotlib.colormaps["tab20"], [*range(0, 20, 2), *range(1, 20, 2)][:count]
-    else:
-        palette, steps = matplotlib.colormaps["gist_ncar"], np.linspace(0.03, 0.97, count)
-    return np.array([palette(step)[:3] for step in steps])
-
-
-def paint(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Colour a label map: (H, W) to (H, W, 3)."""
-    painted = np.full((*labels.shape, 3), to_rgb(IGNORED))
-    known = labels < len(colours)
-    painted[known] = colours[labels[known]]
-    return painted
-
-
-def difference(image: np.ndarray, truth: np.ndarray, argmax: np.ndarray, ours: np.ndarray) -> np.ndarray:
-    """The image in pale grey, and in colour the pixels where the decisions differ and the truth is known."""
-    grey = image.mean(2, keepdims=True) / 255
-    grey = (grey - grey.min()) / max(float(np.ptp(grey)), 1e-6)
-    painted = np.repeat(0.84 + 0.14 * grey, 3, axis=2)
-    differ = (argmax != ours) & (truth != IGNORE_INDEX)
-    cases = (differ & (ours == truth), differ & (argmax == truth), differ & (ours != truth) & (argmax != truth))
-    for case, colour in zip(cases, CHANGES.values(), strict=True):
-        painted[case] = to_rgb(colour)
-    return painted
+    """RGB colours, (count, 3) uint8."""
+    return FEW_CLASSES[:count] if count <= len(FEW_CLASSES) else pictures.class_colours(count)
 
 
 def _add_legends(figure: Figure, classes: Sequence[str], colours: np.ndarray) -> None:
-    entries = [*zip(classes, map(tuple, colours), strict=True), ("ignored", IGNORED)]
-    groups = (("labels", "left", 6, entries), ("where they differ", "right", 3, list(CHANGES.items())))
+    entries = [*zip(classes, colours, strict=True), ("ignored", pictures.VOID_COLOUR)]
+    groups = (("labels", "left", 6, entries), ("where they differ", "right", 3, pictures.LEGEND.items()))
     for title, side, columns, group in groups:
-        handles = [Patch(facecolor=colour, edgecolor="0.5", label=name) for name, colour in group]
+        handles = [Patch(facecolor=np.divide(colour, 255), edgecolor="0.5", label=name) for name, colour in group]
         legend = figure.legend(
             handles=handles,
             title=title,

@@ -12,12 +12,12 @@ from torch import Tensor
 from rankseg_plugins._imports import require
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_shape, to_probabilities
+from rankseg_plugins.evaluation.truth import to_truth
 from rankseg_plugins.lightning._toolkit import Callback, LightningModule, Trainer
 from rankseg_plugins.lightning.figures import Example, MostChanged, draw, log_figure
 from rankseg_plugins.lightning.loaders import Dataloaders, check_dataloaders, new_images, running_loaders, suffixes
 from rankseg_plugins.lightning.sources import Source, check_source, describe, find_image, find_tensor
 from rankseg_plugins.torchmetrics import MultiLevelScore
-from rankseg_plugins.torchmetrics.truth import to_truth
 
 BASELINE = "argmax"
 GAIN = "gain"
@@ -230,10 +230,18 @@ class RankSEGCallback(Callback):
     def _consider(self, examples: MostChanged, image: Tensor, decided: Tensor, argmax: Tensor, target: Tensor) -> None:
         spatial = tuple(decided.shape[2 if decided.dtype == torch.bool else 1 :])
         truth = to_truth(target, self.num_classes, spatial, self._score.ignore_index)
-        ignored = torch.zeros(len(truth), *spatial, dtype=torch.bool, device=truth.device)
         if truth.dtype != torch.bool and self._score.ignore_index is not None:
-            ignored = truth == self._score.ignore_index
-        examples.add(image, _one_map(truth), _one_map(argmax), _one_map(decided), ignored)
+            truth = truth.masked_fill(truth == self._score.ignore_index, -1)
+        examples.add(image, *(self._one_map(labels) for labels in (truth, argmax, decided)))
+
+    def _one_map(self, decided: Tensor) -> Tensor:
+        """Labels to draw, -1 for void; masks become one number per pixel, whose bits are the classes that hold it."""
+        if decided.dtype != torch.bool:
+            # One channel: its labels are 0 and 1.
+            return decided.masked_fill((decided < 0) | (decided >= max(self.num_classes, 2)), -1)
+        # Beyond 62 classes some share a bit of the int64.
+        bits = 2 ** (torch.arange(decided.shape[1], device=decided.device) % 62)
+        return (decided * bits.view(1, -1, *[1] * (decided.ndim - 2))).sum(1)
 
     def _probabilities(self, outputs: Any, batch: Any, step: str) -> Tensor:
         logits = find_tensor("logits", self.logits, outputs, batch, step)
@@ -287,15 +295,6 @@ class _Loader:
     def __init__(self, loader: Any, suffix: str, score: MultiLevelScore, examples: MostChanged) -> None:
         self.loader, self.suffix, self.examples = loader, suffix, examples
         self.score, self.baseline = score.clone(), score.clone()
-
-
-def _one_map(decided: Tensor) -> Tensor:
-    """Labels to draw: masks become one number per pixel, whose bits are the classes that hold the pixel."""
-    if decided.dtype != torch.bool:
-        return decided
-    # Beyond 62 classes some share a bit of the int64.
-    bits = 2 ** (torch.arange(decided.shape[1], device=decided.device) % 62)
-    return (decided * bits.view(1, -1, *[1] * (decided.ndim - 2))).sum(1)
 
 
 def _check_count(name: str, value: object) -> int:

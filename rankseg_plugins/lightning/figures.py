@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins._imports import require
-from rankseg_plugins.lightning.palette import class_colours
+from rankseg_plugins.evaluation.pictures import LEGEND, class_colours, difference, paint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-VOID_COLOUR = (160, 160, 160)
-#: Where the two decisions differ: RankSEG right, argmax right, neither.
-RIGHT, WRONG, NEITHER = (0, 158, 115), (213, 94, 0), (240, 228, 66)
+
+COLOURS = class_colours(256)
 
 
 @dataclass
@@ -28,10 +27,9 @@ class Example:
     Args:
         changed: share of the pixels of the image on which the decisions differ.
         image: (H, W, 3) uint8.
-        truth: (H, W) labels, also of ignored pixels.
-        argmax: (H, W) labels.
-        rankseg: (H, W) labels.
-        ignored: (H, W) bool, the pixels that do not count.
+        truth: (H, W) labels, -1 where pixels do not count.
+        argmax: (H, W) labels, -1 where void.
+        rankseg: (H, W) labels, -1 where void.
     """
 
     changed: float
@@ -39,7 +37,6 @@ class Example:
     truth: np.ndarray
     argmax: np.ndarray
     rankseg: np.ndarray
-    ignored: np.ndarray
 
 
 class MostChanged:
@@ -50,15 +47,14 @@ class MostChanged:
         self._heap: list[tuple[float, int, Example]] = []
         self._seen = 0
 
-    def add(self, images: Tensor, truth: Tensor, argmax: Tensor, rankseg: Tensor, ignored: Tensor) -> None:
+    def add(self, images: Tensor, truth: Tensor, argmax: Tensor, rankseg: Tensor) -> None:
         r"""Consider a batch.
 
         Args:
             images: (B, K, \*size), K colours or modalities; drawn at the size of the labels.
-            truth: labels (B, \*spatial), as are the two decisions.
+            truth: labels (B, \*spatial), -1 where there is none; so are the two decisions.
             argmax: the decision of argmax.
             rankseg: the decision of RankSEG.
-            ignored: bool (B, \*spatial).
         """
         if images.shape[2:] != truth.shape[1:]:
             images = torch.nn.functional.interpolate(images.float(), size=tuple(truth.shape[1:]))
@@ -68,7 +64,7 @@ class MostChanged:
             enough = len(self._heap) == self.count and share <= self._heap[0][0]
             if share == 0 or enough:
                 continue
-            maps = (truth[index], argmax[index], rankseg[index], ignored[index])
+            maps = (truth[index], argmax[index], rankseg[index])
             # Earlier images win ties, whatever the size of the batches.
             entry = (share, -self._seen, _example(share, images[index], *maps))
             (heapq.heappush if len(self._heap) < self.count else heapq.heapreplace)(self._heap, entry)
@@ -113,10 +109,10 @@ def draw(example: Example) -> Figure:
 
     panels = {
         "image": example.image,
-        "truth": _paint(example.truth, example.ignored),
-        "argmax": _paint(example.argmax),
-        "RankSEG": _paint(example.rankseg),
-        "difference": _difference(example),
+        "truth": paint(example.truth, COLOURS),
+        "argmax": paint(example.argmax, COLOURS),
+        "RankSEG": paint(example.rankseg, COLOURS),
+        "difference": difference(example.image, example.truth, example.argmax, example.rankseg),
     }
     height, width = example.truth.shape
     figure = Figure(figsize=(13, min(6.0, max(1.6, 2.5 * height / width)) + 0.7), dpi=100, layout="constrained")
@@ -132,27 +128,8 @@ def draw(example: Example) -> Figure:
 def _add_legend(figure: Figure) -> None:
     from matplotlib.patches import Patch
 
-    meanings = {"RankSEG right": RIGHT, "argmax right": WRONG, "neither": NEITHER}
-    patches = [Patch(color=(r / 255, g / 255, b / 255), label=label) for label, (r, g, b) in meanings.items()]
+    patches = [Patch(color=tuple(np.divide(colour, 255)), label=label) for label, colour in LEGEND.items()]
     figure.legend(handles=patches, loc="outside lower right", ncols=3, fontsize=8, frameon=False)
-
-
-def _paint(labels: np.ndarray, void: np.ndarray | None = None) -> np.ndarray:
-    # Beyond 254 classes colours repeat. Void pixels of a decision lie outside the class range, 255 by far most often.
-    picture = class_colours(256)[np.where(labels > 0, 1 + (labels - 1) % 254, 0)]
-    picture[(labels < 0) | (labels == 255) if void is None else void] = VOID_COLOUR
-    return picture
-
-
-def _difference(example: Example) -> np.ndarray:
-    """The image in faint grey, and in colour the pixels on which the decisions differ."""
-    grey = example.image.mean(2, keepdims=True)
-    picture = np.repeat(255 - (255 - grey) * 0.35, 3, axis=2).astype(np.uint8)
-    differ = (example.argmax != example.rankseg) & ~example.ignored
-    picture[differ] = NEITHER
-    picture[differ & (example.rankseg == example.truth)] = RIGHT
-    picture[differ & (example.argmax == example.truth)] = WRONG
-    return picture
 
 
 def as_array(figure: Figure) -> np.ndarray:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, to_probabilities
+from rankseg_plugins.evaluation.pictures import class_colours
 from rankseg_plugins.lightning._toolkit import BasePredictionWriter, LightningModule, Trainer
-from rankseg_plugins.lightning.files import encode_npy, encode_png, write_atomically
-from rankseg_plugins.lightning.palette import check_palette, class_colours
+from rankseg_plugins.lightning.files import check_palette, encode_npy, encode_png, write_atomically
 from rankseg_plugins.lightning.sources import Source, check_source, find, find_tensor
 
 FORMATS = ("auto", "png", "npy")

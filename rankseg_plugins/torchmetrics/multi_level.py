@@ -11,8 +11,8 @@ from torchmetrics import Metric
 
 from rankseg_plugins.evaluation.levels import LEVELS, SCORES, entries
 from rankseg_plugins.evaluation.levels import worst as worst_share
-from rankseg_plugins.torchmetrics.levels import check_options, empty_sums, level_names, levels_of, sums_of, worst_name
-from rankseg_plugins.torchmetrics.truth import count
+from rankseg_plugins.evaluation.sums import check_options, empty_sums, level_names, levels_of, sums_of, worst_name
+from rankseg_plugins.evaluation.truth import count
 
 
 class MultiLevelScore(Metric):

@@ -10,9 +10,9 @@ from torchmetrics import Metric, MetricCollection
 
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_floating, check_shape, to_probabilities
+from rankseg_plugins.evaluation.truth import to_truth
 from rankseg_plugins.torchmetrics.passing import Passing
 from rankseg_plugins.torchmetrics.presentation import Presentation, presentation_of
-from rankseg_plugins.torchmetrics.truth import to_truth
 
 
 class RankSEGWrapper(Passing):

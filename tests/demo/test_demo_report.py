@@ -107,19 +107,6 @@ def test_every_kind_of_difference_is_named():
     assert line.startswith("RankSEG dice: A's IoUMetric mIoU is 12.34, the demo counts ")
 
 
-def test_difference_colours_say_who_is_right():
-    truth = np.array([[0, 1, 1, 255, 2]])
-    argmax = np.array([[0, 0, 1, 0, 0]])
-    ours = np.array([[0, 1, 0, 1, 1]])
-    image = np.full((1, 5, 3), 100, np.uint8)
-    panel = picture.difference(image, truth, argmax, ours)[0]
-    ours_right, argmax_right, both_wrong = (picture.to_rgb(colour) for colour in picture.CHANGES.values())
-    for pixel, colour in ((1, ours_right), (2, argmax_right), (4, both_wrong)):
-        np.testing.assert_allclose(panel[pixel], colour)
-    for pixel in (0, 3):  # no difference, and no truth
-        assert len(set(panel[pixel])) == 1
-
-
 @pytest.mark.parametrize("count", [2, 4, 11, 20, 60])
 def test_every_class_has_a_colour_of_its_own(count):
     colours = picture.class_colours(count)

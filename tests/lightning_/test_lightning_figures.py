@@ -1,6 +1,8 @@
 """The pictures of the callback, and the loggers they go to."""
 
 import importlib
+import io
+import struct
 import warnings
 
 import numpy as np
@@ -12,8 +14,10 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("rankseg_plugins.lightning", exc_type=ImportError)
 
 from lightning_nets import CLASSES, loader, network
+from PIL import Image
 
 from rankseg_plugins import RankSEG, rankseg
+from rankseg_plugins.evaluation.pictures import LEGEND, VOID_COLOUR
 from rankseg_plugins.lightning import RankSEGCallback
 from rankseg_plugins.lightning import figures as module
 
@@ -61,38 +65,37 @@ def test_the_most_changed_images_are_drawn(segmenter, make_trainer, package, mon
 def test_images_without_change_are_not_kept():
     most = module.MostChanged(3)
     same = torch.zeros(2, 4, 4, dtype=torch.long)
-    most.add(torch.rand(2, 1, 4, 4), same, same, same, same.bool())
+    most.add(torch.rand(2, 1, 4, 4), same, same, same)
     assert most.best() == []
 
 
-def example(**maps):
-    """Two rows of four pixels; the second pixel is ignored."""
-    defaults = dict(truth=[[0, 255, 1, 1], [0, 0, 0, 0]], argmax=[[0, 0, 0, 1], [0, 0, 1, 0]])
-    defaults |= dict(rankseg=[[0, 1, 1, 0], [0, 0, 2, 0]])
-    arrays = {name: np.array(value) for name, value in {**defaults, **maps}.items()}
-    image = np.full((*arrays["truth"].shape, 3), 100, np.uint8)
-    return module.Example(changed=0.5, image=image, ignored=arrays["truth"] == 255, **arrays)
-
-
-def test_the_difference_says_who_is_right():
-    picture = module._difference(example())
-    colours = {(0, 2): module.RIGHT, (0, 3): module.WRONG, (1, 2): module.NEITHER}
-    for (row, column), colour in colours.items():
-        assert tuple(picture[row, column]) == colour
-    background = {tuple(picture[r, c]) for r, c in np.ndindex(2, 4) if (r, c) not in colours}
-    assert len(background) == 1
-    assert tuple(module._paint(example().truth, example().ignored)[0, 1]) == module.VOID_COLOUR
-
-
 def test_the_figure_has_five_panels():
-    figure = module.draw(example())
+    truth = np.array([[0, -1, 1, 1], [0, 0, 0, 0]])
+    argmax, ours = np.array([[0, 0, 0, 1], [0, 0, 1, 0]]), np.array([[0, 1, 1, 0], [0, 0, 2, 0]])
+    figure = module.draw(module.Example(0.5, np.full((2, 4, 3), 100, np.uint8), truth, argmax, ours))
     assert [axes.get_title() for axes in figure.axes] == ["image", "truth", "argmax", "RankSEG", "difference"]
     assert "50.00 % of the pixels changed" in figure.get_suptitle()
     array = module.as_array(figure)
-    assert array.ndim == 3
-    assert array.shape[2] == 3
-    for colour in (module.RIGHT, module.WRONG, module.NEITHER):
+    assert array.shape[2:] == (3,)
+    for colour in (VOID_COLOUR, *LEGEND.values()):
         assert (array == colour).all(2).any()
+
+
+def test_void_and_ignored_pixels_have_no_label(segmenter, make_trainer, package, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("rankseg_plugins.lightning.callback.draw", lambda example: drawn.append(example))
+    monkeypatch.setattr("rankseg_plugins.lightning.callback.log_figure", lambda *args: True)
+    decoder = RankSEG(unassigned_policy="void", void_index=17, pruning_prob=0.9)
+    one = RankSEGCallback(decoder, num_classes=CLASSES, ignore_index=0, log_images=1)
+    model, data = segmenter(), loader(items=1)
+    logger = bare_logger(package, log_image=_nothing)
+    make_trainer(callbacks=[one], logger=logger).validate(model, data, verbose=False)
+    (image, target), (shown,) = next(iter(data)), drawn
+    with torch.no_grad():
+        decided = decoder(model(image).softmax(1))[0].numpy()
+    assert (decided == 17).any()
+    assert np.array_equal(shown.rankseg, np.where(decided == 17, -1, decided))
+    assert np.array_equal(shown.truth, np.where(target[0] == 0, -1, target[0]))
 
 
 @pytest.mark.parametrize("size", [(14,), (4, 9, 10)])
@@ -116,7 +119,7 @@ def test_signals_and_the_plane_of_a_volume_with_most_changes(segmenter, make_tra
 def test_images_of_any_number_of_channels_and_another_size(channels):
     most = module.MostChanged(1)
     zeros = torch.zeros(1, 6, 8, dtype=torch.long)
-    most.add(torch.randn(1, channels, 12, 16), zeros, zeros, zeros + 1, zeros.bool())
+    most.add(torch.randn(1, channels, 12, 16), zeros, zeros, zeros + 1)
     (kept,) = most.best()
     assert kept.image.shape == (6, 8, 3)
     assert (kept.image[..., 0] == kept.image[..., 1]).all() == (channels != 3)
@@ -173,17 +176,34 @@ def test_comet_style(segmenter, make_trainer, package):
     assert received == [("val/rankseg/image/0", 5, 0)]
 
 
+def images_in(folder):
+    """What TensorBoard shows: (tag, step, RGB pixels) of every image in the event files below a folder."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for path in sorted(folder.rglob("events.*")):
+        data = path.read_bytes()
+        while data:
+            # A record: length, its checksum, the event, its checksum.
+            (length,) = struct.unpack("<Q", data[:8])
+            event, data = Event.FromString(data[12 : 12 + length]), data[16 + length :]
+            for value in event.summary.value:
+                if value.HasField("image"):
+                    pixels = np.array(Image.open(io.BytesIO(value.image.encoded_image_string)).convert("RGB"))
+                    found.append((value.tag, event.step, pixels))
+    return found
+
+
 def test_tensorboard(segmenter, make_trainer, package, tmp_path):
-    pytest.importorskip("tensorboardX")
     logger = importlib.import_module(f"{package}.loggers").TensorBoardLogger(tmp_path)
     trainer = make_trainer(callbacks=[callback(log_images=1)], logger=logger, max_epochs=2, num_sanity_val_steps=1)
     trainer.fit(segmenter(), loader(), loader())
     logger.finalize("success")
-    written = b"".join(path.read_bytes() for path in tmp_path.rglob("events.*"))
-    # One image for each epoch: three batches, then three more.
-    assert written.count(b"val/rankseg/image/0") == 2
-    assert written.count(b"\x89PNG") == 2
-    assert trainer.global_step == 6
+    shown = images_in(tmp_path)
+    # One image for each epoch: after three batches, and after three more. None of the sanity check.
+    assert [(tag, step) for tag, step, _ in shown] == [("val/rankseg/image/0", 3), ("val/rankseg/image/0", 6)]
+    for *_, pixels in shown:
+        assert any((pixels == colour).all(2).any() for colour in LEGEND.values())
 
 
 def test_a_logger_without_images_is_no_reason_to_fail(segmenter, make_trainer, package, tmp_path):
