@@ -1,6 +1,6 @@
 """The same probabilities give the same labels and scores through every adapter and the plain API.
 
-The probabilities come from a network of MMSegmentation that was trained for a few steps.
+The probabilities come from a network of MMSegmentation that was trained for a few steps, and from published data.
 """
 
 import sys
@@ -15,8 +15,10 @@ pytest.importorskip("lightning", reason="Lightning is not installed")
 pytest.importorskip("torchmetrics", reason="TorchMetrics is not installed")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import lightning.pytorch as pl
 from mmengine.runner import Runner
 from rich.progress import Progress
+from torch.utils.data import DataLoader
 
 from examples.demo import microscopy, through_lightning, through_mmseg, through_torchmetrics
 from examples.demo.agreement import disagreements
@@ -24,8 +26,18 @@ from examples.demo.decisions import ARGMAX, DECISIONS, DICE, score_areas
 from examples.demo.folder import IGNORE_INDEX, read_folder
 from examples.demo.network import build_runner, logits_and_truth, make_config
 from examples.demo.training import train
-from rankseg_plugins import rankseg
-from rankseg_plugins.evaluation import areas
+from rankseg_plugins import RankSEG, rankseg
+from rankseg_plugins.evaluation import areas, levels
+from rankseg_plugins.lightning import RankSEGCallback
+from rankseg_plugins.mmseg import MultiLevelIoUMetric
+from rankseg_plugins.torchmetrics import MultiLevelScore, RankSEGWrapper, multi_level_score
+
+#: Names of the scores in MMSegmentation's metric and in the other two adapters.
+NAMES = {
+    f"{level}{mmseg}": f"{ours}_{level_name}"
+    for mmseg, ours in (("mIoU", "iou"), ("mDice", "dice"))
+    for level, level_name in (("", "dataset"), ("image_", "image"), ("class_", "class"), ("worst_", "image_worst10"))
+}
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +124,106 @@ def test_the_switched_segmentor_holds_the_same_network(data, trained, tmp_path):
     for one, other in zip(ours, stock, strict=True):
         assert torch.equal(one.seg_logits.data, other.seg_logits.data)
         assert torch.equal(one.pred_sem_seg.data, other.pred_sem_seg.data)
+
+
+# The scores themselves: MultiLevelIoUMetric against RankSEGCallback and MultiLevelScore.
+
+
+def printed(value):
+    """A score in [0, 1] as MMSegmentation shows it: percent with two digits."""
+    return f"{100 * value:.2f}"
+
+
+@pytest.mark.parametrize("decision", DECISIONS[1:], ids=lambda decision: decision.title)
+def test_mmsegmentation_prints_the_figures_of_the_other_adapters(decision, data, trained, outcomes, tmp_path):
+    config = make_config(
+        data,
+        tmp_path,
+        type="rankseg_plugins.mmseg.RankSEGEncoderDecoder",
+        test_cfg={"mode": "whole", "rankseg": {**decision.options, "compare": True}},
+    )
+    config.load_from = str(trained.checkpoint)
+    config.test_evaluator = [{"type": "rankseg_plugins.mmseg.MultiLevelIoUMetric"}]
+    own = build_runner(config).test()
+    compared = {name: ours for name, ours in NAMES.items() if "worst" not in name}
+    for start, expected in (("", decision), ("argmax_", ARGMAX)):
+        got = {name: f"{own[start + name]:.2f}" for name in compared}
+        for toolkit in ("Lightning", "TorchMetrics"):
+            scores = outcomes[toolkit][expected].scores
+            assert got == {name: printed(scores[ours]) for name, ours in compared.items()}
+
+
+def mmseg_figures(labels, truth, classes):
+    metric = MultiLevelIoUMetric(ignore_index=IGNORE_INDEX, worst_share=0.1)
+    metric.dataset_meta = {"classes": [str(label) for label in range(classes)]}
+    for each, true in zip(labels, truth, strict=True):
+        metric.process(None, [{"pred_sem_seg": {"data": each[None]}, "gt_sem_seg": {"data": true[None]}}])
+    return metric.evaluate(len(labels))
+
+
+def lightning_figures(probs, truth, classes, tmp_path):
+    class Given(pl.LightningModule):
+        def validation_step(self, batch, batch_idx):
+            return {"logits": batch[0], "target": batch[1]}
+
+    callback = RankSEGCallback(
+        RankSEG("dice"), num_classes=classes, activation="identity", ignore_index=IGNORE_INDEX, worst=0.1
+    )
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[callback],
+        default_root_dir=tmp_path,
+    )
+    trainer.validate(Given(), DataLoader(list(zip(probs, truth, strict=True)), batch_size=3), verbose=False)
+    return {ours: callback.scores_of_stage["val"][f"val/rankseg/{ours}"] for ours in NAMES.values()}
+
+
+def torchmetrics_figures(probs, truth, classes):
+    score = MultiLevelScore(classes, ("iou", "dice"), ignore_index=IGNORE_INDEX, worst=0.1)
+    metric = RankSEGWrapper(score, RankSEG("dice"), ignore_index=IGNORE_INDEX)
+    for batch in zip(probs.split(2), truth.split(2), strict=True):
+        metric.update(*batch)
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
+def generated_probs():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.nn.functional.interpolate(torch.randn(23, 5, 6, 6, generator=generator), (31, 30), mode="bicubic")
+    return (3 * logits).softmax(1)
+
+
+def test_the_last_digits_of_every_score(tmp_path):
+    check_every_score(generated_probs(), tmp_path)
+
+
+def test_the_last_digits_of_every_score_on_real_probabilities(real_probs, tmp_path):
+    check_every_score(real_probs, tmp_path)
+
+
+def check_every_score(probs, tmp_path):
+    classes = probs.shape[1]
+    # A truth that the probabilities could have: each pixel's class is drawn from them. Some pixels are unknown.
+    torch.manual_seed(0)
+    truth = torch.multinomial(probs.float().movedim(1, -1).reshape(-1, classes), 1).view(len(probs), *probs.shape[2:])
+    truth[torch.rand(truth.shape) < 0.1] = IGNORE_INDEX
+    labels = rankseg(probs, metric="dice")
+    assert (labels != probs.argmax(1)).any()
+    counts = areas(labels, truth, classes, IGNORE_INDEX)
+    expected = {}
+    for score in ("iou", "dice"):
+        for level, function in levels.LEVELS.items():
+            expected[f"{score}_{level}"] = float(function(counts, levels.SCORES[score]))
+        worst = levels.worst(levels.image_scores(counts, levels.SCORES[score]), 0.1)
+        expected[f"{score}_image_worst10"] = float(worst)
+    function = multi_level_score(labels, truth, classes, ("iou", "dice"), ignore_index=IGNORE_INDEX, worst=0.1)
+    assert {name: float(function[name]) for name in expected} == pytest.approx(expected, rel=0, abs=1e-12)
+    mmseg = mmseg_figures(labels, truth, classes)
+    assert {name: f"{mmseg[name]:.2f}" for name in NAMES} == {n: printed(expected[ours]) for n, ours in NAMES.items()}
+    for figures in (lightning_figures(probs, truth, classes, tmp_path), torchmetrics_figures(probs, truth, classes)):
+        for name, value in expected.items():
+            # The worst share comes from a histogram of fixed size, unless every score is kept.
+            tolerance = 1e-3 if "worst" in name else 1e-12
+            assert figures[name] == pytest.approx(value, rel=0, abs=tolerance)

@@ -54,15 +54,6 @@ def make_config(folder: Folder, work_dir: Path | None = None, iterations: int = 
                 "type": "OptimWrapper",
                 "optimizer": {"type": "AdamW", "lr": 1e-2, "weight_decay": 1e-4},
             },
-            "param_scheduler": [
-                {
-                    "type": "OneCycleLR",
-                    "eta_max": 1e-2,
-                    "total_steps": iterations,
-                    "pct_start": 0.15,
-                    "by_epoch": False,
-                },
-            ],
             "default_hooks": {"logger": None, "checkpoint": None},
             "visualizer": {"type": "SegLocalVisualizer", "vis_backends": [], "name": name},
             "env_cfg": {"mp_cfg": {"mp_start_method": "fork"}, "dist_cfg": {"backend": "gloo"}},

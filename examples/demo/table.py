@@ -26,7 +26,8 @@ EXPLANATION = (
     "Percent, and the difference to argmax. Dataset: pixels of all images pooled, then the mean over classes. "
     "Image: mean over the classes of each image, then over images. Class: mean over the images of each class, then "
     "over classes; a class that an image neither holds nor is given is left out there. Images up / down: the number "
-    "of images whose Dice is higher / lower than with argmax."
+    "of images whose Dice is higher / lower than with argmax. pruning_prob: RankSEG leaves a class out of an image "
+    "where its largest probability is not above it (0.5 by default); lower values keep what a network is unsure of."
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from examples.demo.folder import Folder
 from examples.demo.network import build_runner, make_config
 
 CHECKPOINT = "network.pth"
+#: Share of the training in which the learning rate rises.
+WARM_UP = 0.15
 
 
 class Trained(NamedTuple):
@@ -26,8 +29,11 @@ class Trained(NamedTuple):
     seconds: float
 
 
-class ProgressHook(Hook):
-    """Moves a progress bar, and ends the training when the time is up.
+class OneCycleHook(Hook):
+    """Moves a progress bar and the learning rate, and ends the training when the time is up.
+
+    The learning rate rises and falls once, by steps or by the clock, whichever is further: a training that the clock
+    cuts short is a short training, not an unfinished one.
 
     Args:
         progress: the bar's display.
@@ -40,7 +46,14 @@ class ProgressHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Start the clock."""
         self.task = self.progress.add_task("training", total=runner.max_iters, status="")
+        self.largest = runner.optim_wrapper.get_lr()["lr"][0]
         self.started = time.monotonic()
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Set the learning rate."""
+        by_clock = (time.monotonic() - self.started) / self.seconds
+        for group in runner.optim_wrapper.optimizer.param_groups:
+            group["lr"] = self.largest * one_cycle(max(runner.iter / runner.max_iters, by_clock))
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
@@ -50,6 +63,17 @@ class ProgressHook(Hook):
         self.progress.update(self.task, advance=1, status=f"loss {loss:.2f}")
         if time.monotonic() - self.started > self.seconds:
             runner.train_loop.stop_training = True
+
+
+def one_cycle(done: float) -> float:
+    """Factor of the largest learning rate: from 0.04 up to 1, and down to nothing, along cosines.
+
+    Args:
+        done: how much of the training is over, from 0 to 1.
+    """
+    if done < WARM_UP:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * done / WARM_UP)) / 2
+    return (1 + math.cos(math.pi * min((done - WARM_UP) / (1 - WARM_UP), 1.0))) / 2
 
 
 def train(folder: Folder, out: Path, work_dir: Path, iterations: int, seconds: float, progress: Progress) -> Trained:
@@ -64,7 +88,7 @@ def train(folder: Folder, out: Path, work_dir: Path, iterations: int, seconds: f
         progress: where the progress bar appears.
     """
     runner = build_runner(make_config(folder, work_dir, iterations))
-    runner.register_hook(ProgressHook(progress, seconds))
+    runner.register_hook(OneCycleHook(progress, seconds))
     started = time.monotonic()
     network = runner.train()
     taken = time.monotonic() - started

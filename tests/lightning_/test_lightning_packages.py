@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -13,19 +14,8 @@ PACKAGES = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_ligh
 INSTALLED = [name for name in PACKAGES if importlib.util.find_spec(name)]
 HERE = Path(__file__).parent
 
-HIDE = """
-import sys
-
-class Hide:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {hidden!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Hide())
-"""
-
 USE = """
-import tempfile
+import importlib.metadata, os, sys, tempfile
 import lightning_nets
 from rankseg_plugins import RankSEG
 from rankseg_plugins.lightning import RankSEGCallback, RankSEGPredictionWriter
@@ -37,51 +27,72 @@ for package in {packages!r}:
         model, data = lightning_nets.module_class(package)(), lightning_nets.loader(items=2)
         trainer.fit(model, data, data)
         trainer.predict(model, data)
-        print(package, len(callbacks[0].scores_of_stage['val']), sorted(__import__("os").listdir(folder)))
-print(sorted(name for name in ("lightning", "pytorch_lightning") if name in __import__("sys").modules))
+        print(package, len(callbacks[0].scores_of_stage['val']), sorted(os.listdir(folder)))
+both = ("lightning", "pytorch_lightning")
+print("imported:", sorted(name for name in both if name in sys.modules))
+print("installed:", sorted(name for name in both if importlib.metadata.packages_distributions().get(name)))
 """
 
 
-def run(hidden, code):
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)]),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-W", "ignore", "-c", HIDE.format(hidden=set(hidden)) + code]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+@pytest.fixture
+def run(tmp_path):
+    """Run code in an environment of links to everything that is installed here, but for some distributions."""
+
+    def run(hidden, code):
+        folder = tmp_path / "site-packages"
+        folder.mkdir()
+        for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+            for path in Path(place).iterdir():
+                if _name(path) not in hidden and path.suffix != ".pth":
+                    (folder / path.name).symlink_to(path)
+        paths = [HERE.parents[1], HERE, folder]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
+        # -S: without the folder of packages that belongs to this Python.
+        command = [sys.executable, "-S", "-W", "ignore", "-c", code]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+    return run
+
+
+def _name(path):
+    """Import name of a package, also of its metadata: lightning-2.6.6.dist-info belongs to lightning."""
+    return path.name.split("-")[0] if path.suffix == ".dist-info" else path.name
 
 
 @pytest.mark.parametrize("name", INSTALLED)
-def test_one_package_alone(name):
-    hidden = [other for other in PACKAGES if other != name]
+def test_one_package_alone(run, name):
+    hidden = [other for other in PACKAGES if other != name] + ["lightning_fabric"] * (name == "lightning")
     done = run(hidden, USE.format(packages=[PACKAGES[name]]))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines() == [f"{PACKAGES[name]} 18 ['000000.png', '000001.png']", f"['{name}']"]
+    assert done.stdout.splitlines() == [
+        f"{PACKAGES[name]} 18 ['000000.png', '000001.png']",
+        f"imported: ['{name}']",
+        f"installed: ['{name}']",
+    ]
 
 
 @pytest.mark.skipif(len(INSTALLED) < 2, reason="only one Lightning package is installed")
-def test_both_packages_in_one_process():
+def test_both_packages_in_one_process(run):
     done = run([], USE.format(packages=list(PACKAGES.values())))
     assert done.returncode == 0, done.stderr[-3000:]
     assert [line.split()[0] for line in done.stdout.splitlines()[:2]] == list(PACKAGES.values())
 
 
-def test_neither_package():
+def test_neither_package(run):
     done = run(PACKAGES, "import rankseg_plugins, rankseg_plugins.torchmetrics\nimport rankseg_plugins.lightning\n")
     assert done.returncode == 1
     message = "this part of rankseg_plugins needs 'pytorch_lightning': pip install \"rankseg-plugins[lightning]\""
     assert done.stderr.splitlines()[-1] == f"ImportError: {message}"
 
 
-def test_torchmetrics_is_named_when_it_is_missing():
+def test_torchmetrics_is_named_when_it_is_missing(run):
     done = run(["torchmetrics"], "import rankseg_plugins\nimport rankseg_plugins.torchmetrics\n")
     assert done.returncode == 1
     message = "this part of rankseg_plugins needs 'torchmetrics': pip install \"rankseg-plugins[torchmetrics]\""
     assert done.stderr.splitlines()[-1] == f"ImportError: {message}"
 
 
-def test_the_package_itself_imports_no_toolkit():
-    code = (
-        "import rankseg_plugins\nprint(sorted({'torchmetrics', 'lightning', 'pytorch_lightning'} & set(sys.modules)))\n"
-    )
-    assert run([], code).stdout.strip() == "[]"
+def test_the_package_itself_imports_no_toolkit(run):
+    toolkits = "{'torchmetrics', 'lightning', 'pytorch_lightning', 'mmengine', 'mmseg'}"
+    done = run([], f"import sys, rankseg_plugins\nprint(sorted({toolkits} & set(sys.modules)))\n")
+    assert done.stdout.strip() == "[]", done.stderr
