@@ -11,6 +11,7 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger, print_log
+from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from PIL import Image
 from torch import Tensor
@@ -20,17 +21,20 @@ from rankseg_plugins.evaluation import Areas, areas, levels
 from rankseg_plugins.mmseg.segmentors import ARGMAX_FIELD
 from rankseg_plugins.mmseg.tables import class_table, level_table, percent
 
-#: Scores that each entry of ``iou_metrics`` brings, as in ``IoUMetric``.
+#: Scores that each entry of ``iou_metrics`` brings, in ``IoUMetric``'s order.
 SCORES = {"mIoU": ("IoU", "Acc"), "mDice": ("Dice", "Acc")}
 FUNCTIONS = {"IoU": levels.iou, "Dice": levels.dice, "Acc": levels.recall}
+#: What ``IoUMetric.total_area_to_metrics`` is told to put in place of absent classes.
+FILLS = {"skip": None, "zero": 0, "one": 1}
 
 
 @METRICS.register_module()
 class MultiLevelIoUMetric(BaseMetric):
     """IoU, Dice and accuracy at dataset, image and class level, and of the worst images.
 
-    A drop-in for ``IoUMetric``: the dataset level has its names and its values (``aAcc``, ``mIoU``, ``mAcc``,
-    ``mDice``; percent, two digits). The levels are those of :mod:`rankseg_plugins.evaluation.levels`:
+    A drop-in for ``IoUMetric``: it computes the dataset level (``aAcc``, ``mIoU``, ``mAcc``, ``mDice``; percent, two
+    digits), so that names and digits are the same. The other levels are those of
+    :mod:`rankseg_plugins.evaluation.levels`, in float64 until they are rounded:
 
     * ``image_mIoU``, ...: mean over the classes of an image, then over images;
     * ``class_mIoU``, ...: mean over the images of a class, then over classes;
@@ -57,8 +61,8 @@ class MultiLevelIoUMetric(BaseMetric):
         collect_dir: folder through which processes exchange results when ``collect_device="cpu"``.
 
     Raises:
-        ValueError: for an unknown or unfitting option. While running: if an image has no ground truth, a label
-            outside the class range, or a size other than its prediction; the message names the file.
+        ValueError: for an unknown or unfitting option. While running: if an image has no ground truth, a true or
+            predicted label outside the class range, or a size other than its prediction; the message names the file.
 
     Example:
         In a config: ``test_evaluator = dict(type='rankseg_plugins.mmseg.MultiLevelIoUMetric')``
@@ -90,6 +94,7 @@ class MultiLevelIoUMetric(BaseMetric):
             raise ValueError(f"worst_share must lie in (0, 1], got {worst_share!r}")
         if format_only and not output_dir:
             raise ValueError("format_only=True writes predictions to files and needs output_dir")
+        self.iou_metrics = asked
         self.scores = list(dict.fromkeys(score for name in asked for score in SCORES[name]))
         self.ignore_index, self.present, self.absent = ignore_index, present, absent
         self.worst_share, self.format_only, self.keep_results = worst_share, format_only, keep_results
@@ -121,6 +126,7 @@ class MultiLevelIoUMetric(BaseMetric):
             )
         truth = sample["gt_sem_seg"]["data"].to(label.device).long()
         classes = len(self._classes())
+        _check_classes(sample, label, classes, where)
         both = [label, sample[ARGMAX_FIELD]["data"]] if ARGMAX_FIELD in sample else [label]
         try:
             counts = [areas(each.long(), truth, classes, self.ignore_index) for each in both]
@@ -144,14 +150,14 @@ class MultiLevelIoUMetric(BaseMetric):
         path = self.output_dir / f"{Path(sample['img_path']).stem}.png"
         Image.fromarray(mask.astype(np.uint8)).save(path)
 
-    def compute_metrics(self, results: list[dict[str, Tensor]]) -> dict[str, Any]:
+    def compute_metrics(self, results: list[dict[str, Tensor]]) -> dict[str, float]:
         """Score the counts of all images, and print the tables.
 
         Args:
             results: for each image (3, C) counts of ``decided`` and, when comparing, of ``argmax``.
 
         Returns:
-            Percentages by name, NumPy floats rounded to two digits; empty with ``format_only``.
+            Percentages by name, rounded to two digits; empty with ``format_only``.
 
         Raises:
             ValueError: if there are no results, or only some images carry argmax's labels.
@@ -175,22 +181,21 @@ class MultiLevelIoUMetric(BaseMetric):
         print_log("\n" + level_table(list(columns), summaries, images), logger)
         return _named(summaries)
 
-    def _summary(self, counts: Areas) -> dict[str, Any]:
-        # IoUMetric's arithmetic is float32; in it, the dataset level has IoUMetric's very digits.
-        summary = {"aAcc": percent(levels.pixel_accuracy(counts).float())}
-        for score in self.scores:
-            summary[f"m{score}"] = percent(self._pooled_entries(counts, score))
-        for name, scores in self._image_scores(counts).items():
-            summary[name] = percent(scores)
-        for score in self.scores:
-            summary[f"class_m{score}"] = percent(self._entries(counts, score).nanmean(0))
-        for name, scores in self._image_scores(counts).items():
+    def _summary(self, counts: Areas) -> dict[str, float]:
+        pooled, images = self._pooled_scores(counts), self._image_scores(counts)
+        summary = {"aAcc": percent(pooled["aAcc"])}
+        summary.update({f"m{score}": percent(pooled[score]) for score in self.scores})
+        summary.update({name: percent(scores) for name, scores in images.items()})
+        summary.update({f"class_m{score}": percent(self._entries(counts, score).nanmean(0)) for score in self.scores})
+        for name, scores in images.items():
             summary[name.replace("image_", "worst_")] = percent(levels.worst(scores, self.worst_share))
         return summary
 
-    def _pooled_entries(self, counts: Areas, score: str) -> Tensor:
-        present = "label" if score == "Acc" else "union"
-        return levels.entries(levels.pooled(counts), FUNCTIONS[score], present, self.absent).float()
+    def _pooled_scores(self, counts: Areas) -> dict[str, np.ndarray]:
+        """Scores of every class over the dataset, by IoUMetric itself, whose float32 sums decide the last digit."""
+        both = (counts.intersection, counts.union, counts.prediction, counts.label)
+        totals = [sum(count.float()) for count in both]
+        return IoUMetric.total_area_to_metrics(*totals, metrics=self.iou_metrics, nan_to_num=FILLS[self.absent])
 
     def _entries(self, counts: Areas, score: str) -> Tensor:
         present = "label" if score == "Acc" else self.present
@@ -199,22 +204,30 @@ class MultiLevelIoUMetric(BaseMetric):
     def _image_scores(self, counts: Areas) -> dict[str, Tensor]:
         return {f"image_m{score}": self._entries(counts, score).nanmean(1) for score in self.scores}
 
-    def _per_class(self, columns: dict[str, Areas]) -> dict[str, dict[str, Tensor]]:
-        return {
-            score: {title: self._pooled_entries(counts, score) for title, counts in columns.items()}
-            for score in self.scores
-        }
+    def _per_class(self, columns: dict[str, Areas]) -> dict[str, dict[str, np.ndarray]]:
+        pooled = {title: self._pooled_scores(counts) for title, counts in columns.items()}
+        return {score: {title: scores[score] for title, scores in pooled.items()} for score in self.scores}
+
+
+def _check_classes(sample: dict, label: Tensor, classes: int, where: str) -> None:
+    """Refuse classes that the dataset does not name; void, which is no channel of the model either, may be there."""
+    channels = sample["seg_logits"]["data"].shape[0] if "seg_logits" in sample else 0
+    if channels > classes and ((label >= classes) & (label < channels)).any():
+        raise ValueError(
+            f"{where}: prediction holds labels above {classes - 1}, because model.decode_head.num_classes gives "
+            f"{channels} classes and the dataset's metainfo names {classes}"
+        )
 
 
 def _joined(images: list[Tensor]) -> Areas:
     return Areas(*torch.stack(images, dim=1))
 
 
-def _named(summaries: list[dict[str, Any]]) -> dict[str, Any]:
+def _named(summaries: list[dict[str, float]]) -> dict[str, float]:
     """One summary, or argmax's and RankSEG's: then with their names and difference added."""
     results = dict(summaries[-1])
     if len(summaries) > 1:
         argmax, decided = summaries
         results.update({f"argmax_{name}": value for name, value in argmax.items()})
-        results.update({f"difference_{name}": np.round(decided[name] - argmax[name], 2) for name in decided})
+        results.update({f"difference_{name}": round(decided[name] - argmax[name], 2) for name in decided})
     return results

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
 import mmcv
 import numpy as np
-from mmengine.dist import master_only
+from mmengine.dist import is_main_process, master_only
 from mmengine.fileio import get
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -175,7 +176,8 @@ class RankSEGVisualizationHook(Hook):
     """Hands panels of validation and test images to the visualizer's backends.
 
     Needs ``model.test_cfg.rankseg.compare=True`` and a visualizer of the type ``SegLocalVisualizer``. With
-    ``LocalVisBackend`` the pictures are in ``vis_data/vis_image`` of the run's folder.
+    ``LocalVisBackend`` the pictures are in ``vis_data/vis_image`` of the run's folder. Of several processes the first
+    one draws, from its own share of the images, as all of MMEngine's visualizers do.
 
     Args:
         interval: every ``interval``-th image is drawn, from the first on; at least 1.
@@ -183,6 +185,7 @@ class RankSEGVisualizationHook(Hook):
         backend_args: where images are read from, as for ``LoadImageFromFile``.
 
     Raises:
+        TypeError: when the run begins, if its visualizer is no ``SegLocalVisualizer``.
         ValueError: if ``interval`` is smaller than 1; while running, if results carry no labels of argmax.
 
     Example:
@@ -194,6 +197,14 @@ class RankSEGVisualizationHook(Hook):
             raise ValueError(f"interval must be at least 1, got {interval}")
         self.interval, self.with_labels, self.backend_args = interval, with_labels, backend_args
         self._seen = 0
+
+    def before_run(self, runner: Runner) -> None:
+        """Refuse a visualizer that cannot draw labels."""
+        if not isinstance(runner.visualizer, SegLocalVisualizer):
+            raise TypeError(
+                "RankSEGVisualizationHook needs visualizer.type='SegLocalVisualizer' or a class built on it, got "
+                f"{type(runner.visualizer).__name__}"
+            )
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Begin to count images anew, so that every validation draws the same ones."""
@@ -216,10 +227,12 @@ class RankSEGVisualizationHook(Hook):
         self._draw(runner, outputs or (), "test", 0)
 
     def _draw(self, runner: Runner, outputs: Sequence[SegDataSample], phase: str, step: int) -> None:
+        if not is_main_process():
+            return  # MMEngine keeps the names and colours of the classes in the first process alone
         for sample in outputs:
             if self._seen % self.interval == 0:
                 content = get(sample.img_path, backend_args=self.backend_args)
                 image = mmcv.imfrombytes(content, channel_order="rgb")
                 panels = draw_panels(runner.visualizer, image, sample, with_labels=self.with_labels)
-                runner.visualizer.add_image(f"{phase}_{sample.img_path.rsplit('/', 1)[-1]}", panels, step)
+                runner.visualizer.add_image(f"{phase}_{Path(sample.img_path).name}", panels, step)
             self._seen += 1

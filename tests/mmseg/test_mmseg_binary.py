@@ -23,8 +23,8 @@ def binary_dataset(tmp_path_factory):
     return tiny.write_dataset(tmp_path_factory.mktemp("binary"), classes=2)
 
 
-def run(dataset, path, kind, channels, rankseg=None):
-    network = tiny.model(kind, classes=2, channels=channels, rankseg=rankseg)
+def run(dataset, path, kind, channels, rankseg=None, **options):
+    network = tiny.model(kind, classes=2, channels=channels, rankseg=rankseg, **options)
     reference = {**network, "type": kind.replace(PATH + "RankSEG", "")}
     weights = tiny.build(reference).state_dict()
     return tiny.evaluate(tiny.config(network, dataset, path, classes=BINARY), weights)
@@ -54,6 +54,35 @@ def test_one_channel_probabilities_are_stock(binary_dataset, tmp_path):
         assert torch.equal(theirs["pred_sem_seg"]["data"], ours["pred_sem_seg"]["data"])
         assert torch.equal(theirs["seg_logits"]["data"], decided["seg_logits"]["data"])
         assert torch.equal(theirs["pred_sem_seg"]["data"], decided["pred_sem_seg_argmax"]["data"])
+
+
+@pytest.mark.parametrize("kind", ["EncoderDecoder", "CascadeEncoderDecoder"])
+def test_one_channel_in_slide_mode(binary_dataset, tmp_path, kind):
+    stock = run(binary_dataset, tmp_path, "EncoderDecoder", 1, mode="slide") if kind == "EncoderDecoder" else None
+    _, samples = run(binary_dataset, tmp_path, f"{PATH}RankSEG{kind}", 1, {**ON, "compare": True}, mode="slide")
+    for index, sample in enumerate(samples):
+        probs = sample["seg_logits"]["data"]
+        assert torch.equal(
+            sample["pred_sem_seg"]["data"].bool(), rankseg(probs[None], output_mode="multilabel", **ON)[0]
+        )
+        if stock is not None:
+            assert torch.equal(sample["pred_sem_seg_argmax"]["data"], stock[1][index]["pred_sem_seg"]["data"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_one_channel_in_half_precision(dtype):
+    """The decision is taken in float32, before anything is rounded; the results keep the toolkit's dtypes."""
+    logits = (torch.randn(2, 1, 19, 23, generator=torch.Generator().manual_seed(0)) * 3 - 1).to(dtype)
+    network = MODELS.build(tiny.model(PATH + "RankSEGEncoderDecoder", 2, 1, {**ON, "compare": True}))
+    stock = MODELS.build(tiny.model("EncoderDecoder", 2, 1))
+    for image, ours, theirs in zip(
+        logits, network.postprocess_result(logits), stock.postprocess_result(logits), strict=True
+    ):
+        expected = rankseg(image[None].float().sigmoid(), output_mode="multilabel", **ON)[0]
+        assert torch.equal(ours.pred_sem_seg.data.bool(), expected)
+        assert ours.pred_sem_seg.data.dtype == theirs.pred_sem_seg.data.dtype == dtype
+        assert torch.equal(ours.seg_logits.data, theirs.seg_logits.data)
+        assert torch.equal(ours.pred_sem_seg_argmax.data, theirs.pred_sem_seg.data)
 
 
 def test_two_channels(binary_dataset, tmp_path):
@@ -105,6 +134,11 @@ def test_outputs_that_are_no_probabilities_are_refused(values, activation, words
         decode(values, activation=activation)
 
 
+def test_labels_instead_of_probabilities_are_refused():
+    with pytest.raises(TypeError, match=r"test_cfg.rankseg.activation='auto' with FCNHead: .*int64"):
+        decode(torch.ones(1, 4, 5, 5).long())
+
+
 def test_a_depth_head_is_refused():
     head = VPDDepthHead.__new__(VPDDepthHead)
     with pytest.raises(TypeError, match=r"model\.decode_head VPDDepthHead: it predicts depth"):
@@ -128,10 +162,13 @@ def test_automatic_activation_follows_the_head():
 
 
 @MODELS.register_module()
-class ScoreHead(BaseModule):
-    """Hands over non-negative class scores, as mask-classification heads do."""
+class ScoreHead(MaskFormerHead):
+    """A mask-classification head without its networks, which take mmdet: it hands over non-negative class scores."""
 
     align_corners, num_classes, out_channels = False, 4, 4
+
+    def __init__(self):
+        BaseModule.__init__(self)
 
     def predict(self, inputs, batch_img_metas, test_cfg):
         images = inputs[0]
@@ -146,7 +183,12 @@ class NoEncoder(BaseModule):
         return [inputs]
 
 
-def test_multimodal_and_scores(dataset, tmp_path):
+def softmaxed(sample):
+    return sample["seg_logits"]["data"][None].softmax(1)
+
+
+@pytest.mark.parametrize("activation", ["auto", "normalize"])
+def test_multimodal_and_scores(dataset, tmp_path, activation):
     network = {
         "type": PATH + "RankSEGMultimodalEncoderDecoder",
         "data_preprocessor": tiny.model()["data_preprocessor"],
@@ -154,10 +196,11 @@ def test_multimodal_and_scores(dataset, tmp_path):
         "text_encoder": {"type": "NoEncoder"},
         "decode_head": {"type": "ScoreHead"},
         "asymetric_input": False,
-        "test_cfg": {"mode": "whole", "rankseg": {**ON, "activation": "normalize"}},
+        "test_cfg": {"mode": "whole", "rankseg": {**ON, "activation": activation}},
     }
     _, samples = tiny.evaluate(tiny.config(network, dataset, tmp_path, batch_size=1))
     assert len(samples) == 7
+    assert not torch.equal(samples[0]["pred_sem_seg"]["data"], rankseg(softmaxed(samples[0]), **ON))
     for sample in samples:
         scores = sample["seg_logits"]["data"]
         probs = scores / scores.sum(0)

@@ -1,22 +1,27 @@
 """Every config loads, builds (without weights) and decodes as its name says; the README lists each one."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytest.importorskip("mmengine", reason="MMSegmentation is not installed")
 
 import mmseg
 import tiny
+import torch
 from mmengine.config import Config
 from mmseg.registry import DATASETS, METRICS, MODELS
+from mmseg.structures import SegDataSample
 
-from rankseg_plugins import RankSEG
+from rankseg_plugins import RankSEG, rankseg
 from rankseg_plugins.mmseg import RankSEGEncoderDecoder
 from rankseg_plugins.mmseg.activations import automatic_activation, last_head
 
 CONFIGS = tiny.ROOT / "configs"
+INSTALLED = Path(mmseg.__file__).parent / ".mim/configs"
 READY = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob("[!_]*/*.py"))
 CLASSES = {"voc12aug": 21, "cityscapes": 19, "ade20k": 150, "drive": 2, "chase-db1": 2, "camvid": 11}
 
@@ -57,7 +62,7 @@ def test_stock_checkpoints_fit(path):
     """The model is that of the config it inherits from, apart from the decision; so are the state-dict keys."""
     ours = load(path)
     base = "_".join(Path(path).stem.split("_")[:-1])
-    stock = Path(mmseg.__file__).parent / ".mim/configs" / Path(path).parent / f"{base}.py"
+    stock = INSTALLED / Path(path).parent / f"{base}.py"
     if not stock.exists():
         pytest.skip(f"MMSegmentation has no {base}: there is no stock checkpoint")
     theirs = Config.fromfile(stock).model.to_dict()
@@ -65,9 +70,39 @@ def test_stock_checkpoints_fit(path):
     assert {key: value for key, value in ours.model.to_dict().items() if key != "_scope_"} == expected
 
 
-def test_readme_lists_every_config():
-    readme = (CONFIGS / "README.md").read_text()
-    assert [path for path in READY if path not in readme] == []
+def test_mask2former_decodes_its_normalized_scores():
+    config = load("mask2former/mask2former_r50_8xb2-160k_ade20k-512x512_rankseg-dice.py")
+    config.model.backbone.init_cfg = None
+    network = MODELS.build(config.model).eval()
+    sample = SegDataSample(metainfo={"ori_shape": (60, 90), "img_shape": (64, 96), "pad_shape": (64, 96)})
+    image = torch.randint(0, 255, (3, 64, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        (result,) = network.test_step({"inputs": [image], "data_samples": [sample]})
+    scores = result.seg_logits.data
+    assert scores.shape == (150, 60, 90)
+    assert scores.amin() >= 0
+    assert torch.equal(result.pred_sem_seg.data, rankseg((scores / scores.sum(0))[None]))
+
+
+def test_readme_names_what_exists():
+    """One row for each config: its base, the checkpoint that the model zoo lists for that base, and the command."""
+    zoo = {}
+    for metafile in INSTALLED.glob("*/metafile.yaml"):
+        for entry in yaml.safe_load(metafile.read_text())["Models"]:
+            zoo[entry["Config"].removeprefix("configs/")] = Path(entry.get("Weights") or "").name
+    rows = [line.split("|")[1:5] for line in (CONFIGS / "README.md").read_text().splitlines() if line[:3] == "| ["]
+    paths = [re.fullmatch(r" \[`(.+)`\]\(\1\) ", row[0])[1] for row in rows]
+    assert sorted(paths) == READY
+    for path, (_, base, checkpoint, command) in zip(paths, rows, strict=True):
+        base = re.search(r"`mmseg::(.+)`", base)[1]
+        assert (INSTALLED / base).exists()
+        assert f'"mmseg::{base}"' in (CONFIGS / path).read_text()
+        if "none" in checkpoint:
+            assert command.strip() == f"`python tools/train.py configs/{path}`"
+            assert base not in zoo or "one channel" in checkpoint
+        else:
+            assert checkpoint.strip() == f"`{zoo[base]}`"
+            assert command.strip() == f"`python tools/test.py configs/{path} CHECKPOINT`"
 
 
 def test_bases_find_mmseg_by_its_module(tmp_path):

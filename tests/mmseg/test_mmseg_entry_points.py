@@ -10,6 +10,7 @@ pytest.importorskip("mmengine", reason="MMSegmentation is not installed")
 import numpy as np
 import tiny
 import torch
+from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 from PIL import Image
@@ -40,14 +41,29 @@ def written_scores(folder):
     return json.loads(path.read_text().splitlines()[-1])
 
 
-def test_script_with_only_cfg_options(stock, tmp_path):
-    options = [f"model.type={DOTTED}", "model.test_cfg.rankseg.metric=iou", "model.test_cfg.rankseg.pruning_prob=0.1"]
+def test_script_with_only_cfg_options(stock, dataset, tmp_path):
+    options = [f"model.type={DOTTED}", "model.test_cfg.rankseg.metric=iou"]
     command = [*tiny.tool("test.py"), stock["config"], stock["checkpoint"], "--work-dir", tmp_path / "work"]
     done = tiny.process([*command, "--cfg-options", *options], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     scores = written_scores(tmp_path / "work")
+    weights = tiny.build(tiny.model()).state_dict()
+    expected, argmax = (
+        tiny.evaluate(tiny.config(tiny.model(DOTTED, rankseg=switch), dataset, tmp_path / "here"), weights)[0]
+        for switch in ({"metric": "iou"}, None)
+    )
     for name in ("aAcc", "mIoU", "mAcc"):
-        assert scores[name] == pytest.approx(float(stock["scores"][name]), abs=1e-4)
+        assert scores[name] == pytest.approx(float(expected[name]), abs=1e-4)
+    assert scores["mIoU"] != pytest.approx(float(argmax["mIoU"]), abs=1e-4)
+
+
+def test_the_switch_back_on_the_command_line(stock):
+    """`--cfg-options model.test_cfg.rankseg=None` turns a config's RankSEG off."""
+    full = Config.fromfile(stock["config"])
+    full.merge_from_dict({"model.type": DOTTED, "model.test_cfg.rankseg": ON})
+    parsed = DictAction._parse_iterable("None")
+    full.merge_from_dict({"model.test_cfg.rankseg": parsed})
+    assert init_model(full, stock["checkpoint"], device="cpu").rankseg_options() is None
 
 
 def test_script_with_everything(stock, dataset, tmp_path):
@@ -115,15 +131,17 @@ def test_init_model_and_inference_model(stock, dataset):
     array = np.array(Image.open(paths[0]))[:, :, ::-1].copy()
     from_array = inference_model(model, array)
     assert torch.equal(from_array.pred_sem_seg.data, single.pred_sem_seg.data)
+    model.test_cfg.rankseg = None
+    off = inference_model(model, array)
+    assert torch.equal(off.pred_sem_seg.data, off.seg_logits.data.argmax(0, keepdim=True))
+    assert not torch.equal(off.pred_sem_seg.data, single.pred_sem_seg.data)
 
 
 def test_inferencer_writes_labels_and_panels(stock, dataset, tmp_path):
-    full = tiny.config(tiny.model(DOTTED, rankseg={**ON, "compare": True}), dataset, tmp_path)
-    full.visualizer.type = PATH + "RankSEGVisualizer"
-    full.dump(str(tmp_path / "config.py"))
-    inferencer = MMSegInferencer(
-        str(tmp_path / "config.py"), stock["checkpoint"], tiny.CLASSES, tiny.PALETTE, device="cpu"
-    )
+    switch = {"model.type": DOTTED, "model.test_cfg.rankseg": {**ON, "compare": True}}
+    config = Config.fromfile(stock["config"])
+    config.merge_from_dict({**switch, "visualizer.type": PATH + "RankSEGVisualizer"})
+    inferencer = MMSegInferencer(config, stock["checkpoint"], device="cpu")
     paths = sorted(str(path) for path in (dataset / "img_dir/val").glob("*.png"))[:2]
     results = inferencer(paths, out_dir=str(tmp_path / "out"), return_vis=True)
     for index, path in enumerate(paths):

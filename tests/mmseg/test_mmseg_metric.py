@@ -17,6 +17,7 @@ from mmengine.logging import MMLogger
 from mmseg.evaluation import IoUMetric
 from PIL import Image
 
+from rankseg_plugins.evaluation import areas, levels
 from rankseg_plugins.mmseg import MultiLevelIoUMetric
 
 CLASSES = tiny.CLASSES
@@ -59,6 +60,60 @@ def test_dataset_level_is_stock_to_the_last_digit(seed, names):
     ours = score(MultiLevelIoUMetric(iou_metrics=names), batch, meta)
     for name, value in stock.items():
         assert ours[name] == value, name
+
+
+@pytest.mark.parametrize("absent", ["skip", "zero", "one"])
+def test_dataset_level_is_stock_where_float32_loses_pixels(absent):
+    """2 * 10^8 pixels: IoUMetric's sums are no longer exact, and decide the last digit all the same."""
+    fill = {"skip": None, "zero": 0, "one": 1}[absent]
+    names = ["mIoU", "mDice"]
+    differs = 0
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        label, right = (torch.randint(1, 400_000, (200, 5), generator=generator) for _ in range(2))
+        prediction = torch.randint(1, 400_000, (200, 5), generator=generator)
+        right = torch.minimum(right, torch.minimum(label, prediction))
+        counts = areas_with_an_absent_class(right, prediction, label)
+        stock, ours = IoUMetric(iou_metrics=names, nan_to_num=fill), MultiLevelIoUMetric(absent=absent)
+        stock.dataset_meta = ours.dataset_meta = {"classes": (*CLASSES, "fifth", "never")}
+        floats = [count.float() for count in (counts.intersection, counts.union, counts.prediction, counts.label)]
+        theirs = stock.compute_metrics(list(zip(*floats, strict=True)))
+        figures = ours.compute_metrics([{"decided": image} for image in torch.stack(counts, dim=1)])
+        assert {name: figures[name] for name in theirs} == theirs
+        assert {name: f"{figures[name]:.2f}" for name in theirs} == {n: f"{value:.2f}" for n, value in theirs.items()}
+        exact = 100 * levels.dataset_level(counts, levels.iou, absent=absent).item()
+        assert figures["mIoU"] == pytest.approx(exact, abs=0.006)
+        differs += (counts.label.sum(0).double() != sum(floats[3]).double()).any()
+    assert differs > 0
+
+
+def areas_with_an_absent_class(*counts):
+    return levels.Areas(*(torch.nn.functional.pad(count, (0, 1)) for count in counts))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("present", "absent"), [("union", "skip"), ("label", "skip"), ("union", "one")])
+def test_every_figure_is_that_of_the_evaluation(seed, present, absent):
+    batch = samples(10, seed=seed)
+    ours = score(MultiLevelIoUMetric(present=present, absent=absent, worst_share=0.2), batch)
+    counts = levels.Areas(
+        *(
+            torch.cat(each)
+            for each in zip(
+                *(areas(s["pred_sem_seg"]["data"], s["gt_sem_seg"]["data"], len(CLASSES), 255) for s in batch),
+                strict=True,
+            )
+        )
+    )
+    expected = {"aAcc": levels.pixel_accuracy(counts)}
+    for name, function in {"mIoU": levels.iou, "mDice": levels.dice, "mAcc": levels.recall}.items():
+        held = "label" if name == "mAcc" else present
+        pooled_held = "label" if name == "mAcc" else "union"
+        expected[name] = levels.dataset_level(counts, function, pooled_held, absent)
+        expected[f"image_{name}"] = levels.image_level(counts, function, held, absent)
+        expected[f"class_{name}"] = levels.class_level(counts, function, held, absent)
+        expected[f"worst_{name}"] = levels.worst(levels.image_scores(counts, function, held, absent), 0.2)
+    assert ours == {name: round(100 * value.item(), 2) for name, value in expected.items()}
 
 
 def entries_by_loops(batch, numerator):
@@ -184,12 +239,37 @@ def broken(**changes):
     [
         (broken(gt_sem_seg=torch.full((1, 23, 31), 9)), "labels/0.png: .*label 9, allowed are 0 to 3"),
         (broken(gt_sem_seg=torch.zeros(1, 5, 5).long()), "labels/0.png: .*same pixels"),
+        (broken(gt_sem_seg=torch.full((1, 23, 31), -1)), "labels/0.png: .*label -1, allowed are 0 to 3"),
         (broken(gt_sem_seg=None), "no ground truth for labels/0.png: .*LoadAnnotations.*format_only"),
     ],
 )
 def test_bad_ground_truth_names_the_file(sample, words):
     with pytest.raises(ValueError, match=words):
         score(MultiLevelIoUMetric(), [sample])
+
+
+def test_predicted_classes_that_the_dataset_does_not_name():
+    (sample,) = samples(1)
+    sample["seg_logits"] = {"data": torch.zeros(6, 23, 31)}
+    fine = score(MultiLevelIoUMetric(), [sample])
+    sample["pred_sem_seg"]["data"][0, 5, 5] = 255  # void is no class
+    assert score(MultiLevelIoUMetric(), [sample])["mIoU"] <= fine["mIoU"]
+    sample["pred_sem_seg"]["data"][0, 5, 5] = 5
+    with pytest.raises(ValueError, match=r"images/0.png: .*above 3.*model\.decode_head\.num_classes gives 6"):
+        score(MultiLevelIoUMetric(), [sample])
+
+
+def test_a_pipeline_that_loads_no_truth(dataset, tmp_path):
+    network = tiny.model("rankseg_plugins.mmseg.RankSEGEncoderDecoder", rankseg={"metric": "dice"})
+    evaluator = {"type": "rankseg_plugins.mmseg.MultiLevelIoUMetric"}
+    full = tiny.config(network, dataset, tmp_path, evaluator=evaluator)
+    full.test_dataloader.dataset.pipeline.pop(2)
+    with pytest.raises(ValueError, match=r"no ground truth for .*00\.png: .*LoadAnnotations"):
+        tiny.evaluate(full)
+    full.test_evaluator.update(format_only=True, output_dir=str(tmp_path / "labels"))
+    full.visualizer.name = full.experiment_name = "formatted"
+    tiny.evaluate(full)
+    assert len(list((tmp_path / "labels").glob("*.png"))) == 7
 
 
 def test_a_switch_during_the_run_is_refused():
@@ -208,6 +288,7 @@ def test_two_processes_give_the_scores_of_one(dataset, tmp_path):
     assert len(kept) == 7
     checkpoint = tiny.save_checkpoint(built, tmp_path / "weights.pth")
     full.work_dir = str(tmp_path / "two")
+    full.custom_hooks = [{"type": "rankseg_plugins.mmseg.RankSEGVisualizationHook"}]
     full.dump(str(tmp_path / "config.py"))
     script, output = Path(__file__).with_name("run_distributed.py"), tmp_path / "scores.json"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -219,3 +300,5 @@ def test_two_processes_give_the_scores_of_one(dataset, tmp_path):
     expected = {name: float(value) for name, value in alone.items() if name != "kept/samples"}
     assert written["scores"] == pytest.approx(expected, abs=1e-9, nan_ok=True)
     assert any(value != 0 for name, value in expected.items() if name.startswith("difference"))
+    pictures = (tmp_path / "two").glob("*/vis_data/vis_image/*.png")
+    assert sorted(path.name for path in pictures) == [f"test_{index:02d}.png_0.png" for index in (0, 2, 4, 6)]

@@ -134,6 +134,22 @@ def test_make_rankseg_of_a_third_party_class_is_picklable(copied):
     assert torch.equal(ours.pred_sem_seg.data, rankseg((logits / 2).softmax(1), **ON))
 
 
+class OnlyLabels(EncoderDecoder):
+    """A segmentor that keeps its probabilities to itself."""
+
+    def postprocess_result(self, seg_logits, data_samples=None):
+        results = super().postprocess_result(seg_logits, data_samples)
+        for sample in results:
+            del sample.seg_logits
+        return results
+
+
+def test_a_segmentor_that_keeps_no_logits_is_refused():
+    network = MODELS.build(tiny.model(plugin.make_rankseg(OnlyLabels), rankseg=ON))
+    with pytest.raises(TypeError, match=r"model\.test_cfg\.rankseg: RankSEGOnlyLabels gives no seg_logits"):
+        network.postprocess_result(torch.randn(1, 4, 8, 8))
+
+
 def test_make_rankseg_of_a_stock_class_is_the_ready_one():
     assert plugin.make_rankseg(EncoderDecoder) is plugin.RankSEGEncoderDecoder
     assert plugin.make_rankseg(plugin.RankSEGEncoderDecoder) is plugin.RankSEGEncoderDecoder

@@ -124,6 +124,14 @@ def test_hook_hands_panels_to_the_backends(tmp_path, channels):
         assert picture.shape[0] > height * enlarged
 
 
+def test_hook_refuses_a_visualizer_that_draws_no_labels(dataset, tmp_path):
+    full = tiny.config(tiny.model(DOTTED, rankseg={"metric": "dice", "compare": True}), dataset, tmp_path)
+    full.custom_hooks = [{"type": "rankseg_plugins.mmseg.RankSEGVisualizationHook"}]
+    full.visualizer.type = "Visualizer"
+    with pytest.raises(TypeError, match=r"needs visualizer\.type='SegLocalVisualizer'.*got Visualizer"):
+        tiny.evaluate(full)
+
+
 def test_hook_without_comparison_names_the_key(dataset, tmp_path):
     full = tiny.config(tiny.model(DOTTED, rankseg={"metric": "dice"}), dataset, tmp_path)
     full.custom_hooks = [{"type": "rankseg_plugins.mmseg.RankSEGVisualizationHook"}]
