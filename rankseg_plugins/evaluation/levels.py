@@ -123,6 +123,57 @@ def pixel_accuracy(areas: Areas) -> Tensor:
     return areas.intersection.sum().double() / areas.label.sum()
 
 
+def image_accuracies(areas: Areas) -> Tensor:
+    """Share of the true pixels of every image that got the right label: (B,) float64, NaN without any true pixel."""
+    return areas.intersection.sum(1).double() / areas.label.sum(1)
+
+
+def accuracy(areas: Areas, level: str) -> Tensor:
+    """Accuracy at a level, a float64 scalar.
+
+    Args:
+        areas: counts (B, C).
+        level: ``"dataset"`` is :func:`pixel_accuracy` ("aAcc"), ``"image"`` the mean of :func:`image_accuracies`, and
+            ``"class"`` the mean over classes of the recall of the pooled counts ("mAcc", mean class accuracy).
+
+    Raises:
+        ValueError: for an unknown level.
+
+    Example:
+        >>> counts = Areas(torch.tensor([[3, 0]]), torch.tensor([[4, 4]]), torch.tensor([[6, 2]]))
+        >>> [accuracy(counts, level).item() for level in LEVELS]
+        [0.375, 0.375, 0.25]
+    """
+    check_choice("level", level, tuple(LEVELS))
+    if level == "dataset":
+        return pixel_accuracy(areas)
+    return image_accuracies(areas).nanmean() if level == "image" else dataset_level(areas, recall, present="label")
+
+
+def class_table(areas: Areas, present: str = "union", absent: str = "skip") -> dict[str, Tensor]:
+    """Every score of every class.
+
+    Returns:
+        By name, (C,) each: ``"{score}_dataset"`` of the pooled counts and ``"{score}_class"``, the mean over the images
+        of the class, as float64, NaN for a class never seen; ``"images"``, int64, the images whose truth holds it.
+
+    Raises:
+        ValueError: for an unknown ``present`` or ``absent``.
+
+    Example:
+        >>> intersection, prediction = torch.tensor([[2, 0], [2, 4]]), torch.tensor([[4, 0], [2, 4]])
+        >>> counts = Areas(intersection, prediction, label=torch.tensor([[2, 0], [2, 6]]))
+        >>> table = class_table(counts)
+        >>> table["images"], table["iou_class"]
+        (tensor([2, 1]), tensor([0.7500, 0.6667], dtype=torch.float64))
+    """
+    table = {}
+    for name, score in SCORES.items():
+        table[f"{name}_dataset"] = entries(pooled(areas), score, present, absent)
+        table[f"{name}_class"] = class_scores(areas, score, present, absent)
+    return {**table, "images": (areas.label > 0).sum(0)}
+
+
 def worst(scores: Tensor, share: float) -> Tensor:
     """Mean of the lowest ``share`` of the scores, rounded up to whole entries: a float64 scalar.
 

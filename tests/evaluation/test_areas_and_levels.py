@@ -138,6 +138,27 @@ def test_precision_recall_accuracy():
     assert levels.pixel_accuracy(counts).item() == 3 / 8
 
 
+def test_accuracy_and_class_table_against_their_definitions():
+    prediction, target, counts = random_areas(3)
+    right = prediction == target
+    assert levels.accuracy(counts, "dataset").item() == pytest.approx(right.mean())
+    assert levels.accuracy(counts, "image").item() == pytest.approx(right.mean(1).mean())
+    held = [c for c in range(5) if (target == c).any()]
+    assert levels.accuracy(counts, "class").item() == pytest.approx(np.mean([right[target == c].mean() for c in held]))
+    with pytest.raises(ValueError, match="level must be one of 'dataset', 'image', 'class', got 'pixel'"):
+        levels.accuracy(counts, "pixel")
+    for present in levels.PRESENT:
+        table = levels.class_table(counts, present)
+        assert table["images"].tolist() == [(target == c).any(1).sum() for c in range(5)]
+        for score in ("iou", "dice"):
+            for c in range(5):
+                pairs = zip(prediction, target, strict=True)
+                by_image = mean(one_score(p, t, c, score, present, "skip") for p, t in pairs)
+                expected = (by_image, one_score(prediction, target, c, score, present, "skip"))
+                found = (table[f"{score}_class"][c].item(), table[f"{score}_dataset"][c].item())
+                assert found == pytest.approx(expected, nan_ok=True)
+
+
 def test_worst():
     scores = torch.arange(30).double()
     assert levels.worst(scores, 0.1) == 1.0

@@ -1,0 +1,101 @@
+"""Do probabilities mean what they say? Reliability curves and expected calibration error, from sums of fixed size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+BINS = 15
+#: Pixels that are binned at once: bounds the memory for large volumes.
+CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Probabilities against frequencies, in bins of equal width. Add two to pool their pixels.
+
+    A row is a class: all pixels, its probability there, and whether the pixel is of the class. With more than one class
+    and one label per pixel the last row is the *top label*: the largest probability, and whether argmax is right.
+
+    Args:
+        count: pixels in each bin, (rows, bins) float64.
+        confidence: sum of the probabilities in each bin.
+        correct: pixels of the class in each bin.
+
+    Source: Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015; by class:
+    Kull et al., "Beyond temperature scaling", NeurIPS 2019.
+
+    Example:
+        >>> probs = torch.tensor([[0.9, 0.9, 0.9, 0.9]])  # one class, four pixels, three of them foreground
+        >>> measured = calibration(probs, torch.tensor([[True, True, True, False]]))
+        >>> measured.error().round(4)  # |0.9 - 3/4|
+        array([0.15])
+    """
+
+    count: np.ndarray
+    confidence: np.ndarray
+    correct: np.ndarray
+
+    def __add__(self, other: Calibration) -> Calibration:
+        """Pool the pixels of both."""
+        return Calibration(self.count + other.count, self.confidence + other.confidence, self.correct + other.correct)
+
+    def error(self) -> np.ndarray:
+        """Expected calibration error of each row, (rows,) in [0, 1]: mean distance of probability and frequency."""
+        return self._share(np.abs(self.confidence - self.correct).sum(1))
+
+    def overconfidence(self) -> np.ndarray:
+        """Mean probability minus frequency of each row, (rows,) in [-1, 1]: above 0 the network is too sure."""
+        return self._share((self.confidence - self.correct).sum(1))
+
+    def curve(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean probability, frequency and share of the pixels of every bin that holds any."""
+        held = self.count[row] > 0
+        count = self.count[row][held]
+        return self.confidence[row][held] / count, self.correct[row][held] / count, count / count.sum()
+
+    def _share(self, total: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return total / self.count.sum(1)
+
+
+def calibration(probs: Tensor, truth: Tensor, kept: Tensor | None = None, bins: int = BINS) -> Calibration:
+    r"""Bin the probabilities of one image.
+
+    Args:
+        probs: (C, \*spatial) in [0, 1], floating point.
+        truth: labels (\*spatial) of 0 to C - 1 where they are kept, or bool masks (C, \*spatial).
+        kept: optional bool (\*spatial): False leaves a pixel out.
+        bins: number of bins; bin k holds [k / bins, (k + 1) / bins), the last one also 1.
+
+    Returns:
+        C rows, and one more for the top label if C > 1 and the truth is one label per pixel.
+    """
+    probs, classes = probs.flatten(1), len(probs)
+    masks = truth.flatten(1) if truth.dtype == torch.bool else None
+    labels = None if masks is not None else truth.flatten()
+    kept = torch.ones_like(probs[0], dtype=torch.bool) if kept is None else kept.flatten()
+    top = classes > 1 and labels is not None
+    sums = torch.zeros(3, classes + top, bins, dtype=torch.float64)
+    for start in range(0, probs.shape[1], CHUNK):
+        part = slice(start, start + CHUNK)
+        held = kept[part]
+        confidence = probs[:, part][:, held].double()
+        for row in range(classes):
+            right = masks[row, part][held] if masks is not None else labels[part][held] == row  # type: ignore[index]
+            _add(sums[:, row], confidence[row], right)
+        if top and labels is not None:
+            largest, decided = confidence.max(0)
+            _add(sums[:, -1], largest, decided == labels[part][held])
+    return Calibration(*sums.numpy())
+
+
+def _add(sums: Tensor, confidence: Tensor, right: Tensor) -> None:
+    bins = sums.shape[1]
+    index = (confidence * bins).long().clamp_(0, bins - 1)
+    sums[0] += torch.bincount(index, minlength=bins).cpu()
+    sums[1] += torch.bincount(index, weights=confidence, minlength=bins).cpu()
+    sums[2] += torch.bincount(index[right], minlength=bins).cpu()

@@ -1,0 +1,134 @@
+"""Decoders by name: ``"argmax"`` and ``"rankseg(metric=dice, pruning_prob=0.3)"``."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from rankseg_plugins.core import RankSEG
+
+Decoder = Callable[[Tensor], Tensor]
+OPTIONS = tuple(inspect.signature(RankSEG).parameters)
+NAMES = ("argmax", "rankseg")
+
+
+@dataclass(frozen=True)
+class NamedDecoder:
+    """A decision that is built when the number of channels is known.
+
+    Args:
+        name: how it is called in tables.
+        options: options of :class:`rankseg_plugins.RankSEG`; None is argmax.
+    """
+
+    name: str
+    options: Mapping[str, Any] | None = None
+
+    def build(self, channels: int) -> Decoder:
+        """Build the decoder; on one channel argmax is the threshold 0.5, and RankSEG gives a mask.
+
+        Raises:
+            TypeError: for an option of the wrong type.
+            ValueError: for an option value that :class:`~rankseg_plugins.RankSEG` refuses.
+        """
+        options = {"metric": "acc"} if self.options is None else dict(self.options)
+        if channels == 1:
+            options.setdefault("output_mode", "multilabel")
+        return RankSEG(**options)
+
+
+def parse_decoder(text: str) -> NamedDecoder:
+    """Read a decoder from text.
+
+    Args:
+        text: ``"argmax"``, ``"rankseg"`` or ``"rankseg(option=value, ...)"`` with the options of
+            :class:`rankseg_plugins.RankSEG`. Words need no quotes.
+
+    Returns:
+        The decoder, called by its text without blanks.
+
+    Raises:
+        ValueError: for another name, an unknown option (the message names the nearest one), an option that is given
+            twice, or one whose value :class:`~rankseg_plugins.RankSEG` refuses.
+
+    Example:
+        >>> parse_decoder("rankseg(metric=dice, pruning_prob=0.3)")
+        NamedDecoder(name='rankseg(metric=dice,pruning_prob=0.3)', options={'metric': 'dice', 'pruning_prob': 0.3})
+        >>> parse_decoder("rankseg(metrik=dice)")
+        Traceback (most recent call last):
+            ...
+        ValueError: decoder 'rankseg(metrik=dice)': unknown option 'metrik', did you mean 'metric'? Allowed are metric,
+        smooth, output_mode, solver, pruning_prob, unassigned_policy, void_index
+    """
+    match = re.fullmatch(r"\s*([\w.+-]+)\s*(?:\((.*)\))?\s*", text, flags=re.DOTALL)
+    name = match[1].lower() if match else ""
+    if match is None or name not in NAMES:
+        raise ValueError(f"decoder must be 'argmax' or 'rankseg(option=value, ...)', got {text!r}")
+    options = _parse_options(text, match[2] or "")
+    if name == "argmax":
+        if options:
+            raise ValueError(f"decoder {text!r}: argmax has no options")
+        return NamedDecoder("argmax")
+    try:
+        RankSEG(**options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"decoder {text!r}: {error}") from error
+    return NamedDecoder(re.sub(r"\s+", "", text).lower(), options)
+
+
+def _parse_options(text: str, inside: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in inside.split(","))):
+        key, equals, value = (each.strip() for each in part.partition("="))
+        if not equals or not value:
+            raise ValueError(f"decoder {text!r}: options are written option=value, got {part!r}")
+        if key not in OPTIONS:
+            nearest = difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"decoder {text!r}: unknown option {key!r}, did you mean {nearest!r}? Allowed are {', '.join(OPTIONS)}"
+            )
+        if key in options:
+            raise ValueError(f"decoder {text!r}: option {key!r} is given twice")
+        options[key] = _value(value)
+    return options
+
+
+def _value(text: str) -> Any:
+    """Numbers and quoted words as Python reads them; other words as they stand."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+def named_decoders(decoders: Iterable[str] | Mapping[str, Decoder]) -> dict[str, NamedDecoder | Decoder]:
+    r"""Bring the option ``decoders`` into one form: by name, the first being the baseline.
+
+    Args:
+        decoders: texts for :func:`parse_decoder`, or callables on probabilities (1, C, \*spatial) by name.
+
+    Raises:
+        ValueError: for fewer than two decoders, or two of the same name.
+    """
+    if isinstance(decoders, str):
+        raise TypeError(f"decoders must be a list of decoders or a dict of callables by name, got {decoders!r}")
+    if isinstance(decoders, Mapping):
+        named: dict[str, NamedDecoder | Decoder] = dict(decoders)
+        for name, decoder in named.items():
+            if not callable(decoder):
+                raise TypeError(f"decoder {name!r} must be a callable on probabilities, got {decoder!r}")
+    else:
+        parsed = [parse_decoder(text) for text in decoders]
+        named = {each.name: each for each in parsed}
+        if len(named) < len(parsed):
+            raise ValueError(f"decoders must differ, got {', '.join(each.name for each in parsed)}")
+    if len(named) < 2:
+        raise ValueError(f"a comparison needs a baseline and at least one other decoder, got {list(named)}")
+    return named

@@ -1,0 +1,167 @@
+"""One image, every decoder: what a comparison keeps of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankseg_plugins.core.probabilities import check_choice, check_floating, check_range, check_shape
+from rankseg_plugins.evaluation.areas import Areas
+from rankseg_plugins.evaluation.calibration import Calibration, calibration
+from rankseg_plugins.evaluation.decoders import Decoder
+from rankseg_plugins.evaluation.levels import ABSENT, PRESENT, SCORES, image_scores
+from rankseg_plugins.evaluation.truth import count, to_truth
+
+
+@dataclass(frozen=True)
+class Sample:
+    r"""Probabilities and truth of one image or volume.
+
+    Args:
+        name: what reports call it.
+        probs: (C, \*spatial) probabilities, floating point. With C = 1 those of the foreground.
+        labels: (\*spatial) integer labels (with C = 1: 0 and 1), or (C, \*spatial) masks.
+        case: what is drawn as one in the bootstrap, such as the patient of a slice or the drive of a frame. None: the
+            image is a case of its own.
+    """
+
+    name: str
+    probs: Tensor
+    labels: Tensor
+    case: str | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a comparison keeps of one image; its size does not depend on the number of pixels.
+
+    Args:
+        name: of the image.
+        case: what is drawn as one in the bootstrap.
+        counts: (decoders, 3, C) int64: intersection, prediction area and label area.
+        seconds: (decoders,) decode time, NaN where it was not taken.
+        calibration: of the probabilities; None where there are none.
+    """
+
+    name: str
+    case: str
+    counts: np.ndarray
+    seconds: np.ndarray
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What counts as better.
+
+    Args:
+        score: the score that decides about gain and loss: ``"dice"``, ``"iou"``, ``"precision"`` or ``"recall"``.
+        present: which classes have a score in an image: ``"union"`` or ``"label"``; see
+            :mod:`~rankseg_plugins.evaluation.levels`, as for ``absent``.
+        absent: ``"skip"``, ``"zero"`` or ``"one"``.
+        excluded: classes left out of every score, such as the background.
+
+    Raises:
+        ValueError: for an unknown choice.
+    """
+
+    score: str = "dice"
+    present: str = "union"
+    absent: str = "skip"
+    excluded: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_choice("score", self.score, tuple(SCORES))
+        check_choice("present", self.present, PRESENT)
+        check_choice("absent", self.absent, tuple(ABSENT))
+
+    def kept(self, num_classes: int) -> list[int]:
+        """The classes that are scored.
+
+        Raises:
+            ValueError: if an excluded class does not exist, or none is left.
+        """
+        for label in self.excluded:
+            if not 0 <= label < num_classes:
+                raise ValueError(f"excluded classes must lie in 0 to {num_classes - 1}, got {label}")
+        kept = [label for label in range(num_classes) if label not in self.excluded]
+        if not kept:
+            raise ValueError("excluded leaves no class to score")
+        return kept
+
+    def image_scores(self, areas: Areas) -> np.ndarray:
+        """The score of every image, (B,) float64, NaN where it has none."""
+        return image_scores(areas, SCORES[self.score], self.present, self.absent).numpy()
+
+
+def to_areas(counts: np.ndarray) -> Areas:
+    """Counts (3, B, C) as areas."""
+    return Areas(*torch.from_numpy(np.ascontiguousarray(counts)))
+
+
+def measure(
+    sample: Sample,
+    decoders: Mapping[str, Decoder],
+    num_classes: int,
+    ignore_index: int | None = None,
+    device: str | torch.device = "cpu",
+) -> tuple[Measurement, list[Tensor]]:
+    r"""Decode one image once with each decoder, and count.
+
+    Args:
+        sample: probabilities and truth.
+        decoders: callables on (1, C, \*spatial) probabilities by name, giving (1, \*spatial) labels or
+            (1, C, \*spatial) masks.
+        num_classes: C.
+        ignore_index: label of the truth whose pixels do not count.
+        device: where to decode.
+
+    Returns:
+        The measurement, and the decisions of all decoders, without the batch dimension.
+
+    Raises:
+        TypeError: if a tensor is of the wrong kind.
+        ValueError: if probabilities are not finite or outside [0, 1], or sizes or labels do not fit.
+    """
+    check_floating("probs", sample.probs)
+    probs = sample.probs.to(device).unsqueeze(0)
+    check_shape(probs)
+    if probs.shape[1] != num_classes:
+        raise ValueError(f"probs must have {num_classes} classes, got shape {tuple(sample.probs.shape)}")
+    check_range(probs.amin().item(), probs.amax().item())
+    truth = to_truth(sample.labels.unsqueeze(0), num_classes, tuple(probs.shape[2:]), ignore_index).to(device)
+    counts, seconds, decisions = [], [], []
+    for name, decoder in decoders.items():
+        start = _now(probs)
+        decided = decoder(probs)
+        seconds.append(_now(probs) - start)
+        if tuple(decided.shape) not in ((1, *probs.shape[2:]), tuple(probs.shape)):
+            raise ValueError(f"{name} gave shape {tuple(decided.shape)} for probs of shape {tuple(probs.shape)}")
+        counts.append(torch.cat(list(count(decided, truth, num_classes, ignore_index))).cpu().numpy())
+        decisions.append(decided[0])
+    measurement = Measurement(
+        sample.name,
+        sample.name if sample.case is None else sample.case,
+        np.stack(counts),
+        np.array(seconds),
+        _calibration(probs[0], truth[0], num_classes, ignore_index),
+    )
+    return measurement, decisions
+
+
+def _calibration(probs: Tensor, truth: Tensor, num_classes: int, ignore_index: int | None) -> Calibration:
+    kept = None if truth.dtype == torch.bool or ignore_index is None else truth != ignore_index
+    if num_classes == 1 and truth.dtype != torch.bool:
+        truth = (truth == 1).unsqueeze(0)
+    return calibration(probs.clamp(0, 1), truth, kept)
+
+
+def _now(probs: Tensor) -> float:
+    if probs.is_cuda:
+        torch.cuda.synchronize(probs.device)
+    return time.perf_counter()
