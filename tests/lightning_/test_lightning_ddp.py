@@ -15,6 +15,7 @@ pytest.importorskip("torchmetrics")
 pytest.importorskip("rankseg_plugins.lightning", exc_type=ImportError)
 
 import ddp_run
+import lightning_nets
 
 from rankseg_plugins.lightning.loaders import new_images
 
@@ -77,15 +78,36 @@ def test_other_samplers_and_batches_are_left_alone():
 def test_two_processes_give_what_one_gives(package, tmp_path):
     (alone,), alone_pictures, _ = run(package, 1, tmp_path / "one")
     ranks, pictures, stderr = run(package, 2, tmp_path / "two")
-    images = alone.pop("images")
-    assert [name for name, _ in images][:2] == [f"val/rankseg/image/dataloader_idx_0/{index}" for index in (0, 1)]
-    assert alone["val/rankseg/dice_image/dataloader_idx_0"] != alone["val/rankseg/argmax/dice_image/dataloader_idx_0"]
-    assert ranks[0].pop("images") == images
-    assert ranks[1].pop("images") == []
+    evaluated = alone["evaluated"]
+    assert [name for name, _ in alone["images"]][:2] == [
+        f"val/rankseg/image/dataloader_idx_0/{index}" for index in (0, 1)
+    ]
+    ours, argmax = (evaluated[f"val/rankseg/{name}dice_image/dataloader_idx_0"] for name in ("", "argmax/"))
+    assert ours != argmax
+    assert "test/rankseg/dice_image" in evaluated
+    assert [result["images"] for result in ranks] == [alone["images"], []]
     for rank, result in enumerate(ranks):
-        assert result.pop("rank") == rank
-        expected = {name: value for name, value in alone.items() if name != "rank"}
-        assert result == pytest.approx(expected, abs=1e-12, nan_ok=True)
+        assert result["rank"] == rank
+        assert result["evaluated"] == pytest.approx(evaluated, abs=1e-12, nan_ok=True)
     assert len(pictures) == 7
     assert pictures == alone_pictures
     assert "sync_dist" not in stderr
+    _check_fit(package, ranks, tmp_path / "two")
+
+
+def _check_fit(package, ranks, folder):
+    """Two processes train on other batches than one. Their network, validated by one process, gives their scores."""
+    first, second = ranks
+    for name in ("fitted", "resumed_from", "steps"):
+        assert first[name] == second[name]
+    # Five images for each process, in three batches; an optimiser step after two batches and after the last.
+    assert first["steps"] == 4
+    assert first["resumed_from"]["val"].keys() == first["fitted"].keys()
+    assert first["resumed_from"]["val"] != first["fitted"]
+    weights = [torch.load(folder / f"weights{rank}.pt") for rank in (0, 1)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    callback, model = ddp_run.make_callback(), lightning_nets.module_class(package)()
+    model.load_state_dict(weights[0])
+    trainer = lightning_nets.trainer(package, folder, callbacks=[callback])
+    trainer.validate(model, ddp_run.make_loaders(), verbose=False)
+    assert first["fitted"] == pytest.approx(callback.scores_of_stage["val"], abs=1e-12)

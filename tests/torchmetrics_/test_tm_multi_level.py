@@ -1,8 +1,6 @@
 """MultiLevelScore and its functional twin against plain loops, over several batches and processes."""
 
-import os
 import pickle
-import socket
 
 import numpy as np
 import pytest
@@ -221,37 +219,3 @@ def test_bad_input():
             score(preds, target.clamp(min=4))
         with pytest.raises(ValueError, match="target must be labels"):
             score(preds, target[:, :3])
-
-
-def _one_process(rank, world, port, folder):
-    """Process 0 gets nine images, process 1 four, process 2 none."""
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
-    preds, target = make(ignore=255)
-    probs = torch.nn.functional.one_hot(preds, CLASSES).movedim(-1, 1).float()
-    metric = MultiLevelScore(CLASSES, ignore_index=255, **OPTIONS)
-    wrapper = RankSEGWrapper(metric.clone(), ignore_index=255)
-    start, end = [(0, 9), (9, 13), (13, 13)][rank]
-    for index in range(start, end, 2):
-        batch = slice(index, min(index + 2, end))
-        metric.update(preds[batch], target[batch])
-        wrapper.update(probs[batch], target[batch])
-    torch.save([values(metric.compute()), values(wrapper.compute())], f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-def test_processes_with_uneven_data(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_one_process, args=(3, port, str(tmp_path)), nprocs=3)
-    preds, target = make(ignore=255)
-    alone = MultiLevelScore(CLASSES, ignore_index=255, **OPTIONS)
-    alone.update(preds, target)
-    expected = values(alone.compute())
-    for rank in range(3):
-        metric, wrapper = torch.load(tmp_path / f"{rank}.pt")
-        assert metric == pytest.approx(expected, abs=1e-12)
-        assert wrapper == pytest.approx(expected, abs=1e-12)

@@ -1,6 +1,7 @@
-"""Every row of the table in the docs of the adapter, with and without ignored pixels."""
+"""The page about TorchMetrics: its code runs, and every row of its table holds, with and without ignored pixels."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +15,11 @@ import rankseg_plugins.torchmetrics as adapter
 from rankseg_plugins import RankSEG
 
 C = 3
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "torchmetrics.md"
+TEXT = PAGE.read_text(encoding="utf-8")
 ROW = re.compile(
-    r"^``(?P<metric>.*?)``\s{2,}(?P<decoders>.+?)\s{2,}(?P<gets>\w+)\s{2,}(?P<ignores>[\w ]+)$", re.MULTILINE
+    r"^\| `(?P<metric>.*?)` \| (?P<decoders>.+?) \| (?P<gets>\w+) \| (?P<ignores>[\w ]+) \| (?P<pools>\w+) \|$",
+    re.MULTILINE,
 )
 NAMES = {
     "segmentation": segmentation,
@@ -23,11 +27,20 @@ NAMES = {
     "MultiLevelScore": adapter.MultiLevelScore,
     "C": C,
 }
+ROWS = [row.groupdict() for row in ROW.finditer(TEXT)]
 CASES = [
     pytest.param(row["metric"], decoder, row["gets"], row["ignores"], id=f"{row['metric']}-{decoder}")
-    for row in ROW.finditer(adapter.__doc__)
-    for decoder in row["decoders"].split()
+    for row in ROWS
+    for decoder in row["decoders"].split(", ")
 ]
+
+
+def test_the_code_runs(capsys):
+    namespace = {}
+    for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL):
+        exec(block, namespace)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("argmax", "rankseg", "MeanIoU", "iou_image_worst10"))
 
 
 def build(expression):
@@ -56,19 +69,36 @@ def as_masks(labels, decoder):
     return torch.stack([labels == c for c in ([1] if decoder == "binary" else range(C))], 1)
 
 
-def test_the_table_is_read():
-    assert len(CASES) == 26
+def test_the_whole_table_is_read():
+    assert len(ROWS) == len(re.findall(r"^\| `", TEXT, re.MULTILINE)) == 20
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["metric"])
+def test_what_is_pooled(row):
+    """Image level: the score of a batch is the mean of the scores of its images. Dataset level: it is not."""
+    decoder = row["decoders"].split(", ")[0]
+    probs, target = make(decoder, None)
+    wrapper = adapter.RankSEGWrapper(build(row["metric"]), decoder_of(decoder))
+    whole = wrapper(probs, target)
+    wrapper.reset()
+    parts = [wrapper(*image) for image in zip(probs.split(1), target.split(1), strict=True)]
+    (whole,), *parts = (_values(each) for each in (whole, *parts))
+    mean = torch.stack([part.double() for (part,) in parts]).mean(0)
+    assert torch.allclose(whole.double(), mean, atol=1e-6) == (row["pools"] == "image")
+
+
+def decoder_of(name):
+    return RankSEG() if name == "multiclass" else RankSEG(output_mode="multilabel")
 
 
 @pytest.mark.parametrize("ignore", [None, 255])
 @pytest.mark.parametrize(("metric", "decoder", "gets", "ignores"), CASES)
 def test_row(metric, decoder, gets, ignores, ignore):
-    options = {} if decoder == "multiclass" else {"output_mode": "multilabel"}
     probs, target = make(decoder, ignore)
-    wrapper = adapter.RankSEGWrapper(build(metric), RankSEG(**options), ignore_index=ignore)
+    wrapper = adapter.RankSEGWrapper(build(metric), decoder_of(decoder), ignore_index=ignore)
     result = wrapper(probs, target)
     # The same by hand, fed as the table says.
-    decided, plain = RankSEG(**options)(probs), build(metric)
+    decided, plain = decoder_of(decoder)(probs), build(metric)
     kept = torch.ones_like(target, dtype=torch.bool) if ignore is None else target != ignore
     if ignores == "metric":
         plain.ignore_index = ignore
@@ -90,4 +120,4 @@ def test_row(metric, decoder, gets, ignores, ignore):
 
 
 def _values(result):
-    return result.values() if isinstance(result, dict) else [result]
+    return list(result.values()) if isinstance(result, dict) else [result]
