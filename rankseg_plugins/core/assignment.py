@@ -15,18 +15,18 @@ from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.rma import Volumes
 from rankseg_plugins.core.tiles import Tiles
 
+#: Mark of the pixels that several classes selected, until they are settled. Those that nobody selected are negative
+#: too.
 _CONTESTED = -1
 
 
 def assign_masks(tiles: Tiles, volumes: Volumes) -> Tensor:
     """The masks themselves, (B, C, d) bool."""
     masks = torch.zeros(tiles.shape, dtype=torch.bool, device=tiles.probs.device)
-    for images in tiles.groups():
-        classes = volumes.active[images].any(0).nonzero().flatten()
-        threshold = volumes.threshold[images, classes].unsqueeze(-1)
-        if len(classes):
-            for pixels in tiles.pixels(threshold.numel()):
-                masks[images, classes, pixels] = tiles.load(images, classes, pixels) > threshold
+    threshold = volumes.threshold.unsqueeze(-1)
+    for images, classes, pixels in tiles.passes(volumes.active):
+        tile = tiles.load(images, classes, pixels)
+        torch.gt(tile, threshold[images, classes], out=masks[images, classes, pixels])
     return masks
 
 
@@ -57,28 +57,32 @@ def _assign_group(
     void_index: int | None,
     labels: Tensor,
 ) -> None:
-    classes = eligible[images].any(0).nonzero().flatten()
+    runs = tiles.runs(images, eligible)
+    classes = torch.cat([torch.arange(run.start, run.stop, device=labels.device) for run in runs])
     threshold = volumes.threshold[images, classes]
-    m, t = volumes.s[images, classes].clone(), volumes.n[images, classes].clone()
+    m, t = volumes.s[images, classes], volumes.n[images, classes]
     mu, eligible = volumes.mu[images, classes], eligible[images, classes]
-    # Row 0 of the product counts the classes that selected a pixel, row 1 adds up their indices.
-    count_and_index = torch.stack([torch.ones_like(classes), classes]).to(threshold.dtype)
+    # A pixel adds up one code per class that selected it: from the sum, a single class reads off its own index.
+    one = _power_above(tiles.shape[1])
+    code = (classes + one).to(threshold.dtype).unsqueeze(-1)
 
     for pixels in tiles.pixels(threshold.numel()):
-        tile = tiles.load(images, classes, pixels)
-        selected = torch.gt(tile, threshold.unsqueeze(-1), out=torch.empty_like(tile))
-        count, index = (count_and_index @ selected).unbind(1)
-        labels[images, pixels] = index.masked_fill_(count != 1, _CONTESTED).long()
-        image, pixel = (count > 1).nonzero(as_tuple=True)
-        overlap = selected[image, :, pixel]
-        m.index_add_(0, image, -(overlap * tile[image, :, pixel]).double())
-        t.index_add_(0, image, -overlap.double())
+        selected = _select(tiles, images, runs, pixels, volumes.threshold)
+        index = selected.mul_(code).sum(1).sub_(one)
+        labels[images, pixels] = index
+        image, pixel = (index >= one).nonzero(as_tuple=True)
+        if len(image):
+            labels[images, pixels][image, pixel] = _CONTESTED
+            overlap = selected[image, :, pixel] > 0
+            p = tiles.gather(image + images.start, classes, pixel + pixels.start)
+            m.index_add_(0, image, -(overlap * p).double())
+            t.index_add_(0, image, -overlap.double())
 
     for pixels in tiles.pixels(threshold.numel()):
-        image, pixel = (labels[images, pixels] == _CONTESTED).nonzero(as_tuple=True)
+        image, pixel = (labels[images, pixels] < 0).nonzero(as_tuple=True)
         if len(image) == 0:
             continue
-        p = tiles.load(images, classes, pixels)[image, :, pixel]
+        p = tiles.gather(image + images.start, classes, pixel + pixels.start)
         selected = p > threshold[image]
         nobody = ~selected.any(1, keepdim=True)
         gain = objective.gain(p.double(), m[image], t[image], mu[image])
@@ -87,3 +91,20 @@ def _assign_group(
         if void_index is not None:
             winner = winner.masked_fill(nobody.squeeze(1), void_index)
         labels[images, pixels][image, pixel] = winner
+
+
+def _power_above(number: int) -> int:
+    """Smallest power of two above ``number``."""
+    return 1 << number.bit_length()
+
+
+def _select(tiles: Tiles, images: slice, runs: list[slice], pixels: slice, threshold: Tensor) -> Tensor:
+    """1 where a class selects a pixel, else 0: (images, all classes of ``runs``, pixels), in the tiles' precision."""
+    shape = images.stop - images.start, sum(run.stop - run.start for run in runs), pixels.stop - pixels.start
+    selected = tiles.scratch(0, shape)
+    start = 0
+    for run in runs:
+        stop = start + run.stop - run.start
+        torch.gt(tiles.load(images, run, pixels), threshold[images, run, None], out=selected[:, start:stop])
+        start = stop
+    return selected

@@ -13,7 +13,6 @@ Management Science 13 (1967) (the iteration).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -59,7 +58,7 @@ def row_statistics(tiles: Tiles) -> RowStatistics:
     mu = torch.zeros_like(maximum, dtype=torch.float64)
     for images in tiles.groups():
         for pixels in tiles.pixels((images.stop - images.start) * classes):
-            tile = tiles.load(images, None, pixels)
+            tile = tiles.load(images, slice(classes), pixels)
             # torch.maximum carries NaN on, as amax does.
             maximum[images] = torch.maximum(maximum[images], tile.amax(-1))
             minimum[images] = torch.minimum(minimum[images], tile.amin(-1))
@@ -104,22 +103,13 @@ def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective
     return Volumes(threshold, n * active, s * active, mu, active)
 
 
-def _passes(tiles: Tiles, active: Tensor) -> Iterator[tuple[slice, Tensor, slice]]:
-    """Images, classes and pixels of every tile, with only the classes that are active in some of the images."""
-    for images in tiles.groups():
-        classes = active[images].any(0).nonzero().flatten()
-        if len(classes):
-            for pixels in tiles.pixels((images.stop - images.start) * len(classes)):
-                yield images, classes, pixels
-
-
 def _count_above(tiles: Tiles, active: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
     """Count and sum, each (B, C) float64, of the pixels above ``threshold`` (B, C); only active classes matter."""
     n, s = torch.zeros_like(threshold), torch.zeros_like(threshold)
     bound = round_down(threshold, tiles.dtype).unsqueeze(-1)
-    for images, classes, pixels in _passes(tiles, active):
+    for images, classes, pixels in tiles.passes(active):
         tile = tiles.load(images, classes, pixels)
-        above = torch.gt(tile, bound[images, classes], out=torch.empty_like(tile))
+        above = torch.gt(tile, bound[images, classes], out=tiles.scratch(0, tile.shape))
         n[images, classes] += row_sum(above)
         s[images, classes] += row_sum(above.mul_(tile))
     return n, s
@@ -136,17 +126,16 @@ def _undecided(tiles: Tiles, active: Tensor, floor: Tensor, ceiling: Tensor, roo
     high = round_down(ceiling, tiles.dtype).masked_fill(~active, torch.inf).unsqueeze(-1)
     row = torch.arange(floor.numel(), device=floor.device).view(*floor.shape, 1)
     values, rows = [], []
-    for images, classes, pixels in _passes(tiles, active):
+    for images, classes, pixels in tiles.passes(active):
         tile = tiles.load(images, classes, pixels)
-        inside = torch.gt(tile, low[images, classes], out=torch.empty_like(tile))
-        inside.sub_(torch.gt(tile, high[images, classes], out=torch.empty_like(tile)))
-        # Most runs of 32 pixels hold none: find the runs first, then the pixels in them.
-        length = math.gcd(tile.shape[-1], 32)
-        runs = inside.view(-1, length).amax(1).nonzero().flatten()
-        kept = inside.view(-1, length)[runs] > 0
-        values.append(tile.view(-1, length)[runs][kept])
-        run_row = row[images, classes].expand(-1, -1, tile.shape[-1] // length).reshape(-1, 1)[runs]
-        rows.append(run_row.expand_as(kept)[kept])
+        inside = torch.gt(tile, low[images, classes], out=tiles.scratch(0, tile.shape))
+        inside.sub_(torch.gt(tile, high[images, classes], out=tiles.scratch(1, tile.shape)))
+        # Most blocks of 32 pixels hold none: find the blocks first, then the pixels in them.
+        blocks = (-1, math.gcd(tile.shape[-1], 32))
+        image, label, block = inside.unflatten(-1, blocks).amax(-1).nonzero(as_tuple=True)
+        kept = inside.unflatten(-1, blocks)[image, label, block] > 0
+        values.append(tile.unflatten(-1, blocks)[image, label, block][kept])
+        rows.append(row[images, classes][image, label].expand_as(kept)[kept])
         room -= len(values[-1])
         if room < 0:
             return None
@@ -157,19 +146,17 @@ def _dinkelbach(
     values: Tensor, rows: Tensor, objective: Objective, mu: Tensor, base_n: Tensor, base_s: Tensor, floor: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Threshold, count and sum of the best mask of a ratio, from the undecided pixels and the decided rest."""
-    threshold, values = floor, values.double()
+    base = torch.stack([base_n.flatten(), base_s.flatten()], dim=1)
+    values = values.double()
+    terms = torch.stack([torch.ones_like(values), values], dim=1)
+    threshold, mu = floor.flatten(), mu.flatten()
     while True:
-        above = (values > threshold.flatten()[rows]).double()
-        n = base_n + _sum_by_row(above, rows, mu)
-        s = base_s + _sum_by_row(above.mul_(values), rows, mu)
+        above = values > threshold[rows]
+        n, s = base.index_add(0, rows, terms * above.unsqueeze(1)).unbind(1)
         raised = torch.maximum(threshold, objective.threshold(s, n, mu))
         if torch.equal(raised, threshold):
-            return threshold, n, s
+            return threshold.view_as(floor), n.view_as(floor), s.view_as(floor)
         threshold = raised
-
-
-def _sum_by_row(values: Tensor, rows: Tensor, like: Tensor) -> Tensor:
-    return torch.zeros_like(like).flatten().scatter_add_(0, rows, values).view_as(like)
 
 
 def _best_prefix(

@@ -6,13 +6,17 @@ processor's cache, half-precision input needs no float32 copy of the whole, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-#: Values in a tile: 1 MiB of float32, which two operands of fit into a typical cache.
-TILE = 1 << 18
+#: Values in a tile: 2 MiB of float32, which stays in a processor's cache.
+TILE = 1 << 19
+
+#: Values that are read in less time than it takes to begin another slice.
+_CHEAP = 1 << 16
 
 #: Values that are added up in the input's own precision before float64 takes over. The sums are then the same for
 #: every number of threads, and as exact as the float32 input deserves.
@@ -33,6 +37,7 @@ class Tiles:
         self.valid = None if valid_mask is None else valid_mask.expand(probs.shape[0], *probs.shape[2:]).flatten(1)
         self.dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
         self.clamp = False
+        self._scratch: Tensor | None = None
 
     def groups(self) -> Iterator[slice]:
         """Slices of images: several small images at a time, or one large image."""
@@ -48,23 +53,64 @@ class Tiles:
         for start in range(0, total, step):
             yield slice(start, min(start + step, total))
 
-    def load(self, images: slice, classes: Tensor | None, pixels: slice) -> Tensor:
+    def runs(self, images: slice, wanted: Tensor) -> list[slice]:
+        """The classes that some of the images want, (B, C) bool, as slices of consecutive classes: views, not copies.
+
+        A slice may span unwanted classes: a few, where reading them costs less than one more slice, and all of them
+        where the classes of a pixel lie side by side in memory (channels last).
+        """
+        gap = _CHEAP // ((images.stop - images.start) * self.shape[2])
+        if self.probs.stride(-1) != 1:
+            gap = self.shape[1]
+        runs: list[slice] = []
+        for index in wanted[images].any(0).nonzero().flatten().tolist():
+            if runs and index - runs[-1].stop <= gap:
+                runs[-1] = slice(runs[-1].start, index + 1)
+            else:
+                runs.append(slice(index, index + 1))
+        return runs
+
+    def passes(self, wanted: Tensor) -> Iterator[tuple[slice, slice, slice]]:
+        """Images, classes and pixels of every tile, with the classes that some image of its group wants: (B, C)."""
+        for images in self.groups():
+            for classes in self.runs(images, wanted):
+                for pixels in self.pixels((images.stop - images.start) * (classes.stop - classes.start)):
+                    yield images, classes, pixels
+
+    def load(self, images: slice, classes: slice, pixels: slice) -> Tensor:
         """One tile, (images, classes, pixels) in float32 or float64, invalid pixels 0, clamped if need be.
 
-        Args:
-            images: slice of the batch.
-            classes: indices of the classes, or None for all.
-            pixels: slice of the flattened pixels.
+        It is a view of the input, never to be written to, or a piece of scratch memory that the next call reuses.
         """
-        tile = self.probs[images, :, pixels]
-        if classes is not None:
-            tile = tile.index_select(1, classes)
-        if tile.stride(-1) != 1:
-            tile = tile.contiguous()
-        tile = tile.to(self.dtype)
+        tile = self.probs[images, classes, pixels]
+        if tile.stride(-1) != 1 or tile.dtype != self.dtype or self.valid is not None or self.clamp:
+            tile = self.scratch(2, tile.shape).copy_(tile)
+            if self.valid is not None:
+                tile.masked_fill_(~self.valid[images, None, pixels], 0.0)
+            if self.clamp:
+                tile.clamp_(0.0, 1.0)
+        return tile
+
+    def scratch(self, slot: int, shape: Sequence[int]) -> Tensor:
+        """Uninitialised memory of this shape, one of three pieces (slot 0 to 2) that are the same at every call.
+
+        Fresh memory for every tile would cost more than the work on it, as the system has to map each page. One
+        allocation for all pieces lets the next decision find the pages still mapped.
+        """
+        size = math.prod(shape)
+        if self._scratch is None:
+            pieces = 3, min(TILE, self.probs.numel())
+            self._scratch = torch.empty(pieces, dtype=self.dtype, device=self.probs.device)
+        if size > self._scratch.shape[1]:
+            return self._scratch.new_empty(shape)
+        return self._scratch[slot, :size].view(shape)
+
+    def gather(self, image: Tensor, classes: Tensor, pixel: Tensor) -> Tensor:
+        """Probabilities of single pixels, (K, len(classes)), for their images (K,) and positions (K,)."""
+        values = self.probs[image.unsqueeze(1), classes, pixel.unsqueeze(1)].to(self.dtype)
         if self.valid is not None:
-            tile = tile.masked_fill(~self.valid[images, None, pixels], 0.0)
-        return tile.clamp(0.0, 1.0) if self.clamp else tile
+            values = values.masked_fill(~self.valid[image, pixel].unsqueeze(1), 0.0)
+        return values.clamp(0.0, 1.0) if self.clamp else values
 
 
 def row_sum(tile: Tensor) -> Tensor:
