@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.evaluation.areas import Areas
+from rankseg_plugins.evaluation.checks import as_tuple, check_index
 from rankseg_plugins.evaluation.levels import ABSENT, LEVELS, SCORES, entries
 
 BINS = 1000
@@ -23,23 +24,24 @@ Scores = tuple[str, ...]
 def check_options(
     num_classes: int,
     score: str | Sequence[str],
-    levels: Sequence[str],
+    levels: str | Sequence[str],
+    ignore_index: int | None,
     absent: str,
     worst: float | Sequence[float] | None,
 ) -> tuple[Scores, tuple[str, ...], tuple[float, ...]]:
     """Check the options of a multi-level score; return scores, levels and worst shares as tuples.
 
     Raises:
-        TypeError: if ``num_classes`` is not an integer.
+        TypeError: for a value of the wrong type.
         ValueError: for a value that is unknown or out of range.
     """
     if not isinstance(num_classes, int) or isinstance(num_classes, bool):
         raise TypeError(f"num_classes must be an integer, got {num_classes!r}")
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-    scores = (score,) if isinstance(score, str) else tuple(score)
-    levels = (levels,) if isinstance(levels, str) else tuple(levels)
-    shares = () if worst is None else (worst,) if isinstance(worst, (int, float)) else tuple(worst)
+    check_index("ignore_index", ignore_index)
+    scores, levels = as_tuple("score", score, str), as_tuple("levels", levels, str)
+    shares = () if worst is None else as_tuple("worst", worst, (int, float))
     for name, given, allowed in (("score", scores, SCORES), ("levels", levels, LEVELS)):
         for value in given:
             check_choice(name, value, tuple(allowed))

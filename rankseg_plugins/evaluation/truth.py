@@ -24,7 +24,7 @@ def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_
     Raises:
         TypeError: if ``target`` is not a tensor.
         ValueError: if its shape fits neither form, a value is not a whole number, a mask holds anything but 0 and 1,
-            or a binary label is neither 0, 1 nor ``ignore_index``.
+            or a label is neither a class nor ``ignore_index``.
 
     Example:
         >>> to_truth(torch.tensor([[[0.0, 1.0]]]), num_classes=1, spatial=(2,))  # (B, 1, 2), as networks are trained
@@ -46,11 +46,10 @@ def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_
     if target.is_floating_point() and not (target == target.round()).all():
         raise ValueError("target must hold whole numbers (hard labels), got fractions")
     if target.ndim == len(spatial) + 2:
-        _only("target masks", target, (0, 1))
+        _check_masks(target)
         return target.bool()
     target = target.long()
-    if num_classes == 1:
-        _only("binary target", target, (0, 1) if ignore_index is None else (0, 1, ignore_index))
+    _check_labels(target, max(num_classes, 2) - 1, ignore_index)
     return target
 
 
@@ -77,6 +76,10 @@ def count(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
     """
     if not isinstance(prediction, Tensor):
         raise TypeError(f"preds must be a torch.Tensor, got {type(prediction).__name__}")
+    if prediction.is_floating_point():
+        raise TypeError(
+            f"preds must be integer labels or bool masks, got {prediction.dtype}: decode probabilities first"
+        )
     spatial = tuple(prediction.shape[2 if prediction.dtype == torch.bool else 1 :])
     truth = to_truth(target, num_classes, spatial, ignore_index)
     if num_classes > 1:
@@ -87,12 +90,19 @@ def count(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
     return areas(predicted & kept.unsqueeze(1), ((truth == 1) & kept).unsqueeze(1), 1)
 
 
-def _only(name: str, tensor: Tensor, allowed: tuple[int, ...]) -> None:
-    strange = torch.ones_like(tensor, dtype=torch.bool)
-    for value in allowed:
-        strange &= tensor != value
+def _check_masks(target: Tensor) -> None:
+    strange = (target != 0) & (target != 1)
     if strange.any():
-        raise ValueError(f"{name} must hold {', '.join(map(str, allowed))} only, got {tensor[strange][0].item():g}")
+        raise ValueError(f"target masks must hold 0 and 1 only, got {target[strange][0].item():g}")
+
+
+def _check_labels(target: Tensor, highest: int, ignore_index: int | None) -> None:
+    strange = (target < 0) | (target > highest)
+    if ignore_index is not None:
+        strange &= target != ignore_index
+    if strange.any():
+        hint = "no ignore_index was given" if ignore_index is None else f"ignore_index={ignore_index}"
+        raise ValueError(f"target holds the label {target[strange][0].item()}, allowed are 0 to {highest} ({hint})")
 
 
 def _size(spatial: tuple[int, ...]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import MutableMapping, MutableSequence, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,12 +12,16 @@ from torch import Tensor
 from rankseg_plugins._imports import require
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_shape, to_probabilities
+from rankseg_plugins.evaluation.checks import check_decoder
 from rankseg_plugins.evaluation.truth import to_truth
 from rankseg_plugins.lightning._toolkit import Callback, LightningModule, Trainer
 from rankseg_plugins.lightning.figures import Example, MostChanged, draw, log_figure
 from rankseg_plugins.lightning.loaders import Dataloaders, check_dataloaders, new_images, running_loaders, suffixes
 from rankseg_plugins.lightning.sources import Source, check_source, describe, find_image, find_tensor
 from rankseg_plugins.torchmetrics import MultiLevelScore
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BASELINE = "argmax"
 GAIN = "gain"
@@ -96,8 +100,7 @@ class RankSEGCallback(Callback):
         predict_labels: str | int | None = None,
     ) -> None:
         super().__init__()
-        if not callable(decoder):
-            raise TypeError(f"decoder must be a RankSEG or another callable on probabilities, got {decoder!r}")
+        check_decoder(decoder)
         check_source("logits", logits)
         check_source("target", target)
         if image is not None:
@@ -113,7 +116,7 @@ class RankSEGCallback(Callback):
         self.prefix, self.prog_bar = prefix.strip("/"), prog_bar
         self.dataloaders = check_dataloaders(dataloaders)
         self.log_images, self.image = _check_count("log_images", log_images), image
-        self.predict_labels = predict_labels
+        self.predict_labels = _check_key("predict_labels", predict_labels)
         # Never updated itself: checks the options now, and is copied for each dataloader and decoder.
         self._score = MultiLevelScore(num_classes, scores, levels, ignore_index, absent, worst)
         self._loaders: dict[int, _Loader] = {}
@@ -127,12 +130,14 @@ class RankSEGCallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run takes up: the last scores, and what the decoder has learnt if it learns."""
-        return {"scores_of_stage": self.scores_of_stage, "decoder": self.decoder.state_dict()}
+        learnt = self.decoder.state_dict() if isinstance(self.decoder, torch.nn.Module) else {}
+        return {"scores_of_stage": self.scores_of_stage, "decoder": learnt}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the state of a checkpoint."""
         self.scores_of_stage = state_dict["scores_of_stage"]
-        self.decoder.load_state_dict(state_dict["decoder"])
+        if isinstance(self.decoder, torch.nn.Module):
+            self.decoder.load_state_dict(state_dict["decoder"])
 
     def names(self, stage: str, suffix: str = "") -> list[str]:
         """Every name logged for a stage (``"val"`` or ``"test"``), with the suffix of one dataloader."""
@@ -194,12 +199,14 @@ class RankSEGCallback(Callback):
         """Put the decided labels into the outputs, if asked to."""
         if self.predict_labels is None:
             return
-        if not isinstance(outputs, (MutableMapping, MutableSequence)):
+        key = self.predict_labels
+        at = isinstance(outputs, MutableSequence) and isinstance(key, int) and -len(outputs) <= key < len(outputs)
+        if not (at or isinstance(outputs, MutableMapping)):
             raise TypeError(
-                f"predict_labels={self.predict_labels!r} needs a dict or list from predict_step to put the "
-                f"labels into, got {describe(outputs)}"
+                f"predict_labels={key!r} needs a dict from predict_step to put the labels into, or a list with that "
+                f"index, got {describe(outputs)}"
             )
-        outputs[self.predict_labels] = self.decoder(self._probabilities(outputs, batch, "predict_step"))  # type: ignore[index]
+        outputs[key] = self.decoder(self._probabilities(outputs, batch, "predict_step"))
 
     def _start(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._loaders = {}
@@ -277,13 +284,23 @@ class RankSEGCallback(Callback):
             return
         for index, example in enumerate(examples):
             figure = draw(example)
-            taken = [log_figure(logger, f"{name}/{index}", figure, trainer.global_step) for logger in trainer.loggers]
-            if not any(taken) and not self._warned:
-                self._warned = True
+            taken = [self._log(logger, f"{name}/{index}", figure, trainer.global_step) for logger in trainer.loggers]
+            if not any(taken):
                 kinds = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
-                warnings.warn(
-                    f"log_images={self.log_images}, but no logger takes images (loggers: {kinds})", stacklevel=2
-                )
+                self._warn(f"log_images={self.log_images}, but no logger takes images (loggers: {kinds})")
+
+    def _log(self, logger: Any, name: str, figure: Figure, step: int) -> bool:
+        try:
+            return log_figure(logger, name, figure, step)
+        except Exception as error:  # whatever a logger stumbles over: no picture is worth a training run
+            self._warn(f"{type(logger).__name__} did not take an image: {type(error).__name__}: {error}")
+            return True
+
+    def _warn(self, message: str) -> None:
+        """Warn, once for each callback: the next epoch would only say the same."""
+        if not self._warned:
+            self._warned = True
+            warnings.warn(message, stacklevel=2)
 
     def _name(self, stage: str, decision: str, level: str) -> str:
         return "/".join(part for part in (stage, self.prefix, decision, level) if part)
@@ -295,6 +312,12 @@ class _Loader:
     def __init__(self, loader: Any, suffix: str, score: MultiLevelScore, examples: MostChanged) -> None:
         self.loader, self.suffix, self.examples = loader, suffix, examples
         self.score, self.baseline = score.clone(), score.clone()
+
+
+def _check_key(name: str, value: object) -> Any:
+    if isinstance(value, bool) or not (value is None or isinstance(value, (str, int))):
+        raise TypeError(f"{name} must be a key, a list index or None, got {value!r}")
+    return value
 
 
 def _check_count(name: str, value: object) -> int:

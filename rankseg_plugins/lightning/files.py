@@ -45,10 +45,10 @@ def encode_png(labels: np.ndarray, palette: np.ndarray, wide: bool = False) -> b
         b'\x89PNG\r\n\x1a\n'
     """
     if labels.ndim != 2 or 0 in labels.shape:
-        raise ValueError(f"labels must have shape (H, W), got {labels.shape}")
+        raise ValueError(f"labels of a PNG must have shape (H, W), got {labels.shape}; 'npy' takes any shape")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high > 65535:
-        raise ValueError(f"a PNG holds the labels 0 to 65535, got {low} to {high}")
+        raise ValueError(f"a PNG holds the labels 0 to 65535, got {low} to {high}; 'npy' takes any labels")
     wide = wide or high > 255
     pixels = labels.astype(">u2" if wide else "u1")
     # Each row begins with its filter; 0 leaves the bytes as they are.

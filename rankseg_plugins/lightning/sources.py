@@ -41,21 +41,28 @@ def find(name: str, source: Source, outputs: Any, batch: Any, step: str) -> Any:
         value = _look_up(holder, source)
         if value is not _MISSING:
             return value
-    raise Missing(
+    raise MissingKeyError(
         f"{name}={source!r} is in neither what {step} returned ({describe(outputs)}) nor the batch "
         f"({describe(batch)}). Either let the step return it:\n"
         f"    def {step}(self, batch, batch_idx):\n"
-        f'        return {{"loss": loss, "logits": logits, "target": target}}\n'
-        f"or say where it is: {name}=<key, tuple index or callable (outputs, batch) -> tensor>"
+        f"        return {_example(name, source, step)}\n"
+        f"or say where it is: {name}=<key, tuple index or callable (outputs, batch) -> value>"
     )
 
 
-class Missing(KeyError):
+class MissingKeyError(KeyError):
     """What was looked for is not there."""
 
     def __str__(self) -> str:
         # A KeyError shows the repr of its message, which would hide the line breaks.
         return str(self.args[0])
+
+
+def _example(name: str, source: str | int, step: str) -> str:
+    """A return value in which ``source`` is found."""
+    usual = ("logits",) if step == "predict_step" else ("loss", "logits", "target")
+    keys = dict(zip(usual, usual, strict=True)) | {name: source if isinstance(source, str) else name}
+    return "{" + ", ".join(f'"{key}": {value}' for value, key in keys.items()) + "}"
 
 
 def find_tensor(name: str, source: Source, outputs: Any, batch: Any, step: str) -> Tensor:

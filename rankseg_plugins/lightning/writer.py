@@ -13,10 +13,11 @@ from torch import Tensor
 
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, to_probabilities
+from rankseg_plugins.evaluation.checks import check_decoder
 from rankseg_plugins.evaluation.pictures import class_colours
 from rankseg_plugins.lightning._toolkit import BasePredictionWriter, LightningModule, Trainer
 from rankseg_plugins.lightning.files import check_palette, encode_npy, encode_png, write_atomically
-from rankseg_plugins.lightning.sources import Source, check_source, find, find_tensor
+from rankseg_plugins.lightning.sources import Source, check_source, describe, find, find_tensor
 
 FORMATS = ("auto", "png", "npy")
 STEP = "predict_step"
@@ -69,8 +70,12 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         file_format: str = "auto",
     ) -> None:
         super().__init__(write_interval="batch")
-        if decoder is not None and not callable(decoder):
-            raise TypeError(f"decoder must be a RankSEG or another callable on probabilities, got {decoder!r}")
+        if not isinstance(output_dir, (str, os.PathLike)):
+            raise TypeError(f"output_dir must be a path, got {output_dir!r}")
+        if Path(output_dir).is_file():
+            raise ValueError(f"output_dir must be a folder, {output_dir} is a file")
+        if decoder is not None:
+            check_decoder(decoder)
         if labels is not None and decoder is not None:
             raise ValueError("labels are decided already: give either labels or a decoder")
         for name, source in (("logits", logits), ("labels", labels), ("names", names)):
@@ -136,6 +141,8 @@ class RankSEGPredictionWriter(BasePredictionWriter):
             names = [f"{index:06d}" for index in batch_indices]
         else:
             found = find("names", self.names, prediction, batch, STEP)
+            if isinstance(found, str) or not all(isinstance(name, (str, os.PathLike)) for name in found):
+                raise TypeError(f"names={self.names!r} must lead to a list of strings or paths, got {describe(found)}")
             names = [_without_extension(Path(os.fspath(name)).name) for name in found]
         if len(names) != count or len(set(names)) < count or not all(names):
             raise ValueError(f"{count} images need {count} different names, got {names}")

@@ -42,7 +42,7 @@ class MultiLevelScore(Metric):
         - Output: dict of float64 scalars, named like ``dice_image`` or ``dice_image_worst5``; NaN without any data.
 
     Raises:
-        TypeError: if ``num_classes`` is not an integer.
+        TypeError: for an option of the wrong type.
         ValueError: for an option that is unknown or out of range.
 
     Source: Wang et al., "Revisiting evaluation metrics for semantic segmentation", NeurIPS 2023.
@@ -71,7 +71,7 @@ class MultiLevelScore(Metric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.scores, self.levels, self.worst = check_options(num_classes, score, levels, absent, worst)
+        self.scores, self.levels, self.worst = check_options(num_classes, score, levels, ignore_index, absent, worst)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.absent = absent
@@ -141,7 +141,7 @@ def multi_level_score(
         Float64 scalars by name.
 
     Raises:
-        TypeError: if a tensor or ``num_classes`` is of the wrong kind.
+        TypeError: if a tensor or an option is of the wrong kind.
         ValueError: for a bad option, shape or label.
 
     Example:
@@ -149,7 +149,7 @@ def multi_level_score(
         >>> multi_level_score(preds, target, num_classes=2, score="iou", levels=("image",), worst=0.5)
         {'iou_image': tensor(0.6875, dtype=torch.float64), 'iou_image_worst50': tensor(0.3750, dtype=torch.float64)}
     """
-    scores, levels, shares = check_options(num_classes, score, levels, absent, worst)
+    scores, levels, shares = check_options(num_classes, score, levels, ignore_index, absent, worst)
     counts = count(preds, target, num_classes, ignore_index)
     result = {}
     for name in scores:

@@ -7,9 +7,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection, classification
 
 from rankseg_plugins.torchmetrics.passing import leaves
+
+#: Metrics of these kinds, and all that derive from them (AUROC, ROC, average precision), score probabilities.
+OF_PROBABILITIES = (
+    classification.BinaryPrecisionRecallCurve,
+    classification.MulticlassPrecisionRecallCurve,
+    classification.MultilabelPrecisionRecallCurve,
+    classification.BinaryCalibrationError,
+    classification.MulticlassCalibrationError,
+    classification.BinaryHingeLoss,
+    classification.MulticlassHingeLoss,
+    classification.MultilabelCoverageError,
+    classification.MultilabelRankingAveragePrecision,
+    classification.MultilabelRankingLoss,
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +108,8 @@ def presentation_of(metric: Metric, decoder: Any, ignore_index: int | None) -> P
     decoder leaves void, its ``input_format`` is set to ``"one-hot"``.
 
     Raises:
-        ValueError: if the metric ignores another label, cannot leave pixels out, or its parts want different forms.
+        ValueError: if the metric scores probabilities, ignores another label, cannot leave pixels out, or its parts
+            want different forms.
     """
     found = list(dict.fromkeys(_presentation_of_leaf(leaf, decoder, ignore_index) for leaf in leaves(metric)))
     if len(found) != 1:
@@ -103,8 +118,16 @@ def presentation_of(metric: Metric, decoder: Any, ignore_index: int | None) -> P
     return found[0]
 
 
+def shared_ignore_index(metric: Metric | MetricCollection) -> int | None:
+    """The ``ignore_index`` that all metrics below ``metric`` were given, None if they differ or one has none."""
+    found = {getattr(leaf, "ignore_index", None) for leaf in leaves(metric)}
+    return found.pop() if len(found) == 1 else None
+
+
 def _presentation_of_leaf(leaf: Metric, decoder: Any, ignore_index: int | None) -> Presentation:
     kind, name = _kind(leaf), type(leaf).__name__
+    if isinstance(leaf, OF_PROBABILITIES):
+        raise ValueError(f"{name} scores probabilities, and a decision has none: use it without RankSEGWrapper")
     form = {"multilabel": "one-hot", "segmentation": "either"}.get(kind, "index")
     has_void = getattr(decoder, "unassigned_policy", "max_score") == "void"
     if hasattr(leaf, "input_format"):

@@ -10,9 +10,10 @@ from torchmetrics import Metric, MetricCollection
 
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_floating, check_shape, to_probabilities
+from rankseg_plugins.evaluation.checks import check_decoder, check_index
 from rankseg_plugins.evaluation.truth import to_truth
 from rankseg_plugins.torchmetrics.passing import Passing
-from rankseg_plugins.torchmetrics.presentation import Presentation, presentation_of
+from rankseg_plugins.torchmetrics.presentation import Presentation, presentation_of, shared_ignore_index
 
 
 class RankSEGWrapper(Passing):
@@ -28,7 +29,8 @@ class RankSEGWrapper(Passing):
         decoder: the decision, by default ``RankSEG()``. ``RankSEG(metric="acc")`` is plain argmax.
         activation: what turns ``preds`` into probabilities: ``"identity"`` (they are), ``"softmax"``, ``"sigmoid"`` or
             ``"normalize"``.
-        ignore_index: label of the truth whose pixels count for no class, in truth and prediction alike.
+        ignore_index: label of the truth whose pixels count for no class, in truth and prediction alike. None takes the
+            ``ignore_index`` of ``metric``, if it has one.
         kwargs: as for every ``Metric``.
 
     Shape:
@@ -37,7 +39,7 @@ class RankSEGWrapper(Passing):
           labels are 0 and 1.
 
     Raises:
-        TypeError: if ``metric`` is not a metric or ``decoder`` cannot be called.
+        TypeError: if ``metric`` is not a metric, ``decoder`` cannot be called or ``ignore_index`` is no integer.
         ValueError: for an unknown activation, or a metric that does not fit the decoder or ``ignore_index``.
 
     Example:
@@ -57,12 +59,15 @@ class RankSEGWrapper(Passing):
         **kwargs: Any,
     ) -> None:
         super().__init__(metric, **kwargs)
-        if decoder is not None and not callable(decoder):
-            raise TypeError(f"decoder must be a RankSEG or another callable on probabilities, got {decoder!r}")
+        decoder = RankSEG() if decoder is None else decoder
+        check_decoder(decoder)
         check_choice("activation", activation, ACTIVATIONS)
-        self.decoder = RankSEG() if decoder is None else decoder
+        check_index("ignore_index", ignore_index)
+        if any(isinstance(module, RankSEGWrapper) for module in metric.modules()):
+            raise ValueError("metric holds a RankSEGWrapper already: what is decided cannot be decoded again")
+        self.decoder = decoder
         self.activation = activation
-        self.ignore_index = ignore_index
+        self.ignore_index = shared_ignore_index(self.wrapped_metric) if ignore_index is None else ignore_index
         self.presentation = self._settle()
 
     def _settle(self) -> Presentation | None:

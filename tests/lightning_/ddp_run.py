@@ -81,13 +81,13 @@ def fit(package, folder, options):
         trainer = lightning_nets.trainer(package, folder, callbacks=[callback], max_epochs=epochs, **own)
         torch.manual_seed(0)
         model = lightning_nets.module_class(package)()
-        resumed_from = []
-        callback.on_train_start = lambda *args, seen=callback, kept=resumed_from: kept.append(dict(seen.scores_of_stage))
+        resumed_from = {}
+        callback.on_train_start = lambda *_, here=callback, kept=resumed_from: kept.update(here.scores_of_stage)
         train = DataLoader(Blobs(items=9, ignore=255, seed=1), batch_size=2, shuffle=True)
         trainer.fit(model, train, make_loaders(), ckpt_path=start)
         trainer.save_checkpoint(folder / "one.ckpt")
     torch.save(model.state_dict(), folder / f"weights{trainer.global_rank}.pt")
-    return {"fitted": callback.scores_of_stage["val"], "steps": trainer.global_step, "resumed_from": resumed_from[0]}
+    return {"fitted": callback.scores_of_stage["val"], "steps": trainer.global_step, "resumed_from": resumed_from}
 
 
 def main(package, processes, folder):

@@ -227,6 +227,18 @@ def test_the_state_of_a_decoder_that_learns_is_kept():
     assert fresh.decoder.value == 3.0
 
 
+def test_a_function_decodes(segmenter, make_trainer, tmp_path):
+    callback = RankSEGCallback(lambda probs: rankseg(probs, metric="iou"), num_classes=CLASSES)
+    trainer = make_trainer(callbacks=[callback], max_epochs=1)
+    model, data = segmenter(), loader()
+    trainer.fit(model, data, data)
+    expected = all_scores(*outputs_of(model.net, data), decide=lambda probs: rankseg(probs, metric="iou"))
+    assert callback.scores_of_stage["val"] == pytest.approx(expected, abs=1e-12)
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    trainer = make_trainer(callbacks=[callback], max_epochs=2)
+    trainer.fit(model, data, data, ckpt_path=tmp_path / "one.ckpt")
+
+
 def test_two_decoders_side_by_side(segmenter, make_trainer):
     callbacks = [
         RankSEGCallback(RankSEG(metric="dice"), num_classes=CLASSES, prefix="dice"),
@@ -317,6 +329,35 @@ def test_a_module_in_the_style_of_segmentation_models_pytorch(package, make_trai
 
 
 @pytest.mark.parametrize(
+    ("options", "step", "line"),
+    [
+        (dict(), "validation", '{"loss": loss, "logits": logits, "target": target}'),
+        (
+            dict(logits=lambda o, b: network()(b[0]), target="mask"),
+            "validation",
+            '{"loss": loss, "logits": logits, "mask": target}',
+        ),
+        (dict(logits=7), "test", '{"loss": loss, "logits": logits, "target": target}'),
+        (dict(logits="scores", predict_labels="labels"), "predict", '{"scores": logits}'),
+    ],
+)
+def test_the_lines_that_fix_it_do_fix_it(segmenter, make_trainer, options, step, line):
+    class Silent(segmenter):
+        def _step(self, batch):
+            return {}
+
+        def predict_step(self, batch, batch_idx):
+            return {}
+
+    callback = RankSEGCallback(DECODER, num_classes=CLASSES, **options)
+    trainer = make_trainer(callbacks=[callback])
+    run = {"validation": trainer.validate, "test": trainer.test, "predict": trainer.predict}[step]
+    with pytest.raises(KeyError) as caught:
+        run(Silent(), loader())
+    assert f"    def {step}_step(self, batch, batch_idx):\n        return {line}\n" in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("outputs", "logits"),
     [
         (lambda logits: (torch.tensor(0.0), logits), 1),
@@ -378,6 +419,7 @@ def test_bad_steps(segmenter, make_trainer, changed, error, message):
     ("options", "error", "message"),
     [
         (dict(decoder="dice"), TypeError, "decoder must be a RankSEG"),
+        (dict(decoder=RankSEG), TypeError, "got the class RankSEG"),
         (dict(num_classes="3"), TypeError, "num_classes must be an integer"),
         (dict(num_classes=0), ValueError, "num_classes must be at least 1"),
         (dict(num_classes=1), ValueError, "num_classes=1 needs a decoder with output_mode='multilabel'"),
@@ -393,6 +435,9 @@ def test_bad_steps(segmenter, make_trainer, changed, error, message):
         (dict(scores=["f1"]), ValueError, "score must be one of"),
         (dict(scores=[]), ValueError, "score must name each choice once and at least one"),
         (dict(levels=["pixel"]), ValueError, "levels must be one of 'dataset', 'image', 'class'"),
+        (dict(levels=None), TypeError, "levels must hold values of type str, got None"),
+        (dict(ignore_index="255"), TypeError, "ignore_index must be an integer or None"),
+        (dict(predict_labels=1.5), TypeError, "predict_labels must be a key, a list index or None"),
         (dict(absent="never"), ValueError, "absent must be one of"),
         (dict(worst=0.0), ValueError, r"worst must be a share in \(0, 1\]"),
         (dict(prefix=""), ValueError, "prefix must be a name"),
@@ -436,11 +481,31 @@ def test_predictions_are_left_alone_unless_asked_for(segmenter, make_trainer):
     assert all(prediction.keys() == {"logits"} for prediction in predictions)
 
 
-def test_labels_cannot_go_into_a_tensor(segmenter, make_trainer):
-    class Bare(segmenter):
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (lambda logits: logits, r"got a tensor of shape \(3, 3, 16, 12\)"),
+        (lambda logits: (logits, 1), r"got a tuple of a tensor"),
+        (lambda logits: [logits], r"got a list of a tensor"),
+    ],
+)
+def test_labels_need_a_place(segmenter, make_trainer, returned, said):
+    class Other(segmenter):
         def predict_step(self, batch, batch_idx):
-            return self(batch[0])
+            return returned(self(batch[0]))
 
-    callback = RankSEGCallback(DECODER, num_classes=CLASSES, predict_labels="labels")
-    with pytest.raises(TypeError, match="needs a dict or list from predict_step to put the labels into, got a tensor"):
-        make_trainer(callbacks=[callback]).predict(Bare(), loader())
+    callback = RankSEGCallback(DECODER, num_classes=CLASSES, logits=0, predict_labels="labels")
+    with pytest.raises(TypeError, match="predict_labels='labels' needs a dict from predict_step .*" + said):
+        make_trainer(callbacks=[callback]).predict(Other(), loader())
+
+
+def test_labels_replace_an_item_of_a_list(segmenter, make_trainer):
+    class Listed(segmenter):
+        def predict_step(self, batch, batch_idx):
+            return ["image", self(batch[0])]
+
+    callback = RankSEGCallback(DECODER, num_classes=CLASSES, logits=1, predict_labels=1)
+    model, data = Listed(), loader()
+    for (_, labels), (image, _) in zip(make_trainer(callbacks=[callback]).predict(model, data), data, strict=True):
+        with torch.no_grad():
+            assert torch.equal(labels, rankseg(model(image).softmax(1)))

@@ -217,6 +217,16 @@ def test_a_logger_without_images_is_no_reason_to_fail(segmenter, make_trainer, p
     assert "val/rankseg/dice_image" in trainer.callback_metrics
 
 
+def test_a_logger_that_stumbles_is_no_reason_to_fail(segmenter, make_trainer, package):
+    def log_image(self, key, pictures):
+        """A logger with another idea of the arguments."""
+
+    trainer = make_trainer(callbacks=[callback()], logger=bare_logger(package, log_image=log_image))
+    with pytest.warns(UserWarning, match=r"Mine did not take an image: TypeError: .*unexpected keyword"):
+        trainer.validate(segmenter(), loader(), verbose=False)
+    assert "val/rankseg/dice_image" in trainer.callback_metrics
+
+
 def test_an_image_that_is_not_there(segmenter, make_trainer):
     trainer = make_trainer(callbacks=[callback(image="picture")])
     with pytest.raises(KeyError, match="image='picture' is in neither"):

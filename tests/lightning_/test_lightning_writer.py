@@ -164,7 +164,9 @@ def test_a_second_run_replaces_the_files(segmenter, make_trainer, tmp_path):
     [
         (dict(names=lambda o, b: ["same"] * len(b[0])), ValueError, "3 images need 3 different names"),
         (dict(names=lambda o, b: ["a", "b"]), ValueError, r"3 images need 3 different names, got \['a', 'b'\]"),
-        (dict(names=lambda o, b: "xyz"[: len(b[0])]), ValueError, "two images are called 'x'"),
+        (dict(names=lambda o, b: list("xyz"[: len(b[0])])), ValueError, "two images are called 'x'"),
+        (dict(names=lambda o, b: [1, 2, 3]), TypeError, "must lead to a list of strings or paths, got a list of a int"),
+        (dict(names=lambda o, b: "abc"), TypeError, "must lead to a list of strings or paths, got a str"),
         (dict(logits="scores"), KeyError, "logits='scores' is in neither what predict_step returned"),
         (dict(labels="logits"), TypeError, "labels must be integer labels or bool masks, got"),
         (dict(activation="identity"), ValueError, "turn logits into probabilities first"),
@@ -179,6 +181,8 @@ def test_bad_predictions(segmenter, make_trainer, tmp_path, options, error, mess
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        (dict(output_dir=None), TypeError, "output_dir must be a path, got None"),
+        (dict(output_dir=__file__), ValueError, "output_dir must be a folder, .* is a file"),
         (dict(decoder=3), TypeError, "decoder must be a RankSEG"),
         (dict(decoder=DECODER, labels="labels"), ValueError, "give either labels or a decoder"),
         (dict(logits=None), TypeError, "logits must be a key"),
@@ -191,7 +195,7 @@ def test_bad_predictions(segmenter, make_trainer, tmp_path, options, error, mess
 )
 def test_bad_options(tmp_path, options, error, message):
     with pytest.raises(error, match=message):
-        RankSEGPredictionWriter(tmp_path, **options)
+        RankSEGPredictionWriter(**{"output_dir": tmp_path, **options})
 
 
 # The files themselves.
@@ -210,7 +214,7 @@ def test_png_limits():
     for labels, message in ((np.array([[-1]]), "got -1 to -1"), (np.array([[65536]]), "got 65536 to 65536")):
         with pytest.raises(ValueError, match=message):
             encode_png(labels, class_colours(2))
-    with pytest.raises(ValueError, match=r"labels must have shape \(H, W\), got \(2, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"labels of a PNG must have shape \(H, W\), got \(2, 2, 2\); 'npy' takes any"):
         encode_png(np.zeros((2, 2, 2), int), class_colours(2))
 
 

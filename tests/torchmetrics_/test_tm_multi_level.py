@@ -195,6 +195,9 @@ def test_plot():
         (dict(levels=("pixel",)), ValueError, "levels must be one of"),
         (dict(absent="nan"), ValueError, "absent must be one of"),
         (dict(worst=1.5), ValueError, r"worst must be a share in \(0, 1\], got 1\.5"),
+        (dict(worst="5%"), TypeError, "worst must hold values of type int or float, got '5%'"),
+        (dict(score=None), TypeError, "score must hold values of type str, got None"),
+        (dict(ignore_index=255.0), TypeError, r"ignore_index must be an integer or None, got 255\.0"),
         (dict(levels="dataset", worst=0.5), ValueError, "worst needs the level 'image' or 'class'"),
     ],
 )
@@ -211,6 +214,8 @@ def test_bad_input():
     for score in (MultiLevelScore(CLASSES).update, lambda p, t: multi_level_score(p, t, CLASSES)):
         with pytest.raises(TypeError, match="must be integer labels"):
             score(preds.float(), target)
+        with pytest.raises(TypeError, match=r"got torch\.float32: decode probabilities first"):
+            score(torch.full((len(preds), CLASSES, 6, 5), 0.25), target)
         with pytest.raises(TypeError, match=r"preds must be a torch\.Tensor, got list"):
             score(preds.tolist(), target)
         with pytest.raises(

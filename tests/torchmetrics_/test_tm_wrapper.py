@@ -9,20 +9,25 @@ pytest.importorskip("torchmetrics")
 
 import references
 from batches import CLASSES, make, make_binary, one_hot, run
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection, classification
 from torchmetrics.classification import (
+    BinaryAveragePrecision,
     BinaryF1Score,
     BinaryJaccardIndex,
+    MulticlassAUROC,
+    MulticlassCalibrationError,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
     MulticlassJaccardIndex,
     MultilabelF1Score,
     MultilabelJaccardIndex,
+    MultilabelRankingLoss,
 )
 from torchmetrics.segmentation import DiceScore, MeanIoU
 
 from rankseg_plugins import RankSEG, rankseg
 from rankseg_plugins.torchmetrics import MultiLevelScore, RankSEGWrapper
+from rankseg_plugins.torchmetrics.presentation import OF_PROBABILITIES
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
@@ -88,6 +93,14 @@ def test_ignore_index_is_passed_through_to_metrics_that_have_one(cls):
     wrapper = RankSEGWrapper(cls(num_classes=CLASSES), ignore_index=255)
     assert torch.equal(run(wrapper, batches), own.compute())
     assert torch.equal(run(RankSEGWrapper(cls(num_classes=CLASSES, ignore_index=255)), batches), own.compute())
+
+
+@pytest.mark.parametrize("form", [lambda metric: metric, lambda metric: MetricCollection([metric])])
+def test_the_ignore_index_of_the_metric_is_enough(form):
+    ((probs, target),) = make_binary(ignore=255)[:1]
+    decoder = RankSEG(output_mode="multilabel")
+    told = RankSEGWrapper(form(BinaryF1Score()), decoder, ignore_index=255)(probs, target)
+    assert RankSEGWrapper(form(BinaryF1Score(ignore_index=255)), decoder)(probs, target) == told
 
 
 def test_a_different_ignore_index_of_the_metric_is_an_error():
@@ -204,6 +217,9 @@ def test_one_and_three_spatial_dimensions(size):
     [
         (dict(metric="dice"), TypeError, "wrapped metric"),
         (dict(decoder="dice"), TypeError, "decoder must be a RankSEG"),
+        (dict(decoder=RankSEG), TypeError, r"decoder must be an object, got the class RankSEG: write RankSEG\(...\)"),
+        (dict(metric=RankSEGWrapper(MeanIoU(CLASSES))), ValueError, "metric holds a RankSEGWrapper already"),
+        (dict(ignore_index="255"), TypeError, "ignore_index must be an integer or None, got '255'"),
         (dict(activation="relu"), ValueError, "activation must be one of"),
         (dict(unknown=1), ValueError, "Unexpected keyword arguments: `unknown`"),
     ],
@@ -234,8 +250,32 @@ def test_bad_input():
         RankSEGWrapper(BinaryF1Score()).update(probs, target)
     with pytest.raises(ValueError, match="MulticlassF1Score takes one label per pixel, the decoder gives 4 masks"):
         RankSEGWrapper(MulticlassF1Score(num_classes=4), RankSEG(output_mode="multilabel")).update(probs, target)
-    with pytest.raises(ValueError, match=r"binary target must hold 0, 1 only, got 3"):
+    with pytest.raises(ValueError, match=r"target holds the label 3, allowed are 0 to 1 \(no ignore_index was given\)"):
         RankSEGWrapper(BinaryF1Score(), RankSEG(output_mode="multilabel")).update(probs[:, :1], target.clamp(min=3))
-    with pytest.raises(ValueError, match=r"target masks must hold 0, 1 only, got 7"):
+    with pytest.raises(ValueError, match="target masks must hold 0 and 1 only, got 7"):
         wrapper.update(probs, torch.full((3, 4, 9, 7), 7))
+    unknown = target.masked_fill(target == 1, 255)
+    for metric in (MeanIoU(CLASSES), MeanIoU(CLASSES, input_format="index"), MulticlassJaccardIndex(CLASSES)):
+        with pytest.raises(ValueError, match=r"target holds the label 255, allowed are 0 to 3 \(no ignore_index"):
+            RankSEGWrapper(metric).update(probs, unknown)
     assert wrapper.update_count == 0
+
+
+@pytest.mark.parametrize(
+    "metric", [MulticlassAUROC(3), MulticlassCalibrationError(3), BinaryAveragePrecision(), MultilabelRankingLoss(3)]
+)
+def test_metrics_of_probabilities_are_refused(metric):
+    name = type(metric).__name__
+    for wrapped in (metric, MetricCollection([MeanIoU(3), metric])):
+        with pytest.raises(ValueError, match=f"{name} scores probabilities, and a decision has none"):
+            RankSEGWrapper(wrapped)
+
+
+def test_every_metric_of_probabilities_is_known():
+    """Whatever TorchMetrics calls by a name that speaks of scores or thresholds."""
+    words = ("auroc", "precisionrecallcurve", "roc", "averageprecision", "calibration", "hinge", "ranking", "atfixed")
+    words += ("coverage", "logauc")
+    for name in dir(classification):
+        cls = getattr(classification, name)
+        if name.startswith(("Binary", "Multiclass", "Multilabel")) and any(word in name.lower() for word in words):
+            assert issubclass(cls, OF_PROBABILITIES), name

@@ -1,0 +1,130 @@
+"""RankSEG in a LightningModule in the style of segmentation_models_pytorch's examples.
+
+Train a small U-Net on generated images, choose the checkpoint by RankSEG's Dice, and write the labels of that
+checkpoint as PNGs. Run it from the checkout, half a minute on a CPU::
+
+    python -m examples.lightning_smp_style
+
+For your own training, replace ``SmallUnet(CLASSES)`` by ``smp.Unet("resnet34", classes=CLASSES)``. Two things are
+RankSEG's: the step returns its logits, and the Trainer gets the callback. A network with one channel takes
+``RankSEGCallback(RankSEG("dice", output_mode="multilabel"), num_classes=1, activation="sigmoid", target=1)``.
+"""
+
+# ruff: noqa: D102  # the hooks are Lightning's
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from examples.demo import microscopy
+from examples.score_table import print_scores
+from rankseg_plugins import RankSEG
+from rankseg_plugins.lightning import RankSEGCallback, RankSEGPredictionWriter
+
+CLASSES = len(microscopy.CLASSES)
+
+
+class Cells(Dataset):
+    """Generated microscopy-like images: image (1, 128, 128) float and mask (128, 128) int64."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        drawn = [microscopy.draw(np.random.default_rng([seed, index])) for index in range(count)]
+        self.images = [torch.from_numpy(image[None, ..., 0] / 128.0 - 1.0).float() for image, _ in drawn]
+        self.masks = [torch.from_numpy(mask).long() for _, mask in drawn]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.masks[index]
+
+
+class SmallUnet(nn.Module):
+    """Encoder, decoder and segmentation head, as segmentation_models_pytorch names them."""
+
+    def __init__(self, classes: int, width: int = 16) -> None:
+        super().__init__()
+        self.stem = _block(1, width)
+        self.encoder = nn.Sequential(nn.MaxPool2d(2), _block(width, 2 * width), nn.MaxPool2d(2), _block(2 * width, 32))
+        self.decoder = nn.Upsample(scale_factor=4, mode="bilinear")
+        self.segmentation_head = nn.Sequential(_block(32 + width, width), nn.Conv2d(width, classes, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        fine = self.stem(image)
+        return self.segmentation_head(torch.cat([fine, self.decoder(self.encoder(fine))], dim=1))
+
+
+def _block(channels: int, width: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+
+
+class CellsModel(pl.LightningModule):
+    """A shared step for training and validation, as in segmentation_models_pytorch's examples."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.epochs = epochs
+        self.model = SmallUnet(CLASSES)
+        self.loss_fn = nn.CrossEntropyLoss()
+
+    def shared_step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        image, mask = batch
+        logits = self.model(image)
+        return {"loss": self.loss_fn(logits, mask), "logits": logits}
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self.shared_step(batch)["loss"]
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self.shared_step(batch)  # with "logits"; the mask is the second item of the batch
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self.model(batch[0])
+
+    def configure_optimizers(self) -> dict:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=1e-2)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.epochs),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("example_output/smp_style"), help="folder for what is written")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--images", type=int, default=96, help="training images; a third as many for validation")
+    options = parser.parse_args()
+
+    pl.seed_everything(0)
+    train = DataLoader(Cells(options.images, seed=0), batch_size=8, shuffle=True)
+    val = DataLoader(Cells(max(1, options.images // 3), seed=1), batch_size=8)
+    rankseg = RankSEGCallback(RankSEG("dice"), num_classes=CLASSES, target=1, prog_bar=True)
+    best = ModelCheckpoint(options.out, filename="best", monitor="val/rankseg/dice_image", mode="max")
+    writer = RankSEGPredictionWriter(options.out / "labels", RankSEG("dice"))
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=options.epochs,
+        callbacks=[rankseg, best, writer],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    model = CellsModel(options.epochs)
+    trainer.fit(model, train, val)
+    trainer.validate(model, val, ckpt_path="best", verbose=False)
+    print(f"\nThe best of {options.epochs} epochs by RankSEG's image Dice:")
+    print_scores(rankseg, "val")
+    trainer.predict(model, val, ckpt_path="best", return_predictions=False)
+    print(f"labels in {writer.output_dir}, checkpoint {best.best_model_path}")
+
+
+if __name__ == "__main__":
+    main()
