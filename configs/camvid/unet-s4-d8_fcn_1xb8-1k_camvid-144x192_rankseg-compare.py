@@ -9,8 +9,6 @@ _base_ = [
 
 crop_size = (144, 192)
 norm_cfg = dict(type="BN", requires_grad=True)
-# The square root of median frequency balancing: without weights, thin and rare classes are not learnt in this time.
-class_weight = [0.52, 0.44, 2.1, 0.38, 1.0, 0.68, 1.96, 2.0, 0.87, 2.7, 3.8]
 model = dict(
     type="rankseg_plugins.mmseg.RankSEGEncoderDecoder",
     data_preprocessor=dict(size=crop_size, test_cfg=dict(size_divisor=16)),
@@ -31,7 +29,6 @@ model = dict(
         channels=32,
         num_classes=11,
         norm_cfg=norm_cfg,
-        loss_decode=dict(class_weight=class_weight),
     ),
     auxiliary_head=None,
     test_cfg=dict(_delete_=True, mode="whole", rankseg=_base_.rankseg),

@@ -19,6 +19,12 @@ def last_head(decode_head: nn.Module | None) -> nn.Module | None:
     return decode_head[-1] if isinstance(decode_head, nn.ModuleList) else decode_head
 
 
+def refuse_depth(head: nn.Module | None) -> None:
+    """Raise a ``TypeError`` for a head that predicts depth: no activation makes probabilities of it."""
+    if isinstance(head, VPDDepthHead):
+        raise TypeError(f"{KEY} cannot be used with model.decode_head {type(head).__name__}: it predicts depth")
+
+
 def automatic_activation(head: nn.Module | None, channels: int) -> str:
     """Choose the activation by the head.
 
@@ -28,12 +34,7 @@ def automatic_activation(head: nn.Module | None, channels: int) -> str:
     Args:
         head: the decode head whose output is decoded, or None for a segmentor without one.
         channels: number of output channels.
-
-    Raises:
-        TypeError: for a head that predicts depth.
     """
-    if isinstance(head, VPDDepthHead):
-        raise TypeError(f"{KEY} cannot be used with model.decode_head {type(head).__name__}: it predicts depth")
     if isinstance(head, SCORE_HEADS):
         return "normalize"
     return "sigmoid" if channels == 1 or _trained_with_sigmoid(head) else "softmax"
@@ -57,9 +58,10 @@ def head_probabilities(logits: Tensor, head: nn.Module | None, activation: str) 
         (B, C, H, W) float32, or float64 for float64 input: half precision would tie pixels that are different.
 
     Raises:
-        TypeError: if ``logits`` is not a floating point tensor or the head predicts no classes.
+        TypeError: if ``logits`` is not a floating point tensor or the head predicts depth.
         ValueError: if the activation does not fit the values or the number of channels.
     """
+    refuse_depth(head)
     chosen = automatic_activation(head, logits.shape[1]) if activation == "auto" else activation
     if logits.is_floating_point() and logits.element_size() < 4:
         logits = logits.float()

@@ -20,7 +20,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from rankseg_plugins.mmseg.activations import head_probabilities, last_head
+from rankseg_plugins.mmseg.activations import head_probabilities, last_head, refuse_depth
 from rankseg_plugins.mmseg.options import KEY, Options, read_options
 
 #: Field of a data sample that holds argmax's labels when ``compare=True``.
@@ -47,7 +47,7 @@ class RankSEGMixin:
     in the dtype of the logits. ``seg_logits`` is (C, H, W): logits, or for one channel probabilities.
 
     Raises:
-        TypeError: if a depth estimator is to be subclassed, or an option has the wrong type.
+        TypeError: if a depth estimator is to be subclassed or the head predicts depth, or an option has the wrong type.
         ValueError: for an unknown option (already at construction) or a head that gives no probabilities.
 
     Example:
@@ -71,6 +71,7 @@ class RankSEGMixin:
         super().__init__(*args, **kwargs)
         options = self.rankseg_options()
         if options is not None:
+            refuse_depth(last_head(getattr(self, "decode_head", None)))
             options.build(getattr(self, "out_channels", 2))
 
     def rankseg_options(self) -> Options | None:

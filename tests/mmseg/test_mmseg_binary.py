@@ -7,7 +7,7 @@ pytest.importorskip("mmengine", reason="MMSegmentation is not installed")
 import tiny
 import torch
 from mmengine.model import BaseModule
-from mmseg.models.decode_heads import MaskFormerHead, VPDDepthHead
+from mmseg.models.decode_heads import MaskFormerHead
 from mmseg.registry import MODELS
 
 from rankseg_plugins import rankseg
@@ -139,10 +139,18 @@ def test_labels_instead_of_probabilities_are_refused():
         decode(torch.ones(1, 4, 5, 5).long())
 
 
-def test_a_depth_head_is_refused():
-    head = VPDDepthHead.__new__(VPDDepthHead)
-    with pytest.raises(TypeError, match=r"model\.decode_head VPDDepthHead: it predicts depth"):
-        automatic_activation(head, 1)
+@pytest.mark.parametrize("activation", ["auto", "sigmoid", "identity"])
+def test_a_depth_head_is_refused(activation):
+    depth = {"type": "VPDDepthHead", "in_channels": [16, 16], "embed_dim": 8, "feature_dim": 64}
+    network = tiny.model(PATH + "RankSEGEncoderDecoder", decode_head=depth)
+    refused = pytest.raises(TypeError, match=r"rankseg cannot be used .*VPDDepthHead: it predicts depth")
+    built = MODELS.build(network)
+    built.test_cfg["rankseg"] = {**ON, "activation": activation}
+    with refused:
+        built.postprocess_result(torch.rand(1, 1, 8, 8))
+    network["test_cfg"]["rankseg"] = {**ON, "activation": activation}
+    with refused:
+        MODELS.build(network)
 
 
 def losses(*sigmoid):

@@ -123,7 +123,7 @@ def save_checkpoint(network, path, classes=CLASSES, palette=PALETTE):
     return str(path)
 
 
-def config(network, data, work_dir, batch_size=2, evaluator=None, resize=True, classes=CLASSES, **options):
+def config(network, data, work_dir, batch_size=2, evaluator=None, classes=CLASSES, **options):
     """A whole config around a model config: data, loops, runtime."""
     name = f"tiny{next(_names)}"
     pipeline = [
@@ -132,8 +132,6 @@ def config(network, data, work_dir, batch_size=2, evaluator=None, resize=True, c
         {"type": "LoadAnnotations"},
         {"type": "PackSegInputs"},
     ]
-    if not resize:
-        pipeline.pop(1)
     source = {
         "type": "BaseSegDataset",
         "data_root": str(data),
