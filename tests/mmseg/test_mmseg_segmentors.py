@@ -44,7 +44,14 @@ def test_switched_off_is_stock_bit_for_bit(dataset, tmp_path, weights, mode):
 
 
 @pytest.mark.parametrize("mode", ["whole", "slide"])
-@pytest.mark.parametrize("options", [ON, {"metric": "iou", "smooth": 1.0, "pruning_prob": 0.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ON,
+        {"metric": "iou", "smooth": 1.0, "pruning_prob": 0.0},
+        {"metric": "dice", "solver": "RMA", "unassigned_policy": "void", "void_index": 200},
+    ],
+)
 def test_switched_on_is_the_plain_api_on_the_same_probabilities(dataset, tmp_path, weights, mode, options):
     stock = run(dataset, tmp_path, "EncoderDecoder", weights, mode=mode)[1]
     ours = run(dataset, tmp_path, DOTTED, weights, mode=mode, rankseg=options)[1]
@@ -57,6 +64,13 @@ def test_switched_on_is_the_plain_api_on_the_same_probabilities(dataset, tmp_pat
         assert torch.equal(label, rankseg(logits[None].softmax(1), **options))
         changed += (label != reference["pred_sem_seg"]["data"]).sum().item()
     assert changed > 0
+
+
+def test_accuracy_is_argmax():
+    logits = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0))
+    network = MODELS.build(tiny.model(DOTTED, rankseg={"metric": "acc"}))
+    for sample, image in zip(network.postprocess_result(logits), logits, strict=True):
+        assert torch.equal(sample.pred_sem_seg.data, image.argmax(0, keepdim=True))
 
 
 def test_state_dict_keys_are_stock(weights):
@@ -117,6 +131,13 @@ class ThirdParty(EncoderDecoder):
 
     def postprocess_result(self, seg_logits, data_samples=None):
         return super().postprocess_result(seg_logits / 2, data_samples)
+
+
+RankSEGThirdParty = plugin.make_rankseg(ThirdParty)
+
+
+def test_a_third_party_class_is_reached_by_its_dotted_path():
+    assert MODELS.get(f"{__name__}.RankSEGThirdParty") is RankSEGThirdParty
 
 
 @pytest.mark.parametrize("copied", [lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy])
