@@ -39,6 +39,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.num_classes is not None and options.data is None:
         parser.error("--num-classes needs --data: the generated data has its own classes")
+    if options.out.exists() and not options.out.is_dir():
+        parser.error(f"argument --out: must be a folder, {options.out} is a file")
     return options
 
 

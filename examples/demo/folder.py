@@ -136,9 +136,11 @@ def _pair(root: Path, split: str, image: Path, num_classes: int | None, seen: np
 def _image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
+            image.verify()
+        with Image.open(path) as image:
             turned = image.getexif().get(EXIF_ORIENTATION) in QUARTER_TURNS
             return image.size if turned else image.size[::-1]
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # SyntaxError: a PNG that is cut off
         raise DataError(f"{path}: cannot be read as an image") from error
 
 

@@ -46,6 +46,11 @@ def damage_image(root):
     (root / "img_dir/train/002.png").write_bytes(b"no image")
 
 
+def cut_image_off(root):
+    path = root / "img_dir/train/002.png"
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
 def colour_mask(root):
     change(root / "ann_dir/train/000.png", lambda pixels: np.repeat(pixels[:, :, None], 3, axis=2))
 
@@ -86,6 +91,7 @@ WRONG = {
         "{root}/ann_dir/val/000.png: the label 4 is out of range, allowed are 0 to 3, and 255 = ignore",
     ),
     "damaged mask": (damage_mask, None, "{root}/ann_dir/train/000.png: cannot be read as an image"),
+    "image cut off": (cut_image_off, None, "{root}/img_dir/train/002.png: cannot be read as an image"),
     "damaged image": (damage_image, None, "{root}/img_dir/train/002.png: cannot be read as an image"),
     "colours": (
         colour_mask,

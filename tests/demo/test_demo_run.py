@@ -57,7 +57,7 @@ def test_own_folder_of_images_of_different_sizes(folder, tmp_path):
     assert "of 500 steps: a weaker network." in result.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--data", "nowhere"], ["--num-classes", "3"]])
+@pytest.mark.parametrize("arguments", [["--data", "nowhere"], ["--num-classes", "3"], ["--out", __file__]])
 def test_wrong_input_ends_with_status_2(arguments, tmp_path):
     result = run("--out", tmp_path / "out", *arguments)
     assert result.returncode == 2
