@@ -8,9 +8,13 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor, nn
 
+from rankseg_plugins.core import dense
 from rankseg_plugins.core.assignment import assign_labels, assign_masks
-from rankseg_plugins.core.objectives import OBJECTIVES
-from rankseg_plugins.core.probabilities import check_choice, check_floating, check_shape
+from rankseg_plugins.core.exact import expected_scores, search_exact
+from rankseg_plugins.core.objectives import OBJECTIVES, Objective
+from rankseg_plugins.core.probabilities import check_choice, check_floating, check_shape, check_valid_mask, to_masks
+from rankseg_plugins.core.rankdice import SOLVERS as RANKDICE_SOLVERS
+from rankseg_plugins.core.rankdice import search_rankdice
 from rankseg_plugins.core.rma import row_statistics, search_volumes
 from rankseg_plugins.core.tiles import Tiles
 
@@ -20,10 +24,10 @@ UNASSIGNED_POLICIES = ("max_score", "void")
 
 #: Solvers of each (metric, output mode); the first one is the default.
 SOLVERS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("dice", "multiclass"): ("RMA",),
-    ("dice", "multilabel"): ("RMA",),
-    ("iou", "multiclass"): ("RMA",),
-    ("iou", "multilabel"): ("RMA",),
+    ("dice", "multiclass"): ("RMA", "exact"),
+    ("dice", "multilabel"): ("RMA", "exact", *RANKDICE_SOLVERS),
+    ("iou", "multiclass"): ("RMA", "exact"),
+    ("iou", "multilabel"): ("RMA", "exact"),
     ("acc", "multiclass"): ("argmax",),
     ("acc", "multilabel"): ("TR", "argmax"),
 }
@@ -40,13 +44,15 @@ class RankSEG(nn.Module):
         smooth: the constant >= 0 that the score adds to numerator and denominator; Dice and IoU only.
         output_mode: ``"multiclass"`` gives one label per pixel, ``"multilabel"`` one bool mask per class. A single
             channel of foreground probabilities needs ``"multilabel"``.
-        solver: ``"RMA"`` for Dice and IoU; ``"argmax"`` or ``"TR"`` (threshold 0.5) for accuracy. None takes the
-            first of these that fits ``metric`` and ``output_mode``.
+        solver: for Dice and IoU ``"RMA"`` (fast approximation) or ``"exact"``; for multilabel Dice also ``"BA"``,
+            ``"TRNA"`` and ``"BA+TRNA"`` (the approximations of the 2023 paper); for accuracy ``"argmax"`` or ``"TR"``
+            (threshold 0.5). None takes the first of these that fits ``metric`` and ``output_mode``.
         pruning_prob: in [0, 1]; a class whose largest probability in an image is not above it stays empty there.
             Dice and IoU only.
         unassigned_policy: what becomes of a pixel that no class selected, in multiclass Dice and IoU:
             ``"max_score"`` gives it to the class with the largest gain, ``"void"`` labels it ``void_index``.
         void_index: label of void pixels, outside the class range; multiclass only.
+        eps: in (0, 1), probability of the foreground counts that BA and TRNA leave out.
 
     Shape:
         - Input: (B, C, \*spatial), float16, bfloat16, float32 or float64 in [0, 1], one or more spatial dimensions.
@@ -76,6 +82,7 @@ class RankSEG(nn.Module):
         pruning_prob: float = 0.5,
         unassigned_policy: str = "max_score",
         void_index: int = 255,
+        eps: float = 1e-4,
     ) -> None:
         super().__init__()
         self.metric = _choice("metric", "acc" if _fold(metric) == "accuracy" else metric, METRICS)
@@ -85,6 +92,9 @@ class RankSEG(nn.Module):
         self.pruning_prob = _real("pruning_prob", pruning_prob, 0.0, 1.0)
         self.unassigned_policy = _choice("unassigned_policy", unassigned_policy, UNASSIGNED_POLICIES)
         self.void_index = _integer("void_index", void_index)
+        self.eps = _real("eps", eps, 0.0, 1.0)
+        if not 0 < self.eps < 1:
+            raise ValueError(f"eps must lie between 0 and 1, got {eps!r}")
         self._refuse_unused()
 
     def _choose_solver(self, solver: str | None) -> str:
@@ -107,6 +117,7 @@ class RankSEG(nn.Module):
             "pruning_prob": self.pruning_prob != 0.5 and not by_volume,
             "unassigned_policy": self.unassigned_policy != "max_score" and not (by_volume and multiclass),
             "void_index": self.void_index != 255 and not multiclass,
+            "eps": self.eps != 1e-4 and self.solver not in RANKDICE_SOLVERS,
         }
         for name, refused in unused.items():
             if refused:
@@ -117,7 +128,7 @@ class RankSEG(nn.Module):
 
     def extra_repr(self) -> str:
         """Every option, as it would be passed."""
-        names = ("metric", "smooth", "output_mode", "solver", "pruning_prob", "unassigned_policy", "void_index")
+        names = ("metric", "smooth", "output_mode", "solver", "pruning_prob", "unassigned_policy", "void_index", "eps")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
@@ -149,33 +160,106 @@ class RankSEG(nn.Module):
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """See :meth:`predict`."""
         self._check(probs, valid_mask)
+        decide = self._decide_dense if self._is_dense(probs) else self._decide_tiled
+        decided = decide(probs, valid_mask)
+        if valid_mask is not None:
+            valid = valid_mask if self.output_mode == "multiclass" else valid_mask.unsqueeze(-len(probs.shape[1:]))
+            decided = decided.masked_fill(~valid, self.void_index if self.output_mode == "multiclass" else False)
+        return decided
+
+    def _is_dense(self, probs: Tensor) -> bool:
+        """Choose between the two paths: whole tensors where the host cannot, or should not, look at values."""
+        blind = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._functorch.is_batchedtensor(probs)
+        if self.metric == "acc" or self.solver == "RMA":
+            return blind or probs.device.type != "cpu"
+        if blind:
+            raise RuntimeError(
+                f"solver={self.solver!r} looks at the values it decides on and cannot be compiled, exported or "
+                "mapped; use solver='RMA'"
+            )
+        return False
+
+    def _decide_tiled(self, probs: Tensor, valid_mask: Tensor | None) -> Tensor:
         tiles = Tiles(probs, valid_mask)
         statistics = row_statistics(tiles)
         if self.metric == "acc":
-            decided = self._most_probable(tiles)
+            return self._most_probable(probs)
+        objective = self._objective()
+        if self.solver == "exact":
+            volumes = search_exact(tiles, statistics, objective, self.pruning_prob)
+        elif self.solver in RANKDICE_SOLVERS:
+            volumes = search_rankdice(tiles, statistics, objective, self.pruning_prob, self.solver, self.eps)
         else:
-            objective = OBJECTIVES[self.metric](self.smooth)
             volumes = search_volumes(tiles, statistics, objective, self.pruning_prob)
-            if self.output_mode == "multiclass":
-                void_index = self.void_index if self.unassigned_policy == "void" else None
-                decided = assign_labels(tiles, volumes, objective, void_index)
-            else:
-                decided = assign_masks(tiles, volumes)
-        if tiles.valid is not None and self.output_mode == "multiclass":
-            decided.masked_fill_(~tiles.valid, self.void_index)
+        if self.output_mode == "multiclass":
+            decided = assign_labels(tiles, volumes, objective, self._unassigned_label())
+        else:
+            decided = assign_masks(tiles, volumes)
         return decided.unflatten(-1, probs.shape[2:])
 
-    def _most_probable(self, tiles: Tiles) -> Tensor:
-        probs = tiles.probs
-        if self.solver == "TR":
-            decided = probs > 0.5
+    def _decide_dense(self, probs: Tensor, valid_mask: Tensor | None) -> Tensor:
+        p = dense.to_checked(probs, valid_mask)
+        if self.metric == "acc":
+            return self._most_probable(p.unflatten(-1, probs.shape[2:]))
+        objective = self._objective()
+        volumes = dense.search_volumes(p, objective, self.pruning_prob)
+        if self.output_mode == "multiclass":
+            decided = dense.assign_labels(p, volumes, objective, self._unassigned_label())
         else:
-            decided = probs.argmax(1)
-            if self.output_mode == "multilabel":
-                decided = torch.zeros_like(probs, dtype=torch.bool).scatter_(1, decided.unsqueeze(1), True)
-        if tiles.valid is not None and self.output_mode == "multilabel":
-            decided &= tiles.valid.unsqueeze(1)
-        return decided
+            decided = p > volumes.threshold.unsqueeze(-1)
+        return decided.unflatten(-1, probs.shape[2:])
+
+    def _objective(self) -> Objective:
+        return OBJECTIVES[self.metric](self.smooth)
+
+    def _unassigned_label(self) -> int | None:
+        return self.void_index if self.unassigned_policy == "void" else None
+
+    def expected_score(self, probs: Tensor, decision: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+        r"""Exact expected Dice or IoU of any decision, if pixels are independent with these probabilities.
+
+        Compares decisions without ground truth, as far as the probabilities can be trusted. ``metric`` and ``smooth``
+        of this decoder say which score; its solver does not matter.
+
+        Args:
+            probs: (B, C, \*spatial) probabilities; see :meth:`predict`.
+            decision: int64 labels (B, \*spatial) in 0..C-1 or ``void_index`` (no class), or bool masks
+                (B, C, \*spatial).
+            valid_mask: optional bool mask of the pixels that hold data; the others belong to no class.
+
+        Returns:
+            (B, C) float64 in [0, 1]; an empty mask scores 0 at ``smooth = 0``.
+
+        Raises:
+            TypeError: for tensors of the wrong type.
+            ValueError: for wrong shapes or values, or ``metric="acc"``.
+
+        Source: quadrature of the Poisson binomial's generating function; see :mod:`rankseg_plugins.core.expectation`.
+
+        Example:
+            >>> probs = torch.tensor([[[0.5, 0.5]]], dtype=torch.float64)
+            >>> both = torch.tensor([[[True, True]]])
+            >>> RankSEG("dice", output_mode="multilabel").expected_score(probs, both)  # (0 + 2/3 + 2/3 + 1) / 4
+            tensor([[0.5833]], dtype=torch.float64)
+        """
+        if self.metric == "acc":
+            raise ValueError("expected_score serves metric='dice' and 'iou', this decoder has metric='acc'")
+        check_floating("probs", probs)
+        check_shape(probs)
+        check_valid_mask(probs, valid_mask)
+        with torch.no_grad():
+            masks = to_masks(decision, probs, self.void_index)
+            tiles = Tiles(probs, valid_mask)
+            row_statistics(tiles)
+            return expected_scores(tiles, masks, self._objective())
+
+    def _most_probable(self, probs: Tensor) -> Tensor:
+        if self.solver == "TR":
+            return probs > 0.5
+        labels = probs.argmax(1)
+        if self.output_mode == "multiclass":
+            return labels
+        return torch.zeros_like(probs, dtype=torch.bool).scatter(1, labels.unsqueeze(1), True)
 
     def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
         check_floating("probs", probs)
@@ -190,17 +274,7 @@ class RankSEG(nn.Module):
         uses_void = self.unassigned_policy == "void" or valid_mask is not None or self.void_index != 255
         if self.output_mode == "multiclass" and uses_void and 0 <= self.void_index < classes:
             raise ValueError(f"void_index must lie outside the class range 0 to {classes - 1}, got {self.void_index}")
-        if valid_mask is None:
-            return
-        if not isinstance(valid_mask, Tensor) or valid_mask.dtype != torch.bool:
-            got = valid_mask.dtype if isinstance(valid_mask, Tensor) else type(valid_mask).__name__
-            raise TypeError(f"valid_mask must be a bool tensor, got {got}")
-        allowed = (tuple(probs.shape[2:]), (probs.shape[0], *probs.shape[2:]))
-        if tuple(valid_mask.shape) not in allowed:
-            raise ValueError(
-                f"valid_mask must have shape {allowed[0]} or {allowed[1]} for probs of shape "
-                f"{tuple(probs.shape)}, got {tuple(valid_mask.shape)}"
-            )
+        check_valid_mask(probs, valid_mask)
 
 
 def rankseg(
@@ -212,6 +286,7 @@ def rankseg(
     pruning_prob: float = 0.5,
     unassigned_policy: str = "max_score",
     void_index: int = 255,
+    eps: float = 1e-4,
     valid_mask: Tensor | None = None,
 ) -> Tensor:
     r"""Functional twin of :class:`RankSEG`: the options and one decision in a single call.
@@ -225,6 +300,7 @@ def rankseg(
         pruning_prob: in [0, 1].
         unassigned_policy: ``"max_score"`` or ``"void"``.
         void_index: label of void pixels.
+        eps: in (0, 1); BA and TRNA only.
         valid_mask: optional bool mask of the pixels that hold data; see :meth:`RankSEG.predict`.
 
     Returns:
@@ -238,7 +314,7 @@ def rankseg(
         >>> rankseg(torch.tensor([[[0.9, 0.45, 0.3]]]), output_mode="multilabel")
         tensor([[[True, True, True]]])
     """
-    decoder = RankSEG(metric, smooth, output_mode, solver, pruning_prob, unassigned_policy, void_index)
+    decoder = RankSEG(metric, smooth, output_mode, solver, pruning_prob, unassigned_policy, void_index, eps)
     return decoder.predict(probs, valid_mask)
 
 

@@ -84,6 +84,48 @@ def check_shape(probs: Tensor) -> None:
         raise ValueError(f"the spatial size of probs must not be empty, got shape {shape}")
 
 
+def check_valid_mask(probs: Tensor, valid_mask: object) -> None:
+    """Raise unless ``valid_mask`` is None or a bool tensor (*spatial) or (B, *spatial) that fits ``probs``."""
+    if valid_mask is None:
+        return
+    if not isinstance(valid_mask, Tensor) or valid_mask.dtype != torch.bool:
+        got = valid_mask.dtype if isinstance(valid_mask, Tensor) else type(valid_mask).__name__
+        raise TypeError(f"valid_mask must be a bool tensor, got {got}")
+    allowed = (tuple(probs.shape[2:]), (probs.shape[0], *probs.shape[2:]))
+    if tuple(valid_mask.shape) not in allowed:
+        raise ValueError(
+            f"valid_mask must have shape {allowed[0]} or {allowed[1]} for probs of shape "
+            f"{tuple(probs.shape)}, got {tuple(valid_mask.shape)}"
+        )
+
+
+def to_masks(decision: Tensor, probs: Tensor, void_index: int) -> Tensor:
+    """One bool mask per class, (B, C, d), from labels (B, *spatial) or masks (B, C, *spatial).
+
+    Raises:
+        TypeError: unless ``decision`` is an int64 or bool tensor.
+        ValueError: for another shape, or labels that are neither a class of ``probs`` nor ``void_index``.
+    """
+    if not isinstance(decision, Tensor) or decision.dtype not in (torch.int64, torch.bool):
+        got = decision.dtype if isinstance(decision, Tensor) else type(decision).__name__
+        raise TypeError(f"decision must be int64 labels or bool masks, got {got}")
+    is_labels, classes = decision.dtype == torch.int64, probs.shape[1]
+    expected = (probs.shape[0], *probs.shape[2:]) if is_labels else tuple(probs.shape)
+    if tuple(decision.shape) != expected:
+        kind = "labels" if is_labels else "masks"
+        raise ValueError(f"decision: {kind} must have shape {expected}, got {tuple(decision.shape)}")
+    if not is_labels:
+        return decision.flatten(2)
+    strange = ((decision < 0) | (decision >= classes)) & (decision != void_index)
+    if strange.any():
+        raise ValueError(
+            f"decision: labels must lie in 0 to {classes - 1} or be void_index={void_index}, "
+            f"got {decision[strange].unique()[:5].tolist()}"
+        )
+    index = torch.arange(classes, device=decision.device).unsqueeze(-1)
+    return decision.flatten(1).unsqueeze(1) == index
+
+
 def check_range(minimum: float, maximum: float) -> bool:
     """Judge the smallest and largest probability; return whether clamping to [0, 1] is needed.
 

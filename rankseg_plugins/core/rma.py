@@ -12,14 +12,15 @@ Management Science 13 (1967) (the iteration).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rankseg_plugins.core.objectives import Objective
+from rankseg_plugins.core.passes import count_above, few_pixels_between, round_down
 from rankseg_plugins.core.probabilities import check_range
+from rankseg_plugins.core.ranking import Ranking
 from rankseg_plugins.core.tiles import TILE, Tiles, row_sum
 
 
@@ -84,12 +85,12 @@ def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective
         nothing = torch.zeros_like(mu)
         return Volumes(torch.full_like(mu, torch.inf, dtype=tiles.dtype), nothing, nothing, mu, active)
     ceiling = objective.ceiling(mu)
-    base_n, base_s = _count_above(tiles, active, ceiling)
+    base_n, base_s = count_above(tiles, active, ceiling)
     floor = objective.threshold(base_s, base_n, mu)
     room = max(TILE, int(active.sum()) * tiles.shape[2] // 16)
-    while (undecided := _undecided(tiles, active, floor, ceiling, room)) is None:
+    while (undecided := few_pixels_between(tiles, active, floor, ceiling, room)) is None:
         # Too many pixels are undecided to be worth keeping: raise the floor by one more pass over the data.
-        n, s = _count_above(tiles, active, floor)
+        n, s = count_above(tiles, active, floor)
         raised = torch.maximum(floor, objective.threshold(s, n, mu))
         if torch.equal(raised, floor):
             # The floor is as high as it gets. For a ratio it is the threshold: nothing is undecided any more.
@@ -101,45 +102,6 @@ def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective
     threshold, n, s = search(*undecided, objective, mu, base_n, base_s, floor)
     threshold = round_down(threshold, tiles.dtype).masked_fill(~active, torch.inf)
     return Volumes(threshold, n * active, s * active, mu, active)
-
-
-def _count_above(tiles: Tiles, active: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
-    """Count and sum, each (B, C) float64, of the pixels above ``threshold`` (B, C); only active classes matter."""
-    n, s = torch.zeros_like(threshold), torch.zeros_like(threshold)
-    bound = round_down(threshold, tiles.dtype).unsqueeze(-1)
-    for images, classes, pixels in tiles.passes(active):
-        tile = tiles.load(images, classes, pixels)
-        above = torch.gt(tile, bound[images, classes], out=tiles.scratch(0, tile.shape))
-        n[images, classes] += row_sum(above)
-        s[images, classes] += row_sum(above.mul_(tile))
-    return n, s
-
-
-def _undecided(tiles: Tiles, active: Tensor, floor: Tensor, ceiling: Tensor, room: int) -> tuple[Tensor, Tensor] | None:
-    """The pixels with ``floor < p <= ceiling`` of the active classes.
-
-    Returns:
-        Their values (K,) in the tile's precision and rows (K,), which index ``floor.flatten()``; None when they are
-        more than ``room``.
-    """
-    low = round_down(floor, tiles.dtype).masked_fill(~active, torch.inf).unsqueeze(-1)
-    high = round_down(ceiling, tiles.dtype).masked_fill(~active, torch.inf).unsqueeze(-1)
-    row = torch.arange(floor.numel(), device=floor.device).view(*floor.shape, 1)
-    values, rows = [], []
-    for images, classes, pixels in tiles.passes(active):
-        tile = tiles.load(images, classes, pixels)
-        inside = torch.gt(tile, low[images, classes], out=tiles.scratch(0, tile.shape))
-        inside.sub_(torch.gt(tile, high[images, classes], out=tiles.scratch(1, tile.shape)))
-        # Most blocks of 32 pixels hold none: find the blocks first, then the pixels in them.
-        blocks = (-1, math.gcd(tile.shape[-1], 32))
-        image, label, block = inside.unflatten(-1, blocks).amax(-1).nonzero(as_tuple=True)
-        kept = inside.unflatten(-1, blocks)[image, label, block] > 0
-        values.append(tile.unflatten(-1, blocks)[image, label, block][kept])
-        rows.append(row[images, classes][image, label].expand_as(kept)[kept])
-        room -= len(values[-1])
-        if room < 0:
-            return None
-    return torch.cat(values), torch.cat(rows)
 
 
 def _dinkelbach(
@@ -167,33 +129,11 @@ def _best_prefix(
     Within a run of equal probabilities the score falls, rises, or falls and then rises, so that the best volume
     lies at an end of the run and a threshold describes it.
     """
-    # Sort by falling value inside each row. A sentinel of value infinity opens every row: the empty prefix.
-    opening = torch.arange(mu.numel(), device=mu.device)
-    rows = torch.cat([opening, rows])
-    values = torch.cat([torch.full_like(mu, torch.inf).flatten(), values.double()])
-    order = values.argsort(descending=True, stable=True)
-    order = order[rows[order].argsort(stable=True)]
-    values, rows = values[order], rows[order]
-    first = torch.searchsorted(rows, opening)
-
-    position = torch.arange(len(rows), device=mu.device) - first[rows]
-    total = values.masked_fill(position == 0, 0).cumsum(0)
-    n = base_n.flatten()[rows] + position
-    s = base_s.flatten()[rows] + (total - total[first][rows])
-    following = torch.cat([values[1:], values.new_tensor([-torch.inf])])
-    last = torch.cat([first[1:], first.new_tensor([len(rows)])]) - 1
-    following[last] = floor.flatten()
-
-    score = objective.score(s, n, mu.flatten()[rows]).masked_fill(following == values, -torch.inf)
-    best = torch.full_like(mu.flatten(), -torch.inf).scatter_reduce(0, rows, score, "amax")
-    is_best = score == best[rows]
-    # Of equal scores the smallest volume, which comes first.
-    chosen = torch.full_like(first, len(rows)).scatter_reduce(0, rows[is_best], is_best.nonzero().flatten(), "amin")
+    ranking = Ranking(values, rows, mu.numel())
+    row = ranking.rows
+    n = base_n.flatten()[row] + ranking.position
+    s = base_s.flatten()[row] + ranking.cumulate(ranking.values)
+    following = ranking.following(floor.flatten())
+    score = objective.score(s, n, mu.flatten()[row]).masked_fill(following == ranking.values, -torch.inf)
+    chosen = ranking.best(score)
     return following[chosen].view_as(mu), n[chosen].view_as(mu), s[chosen].view_as(mu)
-
-
-def round_down(threshold: Tensor, dtype: torch.dtype) -> Tensor:
-    """Largest value of ``dtype`` not above ``threshold``: for p of that dtype, ``p > threshold`` stays the same."""
-    rounded = threshold.to(dtype)
-    below = torch.nextafter(rounded, torch.full_like(rounded, -torch.inf))
-    return torch.where(rounded.double() > threshold, below, rounded)

@@ -105,6 +105,12 @@ class Tiles:
             return self._scratch.new_empty(shape)
         return self._scratch[slot, :size].view(shape)
 
+    def masked(self, masks: Tensor) -> Tiles:
+        """The same pixels with all probabilities outside ``masks`` (B, C, d), bool, set to 0; a copy."""
+        tiles = Tiles(self.probs.masked_fill(~masks, 0.0))
+        tiles.clamp = self.clamp
+        return tiles
+
     def gather(self, image: Tensor, classes: Tensor, pixel: Tensor) -> Tensor:
         """Probabilities of single pixels, (K, len(classes)), for their images (K,) and positions (K,)."""
         values = self.probs[image.unsqueeze(1), classes, pixel.unsqueeze(1)].to(self.dtype)

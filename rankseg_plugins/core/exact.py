@@ -1,0 +1,112 @@
+"""The best mask by exact expected Dice or IoU, and the exact expected score of any given mask.
+
+The best mask of each volume is the top of the ranking, and few volumes need to be scored: RMA's best score is a lower
+bound of the exact optimum (Jensen), and :mod:`~rankseg_plugins.core.window` rules out what cannot reach it.
+
+A run of equal probabilities is taken as a whole or not at all, which loses nothing: no volume inside a run scores more
+than both its ends.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rankseg_plugins.core.expectation import Terms, make_expectation, prefix_scores
+from rankseg_plugins.core.objectives import Objective
+from rankseg_plugins.core.passes import pixels_between, round_down, sum_powers
+from rankseg_plugins.core.quadrature import SMALL, Nodes, deviation, make_nodes, order
+from rankseg_plugins.core.ranking import Ranking
+from rankseg_plugins.core.rma import RowStatistics, Volumes, row_statistics, search_volumes
+from rankseg_plugins.core.tiles import Tiles
+from rankseg_plugins.core.window import Bound, find_window
+
+
+def search_exact(tiles: Tiles, statistics: RowStatistics, objective: Objective, pruning_prob: float) -> Volumes:
+    """Find the volume of largest exact expected score for every image and class.
+
+    Args:
+        tiles: the probabilities.
+        statistics: their row statistics.
+        objective: Dice or IoU.
+        pruning_prob: a class whose largest probability is not above it stays empty.
+    """
+    approximate = search_volumes(tiles, statistics, objective, pruning_prob)
+    mu, active = approximate.mu, approximate.active
+    if not active.any():
+        return approximate
+    expectation = make_expectation(objective)
+    variance = mu - sum_powers(tiles, active, lambda tile, *_: tile, 2)[..., 1]
+    lower = objective.score(approximate.s, approximate.n, mu)
+    low, high = find_window(tiles, active, mu, variance, lower, expectation)
+
+    spread = deviation(variance)
+    slowest, _ = expectation.rates(high.n, low.s, mu, spread)
+    _, fastest = expectation.rates(low.n, high.s, mu, spread)
+    nodes = make_nodes(slowest, fastest, active, (high.n == 0) & (objective.smooth > 0))
+    terms, floor = _rank_window(tiles, active, low, high, nodes)
+
+    following = terms.ranking.following(floor.flatten())
+    score = prefix_scores(terms, expectation).masked_fill(following == terms.ranking.values, -torch.inf)
+    chosen = terms.ranking.best(score)
+    threshold = round_down(following[chosen].view_as(mu), tiles.dtype).masked_fill(~active, torch.inf)
+    n, s = terms.n[chosen].view_as(mu), terms.s[chosen].view_as(mu)
+    return Volumes(threshold, n * active, s * active, mu, active)
+
+
+def _rank_window(tiles: Tiles, active: Tensor, low: Bound, high: Bound, nodes: Nodes) -> tuple[Terms, Tensor]:
+    """Rank the pixels between the bounds; the others enter by power sums where those converge, and one by one else.
+
+    Returns:
+        The terms, and the threshold (B, C) below the last ranked pixel.
+    """
+    reach = nodes.reach.view_as(low.threshold)
+    by_power = reach <= SMALL
+    floor = torch.where(by_power, low.threshold, torch.minimum(low.threshold, SMALL / reach))
+    ceiling = torch.where(by_power, high.threshold, torch.ones_like(floor))
+    below, above = (round_down(bound, tiles.dtype).double().unsqueeze(-1) for bound in (floor, ceiling))
+    terms = order(float((reach * torch.where(by_power, torch.ones_like(floor), floor))[active].max()))
+    rest = sum_powers(tiles, active, lambda tile, i, c, _: tile * (tile <= below[i, c]), terms)
+    base = sum_powers(tiles, active, lambda tile, i, c, _: tile * (tile > above[i, c]), terms)
+
+    ranking = Ranking(*pixels_between(tiles, active, floor, ceiling), floor.numel())
+    base_n, base_s = ((end * by_power).flatten()[ranking.rows] for end in (high.n, high.s))
+    n = base_n + ranking.position
+    s = base_s + ranking.cumulate(ranking.values)
+    return Terms(ranking, nodes, n, s, rest.flatten(0, 1), base.flatten(0, 1)), floor
+
+
+def expected_scores(tiles: Tiles, masks: Tensor, objective: Objective) -> Tensor:
+    """Exact expected score of given masks, (B, C) float64.
+
+    Args:
+        tiles: the probabilities.
+        masks: (B, C, d) bool; pixels that are not valid belong to no mask.
+        objective: Dice or IoU.
+    """
+    expectation = make_expectation(objective)
+    inside, outside = tiles.masked(masks), tiles.masked(~masks)
+    valid = masks if tiles.valid is None else masks & tiles.valid.unsqueeze(1)
+    n = valid.sum(-1).double()
+    s, rest_s = row_statistics(inside).mu, row_statistics(outside).mu
+    every, mu = torch.ones_like(valid[..., 0]), s + rest_s
+    variance = mu - sum(sum_powers(part, every, lambda tile, *_: tile, 2)[..., 1] for part in (inside, outside))
+    slowest, fastest = expectation.rates(n, s, mu, deviation(variance))
+    nodes = make_nodes(slowest, fastest, every, (n == 0) & (objective.smooth > 0))
+
+    small = (SMALL / nodes.reach).view_as(n)
+    bound = round_down(small, tiles.dtype).double().unsqueeze(-1)
+    terms = order(float((nodes.reach * small.flatten().clamp(max=1)).max()))
+    base, rest = (
+        sum_powers(part, every, lambda tile, i, c, _: tile * (tile <= bound[i, c]), terms).flatten(0, 1)
+        for part in (inside, outside)
+    )
+    # The large pixels of the mask go first, so that one prefix is the mask.
+    large = [pixels_between(part, every, small, torch.ones_like(small)) for part in (inside, outside)]
+    values, rows = (torch.cat(both) for both in zip(*large, strict=True))
+    ranking = Ranking(values, rows, n.numel(), ahead=torch.arange(len(rows), device=rows.device) < len(large[0][0]))
+    row = ranking.rows
+    own = torch.bincount(large[0][1], minlength=n.numel())
+    prefix_n = n.flatten()[row] - own[row] + ranking.position
+    scores = prefix_scores(Terms(ranking, nodes, prefix_n, s.flatten()[row], rest, base), expectation)
+    return scores[ranking.first + own].view_as(n)

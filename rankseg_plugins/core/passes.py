@@ -1,0 +1,87 @@
+"""Single passes over the probabilities, tile by tile, and the rounding that their comparisons rest on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from rankseg_plugins.core.tiles import Tiles, row_sum
+
+#: Sets the pixels outside a group to 0: (tile, images, classes, pixels) -> tile.
+Group = Callable[[Tensor, slice, slice, slice], Tensor]
+
+
+def count_above(tiles: Tiles, active: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """Count and sum, each (B, C) float64, of the pixels above ``threshold`` (B, C); only active classes matter."""
+    n, s = torch.zeros_like(threshold), torch.zeros_like(threshold)
+    bound = round_down(threshold, tiles.dtype).unsqueeze(-1)
+    for images, classes, pixels in tiles.passes(active):
+        tile = tiles.load(images, classes, pixels)
+        above = torch.gt(tile, bound[images, classes], out=tiles.scratch(0, tile.shape))
+        n[images, classes] += row_sum(above)
+        s[images, classes] += row_sum(above.mul_(tile))
+    return n, s
+
+
+def pixels_between(tiles: Tiles, active: Tensor, floor: Tensor, ceiling: Tensor) -> tuple[Tensor, Tensor]:
+    """The pixels with ``floor < p <= ceiling`` of the active classes.
+
+    Returns:
+        Their values (K,) in the tile's precision and rows (K,), which index ``floor.flatten()``.
+    """
+    found = few_pixels_between(tiles, active, floor, ceiling, tiles.probs.numel())
+    assert found is not None
+    return found
+
+
+def few_pixels_between(
+    tiles: Tiles, active: Tensor, floor: Tensor, ceiling: Tensor, room: int
+) -> tuple[Tensor, Tensor] | None:
+    """As :func:`pixels_between`, or None as soon as the pixels are more than ``room``."""
+    low = round_down(floor, tiles.dtype).masked_fill(~active, torch.inf).unsqueeze(-1)
+    high = round_down(ceiling, tiles.dtype).masked_fill(~active, torch.inf).unsqueeze(-1)
+    row = torch.arange(floor.numel(), device=floor.device).view(*floor.shape, 1)
+    values, rows = [], []
+    for images, classes, pixels in tiles.passes(active):
+        tile = tiles.load(images, classes, pixels)
+        inside = torch.gt(tile, low[images, classes], out=tiles.scratch(0, tile.shape))
+        inside.sub_(torch.gt(tile, high[images, classes], out=tiles.scratch(1, tile.shape)))
+        # Most blocks of 32 pixels hold none: find the blocks first, then the pixels in them.
+        blocks = (-1, math.gcd(tile.shape[-1], 32))
+        image, label, block = inside.unflatten(-1, blocks).amax(-1).nonzero(as_tuple=True)
+        kept = inside.unflatten(-1, blocks)[image, label, block] > 0
+        values.append(tile.unflatten(-1, blocks)[image, label, block][kept])
+        rows.append(row[images, classes][image, label].expand_as(kept)[kept])
+        room -= len(values[-1])
+        if room < 0:
+            return None
+    return torch.cat(values), torch.cat(rows)
+
+
+def sum_powers(tiles: Tiles, active: Tensor, group: Group, order: int) -> Tensor:
+    """Sums of p, p^2, ..., p^order over a group of pixels: (B, C, order) float64.
+
+    Args:
+        tiles: the probabilities.
+        active: (B, C) bool, the classes that matter.
+        group: for a tile in float64 and where it lies, the tile with every pixel outside the group set to 0.
+        order: the largest power.
+    """
+    sums = torch.zeros(*active.shape, order, dtype=torch.float64, device=active.device)
+    for images, classes, pixels in tiles.passes(active):
+        base = group(tiles.load(images, classes, pixels).double(), images, classes, pixels)
+        power = base.clone()
+        for k in range(order):
+            sums[images, classes, k] += power.sum(-1)
+            power *= base
+    return sums
+
+
+def round_down(threshold: Tensor, dtype: torch.dtype) -> Tensor:
+    """Largest value of ``dtype`` not above ``threshold``: for p of that dtype, ``p > threshold`` stays the same."""
+    rounded = threshold.to(dtype)
+    below = torch.nextafter(rounded, torch.full_like(rounded, -torch.inf))
+    return torch.where(rounded.double() > threshold, below, rounded)

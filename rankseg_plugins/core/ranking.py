@@ -1,0 +1,63 @@
+"""Pixels of many rows (one row per image and class) in falling order, and the prefixes of every row."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Ranking:
+    """Values sorted by falling probability inside each row.
+
+    A sentinel of value infinity opens every row: it stands for the empty prefix, so that position k of a row is its
+    prefix of k pixels.
+
+    Args:
+        values: (K,) probabilities, any order.
+        rows: (K,) int64, the row of each value.
+        count: number of rows R; rows without values are allowed.
+        ahead: (K,) bool, values that go before all others of their row; None for none.
+
+    Attributes:
+        values: (K + R,) float64, sentinels included, row after row.
+        rows: (K + R,) int64.
+        first: (R,) where each row begins.
+        position: (K + R,) number of pixels in the prefix that ends here.
+    """
+
+    def __init__(self, values: Tensor, rows: Tensor, count: int, ahead: Tensor | None = None) -> None:
+        opening = torch.arange(count, device=rows.device)
+        rows = torch.cat([opening, rows])
+        key = values = torch.cat([values.new_full((count,), torch.inf, dtype=torch.float64), values.double()])
+        if ahead is not None:
+            key = values + 2 * torch.cat([ahead.new_ones(count), ahead])
+        order = key.argsort(descending=True, stable=True)
+        order = order[rows[order].argsort(stable=True)]
+        self.values, self.rows = values[order], rows[order]
+        self.first = torch.searchsorted(self.rows, opening)
+        self.position = torch.arange(len(rows), device=rows.device) - self.first[self.rows]
+
+    def cumulate(self, terms: Tensor) -> Tensor:
+        """Running sums (K + R,) of ``terms`` inside each row; those of the sentinels count as 0."""
+        total = terms.masked_fill(self.position == 0, 0).cumsum(0)
+        return total - total[self.first][self.rows]
+
+    def totals(self, running: Tensor) -> Tensor:
+        """Last running sum of every row, (R,)."""
+        return running[self._last()]
+
+    def following(self, floor: Tensor) -> Tensor:
+        """The next smaller value (K + R,) in the row, and ``floor`` (R,) after its last."""
+        following = torch.cat([self.values[1:], self.values.new_tensor([-torch.inf])])
+        following[self._last()] = floor
+        return following
+
+    def best(self, score: Tensor) -> Tensor:
+        """Index (R,) of the shortest prefix of largest ``score`` (K + R,) in every row."""
+        best = torch.full_like(self.first, -torch.inf, dtype=score.dtype).scatter_reduce(0, self.rows, score, "amax")
+        found = score == best[self.rows]
+        index = torch.full_like(self.first, len(self.rows))
+        return index.scatter_reduce(0, self.rows[found], found.nonzero().flatten(), "amin")
+
+    def _last(self) -> Tensor:
+        return torch.cat([self.first[1:], self.first.new_tensor([len(self.rows)])]) - 1

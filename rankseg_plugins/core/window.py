@@ -1,0 +1,73 @@
+"""The interval of volumes in which the best mask by expected score lies, found without sorting.
+
+With Z the number of foreground pixels, ``E[1 / (a + Z)] <= 1 / (a + mu) + var / (a (a + mu)^2)``. This bounds the
+expected score of every mask by a ratio of linear functions of its count n and sum s, times a factor that falls with
+n. Where the ratio stays below a score that is known to be reached, the mask is ruled out; along the ranking of the
+pixels what remains is one interval, whose ends are found by bisection of the threshold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rankseg_plugins.core.expectation import Expectation
+from rankseg_plugins.core.passes import count_above
+from rankseg_plugins.core.tiles import Tiles
+
+#: Rounds of bisection, and the number of pixels in the window at which they end early.
+_ROUNDS, _FEW = 12, 1 << 14
+
+
+@dataclass
+class Bound:
+    """One end of the window: the mask {p > threshold}, its count and sum; each (B, C)."""
+
+    threshold: Tensor
+    n: Tensor
+    s: Tensor
+
+
+def find_window(
+    tiles: Tiles, active: Tensor, mu: Tensor, variance: Tensor, score: Tensor, expectation: Expectation
+) -> tuple[Bound, Bound]:
+    """The largest and the smallest mask between which every mask of an exact score of at least ``score`` lies.
+
+    Args:
+        tiles: the probabilities.
+        active: (B, C) bool, the classes that matter.
+        mu: (B, C) mean of the number Z of foreground pixels.
+        variance: (B, C) of Z.
+        score: (B, C) score that is known to be reached.
+        expectation: Dice or IoU.
+    """
+    x = expectation.smallest_volume(score, mu, variance)
+    # A little less than the bound, for rounding.
+    level = score / (1 + expectation.slack(x, mu, variance)) * (1 - 1e-9)
+    zero = torch.zeros_like(mu)
+    low, high = Bound(zero, *count_above(tiles, active, zero)), Bound(torch.ones_like(mu), zero, zero)
+    inside_low = inside_high = expectation.peak(level)
+    few = max(_FEW, int(active.sum()) * tiles.shape[2] // 64)
+    for _ in range(_ROUNDS):
+        if ((low.n - high.n) * active).sum() <= few:
+            break
+        low, inside_low = _tighten(tiles, active, low, inside_low, mu, level, expectation)
+        high, inside_high = _tighten(tiles, active, high, inside_high, mu, level, expectation)
+    return low, high
+
+
+def _tighten(
+    tiles: Tiles, active: Tensor, bound: Bound, inside: Tensor, mu: Tensor, level: Tensor, expectation: Expectation
+) -> tuple[Bound, Tensor]:
+    """Halve the way from the bound to a threshold inside the window; return the new bound and threshold inside."""
+    middle = (bound.threshold + inside) / 2
+    n, s = count_above(tiles, active, middle)
+    ruled_out = expectation.excess(s, n, mu, level) < 0
+    tightened = Bound(
+        torch.where(ruled_out, middle, bound.threshold),
+        torch.where(ruled_out, n, bound.n),
+        torch.where(ruled_out, s, bound.s),
+    )
+    return tightened, torch.where(ruled_out, inside, middle)
