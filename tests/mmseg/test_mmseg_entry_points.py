@@ -93,7 +93,8 @@ def test_script_with_everything(stock, dataset, tmp_path):
 
 
 def test_validation_while_training_saves_the_best(dataset, tmp_path):
-    full = tiny.config(tiny.model(DOTTED, rankseg=ON), dataset, tmp_path, evaluator=METRIC)
+    full = tiny.config(tiny.model(DOTTED, rankseg={**ON, "compare": True}), dataset, tmp_path, evaluator=METRIC)
+    full.custom_hooks = [{"type": PATH + "RankSEGVisualizationHook", "interval": 5}]
     pipeline = [{"type": name} for name in ("LoadImageFromFile", "LoadAnnotations")]
     pipeline += [{"type": "Resize", "scale": tiny.SCALE, "keep_ratio": False}, {"type": "PackSegInputs"}]
     full.train_dataloader = full.test_dataloader.copy()
@@ -106,6 +107,8 @@ def test_validation_while_training_saves_the_best(dataset, tmp_path):
     full.default_hooks.checkpoint = {"type": "CheckpointHook", "by_epoch": False, "save_best": "image_mDice"}
     runner = Runner.from_cfg(full)
     runner.train()
+    pictures = sorted(path.name for path in tmp_path.glob("*/vis_data/vis_image/val_*.png"))
+    assert pictures == [f"val_{image}.png_{step}.png" for image in ("00", "05") for step in (2, 4)]
     (best,) = tmp_path.glob("best_image_mDice_iter_*.pth")
     saved = torch.load(best, map_location="cpu", weights_only=False)
     scores, _ = tiny.evaluate(full, saved["state_dict"])
