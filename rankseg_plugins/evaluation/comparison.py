@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from os import PathLike
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from rankseg_plugins.evaluation.levels import LEVELS, SCORES, accuracy, class_ta
 from rankseg_plugins.evaluation.measuring import Measurement, Sample, Scoring, measure, to_areas
 from rankseg_plugins.evaluation.statistics import sign_test, wilcoxon
 from rankseg_plugins.evaluation.truth import count, to_truth
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DECODERS = ("argmax", "rankseg(metric=dice)")
 WORST = 0.1
@@ -212,6 +216,23 @@ class Comparison:
 
         return rows(self)
 
+    def plot(self, decoder: str | None = None) -> Figure:
+        """Draw paired differences, scatter, classes and reliability in one figure; needs matplotlib.
+
+        Args:
+            decoder: which one to draw against the baseline; None takes the second.
+        """
+        # Reports stand above comparisons; this is a door to them for users, nothing here needs them.
+        from rankseg_plugins.evaluation.report.charts import overview
+
+        return overview(self, decoder or self.candidates[0])
+
+    def report(self, path: str | PathLike[str]) -> None:
+        """Write ``report.html``, ``report.md``, ``report.json`` and ``images.csv`` into the folder ``path``."""
+        from rankseg_plugins.evaluation.report import write_report
+
+        write_report(self, path)
+
 
 class Recorder:
     r"""Collects measurements image by image; :func:`compare` for callers who cannot hand over a loop.
@@ -288,6 +309,11 @@ class Recorder:
         measurement = Measurement(name, name if case is None else case, counts, unknown)
         self._remember(measurement)
         self._offer(measurement, labels, decisions)
+
+    def picture(self, sample: Sample) -> None:
+        """Decode an image that was measured by an earlier run once more, for its picture only."""
+        measurement, decisions = measure(sample, self.decoders, self.num_classes, self.ignore_index, self.device)
+        self._offer(measurement, sample.labels, decisions)
 
     def restore(self, measurement: Measurement) -> None:
         """Take over what an earlier run measured."""

@@ -1,0 +1,73 @@
+"""Reports of a comparison: one HTML page, Markdown, JSON and CSV. Needs the extra ``report``."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rankseg_plugins.evaluation.comparison import Comparison
+from rankseg_plugins.evaluation.report import charts
+from rankseg_plugins.evaluation.report.html import to_html
+from rankseg_plugins.evaluation.report.markdown import to_markdown
+from rankseg_plugins.evaluation.tables import to_csv, to_dict
+
+
+def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> None:
+    """Write a report.
+
+    Args:
+        comparison: the figures; its second decoder is the one that is drawn.
+        path: folder, made if absent. It gets ``report.html``, which needs no other file, ``report.md`` with its
+            ``pictures``, ``report.json`` with every figure and ``images.csv`` with the scores of every image.
+
+    Raises:
+        ImportError: if matplotlib, Jinja2 or Pillow is not installed.
+        OSError: if a file cannot be written; it names the file, and no half-written file is left.
+    """
+    folder = Path(path)
+    drawn = _draw(comparison)
+    pictures = {f"pictures/{each['name']}.png": (each["title"], each["text"]) for each in drawn}
+    for each in drawn:
+        _write(folder / f"pictures/{each['name']}.png", each["paper"])
+    _write(folder / "report.html", to_html(comparison, drawn).encode())
+    _write(folder / "report.md", to_markdown(comparison, pictures).encode())
+    _write(folder / "report.json", (json.dumps(to_dict(comparison), indent=2) + "\n").encode())
+    _write(folder / "images.csv", to_csv(comparison).encode())
+
+
+def _draw(comparison: Comparison) -> list[dict[str, Any]]:
+    decoder, baseline = comparison.candidates[0], comparison.decoders[0]
+    chosen = [
+        ("histogram", charts.histogram, "Images", f"How much each image gains or loses with {decoder}."),
+        ("scatter", charts.scatter, "Image by image", f"Each image with {baseline} and with {decoder}."),
+        ("classes", charts.classes, "Classes", f"What each class gains or loses with {decoder}, with its interval."),
+        ("reliability", charts.reliability, "Calibration", "Below the diagonal, the network is too sure of itself."),
+    ]
+    if len(comparison.candidates) > 1:
+        title = f"The gain of every decoder over {baseline}, with its interval."
+        chosen.insert(0, ("decoders", charts.forest, "All decoders", title))
+    themes = {"light": charts.LIGHT, "dark": charts.DARK, "paper": charts.PAPER}
+    return [
+        {
+            "name": name,
+            "title": title,
+            "text": text,
+            **{key: charts.to_png(charts.draw(chart, comparison, decoder, theme)) for key, theme in themes.items()},
+        }
+        for name, chart, title, text in chosen
+        if chart is not charts.reliability or comparison.calibration is not None
+    ]
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,142 @@
+"""The report as Markdown, for repositories and pull requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from rankseg_plugins.evaluation.comparison import Comparison
+from rankseg_plugins.evaluation.report.words import (
+    ABSENT,
+    EXPLANATION,
+    LEVEL_ROWS,
+    PRESENT,
+    WORST_ROWS,
+    calibration_sentence,
+    milliseconds,
+    p_value,
+    percent,
+    points,
+    row_title,
+    span,
+    unit,
+    verdict,
+    warnings,
+)
+from rankseg_plugins.evaluation.tables import calibration_rows, median_seconds
+
+
+def to_markdown(comparison: Comparison, charts: Mapping[str, tuple[str, str]]) -> str:
+    """Write the report.
+
+    Args:
+        comparison: the figures.
+        charts: by path of a picture, its title and what it shows.
+    """
+    baseline = comparison.decoders[0]
+    parts = [
+        f"# Does it help? {baseline} against {_listed(comparison.candidates)}",
+        *(f"**{verdict(comparison, decoder)}**" for decoder in comparison.candidates),
+        *(f"*{warning}*" for warning in warnings(comparison)),
+        "## Decoders",
+        f"{len(comparison.names)} images; {unit(comparison)} in percent, gains in points with their "
+        f"{100 * comparison.confidence:g} % bootstrap interval; milliseconds an image (median).",
+        _decoders(comparison),
+        "## Levels",
+        _levels(comparison),
+        f"{EXPLANATION} {PRESENT[comparison.scoring.present]}; {ABSENT[comparison.scoring.absent]}.",
+        *(f"![{title}: {text}]({path})" for path, (title, text) in charts.items()),
+        "## Classes",
+        _classes(comparison),
+        *_calibration(comparison),
+        "## Images that change most",
+        *(_images(comparison, decoder) for decoder in comparison.candidates),
+        *_skipped(comparison),
+        "## How it was made",
+        _facts(comparison),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _decoders(comparison: Comparison) -> str:
+    rows = []
+    for decoder in comparison.decoders:
+        value = percent(comparison.level(decoder, comparison.scoring.score, "image"))
+        row = [decoder, value, "", "", "", "", "", milliseconds(median_seconds(comparison, decoder))]
+        if decoder in comparison.candidates:
+            paired = comparison.paired(decoder)
+            counts = f"{paired.wins} / {paired.losses} / {paired.ties}"
+            p_values = (p_value(paired.wilcoxon), p_value(paired.sign))
+            row[2:7] = [points(paired.mean), span(*paired.interval), counts, *p_values]
+        rows.append(row)
+    head = ["decoder", unit(comparison), "gain", "interval", "better / worse / same", "Wilcoxon p", "sign test p", "ms"]
+    return _table(head, rows)
+
+
+def _levels(comparison: Comparison) -> str:
+    rows = []
+    for score, level in (*LEVEL_ROWS, *WORST_ROWS):
+        values = [comparison.level(decoder, score, level) for decoder in comparison.decoders]
+        others = (f"{percent(value)} ({points(value - values[0])})" for value in values[1:])
+        rows.append([row_title(score, level), percent(values[0]), *others])
+    return _table(["score, %", *comparison.decoders], rows)
+
+
+def _classes(comparison: Comparison) -> str:
+    score = comparison.scoring.score
+    baseline = comparison.class_table(comparison.decoders[0])
+    rows = []
+    for index, name in enumerate(comparison.scored_classes):
+        cells = []
+        for decoder in range(len(comparison.candidates)):
+            value, low, high = comparison.differences.classes[decoder, index]
+            cells.append(points(value) if np.isnan(value) else f"{points(value)} ({span(low, high)})")
+        rows.append([name, str(baseline["images"][index]), percent(baseline[f"{score}_class"][index]), *cells])
+    return _table(["class", "images", f"{comparison.decoders[0]}, %", *comparison.candidates], rows)
+
+
+def _calibration(comparison: Comparison) -> list[str]:
+    measured = comparison.calibration
+    if measured is None:
+        return []
+    rows = [
+        [name, percent(measured.error()[row]), f"{100 * measured.overconfidence()[row]:+.2f}"]
+        for name, row in calibration_rows(comparison).items()
+    ]
+    table = _table(["class", "expected calibration error, %", "probability minus frequency, points"], rows)
+    return ["## Calibration", calibration_sentence(comparison) or "", table]
+
+
+def _images(comparison: Comparison, decoder: str) -> str:
+    paired = comparison.paired(decoder)
+    lines = [f"{decoder}:", ""]
+    for title, found in (("better", paired.improvements()), ("worse", paired.regressions())):
+        listed = ", ".join(f"{name} ({points(gain)})" for name, gain in found)
+        lines.append(f"- {title}: {listed or 'none'}")
+    return "\n".join(lines)
+
+
+def _skipped(comparison: Comparison) -> list[str]:
+    if not comparison.skipped:
+        return []
+    return ["## Left out", "\n".join(f"- {problem}" for problem in comparison.skipped.values())]
+
+
+def _facts(comparison: Comparison) -> str:
+    lines = [f"- {title}: {_listed(fact)}" for title, fact in comparison.facts.items()]
+    lines.append(f"- bootstrap: {comparison.resamples} resamples of the cases, seed {comparison.seed}")
+    return "\n".join(lines)
+
+
+def _listed(words: object) -> str:
+    return ", ".join(map(str, words)) if isinstance(words, (list, tuple)) else str(words)

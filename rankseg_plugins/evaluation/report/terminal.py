@@ -1,0 +1,34 @@
+"""The short form of a report for a terminal."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from rankseg_plugins.evaluation.comparison import Comparison
+from rankseg_plugins.evaluation.report.words import milliseconds, percent, points, sign, span, unit, verdict, warnings
+from rankseg_plugins.evaluation.tables import median_seconds
+
+STYLES = {"gain": "green", "loss": "red", "unclear": "dim"}
+
+
+def to_terminal(comparison: Comparison) -> Group:
+    """A row for each decoder, the verdicts, and what to know before trusting them."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("decoder", overflow="fold", min_width=26)
+    confidence = f"{100 * comparison.confidence:g} % interval"
+    for title in (f"{unit(comparison)} %", "gain", confidence, "better / worse", "ms"):
+        table.add_column(title, justify="right", no_wrap=title == confidence)
+    for decoder in comparison.decoders:
+        value = percent(comparison.level(decoder, comparison.scoring.score, "image"))
+        cells: list[str | Text] = [decoder, value, "", "", "", milliseconds(median_seconds(comparison, decoder))]
+        if decoder in comparison.candidates:
+            paired = comparison.paired(decoder)
+            gain = Text(points(paired.mean), style=STYLES[sign(*paired.interval)])
+            wins = f"{paired.wins} / {paired.losses}"
+            cells[2:5] = [gain, span(*paired.interval), wins]
+        table.add_row(*cells)
+    lines = [verdict(comparison, decoder) for decoder in comparison.candidates]
+    return Group(table, "", *(Text(line) for line in lines), *(Text(f"note: {w}") for w in warnings(comparison)))

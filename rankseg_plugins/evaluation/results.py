@@ -1,0 +1,144 @@
+"""The file of results of a run, a line for each image, so that an interrupted run goes on where it stopped.
+
+The first line says what was asked for; a run that asks for something else does not touch the file. A line is written
+at once and as a whole; a last line that was cut off all the same (power failure, full disk) is dropped.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rankseg_plugins.evaluation.calibration import Calibration
+from rankseg_plugins.evaluation.files import InputError
+from rankseg_plugins.evaluation.measuring import Measurement
+
+VERSION = 1
+
+
+class Result(NamedTuple):
+    """A line of the file.
+
+    Args:
+        measurement: of the image.
+        inputs: hash of its probabilities and labels.
+        stamp: sizes and times of its files, which tell whether they have changed since.
+    """
+
+    measurement: Measurement
+    inputs: str
+    stamp: str
+
+
+class ResultsFile:
+    """Results on disk.
+
+    Args:
+        path: the file; its folder is made.
+        asked: what was asked for, as values that JSON holds. An earlier file that differs in it is refused.
+
+    Raises:
+        InputError: if the file belongs to another run, is damaged before its last line, or cannot be written.
+    """
+
+    def __init__(self, path: Path, asked: Mapping[str, Any]) -> None:
+        self.path = path
+        head = _line({"format": VERSION, **asked})
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._drop_torn_line()
+            if os.fstat(self._file).st_size == 0:
+                self._write(head)
+        except OSError as error:
+            raise InputError(path, f"cannot be written: {error.strerror or error}") from error
+        with path.open("rb") as file:
+            found = file.readline()
+        if found != head:
+            os.close(self._file)
+            differing = _differing(found, head)
+            raise InputError(path, f"belongs to a run with other {differing}; choose another --out or remove it")
+
+    def __iter__(self) -> Iterator[Result]:
+        """Every image measured so far."""
+        with self.path.open("rb") as file:
+            file.readline()
+            for number, line in enumerate(file, 2):
+                try:
+                    yield _result(json.loads(line))
+                except (ValueError, KeyError, TypeError, zlib.error) as error:
+                    raise InputError(self.path, f"line {number} is damaged ({error}); remove the file") from error
+
+    def append(self, result: Result) -> None:
+        """Add an image.
+
+        Raises:
+            InputError: if it cannot be written, such as on a full disk; the file stays as it was.
+        """
+        size = os.fstat(self._file).st_size
+        try:
+            self._write(_line(_row(result)))
+        except OSError as error:
+            os.ftruncate(self._file, size)
+            raise InputError(self.path, f"cannot be written: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._file)
+
+    def _write(self, line: bytes) -> None:
+        while line:
+            line = line[os.write(self._file, line) :]
+
+    def _drop_torn_line(self) -> None:
+        with self.path.open("rb") as file:
+            whole = 0
+            for line in file:
+                whole += len(line) if line.endswith(b"\n") else 0
+        os.ftruncate(self._file, whole)
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _differing(found: bytes, head: bytes) -> str:
+    try:
+        theirs, ours = json.loads(found), json.loads(head)
+        keys = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
+    except (ValueError, AttributeError):
+        return "contents"
+    return ", ".join(keys)
+
+
+def _row(result: Result) -> dict[str, Any]:
+    measurement = result.measurement
+    row = {
+        "image": measurement.name,
+        "case": measurement.case,
+        "inputs": result.inputs,
+        "stamp": result.stamp,
+        "seconds": measurement.seconds.round(6).tolist(),
+        "counts": measurement.counts.tolist(),
+    }
+    if (found := measurement.calibration) is not None:
+        # Thousands of numbers, most of them 0, that nobody reads in a file.
+        bins = np.stack([found.count, found.confidence, found.correct])
+        row["calibration"] = [*bins.shape, base64.b64encode(zlib.compress(bins.tobytes())).decode()]
+    return row
+
+
+def _result(row: Mapping[str, Any]) -> Result:
+    found = None
+    if "calibration" in row:
+        *shape, packed = row["calibration"]
+        found = Calibration(*np.frombuffer(zlib.decompress(base64.b64decode(packed))).reshape(shape))
+    counts, seconds = np.array(row["counts"], dtype=np.int64), np.array(row["seconds"], dtype=np.float64)
+    return Result(Measurement(row["image"], row["case"], counts, seconds, found), row["inputs"], row["stamp"])

@@ -1,0 +1,134 @@
+"""A comparison of images on disk that survives bad files and interruptions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from rankseg_plugins.core.probabilities import to_probabilities
+from rankseg_plugins.evaluation.cases import Case
+from rankseg_plugins.evaluation.comparison import Recorder
+from rankseg_plugins.evaluation.files import InputError
+from rankseg_plugins.evaluation.measuring import Sample
+from rankseg_plugins.evaluation.results import Result, ResultsFile
+
+R = TypeVar("R")
+
+
+def run(
+    cases: Sequence[Case],
+    recorder: Recorder,
+    results: ResultsFile,
+    activation: str = "identity",
+    keep_going: bool = False,
+    on_image: Callable[[Case], None] = lambda case: None,
+) -> dict[str, str]:
+    """Measure every image that ``results`` does not hold yet.
+
+    Args:
+        cases: the images.
+        recorder: collects the measurements, in the order of ``cases``.
+        results: gets a line for each image as soon as it is measured.
+        activation: what turns the values on disk into probabilities.
+        keep_going: note images that cannot be read or scored in ``recorder.skipped``, and go on.
+        on_image: called after each image, also for those that are skipped or were measured before.
+
+    Returns:
+        Hash of the inputs of each image, by name.
+
+    Raises:
+        InputError: for the first image that cannot be read or scored, unless ``keep_going``; if results cannot be
+            written, or belong to other files.
+    """
+    restored, hashes = _restore(cases, recorder, results)
+    for case in cases:
+        if case.name not in restored:
+            try:
+                sample = _sample(case, activation)
+                measurement = _blaming(case, recorder.add, sample)
+            except InputError as error:
+                if not keep_going:
+                    raise
+                recorder.skipped[case.name] = str(error)
+            else:
+                hashes[case.name] = _hash(sample)
+                results.append(Result(measurement, hashes[case.name], _stamp(case)))
+        on_image(case)
+    _add_pictures([case for case in cases if case.name in restored], recorder, activation)
+    order = {case.name: index for index, case in enumerate(cases)}
+    recorder.measurements.sort(key=lambda measurement: order[measurement.name])
+    return hashes
+
+
+def first_sample(cases: Sequence[Case], keep_going: bool) -> Sample:
+    """The first image that can be read, to learn the number of classes.
+
+    Raises:
+        InputError: if it cannot be read, with ``keep_going`` if none can.
+    """
+    for case in cases:
+        try:
+            return case.sample()
+        except InputError:
+            if not keep_going or case is cases[-1]:
+                raise
+    raise ValueError("cases must hold at least one image")
+
+
+def _restore(cases: Sequence[Case], recorder: Recorder, results: ResultsFile) -> tuple[set[str], dict[str, str]]:
+    known = {case.name: case for case in cases}
+    hashes = {}
+    for result in results:
+        name = result.measurement.name
+        if name not in known or result.stamp != _stamp(known[name]):
+            raise InputError(
+                results.path, f"holds results of another {name!r}; choose another --out or remove the file"
+            )
+        recorder.restore(replace(result.measurement, case=known[name].group or name))
+        hashes[name] = result.inputs
+    return set(hashes), hashes
+
+
+def _sample(case: Case, activation: str) -> Sample:
+    sample = case.sample()
+    if activation == "identity":
+        return sample
+    probs = _blaming(case, to_probabilities, sample.probs.float().unsqueeze(0), activation)
+    return replace(sample, probs=probs[0])
+
+
+def _blaming(case: Case, function: Callable[..., R], *args: Any) -> R:
+    try:
+        return function(*args)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        # Errors about the truth speak of the target, all others of the probabilities.
+        raise InputError(case.files["target" in str(error)], error) from error
+
+
+def _add_pictures(restored: Sequence[Case], recorder: Recorder, activation: str) -> None:
+    """Decode the images again that belong to the extremes but were measured by an earlier run."""
+    gains = {measurement.name: recorder.gain(measurement) for measurement in recorder.measurements}
+    changed = [case for case in restored if gains[case.name] < 0 or gains[case.name] > 0]  # not NaN either
+    ranked = sorted(changed, key=lambda case: gains[case.name])
+    count = recorder.extremes.count
+    for case in {case.name: case for case in (*ranked[:count], *ranked[::-1][:count])}.values():
+        recorder.picture(_sample(case, activation))
+
+
+def _hash(sample: Sample) -> str:
+    digest = hashlib.sha256()
+    for tensor in (sample.probs, sample.labels):
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(np.ascontiguousarray(tensor.numpy()).data)
+    return digest.hexdigest()
+
+
+def _stamp(case: Case) -> str:
+    stats = [path.stat() for path in case.files]
+    return " ".join(f"{stat.st_size}/{stat.st_mtime_ns}" for stat in stats)
