@@ -85,11 +85,13 @@ def expected_scores(tiles: Tiles, masks: Tensor, objective: Objective) -> Tensor
         objective: Dice or IoU.
     """
     expectation = make_expectation(objective)
-    inside, outside = tiles.masked(masks), tiles.masked(~masks)
-    valid = masks if tiles.valid is None else masks & tiles.valid.unsqueeze(1)
-    n = valid.sum(-1).double()
+    others = ~masks
+    if tiles.valid is not None:
+        masks, others = masks & tiles.valid.unsqueeze(1), others & tiles.valid.unsqueeze(1)
+    inside, outside = tiles.masked(masks), tiles.masked(others)
+    n = masks.sum(-1).double()
     s, rest_s = row_statistics(inside).mu, row_statistics(outside).mu
-    every, mu = torch.ones_like(valid[..., 0]), s + rest_s
+    every, mu = torch.ones_like(masks[..., 0]), s + rest_s
     variance = mu - sum(sum_powers(part, every, lambda tile, *_: tile, 2)[..., 1] for part in (inside, outside))
     slowest, fastest = expectation.rates(n, s, mu, deviation(variance))
     nodes = make_nodes(slowest, fastest, every, (n == 0) & (objective.smooth > 0))

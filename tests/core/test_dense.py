@@ -1,0 +1,107 @@
+"""The one-graph path against the tiled one, compiled, exported, mapped."""
+
+import pytest
+import torch
+from torch import nn
+
+from rankseg_plugins import RankSEG
+from rankseg_plugins.core import dense
+
+OPTIONS = [
+    {"metric": metric, "smooth": smooth, "output_mode": output_mode, "pruning_prob": pruning_prob}
+    for metric in ("dice", "iou")
+    for smooth in (0.0, 1.0)
+    for output_mode in ("multiclass", "multilabel")
+    for pruning_prob in (0.5, 0.1)
+]
+ACCURACY = [{"metric": "acc"}, {"metric": "acc", "output_mode": "multilabel", "solver": "TR"}]
+
+
+@pytest.fixture(autouse=True)
+def _forget_compiled_code():
+    torch._dynamo.reset()
+
+
+def random_probs(sharpness=3.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return (sharpness * torch.randn(2, 5, 12, 17, generator=generator)).softmax(1)
+
+
+@pytest.mark.parametrize("options", [*OPTIONS, *ACCURACY])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_same_decisions(options, dtype):
+    decoder = RankSEG(**options)
+    valid = torch.ones(12, 17, dtype=torch.bool)
+    valid[:, 14:] = False
+    for sharpness in (0.3, 1.0, 3.0, 10.0):
+        probs = random_probs(sharpness).to(dtype)
+        for mask in (None, valid):
+            tiled = decoder(probs, mask)
+            decided = decoder._decide_dense(probs, mask)
+            if mask is not None:
+                tiled, decided = tiled[..., :14], decided[..., :14]
+            assert torch.equal(decided, tiled)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_same_decisions_on_real_probabilities(real_probs, options):
+    decoder, probs = RankSEG(**options), real_probs[:1]
+    assert torch.equal(decoder._decide_dense(probs, None), decoder(probs))
+
+
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+@pytest.mark.parametrize("power", [0.01, 1, 20, 2000])
+def test_the_rounds_suffice(metric, power):
+    # From certain pixels to a haze with a few high values: more rounds would change nothing.
+    probs = torch.rand(4, 3, 20000, generator=torch.Generator().manual_seed(1), dtype=torch.float64) ** power
+    decoder = RankSEG(metric, output_mode="multilabel", pruning_prob=0.0)
+    assert torch.equal(decoder._decide_dense(probs, None), decoder(probs))
+
+
+@pytest.mark.parametrize("options", [*OPTIONS[::2], *ACCURACY])
+def test_compiles_to_one_graph(options):
+    decoder = RankSEG(**options)
+    compiled = torch.compile(decoder, fullgraph=True, backend="aot_eager")
+    probs = random_probs()
+    assert torch.equal(compiled(probs), decoder(probs))
+
+
+def test_compiles_with_the_default_backend():
+    decoder, probs = RankSEG("iou"), random_probs()
+    assert torch.equal(torch.compile(decoder, fullgraph=True)(probs), decoder(probs))
+
+
+@pytest.mark.parametrize("options", [*OPTIONS[::2], *ACCURACY])
+def test_exports_behind_softmax(options, tmp_path):
+    network = nn.Sequential(nn.Softmax(dim=1), RankSEG(**options))
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(network, (torch.randn(2, 5, 12, 17),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, tmp_path / "network.pt2")
+    loaded = torch.export.load(tmp_path / "network.pt2").module()
+    for images in (1, 3):
+        logits = 3 * torch.randn(images, 5, 12, 17)
+        assert torch.equal(loaded(logits), network(logits))
+
+
+def test_a_compiled_decoder_still_refuses_bad_values():
+    compiled = torch.compile(RankSEG(), fullgraph=True, backend="aot_eager")
+    with pytest.raises(RuntimeError, match="probs must be finite and lie in"):
+        compiled(torch.full((1, 2, 4), 7.0))
+
+
+@pytest.mark.parametrize("options", [*OPTIONS[::3], *ACCURACY])
+def test_vmap(options):
+    decoder, probs = RankSEG(**options), random_probs()
+    stacked = torch.stack([probs, probs.flip(0)])
+    assert torch.equal(torch.func.vmap(decoder)(stacked), torch.stack([decoder(probs), decoder(probs.flip(0))]))
+
+
+def test_solvers_that_look_at_values_are_refused():
+    decoder = RankSEG(solver="exact")
+    with pytest.raises(RuntimeError, match="solver='exact' looks at the values"):
+        torch.func.vmap(decoder)(random_probs()[None])
+
+
+def test_meta_device_is_not_taken_for_data():
+    p = dense.to_checked(torch.rand(1, 2, 3, device="meta"), None)
+    assert p.device.type == "meta"

@@ -1,0 +1,165 @@
+"""The exact solver and the exact expected score, against enumeration, counting and Fourier transforms."""
+
+import exact_oracles as oracle
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rankseg_plugins import RankSEG, rankseg
+from rankseg_plugins.core.quadrature import rule
+
+METRICS = ["dice", "iou"]
+SMOOTH = [0.0, 1e-6, 0.5, 1.0, 100.0]
+
+probabilities = st.one_of(
+    st.floats(0, 1), st.sampled_from([0.0, 1.0, 0.5, 1e-9, 1 - 1e-9]), st.floats(0, 1e-3), st.floats(0.999, 1)
+)
+
+
+def exact_mask(p, metric, smooth):
+    probs = torch.from_numpy(np.asarray(p, dtype=np.float64))[None, None]
+    return rankseg(probs, metric, smooth, "multilabel", "exact", pruning_prob=0.0)[0, 0].numpy()
+
+
+def expected_score(p, mask, metric, smooth):
+    decoder = RankSEG(metric, smooth, "multilabel")
+    probs, masks = torch.from_numpy(p)[None, None], torch.from_numpy(mask)[None, None]
+    return decoder.expected_score(probs, masks).item()
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(probabilities, min_size=1, max_size=8), st.sampled_from(METRICS), st.sampled_from(SMOOTH))
+def test_no_mask_at_all_is_better(p, metric, smooth):
+    p = np.array(p)
+    best = max(
+        oracle.by_enumeration(p, np.array(mask), metric, smooth)
+        for mask in np.ndindex(*[2] * len(p))
+        for mask in [np.array(mask, dtype=bool)]
+    )
+    mask = exact_mask(p, metric, smooth)
+    assert oracle.by_enumeration(p, mask, metric, smooth) == pytest.approx(best, abs=1e-9)
+    # With pixels that make no difference left out, as long as the optimum is unique.
+    assert not mask[p == 0].any()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("smooth", SMOOTH)
+@pytest.mark.parametrize("power", [0.02, 0.3, 1, 5, 50])
+def test_best_volume_of_twelve(metric, smooth, power):
+    generator = np.random.default_rng(int(power * 100))
+    for _ in range(3):
+        p = generator.random(12) ** power
+        order = np.argsort(-p)
+        scores = []
+        for n in range(13):
+            mask = np.zeros(12, dtype=bool)
+            mask[order[:n]] = True
+            scores.append(oracle.by_counts(p, mask, metric, smooth))
+        assert exact_mask(p, metric, smooth).sum() == np.argmax(scores)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(st.tuples(probabilities, st.booleans()), min_size=1, max_size=9),
+    st.sampled_from(METRICS),
+    st.sampled_from(SMOOTH),
+)
+def test_expected_score_of_any_mask(pixels, metric, smooth):
+    p, mask = (np.array(part) for part in zip(*pixels, strict=True))
+    expected = oracle.by_enumeration(p, mask, metric, smooth)
+    assert expected_score(p, mask, metric, smooth) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("smooth", [0.0, 1e-9, 1.0, 50.0])
+@pytest.mark.parametrize("power", [0.002, 0.1, 1, 10, 1000])
+@pytest.mark.parametrize("pixels", [60, 500, 2000])
+def test_expected_score_of_many_pixels(metric, smooth, power, pixels):
+    generator = np.random.default_rng(pixels)
+    p = generator.random(pixels) ** power
+    p[: pixels // 20], p[-pixels // 20 :] = 1.0, 0.0
+    for mask in (p > 0.5, p > np.median(p), generator.random(pixels) < 0.3):
+        expected = oracle.by_counts(p, mask, metric, smooth)
+        assert expected_score(p, mask, metric, smooth) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("smooth", [0.0, 1.0])
+@pytest.mark.parametrize(("haze", "pixels"), [(0.001, 100_000), (0.3, 100_000), (0.05, 3_000), (0.9, 20_000)])
+def test_best_of_all_volumes(metric, smooth, haze, pixels):
+    # Few different probabilities, so that Fourier transforms give every distribution to many digits.
+    generator = np.random.default_rng(pixels)
+    values = np.unique(np.concatenate([generator.random(12), haze * generator.random(12)]))[::-1]
+    counts = generator.multinomial(pixels, generator.dirichlet(np.ones(len(values))))
+    values, counts = values[counts > 0], counts[counts > 0]
+    volumes, scores = oracle.all_volumes_of_groups(values, counts, metric, smooth)
+    p = generator.permutation(np.repeat(values, counts))
+    mask = exact_mask(p, metric, smooth)
+    assert mask.sum() == volumes[np.argmax(scores)]
+    assert expected_score(p, mask, metric, smooth) == pytest.approx(scores.max(), abs=1e-9)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.01, 2.0, 50.0, 1e4, 1e8])
+def test_quadrature_of_every_exponential(ratio):
+    nodes, weights = (values.numpy() for values in rule(ratio))
+    rates = np.geomspace(1 / ratio, 1, 500)
+    integrals = np.exp(-rates[:, None] * nodes) @ weights
+    np.testing.assert_allclose(integrals * rates, 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_real_probabilities(real_probs, metric):
+    probs = real_probs[:2]
+    exact, approximate = (RankSEG(metric, output_mode="multilabel", solver=solver) for solver in ("exact", "RMA"))
+    gain = exact.expected_score(probs, exact(probs)) - exact.expected_score(probs, approximate(probs))
+    assert gain.min() >= -1e-12
+    # No neighbouring volume is better either: one pixel less, one more, in the ranking of each class.
+    best = exact.expected_score(probs, exact(probs))
+    for shift in (-1, 1):
+        volumes = (exact(probs).flatten(2).sum(-1) + shift).clamp(min=0)
+        rank = probs.flatten(2).double().argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+        shifted = (rank < volumes.unsqueeze(-1)).view_as(probs)
+        active = exact(probs).flatten(2).any(-1)
+        assert ((best - exact.expected_score(probs, shifted))[active] >= -1e-12).all()
+
+
+def test_labels_and_masks_are_scored_alike():
+    probs = torch.rand(2, 3, 4, 5).softmax(1)
+    labels = probs.argmax(1)
+    labels[0, 0] = 255
+    masks = torch.stack([labels == c for c in range(3)], 1)
+    decoder = RankSEG("iou")
+    assert torch.equal(decoder.expected_score(probs, labels), decoder.expected_score(probs, masks))
+
+
+def test_invalid_pixels_count_for_nothing():
+    probs = torch.rand(2, 3, 6, 5, dtype=torch.float64)
+    masks = probs > 0.4
+    padded = torch.nn.functional.pad(probs, (0, 2), value=float("nan"))
+    padded_masks = torch.nn.functional.pad(masks, (0, 2), value=True)
+    valid = torch.nn.functional.pad(torch.ones(6, 5, dtype=torch.bool), (0, 2))
+    decoder = RankSEG("dice", 1.0, output_mode="multilabel", solver="exact")
+    padded_scores = decoder.expected_score(padded, padded_masks, valid_mask=valid)
+    torch.testing.assert_close(padded_scores, decoder.expected_score(probs, masks), rtol=1e-12, atol=0)
+    assert torch.equal(decoder(padded, valid_mask=valid)[..., :5], decoder(probs))
+
+
+@pytest.mark.parametrize(
+    ("decision", "error", "message"),
+    [
+        (torch.zeros(1, 4), TypeError, "decision must be int64 labels or bool masks, got torch.float32"),
+        (torch.zeros(1, 5, dtype=torch.int64), ValueError, r"labels must have shape \(1, 4\), got \(1, 5\)"),
+        (torch.zeros(1, 4, dtype=torch.bool), ValueError, r"masks must have shape \(1, 2, 4\), got \(1, 4\)"),
+        (torch.full((1, 4), 2), ValueError, r"labels must lie in 0 to 1 or be void_index=255, got \[2\]"),
+    ],
+)  # fmt: skip
+def test_bad_decisions(decision, error, message):
+    with pytest.raises(error, match=message):
+        RankSEG().expected_score(torch.rand(1, 2, 4), decision)
+
+
+def test_accuracy_has_no_expected_score():
+    with pytest.raises(ValueError, match="serves metric='dice' and 'iou'"):
+        RankSEG("acc").expected_score(torch.rand(1, 2, 4), torch.zeros(1, 4, dtype=torch.int64))
