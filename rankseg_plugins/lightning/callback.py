@@ -187,6 +187,10 @@ class RankSEGCallback(Callback):
         """Log the scores of all processes."""
         self._finish(trainer, pl_module, "test")
 
+    def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Have the decoder where the outputs will be."""
+        self._move_decoder(pl_module)
+
     def on_predict_batch_end(
         self,
         trainer: Trainer,
@@ -208,12 +212,15 @@ class RankSEGCallback(Callback):
             )
         outputs[key] = self.decoder(self._probabilities(outputs, batch, "predict_step"))
 
+    def _move_decoder(self, pl_module: LightningModule) -> None:
+        if isinstance(self.decoder, torch.nn.Module):
+            self.decoder.to(pl_module.device)
+
     def _start(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._loaders = {}
         if trainer.sanity_checking:
             return
-        if isinstance(self.decoder, torch.nn.Module):
-            self.decoder.to(pl_module.device)
+        self._move_decoder(pl_module)
         loaders = running_loaders(trainer, stage)
         for index, suffix in suffixes(self.dataloaders, len(loaders)).items():
             # All of them now, on every process: one that never gets an image must still take part in adding up.
@@ -239,16 +246,20 @@ class RankSEGCallback(Callback):
         truth = to_truth(target, self.num_classes, spatial, self._score.ignore_index)
         if truth.dtype != torch.bool and self._score.ignore_index is not None:
             truth = truth.masked_fill(truth == self._score.ignore_index, -1)
-        examples.add(image, *(self._one_map(labels) for labels in (truth, argmax, decided)))
+        maps = (truth, argmax, decided)
+        as_bits = any(each.dtype == torch.bool for each in maps)
+        examples.add(image, *(self._one_map(each, as_bits) for each in maps))
 
-    def _one_map(self, decided: Tensor) -> Tensor:
-        """Labels to draw, -1 for void; masks become one number per pixel, whose bits are the classes that hold it."""
-        if decided.dtype != torch.bool:
-            # One channel: its labels are 0 and 1.
-            return decided.masked_fill((decided < 0) | (decided >= max(self.num_classes, 2)), -1)
+    def _one_map(self, decided: Tensor, as_bits: bool) -> Tensor:
+        """One number per pixel to draw, -1 for void: the label, or in its bits all classes that hold the pixel."""
         # Beyond 62 classes some share a bit of the int64.
-        bits = 2 ** (torch.arange(decided.shape[1], device=decided.device) % 62)
-        return (decided * bits.view(1, -1, *[1] * (decided.ndim - 2))).sum(1)
+        if decided.dtype == torch.bool:
+            bits = 2 ** (torch.arange(decided.shape[1], device=decided.device) % 62)
+            return (decided * bits.view(1, -1, *[1] * (decided.ndim - 2))).sum(1)
+        # The labels of one channel are 0 and 1, and its bits the same.
+        void = (decided < 0) | (decided >= max(self.num_classes, 2))
+        numbers = 2 ** (decided.clamp(min=0) % 62) if as_bits and self.num_classes > 1 else decided
+        return numbers.masked_fill(void, -1)
 
     def _probabilities(self, outputs: Any, batch: Any, step: str) -> Tensor:
         logits = find_tensor("logits", self.logits, outputs, batch, step)

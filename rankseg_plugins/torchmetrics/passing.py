@@ -38,6 +38,16 @@ class Passing(MetricInputTransformer):
         return self.update_count > 0
 
     @property
+    def _forward_cache(self) -> Any:
+        """The value of the last batch, which Lightning logs as ``..._step``."""
+        return getattr(self.wrapped_metric, "_forward_cache", None)
+
+    @_forward_cache.setter
+    def _forward_cache(self, value: Any) -> None:
+        # The base class resets its own, which is never used here.
+        pass
+
+    @property
     def metric_state(self) -> dict[str, Any]:
         """State of the wrapped metric, or by name of every member of the wrapped collection."""
         return self.wrapped_metric.metric_state

@@ -126,6 +126,37 @@ def test_images_of_any_number_of_channels_and_another_size(channels):
     assert (kept.image.min(), kept.image.max()) == (0, 255)
 
 
+@pytest.mark.parametrize("decided_as", ["labels", "masks"])
+@pytest.mark.parametrize("truth_as", ["labels", "masks"])
+def test_labels_and_masks_are_drawn_alike(segmenter, make_trainer, package, monkeypatch, decided_as, truth_as):
+    """Logits that say the truth in all pixels but one half: there argmax and the truth look the same."""
+    drawn = []
+    monkeypatch.setattr("rankseg_plugins.lightning.callback.draw", lambda example: drawn.append(example))
+    monkeypatch.setattr("rankseg_plugins.lightning.callback.log_figure", lambda *args: True)
+
+    def masks(batch):
+        return torch.stack([batch[1] == c for c in range(CLASSES)], 1)
+
+    def logits(outputs, batch):
+        sure = torch.where(masks(batch), 4.0, -4.0)
+        return torch.cat([sure[..., :6], 0.0 * sure[..., 6:] - torch.arange(CLASSES).view(-1, 1, 1) / 9], -1)
+
+    one = RankSEGCallback(
+        RankSEG(output_mode="multilabel" if decided_as == "masks" else "multiclass", pruning_prob=0.2),
+        num_classes=CLASSES,
+        logits=logits,
+        target=lambda outputs, batch: masks(batch) if truth_as == "masks" else batch[1],
+        activation="sigmoid" if decided_as == "masks" else "softmax",
+        log_images=1,
+    )
+    logger = bare_logger(package, log_image=_nothing)
+    make_trainer(callbacks=[one], logger=logger).validate(segmenter(), loader(items=2), verbose=False)
+    (shown,) = drawn
+    assert len(np.unique(shown.truth[:, :6])) > 1
+    assert np.array_equal(shown.truth[:, :6], shown.argmax[:, :6])
+    assert (shown.argmax != shown.rankseg).any()
+
+
 def test_multilabel_and_binary(segmenter, make_trainer, package):
     received = []
     logger = bare_logger(package, log_image=lambda self, key, images, step: received.append(key))
