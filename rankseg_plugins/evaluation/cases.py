@@ -24,6 +24,8 @@ from rankseg_plugins.evaluation.files import (
 )
 from rankseg_plugins.evaluation.measuring import Sample
 
+CLASSES = "classes.txt"
+
 Read = Callable[[], tuple[Tensor, Tensor]]
 
 
@@ -69,7 +71,7 @@ class Found(NamedTuple):
     Args:
         cases: images with probabilities and labels.
         unmatched: files without a partner.
-        class_names: names of the classes, if the file of all images holds them.
+        class_names: names of the classes, if there are any.
     """
 
     cases: list[Case]
@@ -84,8 +86,8 @@ def find_cases(probs: Path, labels: Path | None = None) -> Found:
         probs: a folder with a file for each image; or one ``.npz`` or ``.npy`` of all images (N, C, \*spatial). In an
             ``.npz`` it is called ``probs``, and beside it may lie ``labels`` (N, \*spatial), ``names`` (N,) and
             ``classes`` (C,).
-        labels: a folder with a file for each image, or one file of all images in the same order. None: they lie in the
-            same files as the probabilities.
+        labels: a folder with a file for each image, and ``classes.txt`` with a name a line if the classes have names;
+            or one file of all images in the same order. None: they lie in the same files as the probabilities.
 
     Raises:
         InputError: if a path does not exist, or nothing matches.
@@ -98,7 +100,9 @@ def find_cases(probs: Path, labels: Path | None = None) -> Found:
         return _from_stack(probs, labels)
     if labels.is_file():
         raise InputError(labels, "must be a folder, because the probabilities lie in one")
-    return match(_by_stem(probs, PROBABILITY_SUFFIXES), _by_stem(labels, LABEL_SUFFIXES), labels)
+    found = match(_by_stem(probs, PROBABILITY_SUFFIXES), _by_stem(labels, LABEL_SUFFIXES), labels)
+    names = labels / CLASSES
+    return found._replace(class_names=names.read_text().splitlines()) if names.exists() else found
 
 
 def match(

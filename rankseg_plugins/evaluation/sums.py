@@ -1,8 +1,8 @@
 """Levels of a score from sums of fixed size, so that memory does not grow with the data and processes can add up.
 
 The entries and the ways of averaging are those of :mod:`rankseg_plugins.evaluation.levels`; here their sums are kept
-instead of the entries. The worst-case levels need the distribution of the scores, kept as a histogram with a count
-and a sum in each bin: exact unless the worst share ends inside a bin, and never off by more than ``1 / BINS``.
+instead of the entries. The worst-case levels need the distribution of the scores, kept as histograms with a count
+and a sum in each bin: exact unless the worst share ends inside a bin, and never off by more than the width of a bin.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from rankseg_plugins.evaluation.areas import Areas
 from rankseg_plugins.evaluation.checks import as_tuple, check_index
 from rankseg_plugins.evaluation.levels import ABSENT, LEVELS, SCORES, entries
 
-BINS = 1000
+#: Bins of the histograms. There is one of images and one for each class, of which a data set may have hundreds.
+BINS = {"image": 100_000, "class": 1000}
 Scores = tuple[str, ...]
 
 
@@ -87,10 +88,9 @@ def empty_sums(num_classes: int, scores: Scores, with_histogram: bool) -> dict[s
         "class_count": torch.zeros(kinds, num_classes, dtype=torch.int64),
     }
     if with_histogram:
-        # Row 0 counts images, the others the entries of each class.
-        shape = (kinds, 1 + num_classes, BINS)
-        sums["bin_count"] = torch.zeros(shape, dtype=torch.int64)
-        sums["bin_sum"] = torch.zeros(shape, dtype=torch.float64)
+        for level, rows in (("image", 1), ("class", num_classes)):
+            sums[f"{level}_bin_count"] = torch.zeros(kinds, rows, BINS[level], dtype=torch.int64)
+            sums[f"{level}_bin_sum"] = torch.zeros(kinds, rows, BINS[level], dtype=torch.float64)
     return sums
 
 
@@ -106,7 +106,8 @@ def sums_of(areas: Areas, scores: Scores, absent: str, with_histogram: bool) -> 
         "class_count": (~tables.isnan()).sum(1),
     }
     if with_histogram:
-        sums["bin_count"], sums["bin_sum"] = _histogram(torch.cat([images, tables], 2).transpose(1, 2))
+        for level, values in (("image", images), ("class", tables)):
+            sums[f"{level}_bin_count"], sums[f"{level}_bin_sum"] = _histogram(values.transpose(1, 2), BINS[level])
     return sums
 
 
@@ -129,20 +130,19 @@ def levels_of(
         for level in levels:
             result[f"{score}_{level}"] = means[level].nanmean()
             for share in worst if level != "dataset" else ():
-                rows = slice(0, 1) if level == "image" else slice(1, None)
-                lowest = _lowest(sums["bin_count"][index, rows], sums["bin_sum"][index, rows], share)
+                lowest = _lowest(sums[f"{level}_bin_count"][index], sums[f"{level}_bin_sum"][index], share)
                 result[worst_name(score, level, share)] = lowest.nanmean()
     return result
 
 
-def _histogram(values: Tensor) -> tuple[Tensor, Tensor]:
+def _histogram(values: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     """Counts and sums per bin over the last dimension of (scores, rows, N); NaN is left out."""
     known = ~values.isnan()
     values = values.nan_to_num(0.0)
-    bins = (values * BINS).long().clamp(max=BINS - 1)
-    count = torch.zeros(*values.shape[:2], BINS, dtype=torch.int64, device=values.device)
-    total = torch.zeros(*values.shape[:2], BINS, dtype=torch.float64, device=values.device)
-    return count.scatter_add_(2, bins, known.long()), total.scatter_add_(2, bins, values)
+    index = (values * bins).long().clamp(max=bins - 1)
+    count = torch.zeros(*values.shape[:2], bins, dtype=torch.int64, device=values.device)
+    total = torch.zeros(*values.shape[:2], bins, dtype=torch.float64, device=values.device)
+    return count.scatter_add_(2, index, known.long()), total.scatter_add_(2, index, values)
 
 
 def _lowest(count: Tensor, total: Tensor, share: float) -> Tensor:

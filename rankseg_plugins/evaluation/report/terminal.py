@@ -17,10 +17,10 @@ STYLES = {"gain": "green", "loss": "red", "unclear": "dim"}
 def to_terminal(comparison: Comparison) -> Group:
     """A row for each decoder, the verdicts, and what to know before trusting them."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("decoder", overflow="fold", min_width=26)
+    table.add_column("decoder", overflow="fold", vertical="bottom")
     confidence = f"{100 * comparison.confidence:g} % interval"
-    for title in (f"{unit(comparison)} %", "gain", confidence, "better / worse", "ms"):
-        table.add_column(title, justify="right", no_wrap=title == confidence)
+    for title in (f"{unit(comparison)}, %".replace(" ", "\n", 1), "gain", confidence, "better /\nworse", "ms"):
+        table.add_column(title, justify="right", no_wrap=True)
     for decoder in comparison.decoders:
         value = percent(comparison.level(decoder, comparison.scoring.score, "image"))
         cells: list[str | Text] = [decoder, value, "", "", "", milliseconds(median_seconds(comparison, decoder))]
