@@ -9,8 +9,6 @@ import torch
 pytest.importorskip("torchmetrics")
 
 import references
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rankseg_plugins import RankSEG, rankseg
 from rankseg_plugins.torchmetrics import MultiLevelScore, RankSEGWrapper, multi_level_score
@@ -60,7 +58,8 @@ def test_class_and_function_against_plain_loops(ignore, absent, batch_size):
     result = values(metric.compute())
     assert list(result) == metric.names == list(function)
     assert {name: result[name] for name in levels} == pytest.approx(levels, abs=1e-12)
-    assert {name: result[name] for name in worst} == pytest.approx(worst, abs=1e-3)
+    for name in worst:
+        assert result[name] == pytest.approx(worst[name], abs=1e-5 if "image" in name else 1e-3)
 
 
 def test_forward_is_the_value_of_the_batch():
@@ -72,26 +71,6 @@ def test_forward_is_the_value_of_the_batch():
         assert {name: step[name] for name in alone} == pytest.approx(alone, abs=1e-12)
         whole.update(*batch)
     assert values(metric.compute()) == pytest.approx(values(whole.compute()), abs=1e-15)
-
-
-@given(
-    scores=st.lists(st.one_of(st.integers(0, 60).map(lambda n: n / 60), st.sampled_from([0.0, 0.5, 1.0])), min_size=1),
-    share=st.floats(0.01, 1.0),
-)
-@settings(max_examples=150, deadline=None)
-def test_the_histogram_is_never_off_by_more_than_a_bin(scores, share):
-    """Images of 60 true pixels of which n are found have recall n / 60."""
-    found = torch.tensor([round(60 * score) for score in scores])
-    preds = (torch.arange(60).expand(len(scores), 60) >= found.unsqueeze(1)).long()
-    target = torch.zeros(len(scores), 60, dtype=torch.long)
-    metric = MultiLevelScore(1, score="recall", levels="image", worst=share)
-    metric.update((preds == 0).unsqueeze(1), 1 - target)
-    name = metric.names[-1]
-    count = next(n for n in range(1, len(scores) + 1) if n >= len(scores) * share - 1e-9)
-    exact = sum(sorted(found.tolist())[:count]) / 60 / count
-    assert float(metric.compute()[name]) == pytest.approx(exact, abs=1e-3)
-    function = multi_level_score((preds == 0).unsqueeze(1), 1 - target, 1, "recall", "image", worst=share)
-    assert float(function[name]) == pytest.approx(exact, abs=1e-12)
 
 
 def test_the_state_does_not_grow():
