@@ -173,40 +173,35 @@ class MultiLevelIoUMetric(BaseMetric):
             raise ValueError("only some images carry argmax's labels: model.test_cfg.rankseg changed during the run")
         decided = _joined([image["decided"] for image in results])
         columns = {"argmax": _joined(both), "RankSEG": decided} if both else {"score": decided}
-        summaries = [self._summary(counts) for counts in columns.values()]
-        images = [self._image_scores(counts) for counts in columns.values()]
+        pooled = {title: self._pooled_scores(counts) for title, counts in columns.items()}
+        images = {title: self._image_scores(counts) for title, counts in columns.items()}
+        summaries = {title: self._summary(counts, pooled[title], images[title]) for title, counts in columns.items()}
         print_log("per class results:", logger)
-        print_log("\n" + class_table(self._classes(), self._per_class(columns)), logger)
+        print_log("\n" + class_table(self._classes(), self.scores, pooled), logger)
         print_log("results by level:", logger)
-        print_log("\n" + level_table(list(columns), summaries, images), logger)
-        return _named(summaries)
-
-    def _summary(self, counts: Areas) -> dict[str, float]:
-        pooled, images = self._pooled_scores(counts), self._image_scores(counts)
-        summary = {"aAcc": percent(pooled["aAcc"])}
-        summary.update({f"m{score}": percent(pooled[score]) for score in self.scores})
-        summary.update({name: percent(scores) for name, scores in images.items()})
-        summary.update({f"class_m{score}": percent(self._entries(counts, score).nanmean(0)) for score in self.scores})
-        for name, scores in images.items():
-            summary[name.replace("image_", "worst_")] = percent(levels.worst(scores, self.worst_share))
-        return summary
+        print_log("\n" + level_table(summaries, images), logger)
+        return _named(list(summaries.values()))
 
     def _pooled_scores(self, counts: Areas) -> dict[str, np.ndarray]:
         """Scores of every class over the dataset, by IoUMetric itself, whose float32 sums decide the last digit."""
-        both = (counts.intersection, counts.union, counts.prediction, counts.label)
-        totals = [sum(count.float()) for count in both]
+        pixels = (counts.intersection, counts.union, counts.prediction, counts.label)
+        totals = [sum(count.float()) for count in pixels]
         return IoUMetric.total_area_to_metrics(*totals, metrics=self.iou_metrics, nan_to_num=FILLS[self.absent])
 
-    def _entries(self, counts: Areas, score: str) -> Tensor:
-        present = "label" if score == "Acc" else self.present
-        return levels.entries(counts, FUNCTIONS[score], present, self.absent)
-
     def _image_scores(self, counts: Areas) -> dict[str, Tensor]:
-        return {f"image_m{score}": self._entries(counts, score).nanmean(1) for score in self.scores}
+        return {score: levels.image_scores(counts, *self._counting(score)) for score in self.scores}
 
-    def _per_class(self, columns: dict[str, Areas]) -> dict[str, dict[str, np.ndarray]]:
-        pooled = {title: self._pooled_scores(counts) for title, counts in columns.items()}
-        return {score: {title: scores[score] for title, scores in pooled.items()} for score in self.scores}
+    def _counting(self, score: str) -> tuple[levels.Score, str, str]:
+        """What the functions of ``levels`` take after the counts."""
+        return FUNCTIONS[score], "label" if score == "Acc" else self.present, self.absent
+
+    def _summary(self, counts: Areas, pooled: dict[str, np.ndarray], images: dict[str, Tensor]) -> dict[str, float]:
+        classes = {score: levels.class_scores(counts, *self._counting(score)) for score in self.scores}
+        worst = {score: levels.worst(images[score], self.worst_share) for score in self.scores}
+        summary = {"aAcc": percent(pooled["aAcc"])}
+        for prefix, by_score in (("", pooled), ("image_", images), ("class_", classes), ("worst_", worst)):
+            summary.update({f"{prefix}m{score}": percent(by_score[score]) for score in self.scores})
+        return summary
 
 
 def _check_classes(sample: dict, label: Tensor, classes: int, where: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from prettytable import PrettyTable
@@ -26,48 +27,46 @@ def percent(scores: Tensor | np.ndarray) -> float:
     return round(float(np.round(np.nanmean(array) * 100, 2)), 2)
 
 
-def class_table(classes: Sequence[str], scores: dict[str, dict[str, np.ndarray]]) -> str:
+def class_table(classes: Sequence[str], scores: Sequence[str], decisions: Mapping[str, Mapping[str, Any]]) -> str:
     """One row per class; for each score a column per decision, and their difference if there are two.
 
     Args:
         classes: names of the C classes.
-        scores: by score, by decision: (C,) scores in [0, 1] or NaN.
+        scores: names of the scores that are shown.
+        decisions: for each decision by name, its scores by name: (C,) arrays in [0, 1] or NaN.
 
     Returns:
         The table as text.
     """
     table = PrettyTable()
     table.add_column("Class", list(classes))
-    for score, decisions in scores.items():
-        columns = {title: np.round(entries * 100, 2) for title, entries in decisions.items()}
+    for score in scores:
+        columns = {title: np.round(entries[score] * 100, 2) for title, entries in decisions.items()}
         for title, column in _with_difference(columns).items():
             table.add_column(score if len(decisions) == 1 else f"{score} {title}", list(column))
     return table.get_string()
 
 
-def level_table(
-    titles: Sequence[str], summaries: Sequence[dict[str, float]], images: Sequence[dict[str, Tensor]]
-) -> str:
+def level_table(summaries: Mapping[str, Mapping[str, float]], images: Mapping[str, Mapping[str, Tensor]]) -> str:
     """One row per score; a column per decision, and for two decisions their differences.
 
     Args:
-        titles: names of the decisions, one or two.
-        summaries: for each decision its scores in percent by name.
-        images: for each decision, by name of the image-level scores, (B,) scores of the images.
+        summaries: for each decision by name, one or two of them, its scores in percent by name.
+        images: for each decision, by score, (B,) scores of the images; they belong to the summary's ``image_m<score>``.
 
     Returns:
         The table as text. For two decisions it says on how many images the second is better and worse than the first.
     """
     table = PrettyTable()
-    names = list(summaries[0])
+    names = list(next(iter(summaries.values())))
     table.add_column("Score", names)
-    columns = {title: np.array(list(summary.values())) for title, summary in zip(titles, summaries, strict=True)}
+    columns = {title: np.array(list(summary.values())) for title, summary in summaries.items()}
     for title, column in _with_difference(columns).items():
         table.add_column(title, [f"{value:.2f}" for value in column])
-    if len(titles) == 2:
-        first, second = images
+    if len(summaries) == 2:
+        first, second = images.values()
         for title, sign in (("images better", 1), ("images worse", -1)):
-            counts = {name: int((sign * (second[name] - first[name]) > 0).sum()) for name in first}
+            counts = {f"image_m{score}": int((sign * (second[score] - first[score]) > 0).sum()) for score in first}
             table.add_column(title, [counts.get(name, "") for name in names])
     return table.get_string()
 
