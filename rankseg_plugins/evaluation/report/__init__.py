@@ -11,6 +11,7 @@ from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.report import charts
 from rankseg_plugins.evaluation.report.html import to_html
 from rankseg_plugins.evaluation.report.markdown import to_markdown
+from rankseg_plugins.evaluation.report.words import unit
 from rankseg_plugins.evaluation.tables import to_csv, to_dict
 
 
@@ -42,11 +43,16 @@ def _draw(comparison: Comparison) -> list[dict[str, Any]]:
     chosen = [
         ("histogram", charts.histogram, "Images", f"How much each image gains or loses with {decoder}."),
         ("scatter", charts.scatter, "Image by image", f"Each image with {baseline} and with {decoder}."),
-        ("classes", charts.classes, "Classes", f"What each class gains or loses with {decoder}, with its interval."),
+        (
+            "classes",
+            charts.classes,
+            "Classes",
+            f"What each class gains or loses with {decoder}, with its interval. Beside each name: {baseline}, %.",
+        ),
         ("reliability", charts.reliability, "Calibration", "Below the diagonal, the network is too sure of itself."),
     ]
     if len(comparison.candidates) > 1:
-        title = f"The gain of every decoder over {baseline}, with its interval."
+        title = f"The gain of every decoder over {baseline} in {unit(comparison)}, with its interval."
         chosen.insert(0, ("decoders", charts.forest, "All decoders", title))
     themes = {"light": charts.LIGHT, "dark": charts.DARK, "paper": charts.PAPER}
     return [

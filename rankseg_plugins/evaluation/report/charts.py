@@ -79,7 +79,7 @@ def scatter(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> N
 
 
 def classes(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> None:
-    """Difference of the class-level score of every class, with its interval."""
+    """Difference of the class-level score of every class, with its interval; beside its name the baseline's score."""
     table = 100 * comparison.differences.classes[comparison.candidates.index(decoder)]
     baseline = comparison.class_table(comparison.decoders[0])[f"{comparison.scoring.score}_class"]
     known = np.flatnonzero(~np.isnan(table[:, 0]))
@@ -96,8 +96,8 @@ def classes(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> N
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
-    left_out = f", {len(known) - len(shown)} classes left out" if len(known) > len(shown) else ""
-    axes.set(xlabel=f"difference, points (beside the name: {comparison.decoders[0]}, %){left_out}")
+    left_out = f"\n({len(known) - len(shown)} classes that change less are left out)" if len(known) > len(shown) else ""
+    axes.set(xlabel=f"difference, points{left_out}")
 
 
 def reliability(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> None:
@@ -137,7 +137,7 @@ def forest(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> No
     axes.set_ylim(len(comparison.candidates) - 0.5, -0.5)
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
-    axes.set(xlabel=f"difference to {comparison.decoders[0]} in {unit(comparison)}, points")
+    axes.set(xlabel="difference, points")
 
 
 def draw(chart: Chart, comparison: Comparison, decoder: str, theme: Theme = PAPER) -> Figure:
@@ -150,7 +150,7 @@ def draw(chart: Chart, comparison: Comparison, decoder: str, theme: Theme = PAPE
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_style(theme)):
-        figure = Figure(figsize=(WIDTH, _height(chart, comparison)), dpi=160, layout="constrained")
+        figure = Figure(figsize=(WIDTH, _height(chart, comparison, decoder)), dpi=160, layout="constrained")
         chart(figure.subplots(), comparison, decoder, theme)
     return figure
 
@@ -161,7 +161,7 @@ def overview(comparison: Comparison, decoder: str) -> Figure:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_style(PAPER)):
-        height = 3.8 + max(3.8, _height(classes, comparison))
+        height = 3.8 + max(3.8, _height(classes, comparison, decoder))
         figure = Figure(figsize=(2 * WIDTH, height), dpi=100, layout="constrained")
         axes = figure.subplots(2, 2, height_ratios=[3.8, height - 3.8])
         for each, chart in zip(axes.flat, (histogram, scatter, classes, reliability), strict=True):
@@ -177,9 +177,10 @@ def to_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _height(chart: Chart, comparison: Comparison) -> float:
+def _height(chart: Chart, comparison: Comparison, decoder: str) -> float:
     if chart is classes:
-        return 0.9 + 0.27 * min(len(comparison.scored_classes), MOST_CLASSES)
+        table = comparison.differences.classes[comparison.candidates.index(decoder)]
+        return 1.1 + 0.27 * min(int((~np.isnan(table[:, 0])).sum()), MOST_CLASSES)
     if chart is forest:
         return 0.8 + 0.42 * len(comparison.candidates)
     return 4.0 if chart is scatter else 3.2

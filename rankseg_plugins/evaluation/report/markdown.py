@@ -36,8 +36,8 @@ def to_markdown(comparison: Comparison, charts: Mapping[str, tuple[str, str]]) -
     """
     baseline = comparison.decoders[0]
     parts = [
-        f"# Does it help? {baseline} against {_listed(comparison.candidates)}",
-        *(f"**{verdict(comparison, decoder)}**" for decoder in comparison.candidates),
+        f"# Does it help? {len(comparison.names)} images, {baseline} against {_others(comparison)}",
+        "\n".join(f"- {verdict(comparison, decoder)}" for decoder in comparison.candidates),
         *(f"*{warning}*" for warning in warnings(comparison)),
         "## Decoders",
         f"{len(comparison.names)} images; {unit(comparison)} in percent, gains in points with their "
@@ -57,6 +57,10 @@ def to_markdown(comparison: Comparison, charts: Mapping[str, tuple[str, str]]) -
         _facts(comparison),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _others(comparison: Comparison) -> str:
+    return comparison.candidates[0] if len(comparison.candidates) == 1 else f"{len(comparison.candidates)} others"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
