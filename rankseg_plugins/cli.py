@@ -18,10 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import rankseg_plugins
 from rankseg_plugins.evaluation.cases import Case, find_cases, one_against_rest, relabel
-from rankseg_plugins.evaluation.comparison import DECODERS, Comparison, Recorder, check_class_names
+from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.decoders import parse_decoder
 from rankseg_plugins.evaluation.files import InputError
 from rankseg_plugins.evaluation.measuring import Scoring
+from rankseg_plugins.evaluation.recording import DECODERS, Recorder, check_class_names
 from rankseg_plugins.evaluation.report import write_report
 from rankseg_plugins.evaluation.report.facts import collect_facts
 from rankseg_plugins.evaluation.report.terminal import to_terminal

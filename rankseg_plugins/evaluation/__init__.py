@@ -1,7 +1,8 @@
 """Truth against decisions: counts of pixels, the scores that follow from them, and comparisons of decoders."""
 
 from rankseg_plugins.evaluation.areas import Areas, areas
-from rankseg_plugins.evaluation.comparison import Comparison, Recorder, compare
+from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.measuring import Sample, Scoring
+from rankseg_plugins.evaluation.recording import Recorder, compare
 
 __all__ = ["Areas", "Comparison", "Recorder", "Sample", "Scoring", "areas", "compare"]

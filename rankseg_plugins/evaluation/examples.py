@@ -48,13 +48,26 @@ class Extremes:
             baseline: its decision, likewise.
             candidate: the decision of the second decoder, likewise.
         """
-        self._seen += 1
-        heap, extreme = (self._best, gain) if gain > 0 else (self._worst, -gain)
-        if not extreme > 0 or self.count == 0 or (len(heap) == self.count and extreme <= heap[0][0]):
+        if self._would_keep(gain):
+            maps = (self._as_labels(each) for each in (truth, baseline, candidate))
+            self.keep(Example(name, gain, *_plane(*maps)))
+
+    def keep(self, example: Example) -> None:
+        """Consider an image that is drawable already."""
+        if not self._would_keep(example.gain):
             return
-        maps = (self._as_labels(each) for each in (truth, baseline, candidate))
-        entry = (extreme, -self._seen, Example(name, gain, *_plane(*maps)))
+        heap = self._heap(example.gain)
+        # Earlier images win ties.
+        self._seen += 1
+        entry = (abs(example.gain), -self._seen, example)
         (heapq.heappush if len(heap) < self.count else heapq.heapreplace)(heap, entry)
+
+    def _heap(self, gain: float) -> list[tuple[float, int, Example]]:
+        return self._best if gain > 0 else self._worst
+
+    def _would_keep(self, gain: float) -> bool:
+        heap, changed = self._heap(gain), abs(gain) > 0  # False for NaN
+        return changed and self.count > 0 and (len(heap) < self.count or abs(gain) > heap[0][0])
 
     def improved(self) -> tuple[Example, ...]:
         """The largest gain first."""
@@ -63,6 +76,10 @@ class Extremes:
     def damaged(self) -> tuple[Example, ...]:
         """The largest loss first."""
         return tuple(entry[2] for entry in sorted(self._worst, reverse=True, key=lambda entry: entry[:2]))
+
+    def all(self) -> tuple[Example, ...]:
+        """Everything that is kept."""
+        return (*self.improved(), *self.damaged())
 
     def _as_labels(self, labels: Tensor) -> Tensor:
         """Labels with -1 for void; of overlapping masks the highest class is shown, and 0 where there is none."""

@@ -149,14 +149,22 @@ def measure(
         sample.name if sample.case is None else sample.case,
         np.stack(counts),
         np.array(seconds),
-        _calibration(probs[0], truth[0], num_classes, ignore_index),
+        calibrate(probs[0], truth[0], ignore_index),
     )
     return measurement, decisions
 
 
-def _calibration(probs: Tensor, truth: Tensor, num_classes: int, ignore_index: int | None) -> Calibration:
+def calibrate(probs: Tensor, labels: Tensor, ignore_index: int | None = None) -> Calibration:
+    r"""Bin the probabilities of one image, see :func:`~rankseg_plugins.evaluation.calibration.calibration`.
+
+    Args:
+        probs: (C, \*spatial) in [0, 1] but for rounding.
+        labels: truth (\*spatial), or masks (C, \*spatial).
+        ignore_index: label whose pixels do not count.
+    """
+    truth = to_truth(labels.unsqueeze(0), len(probs), tuple(probs.shape[1:]), ignore_index)[0].to(probs.device)
     kept = None if truth.dtype == torch.bool or ignore_index is None else truth != ignore_index
-    if num_classes == 1 and truth.dtype != torch.bool:
+    if len(probs) == 1 and truth.dtype != torch.bool:
         truth = (truth == 1).unsqueeze(0)
     return calibration(probs.clamp(0, 1), truth, kept)
 

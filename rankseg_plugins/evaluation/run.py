@@ -11,9 +11,9 @@ import numpy as np
 
 from rankseg_plugins.core.probabilities import to_probabilities
 from rankseg_plugins.evaluation.cases import Case
-from rankseg_plugins.evaluation.comparison import Recorder
 from rankseg_plugins.evaluation.files import InputError
 from rankseg_plugins.evaluation.measuring import Sample
+from rankseg_plugins.evaluation.recording import Recorder
 from rankseg_plugins.evaluation.results import Result, ResultsFile
 
 R = TypeVar("R")

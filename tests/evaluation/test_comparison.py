@@ -1,6 +1,10 @@
 """Comparisons, against loops in Python, resamples drawn by hand, SciPy and TorchMetrics."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +13,9 @@ import torch
 from torchmetrics.classification import BinaryCalibrationError, MulticlassCalibrationError
 
 from rankseg_plugins import RankSEG
-from rankseg_plugins.evaluation import Areas, levels
+from rankseg_plugins.evaluation import Areas, Comparison, Recorder, Sample, Scoring, compare, levels
 from rankseg_plugins.evaluation.calibration import calibration
-from rankseg_plugins.evaluation.comparison import Comparison, Recorder, compare
 from rankseg_plugins.evaluation.intervals import FIGURES
-from rankseg_plugins.evaluation.measuring import Sample, Scoring
 from rankseg_plugins.evaluation.statistics import bootstrap, sign_test, wilcoxon
 
 DICE = "rankseg(metric=dice)"
@@ -236,15 +238,56 @@ def test_a_class_missing_everywhere_stays_out():
     assert found.paired(DICE).interval == pytest.approx(without.paired(DICE).interval)
 
 
-def test_decided_elsewhere():
+@pytest.mark.parametrize("with_probs", [False, True])
+def test_decided_elsewhere(with_probs):
     samples = list(make_samples())
     recorder = Recorder({"argmax": RankSEG("acc"), "dice": RankSEG("dice")}, num_classes=4, ignore_index=IGNORE)
     for s in samples:
-        recorder.add_decided(s.name, s.labels, [each(s.probs[None])[0] for each in recorder.decoders.values()])
+        decisions = [each(s.probs[None])[0] for each in recorder.decoders.values()]
+        recorder.add_decided(s.name, s.labels, decisions, s.probs if with_probs else None)
     found, expected = recorder.comparison(), compare(samples, recorder.decoders, ignore_index=IGNORE)
     assert found.differences.paired.tolist() == expected.differences.paired.tolist()
     assert np.isnan(found.seconds).all()
-    assert found.calibration is None
+    assert [e.name for e in found.damaged] == [e.name for e in expected.damaged]
+    if with_probs:
+        np.testing.assert_array_equal(found.calibration.error(), expected.calibration.error())
+    else:
+        assert found.calibration is None
+
+
+GATHER = """
+import sys, torch
+from test_comparison import make_samples
+from rankseg_plugins.evaluation import Recorder
+rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+torch.distributed.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
+recorder = Recorder(["argmax", "rankseg(pruning_prob=0.0)"], num_classes=4, ignore_index=255, panels=2)
+for sample in list(make_samples())[rank::2]:
+    recorder.add(sample)
+recorder.gather()
+found = recorder.comparison()
+torch.save([found.names, found.differences.paired.tolist(), found.calibration.error().tolist(),
+            [e.name for e in found.improved], [e.name for e in found.damaged]], out + str(rank))
+"""
+
+
+def test_two_processes_find_what_one_finds(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    command = [sys.executable, "-c", GATHER]
+    processes = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / "store"), str(tmp_path / "out")], env=environment)
+        for rank in range(2)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    decoders = ["argmax", "rankseg(pruning_prob=0.0)"]
+    expected = compare(make_samples(), decoders, ignore_index=IGNORE, panels=2)
+    for rank in range(2):
+        names, paired, error, improved, damaged = torch.load(tmp_path / f"out{rank}", weights_only=True)
+        assert names == expected.names
+        assert paired == expected.differences.paired.tolist()
+        assert error == pytest.approx(expected.calibration.error().tolist(), abs=1e-6)
+        assert improved == [e.name for e in expected.improved]
+        assert damaged == [e.name for e in expected.damaged]
 
 
 def test_rows_for_a_data_frame():
