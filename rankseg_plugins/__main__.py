@@ -1,6 +1,21 @@
-"""``python -m rankseg_plugins`` is ``rankseg-plugins``."""
+"""The command ``rankseg-plugins``, also ``python -m rankseg_plugins``."""
 
-from rankseg_plugins.cli import app
+import sys
+
+from rankseg_plugins._imports import require
+
+
+def main() -> None:
+    """Run the command line, or say which extra brings what it needs."""
+    try:
+        for module in ("typer", "rich"):
+            require(module, extra="report")
+    except ImportError as error:
+        sys.exit(str(error))
+    from rankseg_plugins.cli import app
+
+    app(prog_name="rankseg-plugins")
+
 
 if __name__ == "__main__":
-    app(prog_name="rankseg-plugins")
+    main()

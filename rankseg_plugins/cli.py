@@ -20,11 +20,11 @@ import rankseg_plugins
 from rankseg_plugins.evaluation.cases import Case, find_cases, one_against_rest, relabel
 from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.decoders import parse_decoder
+from rankseg_plugins.evaluation.facts import collect_facts
 from rankseg_plugins.evaluation.files import InputError
 from rankseg_plugins.evaluation.measuring import Scoring
 from rankseg_plugins.evaluation.recording import DECODERS, Recorder, check_class_names
 from rankseg_plugins.evaluation.report import write_report
-from rankseg_plugins.evaluation.report.facts import collect_facts
 from rankseg_plugins.evaluation.report.terminal import to_terminal
 from rankseg_plugins.evaluation.results import ResultsFile
 from rankseg_plugins.evaluation.run import first_sample, run
@@ -66,33 +66,72 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder for the report; an interrupted run is continued there.")] = Path(
         "report"
     ),
-    ignore_index: Annotated[int, typer.Option(help="Label whose pixels do not count.")] = 255,
-    class_names: Annotated[str | None, typer.Option(help="Names of the classes, separated by commas.")] = None,
-    score: Annotated[str, typer.Option(help="What counts as better: dice, iou, precision or recall.")] = "dice",
+    ignore_index: Annotated[
+        int, typer.Option(help="Label whose pixels do not count.", rich_help_panel="Reading")
+    ] = 255,
+    class_names: Annotated[
+        str | None, typer.Option(help="Names of the classes, separated by commas.", rich_help_panel="Reading")
+    ] = None,
+    score: Annotated[
+        str, typer.Option(help="What counts as better: dice, iou, precision or recall.", rich_help_panel="Scoring")
+    ] = "dice",
     present: Annotated[
-        str, typer.Option(help="Classes that have a score in an image: those in union (truth or prediction) or label.")
+        str,
+        typer.Option(
+            help="Classes that have a score in an image: those in union (truth or prediction) or label.",
+            rich_help_panel="Scoring",
+        ),
     ] = "union",
-    absent: Annotated[str, typer.Option(help="What a class counts that is absent: skip, zero or one.")] = "skip",
-    exclude: Annotated[list[int], typer.Option(help="Class that is not scored, such as background; repeat it.")] = [],  # noqa: B006
-    one_vs_rest: Annotated[int | None, typer.Option(help="Only this class, against all others.")] = None,
-    map_labels: Annotated[str | None, typer.Option(help='Change labels of the truth, such as "255:1,2:1".')] = None,
+    absent: Annotated[
+        str, typer.Option(help="What a class counts that is absent: skip, zero or one.", rich_help_panel="Scoring")
+    ] = "skip",
+    exclude: Annotated[
+        list[int],
+        typer.Option(help="Class that is not scored, such as background; repeat it.", rich_help_panel="Scoring"),
+    ] = [],  # noqa: B006
+    one_vs_rest: Annotated[
+        int | None, typer.Option(help="Only this class, against all others.", rich_help_panel="Reading")
+    ] = None,
+    map_labels: Annotated[
+        str | None, typer.Option(help='Change labels of the truth, such as "255:1,2:1".', rich_help_panel="Reading")
+    ] = None,
     group_by: Annotated[
-        str | None, typer.Option(help="Pattern whose match in a name is its case, such as the patient: '^[^_]+'.")
+        str | None,
+        typer.Option(
+            help="Pattern whose match in a name is its case, such as the patient: '^[^_]+'.",
+            rich_help_panel="Intervals",
+        ),
     ] = None,
     activation: Annotated[
-        str, typer.Option(help="What turns the values into probabilities: identity, softmax, sigmoid or normalize.")
+        str,
+        typer.Option(
+            help="What turns the values into probabilities: identity, softmax, sigmoid or normalize.",
+            rich_help_panel="Reading",
+        ),
     ] = "identity",
-    device: Annotated[str, typer.Option(help="Where to decode: cpu, cuda, ...")] = "cpu",
-    panels: Annotated[int, typer.Option(help="Pictures of the most improved images, and of the most damaged.")] = 5,
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples.", min=1)] = 10_000,
-    confidence: Annotated[float, typer.Option(help="Confidence of the intervals.", min=0.01, max=0.9999)] = 0.95,
-    seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
-    keep_going: Annotated[bool, typer.Option(help="Report images that cannot be read, and go on.")] = False,
+    device: Annotated[str, typer.Option(help="Where to decode: cpu, cuda, ...", rich_help_panel="Running")] = "cpu",
+    panels: Annotated[
+        int,
+        typer.Option(help="Pictures of the most improved images, and of the most damaged.", rich_help_panel="Running"),
+    ] = 5,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples.", min=1, rich_help_panel="Intervals")] = 10_000,
+    confidence: Annotated[
+        float, typer.Option(help="Confidence of the intervals.", min=0.01, max=0.9999, rich_help_panel="Intervals")
+    ] = 0.95,
+    seed: Annotated[int, typer.Option(help="Of the resamples.", rich_help_panel="Intervals")] = 0,
+    keep_going: Annotated[
+        bool, typer.Option(help="Report images that cannot be read, and go on.", rich_help_panel="Running")
+    ] = False,
     fail_below: Annotated[
         float | None,
-        typer.Option(help="Exit with 3 if the gain's lower bound is below this many points, for any decoder."),
+        typer.Option(
+            help="Exit with 3 if the gain's lower bound is below this many points, for any decoder.",
+            rich_help_panel="Running",
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print all figures as JSON.", rich_help_panel="Running")
+    ] = False,
 ) -> None:
     """Compare decoders on the same probabilities, and write a report: gains, losses, intervals, pictures.
 

@@ -14,6 +14,7 @@ from rankseg_plugins.evaluation.calibration import Calibration
 from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.decoders import Decoder, NamedDecoder, named_decoders
 from rankseg_plugins.evaluation.examples import Extremes
+from rankseg_plugins.evaluation.facts import collect_facts
 from rankseg_plugins.evaluation.measuring import Measurement, Sample, Scoring, calibrate, measure, to_areas
 from rankseg_plugins.evaluation.truth import count, to_truth
 
@@ -162,11 +163,14 @@ class Recorder:
 
         Args:
             class_names: C names; None numbers the classes.
-            **options: ``facts``, ``resamples``, ``confidence`` and ``seed`` of :class:`Comparison`.
+            **options: ``facts`` (None: versions of the packages), ``resamples``, ``confidence`` and ``seed`` of
+                :class:`Comparison`.
 
         Raises:
             ValueError: without any image, with two of the same name, or if the class names do not fit.
         """
+        facts = options.pop("facts", None)
+        facts = {**(collect_facts() if facts is None else facts), "ignore_index": self.ignore_index}
         return Comparison(
             tuple(self.decoders),
             check_class_names(class_names, self.num_classes),
@@ -176,6 +180,7 @@ class Recorder:
             self.extremes.improved(),
             self.extremes.damaged(),
             dict(self.skipped),
+            facts,
             **options,
         )
 

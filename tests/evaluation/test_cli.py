@@ -291,6 +291,15 @@ def test_internal_errors_are_told_apart(folders):
     assert "ZeroDivisionError" in done.stderr
 
 
+@pytest.mark.parametrize("module", ["typer", "rich"])
+def test_without_the_extra(module):
+    code = f"import sys; sys.modules['{module}'] = None; from rankseg_plugins.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    needs = f"this part of rankseg_plugins needs '{module}': pip install \"rankseg-plugins[report]\""
+    assert done.stderr.splitlines() == [needs]
+
+
 def test_help_and_version():
     for options, expected in ((["--help"], "compare"), (["compare", "--help"], "--fail-below"), (["--version"], "0.")):
         done = subprocess.run(
