@@ -16,7 +16,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 DEMO_OPTIONS = --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(NUM_CLASSES),--num-classes "$(NUM_CLASSES)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-stock lint clean
+.PHONY: help setup demo test test-stock benchmark lint clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,6 +31,9 @@ test: $(VENV)/installed  ## run the tests
 
 test-stock: $(VENV_STOCK)/installed  ## run MMSegmentation's tests with the original OpenMMLab packages
 	TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 $(VENV_STOCK)/bin/python -m pytest tests/mmseg
+
+benchmark: $(VENV)/installed  ## measure time and memory, write benchmarks/RESULTS.md; about 10 minutes
+	$(VENV)/bin/python -m benchmarks
 
 lint: $(VENV)/installed  ## check style and types
 	$(VENV)/bin/ruff check .

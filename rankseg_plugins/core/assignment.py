@@ -8,6 +8,8 @@ gains: the lowest class index.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -43,29 +45,28 @@ def assign_labels(tiles: Tiles, volumes: Volumes, objective: Objective, void_ind
     labels = torch.empty(batch, pixels, dtype=torch.int64, device=tiles.probs.device)
     # Where pruning left no class at all, every class competes for every pixel.
     eligible = volumes.active | ~volumes.active.any(1, keepdim=True)
+    undisputed = replace(volumes, n=volumes.n.clone(), s=volumes.s.clone())
     for images in tiles.groups():
-        _assign_group(tiles, images, volumes, eligible, objective, void_index, labels)
+        _label_undisputed(tiles, images, eligible, undisputed, labels)
+    tiles.release_scratch()
+    for images in tiles.groups():
+        _settle_contested(tiles, images, eligible, undisputed, objective, void_index, labels)
     return labels
 
 
-def _assign_group(
-    tiles: Tiles,
-    images: slice,
-    volumes: Volumes,
-    eligible: Tensor,
-    objective: Objective,
-    void_index: int | None,
-    labels: Tensor,
-) -> None:
+def _classes(runs: list[slice], device: torch.device) -> Tensor:
+    return torch.cat([torch.arange(run.start, run.stop, device=device) for run in runs])
+
+
+def _label_undisputed(tiles: Tiles, images: slice, eligible: Tensor, volumes: Volumes, labels: Tensor) -> None:
+    """Label the pixels that one class selected, and take all others out of the ``n`` and ``s`` of the volumes."""
     runs = tiles.runs(images, eligible)
-    classes = torch.cat([torch.arange(run.start, run.stop, device=labels.device) for run in runs])
+    classes = _classes(runs, labels.device)
     threshold = volumes.threshold[images, classes]
-    m, t = volumes.s[images, classes], volumes.n[images, classes]
-    mu, eligible = volumes.mu[images, classes], eligible[images, classes]
+    n, s = torch.zeros_like(threshold, dtype=torch.float64), torch.zeros_like(threshold, dtype=torch.float64)
     # A pixel adds up one code per class that selected it: from the sum, a single class reads off its own index.
     one = _power_above(tiles.shape[1])
     code = (classes + one).to(threshold.dtype).unsqueeze(-1)
-
     for pixels in tiles.pixels(threshold.numel()):
         selected = _select(tiles, images, runs, pixels, volumes.threshold)
         index = selected.mul_(code).sum(1).sub_(one)
@@ -73,24 +74,45 @@ def _assign_group(
         image, pixel = (index >= one).nonzero(as_tuple=True)
         if len(image):
             labels[images, pixels][image, pixel] = _CONTESTED
-            overlap = selected[image, :, pixel] > 0
             p = tiles.gather(image + images.start, classes, pixel + pixels.start)
-            m.index_add_(0, image, -(overlap * p).double())
-            t.index_add_(0, image, -overlap.double())
+            overlap = p > _of(threshold, image)
+            n.index_add_(0, image, overlap.double())
+            s.index_add_(0, image, (overlap * p).double())
+    volumes.n[images, classes] -= n
+    volumes.s[images, classes] -= s
 
+
+def _settle_contested(
+    tiles: Tiles,
+    images: slice,
+    eligible: Tensor,
+    undisputed: Volumes,
+    objective: Objective,
+    void_index: int | None,
+    labels: Tensor,
+) -> None:
+    """Give every pixel that no class or several classes selected to the one that gains most."""
+    classes = _classes(tiles.runs(images, eligible), labels.device)
+    threshold, allowed = undisputed.threshold[images, classes], eligible[images, classes]
+    m, t, mu = (table[images, classes] for table in (undisputed.s, undisputed.n, undisputed.mu))
     for pixels in tiles.pixels(threshold.numel()):
         image, pixel = (labels[images, pixels] < 0).nonzero(as_tuple=True)
         if len(image) == 0:
             continue
         p = tiles.gather(image + images.start, classes, pixel + pixels.start)
-        selected = p > threshold[image]
+        selected = p > _of(threshold, image)
         nobody = ~selected.any(1, keepdim=True)
-        gain = objective.gain(p.double(), m[image], t[image], mu[image])
-        allowed = selected | (nobody & eligible[image])
-        winner = classes[gain.masked_fill_(~allowed, -torch.inf).argmax(1)]
+        gain = objective.gain(p.double(), _of(m, image), _of(t, image), _of(mu, image))
+        gain.masked_fill_(~(selected | (nobody & _of(allowed, image))), -torch.inf)
+        winner = classes[gain.argmax(1)]
         if void_index is not None:
             winner = winner.masked_fill(nobody.squeeze(1), void_index)
         labels[images, pixels][image, pixel] = winner
+
+
+def _of(table: Tensor, image: Tensor) -> Tensor:
+    """Rows of a table per image (images, classes) for pixels of these images; a single row is left to broadcasting."""
+    return table if len(table) == 1 else table[image]
 
 
 def _power_above(number: int) -> int:

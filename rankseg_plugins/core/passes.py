@@ -21,7 +21,8 @@ def count_above(tiles: Tiles, active: Tensor, threshold: Tensor) -> tuple[Tensor
     for images, classes, pixels in tiles.passes(active):
         tile = tiles.load(images, classes, pixels)
         above = torch.gt(tile, bound[images, classes], out=tiles.scratch(0, tile.shape))
-        n[images, classes] += row_sum(above)
+        # A tile has fewer than 2^24 pixels: float32 counts them exactly.
+        n[images, classes] += above.sum(-1)
         s[images, classes] += row_sum(above.mul_(tile))
     return n, s
 
@@ -43,18 +44,25 @@ def few_pixels_between(
     """As :func:`pixels_between`, or None as soon as the pixels are more than ``room``."""
     low = round_down(floor, tiles.dtype).masked_fill(~active, torch.inf).unsqueeze(-1)
     high = round_down(ceiling, tiles.dtype).masked_fill(~active, torch.inf).unsqueeze(-1)
-    row = torch.arange(floor.numel(), device=floor.device).view(*floor.shape, 1)
+    middle = ((floor + ceiling) / 2).masked_fill(~active, 2.0).to(tiles.dtype).unsqueeze(-1)
+    # A little more than half the width, for rounding; nothing lies that near to the middle of an inactive class.
+    reach = ((ceiling - floor) / 2 + 4 * torch.finfo(tiles.dtype).eps).masked_fill(~active, 0.0)
+    reach = reach.to(tiles.dtype).unsqueeze(-1)
+    row = torch.arange(floor.numel(), device=floor.device).view(floor.shape)
     values, rows = [], []
     for images, classes, pixels in tiles.passes(active):
         tile = tiles.load(images, classes, pixels)
-        inside = torch.gt(tile, low[images, classes], out=tiles.scratch(0, tile.shape))
-        inside.sub_(torch.gt(tile, high[images, classes], out=tiles.scratch(1, tile.shape)))
-        # Most blocks of 32 pixels hold none: find the blocks first, then the pixels in them.
+        # Most blocks of 32 pixels hold none: find the blocks that may, then the pixels in them.
         blocks = (-1, math.gcd(tile.shape[-1], 32))
-        image, label, block = inside.unflatten(-1, blocks).amax(-1).nonzero(as_tuple=True)
-        kept = inside.unflatten(-1, blocks)[image, label, block] > 0
-        values.append(tile.unflatten(-1, blocks)[image, label, block][kept])
-        rows.append(row[images, classes][image, label].expand_as(kept)[kept])
+        distance = torch.sub(tile, middle[images, classes], out=tiles.scratch(0, tile.shape)).abs_()
+        near = distance.unflatten(-1, blocks).amin(-1) <= reach[images, classes]
+        image, label, block = near.nonzero(as_tuple=True)
+        candidates = tile.unflatten(-1, blocks)[image, label, block]
+        inside = candidates > low[images, classes][image, label]
+        inside &= candidates <= high[images, classes][image, label]
+        found, place = inside.nonzero(as_tuple=True)
+        values.append(candidates[found, place])
+        rows.append(row[images, classes][image, label][found])
         room -= len(values[-1])
         if room < 0:
             return None

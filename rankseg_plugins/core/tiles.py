@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-#: Values in a tile: 2 MiB of float32, which stays in a processor's cache.
-TILE = 1 << 19
+#: Values in a tile, at most and at least: 2 MiB of float32, which stays in a processor's cache, for large inputs, and
+#: in proportion for small ones, so that extra memory stays below half of the input.
+TILE, _SMALLEST_TILE = 1 << 19, 1 << 16
 
 #: Values that are read in less time than it takes to begin another slice.
 _CHEAP = 1 << 16
@@ -24,7 +25,7 @@ _RUN = 1024
 
 
 class Tiles:
-    """A (B, C, d) view of probabilities, served in tiles of at most about :data:`TILE` values.
+    """A (B, C, d) view of probabilities, served in tiles of at most about ``size`` values.
 
     Args:
         probs: (B, C, *spatial), floating point, any memory layout.
@@ -37,6 +38,7 @@ class Tiles:
         self.valid = None if valid_mask is None else valid_mask.expand(probs.shape[0], *probs.shape[2:]).flatten(1)
         self.dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
         self.clamp = False
+        self.size = max(_SMALLEST_TILE, min(TILE, probs.numel() * probs.element_size() // 10))
         self._scratch: Tensor | None = None
 
     def groups(self) -> Iterator[slice]:
@@ -49,7 +51,8 @@ class Tiles:
     def pixels(self, rows: int) -> Iterator[slice]:
         """Slices of pixels, such that ``rows`` of them fill a tile."""
         total = self.shape[2]
-        step = max(_RUN, TILE // max(rows, 1) // _RUN * _RUN)
+        tiles = math.ceil(total * max(rows, 1) / self.size)
+        step = math.ceil(math.ceil(total / tiles) / _RUN) * _RUN
         for start in range(0, total, step):
             yield slice(start, min(start + step, total))
 
@@ -84,7 +87,7 @@ class Tiles:
         """
         tile = self.probs[images, classes, pixels]
         if tile.stride(-1) != 1 or tile.dtype != self.dtype or self.valid is not None or self.clamp:
-            tile = self.scratch(2, tile.shape).copy_(tile)
+            tile = self.scratch(1, tile.shape).copy_(tile)
             if self.valid is not None:
                 tile.masked_fill_(~self.valid[images, None, pixels], 0.0)
             if self.clamp:
@@ -92,18 +95,22 @@ class Tiles:
         return tile
 
     def scratch(self, slot: int, shape: Sequence[int]) -> Tensor:
-        """Uninitialised memory of this shape, one of three pieces (slot 0 to 2) that are the same at every call.
+        """Uninitialised memory of this shape, one of two pieces (slot 0 or 1) that are the same at every call.
 
         Fresh memory for every tile would cost more than the work on it, as the system has to map each page. One
         allocation for all pieces lets the next decision find the pages still mapped.
         """
         size = math.prod(shape)
         if self._scratch is None:
-            pieces = 3, min(TILE, self.probs.numel())
+            pieces = 2, min(self.size, self.probs.numel())
             self._scratch = torch.empty(pieces, dtype=self.dtype, device=self.probs.device)
         if size > self._scratch.shape[1]:
             return self._scratch.new_empty(shape)
         return self._scratch[slot, :size].view(shape)
+
+    def release_scratch(self) -> None:
+        """Give the scratch memory back, before something else needs memory."""
+        self._scratch = None
 
     def masked(self, masks: Tensor) -> Tiles:
         """The same pixels with all probabilities outside ``masks`` (B, C, d), bool, set to 0; a copy."""
@@ -122,7 +129,5 @@ class Tiles:
 def row_sum(tile: Tensor) -> Tensor:
     """Sum over the last dimension, in float64: short runs in the tile's own precision, then their sums."""
     length = tile.shape[-1] // _RUN * _RUN
-    total = tile[..., length:].sum(-1, dtype=torch.float64)
-    if length:
-        total += tile[..., :length].unflatten(-1, (-1, _RUN)).sum(-1).sum(-1, dtype=torch.float64)
-    return total
+    runs = tile[..., :length].unflatten(-1, (-1, _RUN)).sum(-1).sum(-1, dtype=torch.float64)
+    return runs if length == tile.shape[-1] else runs + tile[..., length:].sum(-1, dtype=torch.float64)

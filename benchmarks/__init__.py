@@ -1,0 +1,1 @@
+"""Measures the decoders: ``make benchmark``."""

@@ -1,0 +1,82 @@
+"""Run every measurement, print the tables and write them to RESULTS.md beside this file."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from benchmarks import solvers, speed
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+INTRODUCTION = """# What decoding costs
+
+`make benchmark` wrote this file. All contestants of a row take turns in one run, and a ratio is the median of its
+rounds; the machine is shared, so trust ratios and not milliseconds. "ours" is this package at its defaults, `rankseg`
+is the reference package, "auto" its opt-in `safe_screening="auto"`. Probabilities are float32. Rows marked (real) hold
+a trained network's; the others are generated: softmax of smooth random fields, with as many classes pruned as
+published for real models of that kind. "pruned" is the share of classes whose largest probability is at most 0.5,
+"undecided" the share of the remaining classes' pixels between the first lower bound of the Dice threshold and 1/2.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--threads", type=int, default=2, help="processor threads (2)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="Markdown file to write")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    parts = [INTRODUCTION, describe_machine()]
+
+    def add(title: str, text: str, header: list[str] | None = None, rows: Iterable[list[str]] = ()) -> None:
+        parts.append(f"## {title}\n\n{text}\n")
+        print(parts[-1], flush=True)
+        if header:
+            parts.append(table(header, rows))
+
+    # Memory first: it is measured in forked processes, before this one has used its threads.
+    memory = table(speed.MEMORY_HEADER, speed.memory())
+    add("Time over argmax", "Below 1.00: faster than `probs.argmax(1)`.", speed.SPEED_HEADER, speed.speed())
+    add("Extra memory", "Largest extra memory over the input's size, the result itself not counted.")
+    parts.append(memory)
+    add("Modes and precisions", "The VOC workload; time over argmax of the same precision.",
+        speed.OPTIONS_HEADER, speed.options())  # fmt: skip
+    add("Cost grows linearly", "", speed.CURVE_HEADER, speed.curve())
+    add("Long sums", speed.large_sums())
+    add("Solvers", "Multilabel Dice, `smooth = 0`. Loss: exact expected Dice of the optimum less that of the mask.",
+        solvers.HEADER, solvers.rows())  # fmt: skip
+    add("GPU", "Not measured: no GPU was at hand.")
+    arguments.out.write_text("\n".join(parts), encoding="utf-8")
+
+
+def describe_machine() -> str:
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "rankseg"))
+    return f"{cpu}, {torch.get_num_threads()} threads; Python {platform.python_version()}, {packages}.\n"
+
+
+def table(header: list[str], rows: Iterable[list[str]]) -> str:
+    """A Markdown table, printed row by row as it grows."""
+    lines = [_line(header), _line(["---", *["---:"] * (len(header) - 1)])]
+    print("\n".join(lines), flush=True)
+    for row in rows:
+        lines.append(_line(row))
+        print(lines[-1], flush=True)
+    print(flush=True)
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""RMA against BA against the exact optimum: what is lost in expected Dice, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from benchmarks.measure import interleave, ratio
+from benchmarks.workloads import WORKLOADS, generate
+from rankseg_plugins import RankSEG
+
+SOLVERS = ("RMA", "BA", "TRNA", "exact")
+HEADER = [
+    "probabilities", "expected Dice of the optimum", *(f"{name}: mean loss" for name in SOLVERS[:-1]),
+    *(f"{name}: largest loss" for name in SOLVERS[:-1]), *(f"{name}: time / RMA" for name in SOLVERS[1:]),
+]  # fmt: skip
+
+#: Beyond this many pixels TRNA, which is meant for small objects, is left out.
+_TRNA_PIXELS = 1 << 16
+
+
+def inputs() -> Iterator[tuple[str, Tensor]]:
+    """Small objects of every size, and the image-sized workloads."""
+    for side in (4, 8, 16, 32, 64):
+        yield f"small objects, d = {side * side}", generate((64, 1, side, side), active=1, seed=side)
+    for workload in WORKLOADS:
+        if workload.available and workload.name in ("VOC", "horses (real)", "CamVid (real)"):
+            yield workload.name, workload.make()
+
+
+def rows() -> Iterator[list[str]]:
+    """One row an input; losses against the exact optimum, over the classes that are not pruned."""
+    for name, probs in inputs():
+        solvers = [each for each in SOLVERS if each != "TRNA" or probs[0, 0].numel() <= _TRNA_PIXELS]
+        decoders = {each: RankSEG(output_mode="multilabel", solver=each) for each in solvers}
+        exact = decoders["exact"]
+        active = probs.flatten(2).amax(-1) > exact.pruning_prob
+        scores = {each: exact.expected_score(probs, decide(probs))[active] for each, decide in decoders.items()}
+        losses = {each: scores["exact"] - score for each, score in scores.items()}
+        times = interleave({each: lambda d=d, p=probs: d(p) for each, d in decoders.items()}, rounds=5)
+        yield [
+            name,
+            f"{scores['exact'].mean():.4f}",
+            *(_number(losses, each, torch.mean) for each in SOLVERS[:-1]),
+            *(_number(losses, each, torch.max) for each in SOLVERS[:-1]),
+            *(f"{ratio(times, each, 'RMA'):.1f}" if each in times else "-" for each in SOLVERS[1:]),
+        ]
+
+
+def _number(losses: dict[str, Tensor], solver: str, reduce) -> str:
+    if solver not in losses:
+        return "-"
+    # What is below the quadrature's own precision is no loss.
+    return f"{max(0.0, float(reduce(losses[solver]))):.1e}" if losses[solver].max() > 1e-13 else "0"

@@ -1,0 +1,107 @@
+"""Probabilities to measure on: real ones where they are at hand, and generated ones that resemble real models'."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+REAL = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A named tensor of probabilities.
+
+    Args:
+        name: row of the table.
+        shape: (B, C, *spatial).
+        active: number of classes that survive pruning in each image; None for real probabilities.
+        path: file of real probabilities; None for generated ones.
+        output_mode: what the decoders are asked for.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    active: int | None = None
+    path: Path | None = None
+    output_mode: str = "multiclass"
+
+    @property
+    def description(self) -> str:
+        """Shape, as it stands in the tables."""
+        return "x".join(map(str, self.shape))
+
+    @property
+    def available(self) -> bool:
+        """Whether the probabilities can be had on this machine."""
+        return self.path is None or self.path.exists()
+
+    def make(self) -> Tensor:
+        """The probabilities, float32, the same at every call."""
+        if self.path is not None:
+            with np.load(self.path) as file:
+                return torch.from_numpy(file["probs"][: self.shape[0]]).float()
+        return generate(self.shape, self.active or self.shape[1], seed=len(self.name))
+
+
+def generate(shape: tuple[int, ...], active: int, seed: int) -> Tensor:
+    """Softmax of smooth random fields: regions with soft borders, and classes that hardly occur.
+
+    The first ``active`` classes (in random order) share the image among them; the others stay a haze of low
+    probability, as the absent classes of a real network do. One channel gets the sigmoid of a field.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    batch, classes, *spatial = shape
+    # Grid cells as large as objects: about eight across the image.
+    coarse = [max(2, min(size, 8)) for size in spatial]
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(spatial)]
+    probs = torch.empty(shape)
+    for image in range(batch):
+        field = torch.randn(1, active, *coarse, generator=generator)
+        logits = 12 * torch.nn.functional.interpolate(field, size=spatial, mode=mode, align_corners=True)[0]
+        if classes == 1:
+            probs[image] = logits.sigmoid()
+            continue
+        order = torch.randperm(classes, generator=generator)
+        haze = torch.rand(classes - active, *coarse, generator=generator)
+        if classes > active:
+            haze = torch.nn.functional.interpolate(haze[None], size=spatial, mode=mode)[0]
+            probs[image, order[active:]] = 0.05 * haze / (classes - active)
+            remaining = 1 - probs[image, order[active:]].sum(0)
+        else:
+            remaining = torch.ones(spatial)
+        probs[image, order[:active]] = logits.softmax(0) * remaining
+    return probs
+
+
+def pruned_share(probs: Tensor, pruning_prob: float = 0.5) -> float:
+    """Share of the classes, over all images, whose largest probability is not above ``pruning_prob``."""
+    return (probs.flatten(2).amax(-1) <= pruning_prob).double().mean().item()
+
+
+def undecided_share(probs: Tensor, pruning_prob: float = 0.5) -> float:
+    """Share of the pixels of the other classes between the first lower bound of the Dice threshold and 1/2."""
+    p = probs.flatten(2).double()
+    p = p[p.amax(-1) > pruning_prob]
+    above = p > 0.5
+    floor = (p * above).sum(-1) / (above.sum(-1) + p.sum(-1) + 1)
+    return ((p > floor.unsqueeze(-1)) & ~above).double().mean().item()
+
+
+WORKLOADS = [
+    Workload("VOC", (1, 21, 512, 512), active=3),
+    Workload("Cityscapes", (1, 19, 1024, 2048), active=13),
+    Workload("ADE20K", (1, 150, 512, 683), active=8),
+    Workload("batch", (8, 21, 256, 256), active=3),
+    Workload("CT volume", (1, 2, 160, 512, 512), active=2),
+    Workload("horses (real)", (1, 21, 257, 257), path=REAL / "voc21_horses" / "probs.npz"),
+    Workload("CamVid (real)", (1, 11, 180, 240), path=REAL / "camvid" / "probs_val.npz"),
+    Workload("binary", (16, 1, 512, 512), active=1, output_mode="multilabel"),
+    Workload("small 4x21", (4, 21, 64, 64), active=3),
+    Workload("small 1x2", (1, 2, 64, 64), active=2),
+    Workload("small 64x1", (64, 1, 32, 32), active=1, output_mode="multilabel"),
+]
