@@ -80,7 +80,7 @@ def make_nodes(slowest: Tensor, fastest: Tensor, active: Tensor, to_the_end: Ten
     """
     nodes, weights = rule(float((fastest / slowest)[active].max()))
     unit = fastest.flatten().unsqueeze(1)
-    reach = -torch.expm1(-REACH / slowest).masked_fill(to_the_end, 1.0)
+    reach = (-torch.expm1(-REACH / slowest)).masked_fill(to_the_end, 1.0)
     return Nodes(nodes.to(unit.device) / unit, weights.to(unit.device) / unit, reach.flatten())
 
 

@@ -18,11 +18,14 @@ MULTICLASS = [
     {"metric": "iou", "smooth": 1.0},
     {"metric": "dice", "smooth": 2.0, "pruning_prob": 0.1},
     {"metric": "iou", "unassigned_policy": "void", "void_index": -1},
+    {"metric": "dice", "solver": "exact", "smooth": 0.5},
     {"metric": "acc"},
 ]
 MULTILABEL = [
     {"metric": "dice", "output_mode": "multilabel"},
     {"metric": "iou", "output_mode": "multilabel", "smooth": 1.0, "pruning_prob": 0.2},
+    {"metric": "iou", "output_mode": "multilabel", "solver": "exact"},
+    {"metric": "dice", "output_mode": "multilabel", "solver": "BA+TRNA", "eps": 1e-3},
     {"metric": "acc", "output_mode": "multilabel"},
     {"metric": "acc", "output_mode": "multilabel", "solver": "argmax"},
 ]
@@ -214,10 +217,22 @@ def test_bad_valid_mask():
         RankSEG(void_index=1)(PROBS, torch.ones(6, 7, dtype=torch.bool))
 
 
-def test_threads_do_not_change_the_result(real_probs):
-    decided = []
-    for threads in (1, 2, 4):
-        torch.set_num_threads(threads)
-        decided.append(RankSEG(smooth=1.0)(real_probs))
-    assert torch.equal(decided[0], decided[1])
-    assert torch.equal(decided[0], decided[2])
+def test_threads_do_not_change_the_result():
+    logits = torch.nn.functional.interpolate(torch.randn(2, 6, 9, 9), size=(500, 700), mode="bilinear")
+    probs = (4 * logits).softmax(1)
+    for decoder in (RankSEG(smooth=1.0), RankSEG("iou"), RankSEG(solver="exact")):
+        decided = []
+        for threads in (1, 2, 4, 1):
+            torch.set_num_threads(threads)
+            decided.append(decoder(probs))
+        assert all(torch.equal(decided[0], other) for other in decided[1:])
+
+
+@pytest.mark.parametrize("options", ALL)
+def test_inference_mode_and_autocast(options):
+    decoder = RankSEG(**options)
+    decided = decoder(PROBS)
+    with torch.inference_mode():
+        assert torch.equal(decoder(PROBS), decided)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(decoder(PROBS), decided)

@@ -101,6 +101,25 @@ def test_best_of_all_volumes(metric, smooth, haze, pixels):
     assert expected_score(p, mask, metric, smooth) == pytest.approx(scores.max(), abs=1e-9)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("smooth", [1e-9, 0.3, 5.0, 200.0])
+@pytest.mark.parametrize("haze", [1e-4, 0.01, 0.05])
+def test_the_empty_mask_competes(metric, smooth, haze):
+    generator = np.random.default_rng(int(1e4 * haze))
+    rows = [np.concatenate([haze * generator.random(400), top * generator.random(5)]) for top in (0.2, 0.6, 1.0)]
+    # A row with certain pixels must not disturb its neighbours.
+    rows.insert(1, np.concatenate([rows[0][:-5], np.ones(5)]))
+    probs = torch.from_numpy(np.stack(rows))[None]
+    decoder = RankSEG(metric, smooth, "multilabel", "exact", pruning_prob=0.0)
+    masks = decoder(probs)
+    reached = decoder.expected_score(probs, masks)[0]
+    for p, mask, value in zip(rows, masks[0].numpy(), reached.tolist(), strict=True):
+        rank = (-p).argsort().argsort()
+        scores = [oracle.by_counts(p, rank < n, metric, smooth) for n in [*range(30), 405]]
+        assert value == pytest.approx(max(scores), abs=1e-10)
+        assert value == pytest.approx(oracle.by_counts(p, mask, metric, smooth), abs=1e-12)
+
+
 @pytest.mark.parametrize("ratio", [1.0, 1.01, 2.0, 50.0, 1e4, 1e8])
 def test_quadrature_of_every_exponential(ratio):
     nodes, weights = (values.numpy() for values in rule(ratio))
