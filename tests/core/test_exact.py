@@ -116,7 +116,7 @@ def test_the_empty_mask_competes(metric, smooth, haze):
     for p, mask, value in zip(rows, masks[0].numpy(), reached.tolist(), strict=True):
         rank = (-p).argsort().argsort()
         scores = [oracle.by_counts(p, rank < n, metric, smooth) for n in [*range(30), 405]]
-        assert value == pytest.approx(max(scores), abs=1e-10)
+        assert value >= max(scores) - 1e-10
         assert value == pytest.approx(oracle.by_counts(p, mask, metric, smooth), abs=1e-12)
 
 
