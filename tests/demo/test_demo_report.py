@@ -87,6 +87,15 @@ def test_equal_outcomes_agree():
     assert disagreements(outcomes) == []
 
 
+def test_the_other_metric_may_round_the_last_digit_otherwise():
+    """Half of a last digit off, and a float32 as IoUMetric's results are."""
+    labels = changed(0, 1, 3, 1)
+    exact = 100 * score_areas(areas(labels, TRUTH, 3, 255))["iou_dataset"]
+    for off, found in ((0.005001, 0), (-0.005001, 0), (0.02, 1)):
+        own = float(np.float32(exact + off))
+        assert len(disagreements({"A": {DICE: outcome(labels, **{OWN_IOU: own})}})) == found
+
+
 def test_every_kind_of_difference_is_named():
     labels = changed(0, 1, 3, 1)
     base = outcome(labels)

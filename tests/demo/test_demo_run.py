@@ -18,7 +18,7 @@ def run(*arguments):
 
 
 def check_output(result, out, images):
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
     agreed = f"agree: the same labels in every pixel of {images} images"
     assert agreed in " ".join(result.stdout.split())
     assert result.stderr == ""
