@@ -14,6 +14,7 @@ from rankseg_plugins.evaluation.report.words import (
     PRESENT,
     WORST_ROWS,
     calibration_sentence,
+    listed,
     milliseconds,
     p_value,
     percent,
@@ -137,10 +138,6 @@ def _skipped(comparison: Comparison) -> list[str]:
 
 
 def _facts(comparison: Comparison) -> str:
-    lines = [f"- {title}: {_listed(fact)}" for title, fact in comparison.facts.items()]
+    lines = [f"- {title}: {listed(fact)}" for title, fact in comparison.facts.items()]
     lines.append(f"- bootstrap: {comparison.resamples} resamples of the cases, seed {comparison.seed}")
     return "\n".join(lines)
-
-
-def _listed(words: object) -> str:
-    return ", ".join(map(str, words)) if isinstance(words, (list, tuple)) else str(words)

@@ -59,6 +59,11 @@ def milliseconds(seconds: float) -> str:
     return NONE if math.isnan(seconds) else f"{1000 * seconds:.1f}"
 
 
+def listed(fact: object) -> str:
+    """A fact, or several of them."""
+    return ", ".join(map(str, fact)) if isinstance(fact, (list, tuple)) else str(fact)
+
+
 def p_value(value: float) -> str:
     """A p-value, never a false 0."""
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.2f}"
