@@ -333,3 +333,22 @@ def test_unknown_names():
         Comparison(("a", "b"), ("c",), ())
     with pytest.raises(ValueError, match="decoder must be one of"):
         compare(make_samples(), ignore_index=IGNORE).paired("argmax")
+
+
+def test_scoring_needs_no_more_than_torch_and_numpy():
+    absent = ["scipy", "matplotlib", "jinja2", "PIL", "nibabel", "typer", "rich", "torchmetrics"]
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({absent}))
+import torch
+from rankseg_plugins.evaluation import compare
+found = compare([("a", torch.full((2, 1, 3), 0.5), torch.zeros(1, 3))])
+print(found.level("argmax", "dice", "image"))
+try:
+    compare([("a", torch.rand(2, 1, 3), torch.zeros(1, 3)), ("b", torch.rand(2, 1, 3), torch.zeros(1, 3))]).differences
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[0] == "1.0"
+    assert 'pip install "rankseg-plugins[report]"' in done.stdout

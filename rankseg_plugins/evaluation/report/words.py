@@ -23,7 +23,7 @@ WORST_ROWS = (("dice", "worst"), ("iou", "worst"))
 EXPLANATION = (
     "Dataset: pixels of all images pooled, then the mean over classes. Image: mean over the classes of each image, "
     "then over images. Class: mean over the images of each class, then over classes. Accuracy is the share of the "
-    "pixels that got the right label; at class level the mean recall of the classes."
+    "pixels of these classes that got the right label; at class level the mean recall of the classes."
 )
 PRESENT = {
     "union": "A class counts in an image if truth or prediction hold it, so that a hallucinated class scores 0",
