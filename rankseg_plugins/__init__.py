@@ -4,8 +4,8 @@ The toolkit adapters are imported by name (``rankseg_plugins.mmseg``, ``.lightni
 itself imports none of them.
 """
 
-from rankseg_plugins.core import RankSEG, rankseg
+from rankseg_plugins.core import GlobalRankSEG, RankSEG, rankseg
 
 __version__ = "0.1.0"
 
-__all__ = ["RankSEG", "__version__", "rankseg"]
+__all__ = ["GlobalRankSEG", "RankSEG", "__version__", "rankseg"]

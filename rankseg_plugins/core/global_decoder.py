@@ -1,0 +1,361 @@
+"""Dataset-level decisions: for scores that pool the pixels of all images before they divide."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rankseg_plugins.core.decoder import OUTPUT_MODES, _choice, _integer, _real
+from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_valid_mask
+from rankseg_plugins.core.reservoir import Reservoir
+
+METRICS = ("iou", "dice")
+ROUNDS = 30
+DAMPING = 0.5
+
+
+class GlobalFit(NamedTuple):
+    """What a fit found; scores are means over the pursued classes, of the sample that it was fitted on.
+
+    Args:
+        before: pooled score of plain argmax (multilabel: of the threshold 1/2), expected or, with labels, measured.
+        after: that of the fitted decision, never below ``before``.
+        pursued: (C,) bool, the classes that the decision was fitted to.
+    """
+
+    before: float
+    after: float
+    pursued: Tensor
+
+
+class GlobalRankSEG(nn.Module):
+    r"""Decides for scores pooled over a data set: MMSegmentation's mIoU, TorchMetrics' ``JaccardIndex``.
+
+    The best decision for a pooled Dice or IoU is an affine rule, label = argmax of ``scale * probs - offset``, or a
+    threshold for each class where masks may overlap. :meth:`update` keeps a sample of the pixels of unlabelled (or
+    labelled) images, :meth:`fit` finds the rule, and from then on the module decides at about the cost of argmax.
+
+    Without labels the fit takes the probabilities at their word. Two guards keep it from pursuing classes of which
+    they give no evidence, such as the 19 classes of a network of 21 that never occur in the photographs at hand: a
+    class must show in ``min_images`` images, and its own mask must promise a pooled Dice of ``min_dice``. All other
+    classes compete with the largest class on equal terms, as under argmax, or at the threshold 1/2.
+
+    Args:
+        num_classes: C; 1 for a single channel of foreground probabilities, which needs ``"multilabel"``.
+        metric: ``"iou"`` or ``"dice"``. In multilabel mode both have the same optimum.
+        output_mode: ``"multiclass"`` gives one label per pixel, ``"multilabel"`` one bool mask per class.
+        max_pixels: pixels in the sample, at least 1; the fit needs 4 bytes for each of them and each class, with
+            labels twice that.
+        min_images: a class is pursued if the *effective* number of images that hold it, (sum v)^2 / sum v^2, is at
+            least this, >= 0; v is the mean squared probability of an image, or with labels the share of the class.
+        min_dice: in [0, 1]; a class is pursued if its best mask has at least this pooled Dice.
+        void_index: label of pixels that ``valid_mask`` leaves out, outside the class range; multiclass only.
+        seed: of the sample.
+
+    Attributes:
+        scale: (C,) float32, NaN until fitted; part of ``state_dict``.
+        offset: (C,) float32, likewise. Nothing else is in the ``state_dict``.
+
+    Shape:
+        - Input: (B, C, \*spatial), float16, bfloat16, float32 or float64 in [0, 1].
+        - Output: int64 labels (B, \*spatial), or bool masks (B, C, \*spatial).
+
+    Raises:
+        TypeError: for an option of the wrong type.
+        ValueError: for an option out of range.
+
+    Source: Narasimhan et al., "Consistent multiclass algorithms for complex performance measures", ICML 2015; for the
+    pooled IoU: Nowozin, "Optimal decisions from probabilistic models", CVPR 2014.
+
+    Example:
+        >>> sure, unsure = torch.tensor([[[0.9], [0.1]]]), torch.tensor([[[0.6], [0.4]]])
+        >>> images = torch.cat([sure.expand(1, 2, 90), unsure.expand(1, 2, 10)], dim=2)
+        >>> decoder = GlobalRankSEG(num_classes=2, min_images=0)
+        >>> decoder.update(images)
+        >>> found = decoder.fit()
+        >>> decoder(unsure), found.after > found.before  # the second class is rare: worth more than its probability
+        (tensor([[1]]), True)
+    """
+
+    #: The word for what is optimised, as in TorchMetrics; :class:`~rankseg_plugins.RankSEG` decides "samplewise".
+    aggregation_level = "global"
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        metric: str = "iou",
+        output_mode: str = "multiclass",
+        max_pixels: int = 200_000,
+        min_images: float = 5.0,
+        min_dice: float = 0.1,
+        void_index: int = 255,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.max_pixels = _integer("num_classes", num_classes), _integer("max_pixels", max_pixels)
+        for name, value in (("num_classes", num_classes), ("max_pixels", max_pixels)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.metric = _choice("metric", metric, METRICS)
+        self.output_mode = _choice("output_mode", output_mode, OUTPUT_MODES)
+        self.min_images = _real("min_images", min_images, 0.0, math.inf)
+        self.min_dice = _real("min_dice", min_dice, 0.0, 1.0)
+        self.void_index, self.seed = _integer("void_index", void_index), _integer("seed", seed)
+        if self.output_mode == "multiclass" and (num_classes == 1 or 0 <= void_index < num_classes):
+            what = "num_classes=1 needs output_mode='multilabel'" if num_classes == 1 else "void_index is a class"
+            raise ValueError(f"{what}, got num_classes={num_classes}, void_index={void_index}")
+        self.register_buffer("scale", torch.full((num_classes,), torch.nan))
+        self.register_buffer("offset", torch.full((num_classes,), torch.nan))
+        self.reset()
+
+    def extra_repr(self) -> str:
+        """Every option, as it would be passed."""
+        names = ("num_classes", "metric", "output_mode", "max_pixels", "min_images", "min_dice", "void_index", "seed")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it can decide: after :meth:`fit`, or with the ``state_dict`` of one that was fitted."""
+        return not bool(self.scale.isnan().any())
+
+    def reset(self) -> None:
+        """Forget the sample, so that another can be collected; what was fitted stays."""
+        self._with_labels: bool | None = None
+        self._sample: Reservoir | None = None
+        self._evidence = torch.zeros(3, self.num_classes, dtype=torch.float64)  # images, sum of v, sum of v^2
+
+    @torch.no_grad()
+    def update(
+        self,
+        probs: Tensor,
+        labels: Tensor | None = None,
+        valid_mask: Tensor | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        r"""Add a batch of images to the sample.
+
+        Args:
+            probs: (B, C, \*spatial) probabilities.
+            labels: None fits what the probabilities promise. Given, the measured counts are fitted: integer labels
+                (B, \*spatial) in 0..C-1, with one channel 0 and 1; or bool masks (B, C, \*spatial).
+            valid_mask: optional bool (B, \*spatial) or (\*spatial); False leaves a pixel out.
+            ignore_index: label of pixels that are left out.
+
+        Raises:
+            TypeError: for tensors of the wrong type.
+            ValueError: for wrong shapes or values, or if only some batches have labels.
+        """
+        self._check(probs, valid_mask)
+        if self._with_labels is not None and self._with_labels != (labels is not None):
+            raise ValueError("labels must be given for every batch or for none; reset() starts anew")
+        kept = torch.ones(len(probs), *probs.shape[2:], dtype=torch.bool, device=probs.device)
+        kept = kept if valid_mask is None else kept & valid_mask
+        parts = [probs]
+        if labels is not None:
+            truth, known = self._truth(labels.to(probs.device), ignore_index, tuple(probs.shape))
+            parts, kept = [*parts, truth.to(probs.dtype)], kept & known
+        columns = torch.cat(parts, 1).flatten(2)
+        if self._sample is None:
+            self._sample = Reservoir(self.max_pixels, columns.shape[1], self.seed + 1_000_003 * _rank())
+        self._with_labels = labels is not None
+        for image, inside in zip(columns.movedim(1, 2), kept.flatten(1), strict=True):
+            rows = image if inside.all() else image[inside]
+            if len(rows):
+                _check_values(rows[:, : self.num_classes])
+                shown = rows[:, -self.num_classes :].double().square().mean(0).cpu()
+                self._evidence += torch.stack([torch.ones_like(shown), shown, shown.square()])
+                self._sample.add(rows.clamp(0, 1))
+
+    def fit(self) -> GlobalFit:
+        """Find the rule; with several processes, from the samples of all of them, the same on each.
+
+        Raises:
+            RuntimeError: before any :meth:`update`.
+            ValueError: if all processes together saw fewer images than ``min_images``.
+        """
+        rows, evidence = self._gathered()
+        if evidence[0, 0] < self.min_images:
+            raise ValueError(
+                f"{int(evidence[0, 0])} images give no evidence about a data set: update() with at least "
+                f"min_images={self.min_images:g}, or lower it"
+            )
+        probs, truth = rows[:, : self.num_classes], rows[:, -self.num_classes :]
+        best, thresholds = _best_thresholds(probs, truth)
+        effective = evidence[1].square() / evidence[2].clamp(min=torch.finfo(torch.float64).tiny)
+        # 1e-9: images that are all alike count in full, whatever rounding says.
+        pursued = (truth.sum(0) > 0) & (effective >= self.min_images - 1e-9) & (best >= self.min_dice)
+        if self.output_mode == "multilabel":
+            fit, scale, offset = self._fit_masks(probs, truth, thresholds, pursued)
+        else:
+            fit, scale, offset = self._fit_labels(probs, truth, pursued)
+        self.scale.copy_(scale)
+        self.offset.copy_(offset)
+        return fit
+
+    def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+        r"""Decide. The same as calling the module.
+
+        Args:
+            probs: (B, C, \*spatial) probabilities; see the class.
+            valid_mask: optional bool, (B, \*spatial) or (\*spatial): False pixels come out as ``void_index``, or as
+                False in every mask.
+
+        Returns:
+            int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
+
+        Raises:
+            RuntimeError: if it is not fitted.
+            TypeError: for tensors of the wrong type.
+            ValueError: for wrong shapes, or values that are no probabilities.
+        """
+        return self(probs, valid_mask)
+
+    @torch.no_grad()
+    def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+        """See :meth:`predict`."""
+        if not self.fitted:
+            raise RuntimeError(
+                "GlobalRankSEG is not fitted: call update(probs) with the batches of a data set and then fit(), or "
+                "load the state_dict of one that is fitted"
+            )
+        self._check(probs, valid_mask)
+        outside = None if valid_mask is None else ~valid_mask.unsqueeze(1 - probs.ndim)
+        _check_values(probs if outside is None else probs.masked_fill(outside, 0))
+        if self.output_mode == "multilabel":
+            masks = probs > (self.offset / self.scale).view(-1, *[1] * (probs.ndim - 2))
+            return masks if outside is None else masks.masked_fill(outside, False)
+        labels = _affine_argmax(probs, self.scale, self.offset)
+        return labels if valid_mask is None else labels.masked_fill(~valid_mask, self.void_index)
+
+    def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
+        check_floating("probs", probs)
+        check_shape(probs)
+        if probs.shape[1] != self.num_classes:
+            raise ValueError(f"probs must have {self.num_classes} classes, got shape {tuple(probs.shape)}")
+        check_valid_mask(probs, valid_mask)
+
+    def _truth(self, labels: Tensor, ignore_index: int | None, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Masks of every class, and which pixels count."""
+        everywhere = torch.ones(shape[0], *shape[2:], dtype=torch.bool, device=labels.device)
+        if labels.dtype == torch.bool and tuple(labels.shape) == shape:
+            return labels, everywhere
+        if labels.is_floating_point() or labels.is_complex() or tuple(labels.shape) != (shape[0], *shape[2:]):
+            raise ValueError(
+                f"labels must be integers {(shape[0], *shape[2:])} or bool masks {shape}, got {labels.dtype} of shape "
+                f"{tuple(labels.shape)}"
+            )
+        known = everywhere if ignore_index is None else labels != ignore_index
+        highest = max(self.num_classes, 2) - 1
+        strange = known & ((labels < 0) | (labels > highest))
+        if strange.any():
+            raise ValueError(
+                f"labels must lie in 0 to {highest} or be ignore_index={ignore_index}, got {labels[strange][0].item()}"
+            )
+        first = 1 if self.num_classes == 1 else 0
+        classes = torch.arange(first, first + self.num_classes, device=labels.device)
+        return labels.unsqueeze(1) == classes.view(-1, *[1] * (labels.ndim - 1)), known
+
+    def _gathered(self) -> tuple[Tensor, Tensor]:
+        ours: Any = None if self._sample is None else (self._sample.keys, self._sample.rows, self._evidence)
+        parts = [ours]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            parts = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(parts, ours)
+        parts = [part for part in parts if part is not None]
+        if not parts:
+            raise RuntimeError("GlobalRankSEG has no images to fit: call update(probs) first")
+        joined = Reservoir(self.max_pixels, parts[0][1].shape[1])
+        for keys, rows, _ in parts:
+            joined.join(keys, rows)
+        return joined.rows, torch.stack([evidence for *_, evidence in parts]).sum(0)
+
+    def _fit_masks(
+        self, probs: Tensor, truth: Tensor, thresholds: Tensor, pursued: Tensor
+    ) -> tuple[GlobalFit, Tensor, Tensor]:
+        thresholds = thresholds.where(pursued, torch.tensor(0.5)).float()
+        scores = []
+        for each in (torch.full_like(thresholds, 0.5), thresholds):
+            masks = probs > each
+            scores.append(self._mean_score((truth * masks).double().sum(0), masks.sum(0), truth, pursued))
+        before, after = scores
+        return GlobalFit(before, after, pursued), torch.ones_like(thresholds), thresholds
+
+    def _fit_labels(self, probs: Tensor, truth: Tensor, pursued: Tensor) -> tuple[GlobalFit, Tensor, Tensor]:
+        """Fixed-point iteration from argmax; it may oscillate, so steps are damped and the best rule is kept."""
+        classes = self.num_classes
+        volumes = truth.double().sum(0)
+        largest = int(volumes.masked_fill(~pursued, -1).argmax())
+        scale, offset = torch.ones(classes, dtype=torch.float64), torch.zeros(classes, dtype=torch.float64)
+        scores, rules = [], []
+        for _ in range(ROUNDS if pursued.any() else 1):
+            labels = (probs * scale.float() - offset.float()).argmax(1)
+            hits = torch.zeros(classes, dtype=torch.float64)
+            hits.scatter_add_(0, labels, truth.gather(1, labels[:, None])[:, 0].double())
+            counts = torch.bincount(labels, minlength=classes).double()
+            scores.append(self._mean_score(hits, counts, truth, pursued))
+            rules.append((scale, offset))
+            target = self._tangent(hits / len(probs), counts / len(probs), volumes / len(probs))
+            # Where nothing is pursued, a class meets the largest one as under argmax.
+            target = [each.where(pursued, each[largest]) for each in target]
+            step = 1.0 if len(rules) == 1 else DAMPING
+            scale, offset = (old + step * (new - old) for old, new in zip((scale, offset), target, strict=True))
+        best = max(range(len(scores)), key=scores.__getitem__)
+        scale, offset = (each / rules[best][0].max() for each in rules[best])
+        return GlobalFit(scores[0], scores[best], pursued), scale.float(), offset.float()
+
+    def _tangent(self, hits: Tensor, counts: Tensor, volumes: Tensor) -> list[Tensor]:
+        """Slope of every class's score in its hits and in its count, from shares of the pixels."""
+        tiny = torch.finfo(torch.float32).tiny
+        if self.metric == "iou":
+            union = (counts + volumes - hits).clamp(min=tiny)
+            return [(union + hits) / union.square(), hits / union.square()]
+        total = (counts + volumes).clamp(min=tiny)
+        return [2 / total, 2 * hits / total.square()]
+
+    def _mean_score(self, hits: Tensor, counts: Tensor, truth: Tensor, pursued: Tensor) -> float:
+        total = counts + truth.double().sum(0)
+        score = hits / (total - hits) if self.metric == "iou" else 2 * hits / total
+        return score[pursued].mean().item()
+
+
+def _best_thresholds(probs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Best pooled Dice of each class alone, and the threshold halfway between the pixels inside and outside."""
+    found = []
+    for p, t in zip(probs.T, truth.T, strict=True):
+        ranked, order = p.double().sort(descending=True)
+        number = torch.arange(1, len(p) + 1, dtype=torch.float64)
+        scores = 2 * t[order].double().cumsum(0) / (number + t.double().sum())
+        following = torch.cat([ranked[1:], ranked.new_zeros(1)])
+        scores[ranked == following] = -1  # equal probabilities stay together
+        best = int(scores.argmax())
+        found.append((scores[best].clamp(min=0), (ranked[best] + following[best]) / 2))
+    dice, thresholds = zip(*found, strict=True)
+    return torch.stack(dice), torch.stack(thresholds)
+
+
+def _affine_argmax(probs: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+    """Class of the largest ``scale * probs - offset``, the lowest class of equals; one class at a time saves memory."""
+    dtype = probs.dtype if probs.dtype == torch.float64 else torch.float32
+    scale, offset = scale.to(dtype), offset.to(dtype)
+    best = probs[:, 0].to(dtype) * scale[0] - offset[0]
+    labels = torch.zeros(best.shape, dtype=torch.int64, device=probs.device)
+    for label in range(1, probs.shape[1]):
+        score = probs[:, label].to(dtype) * scale[label] - offset[label]
+        labels.masked_fill_(score > best, label)
+        best = torch.maximum(best, score)
+    return labels
+
+
+def _check_values(probs: Tensor) -> None:
+    smallest, largest = torch.aminmax(probs)
+    check_range(smallest.item(), largest.item())
+
+
+def _rank() -> int:
+    distributed = torch.distributed
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
