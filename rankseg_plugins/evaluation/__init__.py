@@ -4,5 +4,6 @@ from rankseg_plugins.evaluation.areas import Areas, areas
 from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.measuring import Sample, Scoring
 from rankseg_plugins.evaluation.recording import Recorder, compare
+from rankseg_plugins.evaluation.temperature import TemperatureScaling
 
-__all__ = ["Areas", "Comparison", "Recorder", "Sample", "Scoring", "areas", "compare"]
+__all__ = ["Areas", "Comparison", "Recorder", "Sample", "Scoring", "TemperatureScaling", "areas", "compare"]

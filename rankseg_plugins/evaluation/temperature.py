@@ -1,0 +1,229 @@
+"""Temperature scaling: probabilities that mean what they say, which is what every decision here relies on."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rankseg_plugins.core.probabilities import check_choice, check_floating, check_range, check_shape, to_probabilities
+from rankseg_plugins.core.reservoir import Reservoir
+from rankseg_plugins.evaluation.calibration import calibration
+from rankseg_plugins.evaluation.truth import to_truth
+
+#: Probabilities of 0 have no logarithm.
+TINY = 1e-12
+#: Below this temperature, probabilities are so unsure that RankSEG may lose to argmax.
+UNSURE = 0.8
+ITERATIONS = 100
+
+
+class TemperatureFit(NamedTuple):
+    """What a fit found, on the pixels that it was fitted on.
+
+    Args:
+        temperature: (1,) or (C,) float64; above 1 the network was too sure, below 1 too unsure.
+        loss: mean negative log-likelihood before and after.
+        error: expected calibration error before and after, the mean over the classes.
+    """
+
+    temperature: np.ndarray
+    loss: tuple[float, float]
+    error: tuple[float, float]
+
+
+class TemperatureScaling(nn.Module):
+    r"""Divides logits by a temperature that is fitted on validation data, for probabilities that can be trusted.
+
+    Works on logits or on probabilities: softmax(log p / T), where each class has its logit to itself
+    sigmoid(logit(p) / T). Over-confidence only makes RankSEG's gain smaller; under-confidence makes it lose.
+
+    Args:
+        num_classes: C.
+        by_class: one temperature for each class instead of one for all.
+        activation: what turns the values that are given into probabilities: ``"identity"`` for probabilities,
+            ``"softmax"``, ``"sigmoid"`` or ``"normalize"``.
+        output_mode: ``"multiclass"``, or ``"multilabel"`` for one channel and for classes that may overlap.
+        max_pixels: pixels in the sample that the fit is made on.
+        seed: of the sample.
+
+    Attributes:
+        temperature: (1,) or (C,) float32, 1 until fitted; all there is in the ``state_dict``.
+
+    Shape:
+        - Input: (B, C, \*spatial), floating point.
+        - Output: probabilities of the same shape, float32 or float64.
+
+    Raises:
+        ValueError: for an unknown option, or one channel in multiclass mode.
+
+    Source: Guo et al., "On calibration of modern neural networks", ICML 2017.
+
+    Example:
+        >>> logits = torch.tensor([[[4.0, 4.0, 4.0, 4.0], [0.0, 0.0, 0.0, 0.0]]])  # 98 % sure, right 3 times of 4
+        >>> scaling = TemperatureScaling(num_classes=2, activation="softmax")
+        >>> scaling.update(logits, torch.tensor([[0, 0, 0, 1]]))
+        >>> scaling.fit().temperature.round(2)
+        array([3.64])
+        >>> scaling(logits)[0, 0, 0]
+        tensor(0.7500)
+    """
+
+    temperature: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        by_class: bool = False,
+        activation: str = "identity",
+        output_mode: str = "multiclass",
+        max_pixels: int = 100_000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_choice("output_mode", output_mode, ("multiclass", "multilabel"))
+        check_choice("activation", activation, ("identity", "softmax", "sigmoid", "normalize"))
+        if num_classes < 1 or max_pixels < 1:
+            raise ValueError(f"num_classes and max_pixels must be at least 1, got {num_classes} and {max_pixels}")
+        if num_classes == 1 and output_mode == "multiclass":
+            raise ValueError("num_classes=1 needs output_mode='multilabel'")
+        self.num_classes, self.activation, self.output_mode = num_classes, activation, output_mode
+        self._sample = Reservoir(max_pixels, 2 * num_classes, seed)
+        self.register_buffer("temperature", torch.ones(num_classes if by_class else 1))
+
+    @torch.no_grad()
+    def update(self, values: Tensor, labels: Tensor, ignore_index: int | None = None) -> None:
+        r"""Add a batch of images to the sample.
+
+        Args:
+            values: (B, C, \*spatial) logits or probabilities, as ``activation`` says.
+            labels: (B, \*spatial) integer labels, or masks (B, C, \*spatial); with one channel 0 and 1.
+            ignore_index: label of pixels that do not count.
+
+        Raises:
+            TypeError: for tensors of the wrong type.
+            ValueError: for wrong shapes or values.
+        """
+        logits = self._logits(values)
+        classes = self.num_classes
+        truth = to_truth(labels, classes, tuple(values.shape[2:]), ignore_index).to(values.device)
+        kept = torch.ones(len(truth), *values.shape[2:], dtype=torch.bool, device=values.device)
+        if truth.dtype != torch.bool:
+            kept = kept if ignore_index is None else truth != ignore_index
+            numbers = torch.arange(classes, device=truth.device) + (classes == 1)
+            truth = truth.unsqueeze(1) == numbers.view(-1, *[1] * (truth.ndim - 1))
+        rows = torch.cat([logits, truth.to(logits.dtype)], 1).movedim(1, -1)
+        self._sample.add(rows[kept])
+
+    def fit(self) -> TemperatureFit:
+        """Find the temperature by L-BFGS; warns if it says that the probabilities are too unsure for RankSEG.
+
+        Raises:
+            RuntimeError: before any :meth:`update`.
+        """
+        if not len(self._sample.rows):
+            raise RuntimeError("TemperatureScaling has no pixels to fit: call update(values, labels) first")
+        logits, truth = self._sample.rows.double().split(self.num_classes, 1)
+        # The loss is convex in 1 / T; its logarithm keeps it above 0.
+        sharpness = torch.zeros(len(self.temperature), dtype=torch.float64, requires_grad=True)
+        optimiser = torch.optim.LBFGS([sharpness], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+
+        def closure() -> float:
+            optimiser.zero_grad()
+            loss = self._loss(logits * sharpness.exp(), truth)
+            loss.backward()
+            return loss.item()
+
+        before = closure()
+        optimiser.step(closure)
+        after = closure()
+        if not after < before:
+            sharpness, after = torch.zeros_like(sharpness), before
+        found = (-sharpness.detach()).exp()
+        self.temperature.copy_(found)
+        error = (self._error(logits, truth), self._error(logits / found, truth))
+        if found.mean() < UNSURE:
+            warnings.warn(
+                f"the probabilities are too unsure (fitted temperature {found.mean():.2f}), so RankSEG without "
+                "TemperatureScaling may lose to argmax. Likely causes: softmax was applied twice (pass logits, or "
+                "probabilities with activation='identity'), or label smoothing, or averaged predictions",
+                UserWarning,
+                stacklevel=2,
+            )
+        return TemperatureFit(found.numpy(), (before, after), error)
+
+    @torch.no_grad()
+    def forward(self, values: Tensor) -> Tensor:
+        """Turn logits or probabilities into calibrated probabilities; see the class."""
+        shape = (-1, *[1] * (values.ndim - 2))
+        logits = self._logits(values)
+        return self._activate(logits / self.temperature.to(logits.dtype).view(shape))
+
+    def _logits(self, values: Tensor) -> Tensor:
+        check_floating("values", values)
+        check_shape(values)
+        if values.shape[1] != self.num_classes:
+            raise ValueError(f"values must have {self.num_classes} classes, got shape {tuple(values.shape)}")
+        values = values if values.dtype == torch.float64 else values.float()
+        if self.activation == "softmax" and self.output_mode == "multiclass":
+            return values.log_softmax(1)
+        if self.activation == "sigmoid" and self.output_mode == "multilabel":
+            return values
+        probs = to_probabilities(values, self.activation)
+        check_range(probs.amin().item(), probs.amax().item())
+        if self.output_mode == "multiclass":
+            return probs.clamp(TINY, 1).log()
+        return probs.logit(eps=1e-7)
+
+    def _activate(self, logits: Tensor) -> Tensor:
+        return logits.softmax(1) if self.output_mode == "multiclass" else logits.sigmoid()
+
+    def _loss(self, logits: Tensor, truth: Tensor) -> Tensor:
+        if self.output_mode == "multiclass":
+            return -(logits.log_softmax(1) * truth).sum(1).mean()
+        return nn.functional.binary_cross_entropy_with_logits(logits, truth)
+
+    def _error(self, logits: Tensor, truth: Tensor) -> float:
+        return float(calibration(self._activate(logits).T, truth.T.bool()).error().mean())
+
+
+def warn_if_softened(probs: Tensor) -> bool:
+    r"""Warn where probabilities look as if softmax, or a sigmoid, was applied to probabilities.
+
+    Softmax of values in [0, 1] can never make one class more than e times as probable as another, and a sigmoid of
+    them lies in [0.5, 0.731]. RankSEG loses on such probabilities. No labels are needed.
+
+    Args:
+        probs: (B, C, \*spatial) probabilities.
+
+    Returns:
+        Whether it warned.
+
+    Example:
+        >>> probs = torch.tensor([[[0.99, 0.05], [0.01, 0.95]]])
+        >>> warn_if_softened(probs)
+        False
+        >>> with warnings.catch_warnings(record=True):
+        ...     warn_if_softened(probs.softmax(1))
+        True
+    """
+    smallest, largest = probs.double().aminmax(dim=1)
+    slack = 1.01
+    if probs.shape[1] == 1:
+        twice = bool(0.5 / slack <= smallest.min()) and bool(largest.max() <= slack * math.e / (1 + math.e))
+    else:
+        # All equal is what a network gives that knows nothing, not a sign of anything applied twice.
+        twice = bool((largest <= slack * math.e * smallest).all()) and bool((largest > 1.5 * smallest).any())
+    if twice:
+        name = "the sigmoid" if probs.shape[1] == 1 else "softmax"
+        warnings.warn(
+            f"the probabilities look as if {name} was applied twice, and RankSEG loses on them: pass the network's "
+            "logits, or say activation='identity' if it gives probabilities",
+            UserWarning,
+            stacklevel=2,
+        )
+    return twice

@@ -1,0 +1,131 @@
+"""Temperature scaling against a grid, known temperatures and the one-channel form."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from rankseg_plugins.evaluation.temperature import TemperatureScaling, warn_if_softened
+
+
+def drawn(temperature, classes=4, images=4, pixels=2500, seed=0):
+    """Logits, and labels drawn from softmax(logits / temperature)."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(images, classes, pixels, generator=generator)
+    probs = (logits / temperature).softmax(1).movedim(1, -1).flatten(0, 1)
+    return logits, torch.multinomial(probs, 1, generator=generator).view(images, pixels)
+
+
+def fit(values, labels, ignore_index=None, **options):
+    scaling = TemperatureScaling(values.shape[1], **options)
+    for batch, truth in zip(values.split(2), labels.split(2), strict=True):
+        scaling.update(batch, truth, ignore_index)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return scaling, scaling.fit()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+@pytest.mark.parametrize("activation", ["softmax", "identity"])
+def test_finds_the_temperature_of_logits_and_probabilities(temperature, activation):
+    logits, labels = drawn(temperature)
+    values = logits if activation == "softmax" else logits.softmax(1)
+    scaling, found = fit(values, labels, activation=activation)
+    assert found.temperature == pytest.approx(temperature, rel=0.05)
+    assert found.loss[1] <= found.loss[0]
+    assert found.error[1] < 0.012
+    torch.testing.assert_close(scaling(values), (logits / scaling.temperature).softmax(1), rtol=1e-4, atol=1e-6)
+    assert (found.error[0] > 3 * found.error[1]) == (temperature != 1)
+
+
+def test_no_other_temperature_is_likelier():
+    logits, labels = drawn(1.7, pixels=300)
+    _, found = fit(logits, labels, activation="softmax")
+
+    def loss(temperature):
+        return torch.nn.functional.cross_entropy(logits.double() / temperature, labels).item()
+
+    grid = np.geomspace(0.3, 6, 400)
+    assert found.loss[1] <= min(map(loss, grid)) + 1e-9
+    assert found.loss[0] == pytest.approx(loss(1), abs=1e-6)
+
+
+def test_one_temperature_for_each_class():
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(4, 2, 20_000, generator=generator)
+    true = torch.tensor([0.5, 2.0]).view(1, 2, 1)
+    masks = torch.rand(logits.shape, generator=generator) < (logits / true).sigmoid()
+    scaling, found = fit(logits, masks, activation="sigmoid", output_mode="multilabel", by_class=True)
+    assert found.temperature == pytest.approx([0.5, 2.0], rel=0.06)
+    torch.testing.assert_close(scaling(logits), (logits / scaling.temperature.view(1, 2, 1)).sigmoid())
+    multiclass, labels = drawn(1.0)
+    single, split = (fit(multiclass, labels, activation="softmax", by_class=each)[1] for each in (False, True))
+    assert split.temperature.shape == (4,)
+    assert split.loss[1] <= single.loss[1] + 1e-9
+
+
+def test_one_channel_equals_two():
+    logits, labels = drawn(2.0, classes=2, pixels=500)
+    _, two = fit(logits.softmax(1), labels)
+    _, one = fit(logits.softmax(1)[:, 1:], labels, output_mode="multilabel")
+    assert one.temperature == pytest.approx(two.temperature, rel=1e-3)
+    assert one.loss == pytest.approx(two.loss, abs=1e-5)
+
+
+def test_ignored_pixels_and_a_bounded_sample():
+    logits, labels = drawn(2.0)
+    labels[:, ::2] = 255
+    _, ignoring = fit(logits, labels, 255, activation="softmax")
+    _, without = fit(logits[:, :, 1::2], labels[:, 1::2], activation="softmax")
+    assert ignoring.temperature == pytest.approx(without.temperature, rel=1e-4)
+    scaling, small = fit(logits, labels, 255, activation="softmax", max_pixels=1000)
+    assert len(scaling._sample.rows) == 1000
+    assert small.temperature == pytest.approx(2.0, rel=0.2)
+
+
+def test_state_dict():
+    logits, labels = drawn(2.0)
+    scaling, _ = fit(logits, labels, activation="softmax")
+    other = TemperatureScaling(4, activation="softmax")
+    other.load_state_dict(scaling.state_dict())
+    assert torch.equal(other(logits), scaling(logits))
+
+
+def test_warns_of_probabilities_that_are_too_unsure():
+    logits, labels = drawn(1.0)
+    twice = TemperatureScaling(4)
+    twice.update(logits.softmax(1).softmax(1), labels)
+    with pytest.warns(UserWarning, match="softmax was applied twice"):
+        assert twice.fit().temperature < 0.5
+    sure = TemperatureScaling(4)
+    sure.update(logits.softmax(1), labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sure.fit()
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3, 19])
+def test_recognises_what_was_activated_twice(classes):
+    logits = 4 * torch.randn(2, classes, 50, generator=torch.Generator().manual_seed(1))
+    activate = torch.sigmoid if classes == 1 else lambda values: values.softmax(1)
+    with pytest.warns(UserWarning, match="applied twice"):
+        assert warn_if_softened(activate(activate(logits)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not warn_if_softened(activate(logits))
+        assert not warn_if_softened(torch.full((1, 3, 4), 1 / 3))
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="needs output_mode='multilabel'"):
+        TemperatureScaling(1)
+    with pytest.raises(ValueError, match="activation must be one of"):
+        TemperatureScaling(2, activation="tanh")
+    scaling = TemperatureScaling(2)
+    with pytest.raises(RuntimeError, match="no pixels to fit"):
+        scaling.fit()
+    with pytest.raises(ValueError, match="must lie in"):
+        scaling.update(torch.randn(1, 2, 9) * 5, torch.zeros(1, 9, dtype=torch.int64))
+    with pytest.raises(ValueError, match="must have 2 classes"):
+        scaling(torch.rand(1, 3, 9))
