@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,33 +25,53 @@ published for real models of that kind. "pruned" is the share of classes whose l
 """
 
 
+SECTIONS: dict[str, Callable[[], str]] = {
+    "Time over argmax": lambda: (
+        "Below 1.00: faster than `probs.argmax(1)`.\n\n" + table(speed.SPEED_HEADER, speed.speed())
+    ),
+    "Extra memory": lambda: (
+        "Largest extra memory over the input's size, the result itself not counted.\n\n"
+        + table(speed.MEMORY_HEADER, speed.memory())
+    ),
+    "Modes and precisions": lambda: (
+        "The VOC workload; time over argmax of the same precision.\n\n" + table(speed.OPTIONS_HEADER, speed.options())
+    ),
+    "Cost grows linearly": lambda: table(speed.CURVE_HEADER, speed.curve()),
+    "Long sums": lambda: speed.large_sums() + "\n",
+    "Solvers": lambda: (
+        "Multilabel Dice, `smooth = 0`. Loss: exact expected Dice of the optimum less that of the mask.\n\n"
+        + table(solvers.HEADER, solvers.rows())
+    ),
+    "GPU": lambda: "Not measured: no GPU was at hand.\n",
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--threads", type=int, default=2, help="processor threads (2)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="Markdown file to write")
+    parser.add_argument(
+        "--only",
+        choices=SECTIONS,
+        metavar="SECTION",
+        help=f"measure one section anew, keep the others: {', '.join(SECTIONS)}",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    parts = [INTRODUCTION, describe_machine()]
-
-    def add(title: str, text: str, header: list[str] | None = None, rows: Iterable[list[str]] = ()) -> None:
-        parts.append(f"## {title}\n\n{text}\n")
-        print(parts[-1], flush=True)
-        if header:
-            parts.append(table(header, rows))
-
+    sections = read_sections(arguments.out) if arguments.only else {}
     # Memory first: it is measured in forked processes, before this one has used its threads.
-    memory = table(speed.MEMORY_HEADER, speed.memory())
-    add("Time over argmax", "Below 1.00: faster than `probs.argmax(1)`.", speed.SPEED_HEADER, speed.speed())
-    add("Extra memory", "Largest extra memory over the input's size, the result itself not counted.")
-    parts.append(memory)
-    add("Modes and precisions", "The VOC workload; time over argmax of the same precision.",
-        speed.OPTIONS_HEADER, speed.options())  # fmt: skip
-    add("Cost grows linearly", "", speed.CURVE_HEADER, speed.curve())
-    add("Long sums", speed.large_sums())
-    add("Solvers", "Multilabel Dice, `smooth = 0`. Loss: exact expected Dice of the optimum less that of the mask.",
-        solvers.HEADER, solvers.rows())  # fmt: skip
-    add("GPU", "Not measured: no GPU was at hand.")
+    for title in [arguments.only] if arguments.only else sorted(SECTIONS, key=lambda title: title != "Extra memory"):
+        print(f"## {title}\n", flush=True)
+        sections[title] = SECTIONS[title]()
+    parts = [INTRODUCTION, describe_machine()]
+    parts += [f"## {title}\n\n{sections[title]}" for title in SECTIONS if title in sections]
     arguments.out.write_text("\n".join(parts), encoding="utf-8")
+
+
+def read_sections(path: Path) -> dict[str, str]:
+    """The sections of an earlier run, by title."""
+    parts = path.read_text(encoding="utf-8").split("\n## ")[1:]
+    return {title: text.strip("\n") + "\n" for title, text in (part.split("\n", 1) for part in parts)}
 
 
 def describe_machine() -> str:

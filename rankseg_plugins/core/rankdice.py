@@ -69,26 +69,22 @@ def search_rankdice(
     ranking = Ranking(values, rows, mu.numel())
     threshold, n, s = volumes.threshold.flatten(), volumes.n.flatten(), volumes.s.flatten()
     following = ranking.following(low.threshold.flatten())
+    counts = RefinedNormal(mu.flatten(), variance.flatten(), third.flatten())
+    intervals = torch.stack(counts.interval(eps, tiles.shape[2]), dim=1).tolist()
+    ends = [*ranking.first[1:].tolist(), len(ranking.rows)]
     for row in active.flatten().nonzero().flatten().tolist():
-        count = RefinedNormal(*(moment.flatten()[row] for moment in (mu, variance, third)))
-        begin = ranking.first[row]
-        end = ranking.first[row + 1] if row + 1 < mu.numel() else len(ranking.rows)
-        best, total = _best_volume(
-            ranking.values[begin + 1 : end],
-            int(high.n.flatten()[row]),
-            count,
-            tiles.shape[2],
-            objective.smooth,
-            blind=solver == "BA" or (solver == "BA+TRNA" and float(count.scale) > _TRNA_DEVIATION),
-            eps=eps,
-        )
+        count = RefinedNormal(counts.mean[row], counts.variance[row], counts.third[row])
+        blind = solver == "BA" or (solver == "BA+TRNA" and bool(count.scale > _TRNA_DEVIATION))
+        begin = int(ranking.first[row])
+        p = ranking.values[begin + 1 : ends[row]]
+        best, total = _best_volume(p, int(high.n.flatten()[row]), count, intervals[row], objective.smooth, blind)
         threshold[row] = round_down(following[begin + best], tiles.dtype)
         n[row], s[row] = best, total
     return volumes
 
 
 def _best_volume(
-    p: Tensor, smallest: int, count: RefinedNormal, pixels: int, smooth: float, blind: bool, eps: float
+    p: Tensor, smallest: int, count: RefinedNormal, interval: list[float], smooth: float, blind: bool
 ) -> tuple[int, float]:
     """Best volume and its sum of probabilities, for one row.
 
@@ -96,12 +92,11 @@ def _best_volume(
         p: (K,) the row's probabilities in falling order; the pixels left out are not worth taking.
         smallest: volumes below it are ruled out.
         count: distribution of the number of foreground pixels.
-        pixels: number of pixels of the image.
+        interval: first and last count of the sums.
         smooth: the g of the formulas.
         blind: BA, else TRNA.
-        eps: probability that is left out of the sums.
     """
-    first, last = (float(bound) for bound in count.interval(eps, pixels))
+    first, last = interval
     support = torch.arange(first, last + 1, dtype=torch.float64, device=p.device)
     full = _normalise(count.pmf(support))
     kernel, coefficients = _blind(full) if blind else _leave_one_out(count, support)
