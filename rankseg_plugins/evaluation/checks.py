@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
+
+from rankseg_plugins._imports import require
+
+#: What writing a report takes, statistics included.
+REPORT_NEEDS = ("scipy.stats", "matplotlib", "jinja2", "PIL.Image")
 
 
 def check_decoder(decoder: object) -> None:
@@ -46,3 +53,32 @@ def as_tuple(name: str, value: Any, kind: type | tuple[type, ...]) -> tuple[Any,
         kinds = kind if isinstance(kind, tuple) else (kind,)
         raise TypeError(f"{name} must hold values of type {' or '.join(k.__name__ for k in kinds)}, got {value!r}")
     return values
+
+
+def check_report(report: str | os.PathLike[str]) -> Path:
+    """Bring the option ``report`` into the form of a folder, before a run whose end would be too late to refuse it.
+
+    Args:
+        report: folder for the report of a comparison. It is made if absent.
+
+    Raises:
+        TypeError: if it is not a path.
+        ValueError: if it is a file.
+        ImportError: if a package of the extra ``report`` is absent.
+        OSError: if the folder cannot be made.
+
+    Example:
+        >>> check_report(True)
+        Traceback (most recent call last):
+            ...
+        TypeError: report must be the path of a folder, got True
+    """
+    if not isinstance(report, (str, os.PathLike)):
+        raise TypeError(f"report must be the path of a folder, got {report!r}")
+    folder = Path(report)
+    if folder.is_file():
+        raise ValueError(f"report must be a folder, {folder} is a file")
+    for module in REPORT_NEEDS:
+        require(module, extra="report")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import MutableMapping, MutableSequence, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,18 +13,20 @@ from torch import Tensor
 from rankseg_plugins._imports import require
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_shape, to_probabilities
-from rankseg_plugins.evaluation.checks import check_decoder
+from rankseg_plugins.evaluation import Scoring
+from rankseg_plugins.evaluation.checks import check_decoder, check_report
+from rankseg_plugins.evaluation.recording import check_class_names
 from rankseg_plugins.evaluation.truth import to_truth
 from rankseg_plugins.lightning._toolkit import Callback, LightningModule, Trainer
 from rankseg_plugins.lightning.figures import Example, MostChanged, draw, log_figure
 from rankseg_plugins.lightning.loaders import Dataloaders, check_dataloaders, new_images, running_loaders, suffixes
+from rankseg_plugins.lightning.reporting import BASELINE, LoaderReport
 from rankseg_plugins.lightning.sources import Source, check_source, describe, find_image, find_tensor
 from rankseg_plugins.torchmetrics import MultiLevelScore
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BASELINE = "argmax"
 GAIN = "gain"
 
 
@@ -65,6 +68,12 @@ class RankSEGCallback(Callback):
             of a dict batch, or the first of a tuple. Looked at only with ``log_images``.
         predict_labels: key under which :meth:`Trainer.predict` outputs get the decided labels or masks. The predict
             step must return a dict or list. None leaves the outputs alone.
+        report: folder for reports of the comparison (see :class:`~rankseg_plugins.evaluation.Comparison`): each
+            evaluation replaces ``<report>/<stage>``, or ``<report>/<stage>/<dataloader>`` with several dataloaders.
+            The first of ``scores`` decides what is better. Images are called by their place in the dataloader
+            (``000000``, ...), the same for any number of processes; the repetitions with which PyTorch's and
+            Lightning's distributed samplers even out the processes are left out. Two callbacks need two folders.
+        class_names: C names of the classes in the report; None numbers them.
 
     Attributes:
         scores_of_stage: the last scores of each stage by logged name, as floats; part of checkpoints.
@@ -72,6 +81,8 @@ class RankSEGCallback(Callback):
     Raises:
         TypeError: for an option of the wrong type.
         ValueError: for an option that is unknown, out of range or does not fit the others.
+        ImportError: if ``log_images`` or ``report`` needs a package that is not installed.
+        OSError: if the folder of the report cannot be made.
 
     Example:
         >>> from rankseg_plugins import RankSEG
@@ -98,6 +109,8 @@ class RankSEGCallback(Callback):
         log_images: int = 0,
         image: Source | None = None,
         predict_labels: str | int | None = None,
+        report: str | os.PathLike[str] | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         check_decoder(decoder)
@@ -119,6 +132,8 @@ class RankSEGCallback(Callback):
         self.predict_labels = _check_key("predict_labels", predict_labels)
         # Never updated itself: checks the options now, and is copied for each dataloader and decoder.
         self._score = MultiLevelScore(num_classes, scores, levels, ignore_index, absent, worst)
+        self.class_names = check_class_names(class_names, num_classes)
+        self.report = None if report is None else check_report(report)
         self._loaders: dict[int, _Loader] = {}
         self._warned = False
         self.scores_of_stage: dict[str, dict[str, float]] = {}
@@ -225,7 +240,12 @@ class RankSEGCallback(Callback):
         for index, suffix in suffixes(self.dataloaders, len(loaders)).items():
             # All of them now, on every process: one that never gets an image must still take part in adding up.
             score = self._score.to(pl_module.device)
-            self._loaders[index] = _Loader(loaders[index], suffix, score, MostChanged(self.log_images))
+            report = None if self.report is None else self._new_report(trainer)
+            self._loaders[index] = _Loader(loaders[index], suffix, score, MostChanged(self.log_images), report)
+
+    def _new_report(self, trainer: Trainer) -> LoaderReport:
+        scoring = Scoring(self._score.scores[0], absent=self._score.absent)
+        return LoaderReport(self.decoder, self.baseline, self.num_classes, self._score.ignore_index, scoring, trainer)
 
     def _add(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int, step: str) -> None:
         loader = self._loaders.get(dataloader_idx)
@@ -237,6 +257,8 @@ class RankSEGCallback(Callback):
         decided, argmax, target = self.decoder(probs)[:count], self.baseline(probs)[:count], target[:count]
         loader.score.update(decided, target)
         loader.baseline.update(argmax, target)
+        if loader.report is not None:
+            loader.report.add(probs[:count], target, argmax, decided)
         if self.log_images:
             image = find_image(self.image, outputs, batch, step)[:count]
             self._consider(loader.examples, image, decided, argmax, target)
@@ -288,6 +310,9 @@ class RankSEGCallback(Callback):
         self.scores_of_stage[stage] = {name: float(value) for name, value in values.items()}
         for loader in self._loaders.values() if self.log_images else ():
             self._draw(trainer, f"{stage}/{self.prefix}/image{loader.suffix}", loader.examples.best())
+        for loader in self._loaders.values():
+            if self.report is not None and loader.report is not None:
+                loader.report.write(self.report / stage / loader.suffix.strip("/"), self.class_names, stage)
         self._loaders = {}
 
     def _draw(self, trainer: Trainer, name: str, examples: list[Example]) -> None:
@@ -320,8 +345,10 @@ class RankSEGCallback(Callback):
 class _Loader:
     """What is kept of one dataloader during an evaluation."""
 
-    def __init__(self, loader: Any, suffix: str, score: MultiLevelScore, examples: MostChanged) -> None:
-        self.loader, self.suffix, self.examples = loader, suffix, examples
+    def __init__(
+        self, loader: Any, suffix: str, score: MultiLevelScore, examples: MostChanged, report: LoaderReport | None
+    ) -> None:
+        self.loader, self.suffix, self.examples, self.report = loader, suffix, examples, report
         self.score, self.baseline = score.clone(), score.clone()
 
 

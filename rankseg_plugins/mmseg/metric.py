@@ -17,7 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from rankseg_plugins.core.probabilities import check_choice
-from rankseg_plugins.evaluation import Areas, areas, levels
+from rankseg_plugins.evaluation import Areas, Scoring, areas, levels
+from rankseg_plugins.evaluation.checks import check_report
+from rankseg_plugins.mmseg.reporting import RunReport
 from rankseg_plugins.mmseg.segmentors import ARGMAX_FIELD
 from rankseg_plugins.mmseg.tables import class_table, level_table, percent
 
@@ -44,7 +46,8 @@ class MultiLevelIoUMetric(BaseMetric):
     scored in the same run: ``argmax_<name>`` and ``difference_<name>`` (RankSEG minus argmax) join the results, and
     the tables show them side by side, with the number of images on which either is better.
 
-    Every process keeps counts alone, C integers per image, and merging loses nothing.
+    Every process keeps counts alone, C integers per image, and merging loses nothing; for a report also the labels of
+    the ten images that RankSEG changes most.
 
     Args:
         ignore_index: label of the ground truth whose pixels do not count.
@@ -59,10 +62,18 @@ class MultiLevelIoUMetric(BaseMetric):
         collect_device: ``"cpu"`` or ``"gpu"``, where results of several processes meet.
         prefix: put before every name of the results.
         collect_dir: folder through which processes exchange results when ``collect_device="cpu"``.
+        report: folder for the report of argmax against RankSEG (see
+            :class:`~rankseg_plugins.evaluation.Comparison`), written anew by every evaluation; needs ``compare``. Image
+            Dice (image IoU without ``mDice``) decides what is better. It says nothing about calibration: data samples
+            hold logits, and which activation makes probabilities of them only the model knows.
 
     Raises:
+        TypeError: if ``report`` is not a path.
         ValueError: for an unknown or unfitting option. While running: if an image has no ground truth, a true or
             predicted label outside the class range, or a size other than its prediction; the message names the file.
+            With ``report``, if data samples carry no labels of argmax.
+        ImportError: if ``report`` needs a package that is not installed.
+        OSError: if a folder or file cannot be written.
 
     Example:
         In a config: ``test_evaluator = dict(type='rankseg_plugins.mmseg.MultiLevelIoUMetric')``
@@ -81,6 +92,7 @@ class MultiLevelIoUMetric(BaseMetric):
         collect_device: str = "cpu",
         prefix: str | None = None,
         collect_dir: str | None = None,
+        report: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         asked = [iou_metrics] if isinstance(iou_metrics, str) else list(iou_metrics)
@@ -94,6 +106,8 @@ class MultiLevelIoUMetric(BaseMetric):
             raise ValueError(f"worst_share must lie in (0, 1], got {worst_share!r}")
         if format_only and not output_dir:
             raise ValueError("format_only=True writes predictions to files and needs output_dir")
+        if format_only and report is not None:
+            raise ValueError("format_only=True scores nothing, report needs scores: give one of them")
         self.iou_metrics = asked
         self.scores = list(dict.fromkeys(score for name in asked for score in SCORES[name]))
         self.ignore_index, self.present, self.absent = ignore_index, present, absent
@@ -101,6 +115,10 @@ class MultiLevelIoUMetric(BaseMetric):
         self.output_dir = Path(output_dir) if output_dir else None
         if self.output_dir is not None and is_main_process():
             self.output_dir.mkdir(parents=True, exist_ok=True)
+        self.report = None
+        if report is not None:
+            scoring = Scoring("dice" if "mDice" in asked else "iou", present, absent)
+            self.report = RunReport(check_report(report), ignore_index, scoring)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Count the areas of a batch of images.
@@ -117,7 +135,17 @@ class MultiLevelIoUMetric(BaseMetric):
             if self.output_dir is not None:
                 self._write(sample, label)
 
-    def _count(self, sample: dict, label: Tensor) -> dict[str, Tensor]:
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Score the images of all processes; see ``BaseMetric``.
+
+        Args:
+            size: number of images of the data set: what samplers repeat beyond it is dropped.
+        """
+        if self.report is not None:
+            self.report.gather()
+        return super().evaluate(size)
+
+    def _count(self, sample: dict, label: Tensor) -> dict[str, Any]:
         where = sample.get("seg_map_path") or sample.get("img_path") or "an image without a path"
         if "gt_sem_seg" not in sample:
             raise ValueError(
@@ -128,12 +156,24 @@ class MultiLevelIoUMetric(BaseMetric):
         classes = len(self._classes())
         _check_classes(sample, label, classes, where)
         both = [label, sample[ARGMAX_FIELD]["data"]] if ARGMAX_FIELD in sample else [label]
+        if self.report is not None and len(both) == 1:
+            raise ValueError(
+                f"{where}: report needs argmax's labels beside RankSEG's: set model.test_cfg.rankseg.compare=True, and "
+                "model.type to a RankSEG segmentor such as 'rankseg_plugins.mmseg.RankSEGEncoderDecoder'"
+            )
         try:
             counts = [areas(each.long(), truth, classes, self.ignore_index) for each in both]
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
         # Plain tensors, because mmengine takes named tuples apart on the way to compute_metrics.
-        return dict(zip(("decided", "argmax"), (torch.cat(each).cpu() for each in counts), strict=False))
+        found: dict[str, Any] = {
+            name: torch.cat(each).cpu() for name, each in zip(("decided", "argmax"), counts, strict=False)
+        }
+        if self.report is not None:
+            found["path"] = sample.get("img_path") or "image"
+            maps = [each.squeeze(0) for each in (truth, both[1], label)]
+            self.report.consider(found["path"], (found["argmax"], found["decided"]), maps)
+        return found
 
     def _classes(self) -> Sequence[str]:
         classes = (self.dataset_meta or {}).get("classes")
@@ -150,11 +190,12 @@ class MultiLevelIoUMetric(BaseMetric):
         path = self.output_dir / f"{Path(sample['img_path']).stem}.png"
         Image.fromarray(mask.astype(np.uint8)).save(path)
 
-    def compute_metrics(self, results: list[dict[str, Tensor]]) -> dict[str, float]:
-        """Score the counts of all images, and print the tables.
+    def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
+        """Score the counts of all images, print the tables and write the report.
 
         Args:
-            results: for each image (3, C) counts of ``decided`` and, when comparing, of ``argmax``.
+            results: for each image (3, C) counts of ``decided`` and, when comparing, of ``argmax``; for a report also
+                its ``path``.
 
         Returns:
             Percentages by name, rounded to two digits; empty with ``format_only``.
@@ -180,6 +221,10 @@ class MultiLevelIoUMetric(BaseMetric):
         print_log("\n" + class_table(self._classes(), self.scores, pooled), logger)
         print_log("results by level:", logger)
         print_log("\n" + level_table(summaries, images), logger)
+        if self.report is not None:
+            stacked = np.stack([torch.stack(list(counts)).numpy() for counts in columns.values()])
+            self.report.write([image["path"] for image in results], stacked, self._classes())
+            print_log(f"report of argmax against RankSEG: {self.report.folder / 'report.html'}", logger)
         return _named(list(summaries.values()))
 
     def _pooled_scores(self, counts: Areas) -> dict[str, np.ndarray]:

@@ -1,0 +1,115 @@
+"""The report of a comparison, from what ``MultiLevelIoUMetric`` counts in all processes."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+import numpy as np
+from mmengine.dist import all_gather_object
+from torch import Tensor
+
+from rankseg_plugins.evaluation import Comparison, Scoring
+from rankseg_plugins.evaluation.examples import Example, Extremes
+from rankseg_plugins.evaluation.facts import collect_facts
+from rankseg_plugins.evaluation.measuring import Measurement, to_areas
+
+DECODERS = ("argmax", "RankSEG")
+PANELS = 5
+
+
+class RunReport:
+    """Remembers the images of a run that changed most, and writes the report when all counts are together.
+
+    The counts themselves travel with the metric's results, where the toolkit drops what its samplers repeat.
+
+    Args:
+        folder: where the report goes.
+        ignore_index: label of the ground truth whose pixels do not count.
+        scoring: what counts as better.
+    """
+
+    def __init__(self, folder: Path, ignore_index: int, scoring: Scoring) -> None:
+        self.folder, self.ignore_index, self.scoring = folder, ignore_index, scoring
+        self._extremes: Extremes | None = None
+        self._pictures: dict[str, Example] = {}
+
+    def consider(self, path: str, counts: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
+        """Keep the pictures of an image if it is among those that gain or lose most.
+
+        Args:
+            path: of the image.
+            counts: (3, C) counts of argmax and of RankSEG.
+            maps: (H, W) labels of the ground truth, of argmax and of RankSEG.
+        """
+        if self._extremes is None:
+            self._extremes = Extremes(PANELS, counts[0].shape[1], self.ignore_index)
+        argmax, decided = (self.scoring.image_scores(to_areas(each[:, None].numpy())) for each in counts)
+        self._extremes.offer(path, float((decided - argmax)[0]), *maps)
+
+    def gather(self) -> None:
+        """Bring the pictures of all processes together; to be called on each of them."""
+        ours = self._extremes.all() if self._extremes is not None else ()
+        # A sampler may show an image to two processes.
+        self._pictures = {example.name: example for part in all_gather_object(ours) for example in part}
+        self._extremes = None
+
+    def write(self, paths: Sequence[str], counts: np.ndarray, classes: Sequence[str]) -> None:
+        """Write the report.
+
+        Args:
+            paths: of the N images.
+            counts: (2, 3, N, C) counts of argmax and of RankSEG.
+            classes: C names.
+        """
+        names = image_names(paths)
+        called = dict(zip(reversed(paths), reversed(names), strict=True))
+        unknown = np.full(2, np.nan)
+        measurements = [Measurement(name, name, counts[:, :, i], unknown) for i, name in enumerate(names)]
+        extremes = Extremes(PANELS, len(classes), self.ignore_index)
+        # In the order of the data set, as one process would: earlier images win ties.
+        for path in dict.fromkeys(paths):
+            if path in self._pictures:
+                extremes.keep(replace(self._pictures[path], name=called[path]))
+        facts = {**collect_facts(), "ignore_index": self.ignore_index}
+        Comparison(
+            DECODERS,
+            distinct(classes),
+            tuple(measurements),
+            self.scoring,
+            improved=extremes.improved(),
+            damaged=extremes.damaged(),
+            facts=facts,
+        ).report(self.folder)
+
+
+def image_names(paths: Sequence[str]) -> tuple[str, ...]:
+    """File stems; if two are the same, paths below the folder that all images share.
+
+    Example:
+        >>> image_names(["val/a/01.png", "val/a/02.png"])
+        ('01', '02')
+        >>> image_names(["val/a/01.png", "val/b/01.png"])
+        ('a/01', 'b/01')
+        >>> image_names(["val/a/01.png", "val/a/01.png"])
+        ('01', '01 (2)')
+    """
+    stems = [PurePath(path).stem for path in paths]
+    if len(set(stems)) < len(stems):
+        whole = [os.path.abspath(os.path.splitext(path)[0]) for path in paths]
+        shared = os.path.commonpath([os.path.dirname(path) for path in whole])
+        stems = [PurePath(path).relative_to(shared).as_posix() for path in whole]
+    return distinct(stems)
+
+
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Number the names that occur a second time."""
+    seen: Counter[str] = Counter()
+    result = []
+    for name in names:
+        seen[name] += 1
+        result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return tuple(result)

@@ -1,0 +1,139 @@
+"""The report of a real Runner: the printed figures, and those of a comparison of the same probabilities."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mmengine", reason="MMSegmentation is not installed")
+pytest.importorskip("jinja2", reason="the extra 'report' is not installed")
+pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
+pytest.importorskip("scipy", reason="the extra 'report' is not installed")
+
+import tiny
+
+from rankseg_plugins import RankSEG
+from rankseg_plugins.evaluation import Scoring, compare
+from rankseg_plugins.evaluation.tables import to_dict
+from rankseg_plugins.mmseg import MultiLevelIoUMetric
+
+SEGMENTOR = "rankseg_plugins.mmseg.RankSEGEncoderDecoder"
+OPTIONS = {"metric": "dice", "pruning_prob": 0.1}
+
+
+def make_config(data, folder, report, batch_size=2, rankseg=None, **options):
+    network = tiny.model(SEGMENTOR, rankseg={**OPTIONS, "compare": True} if rankseg is None else rankseg)
+    evaluator = {"type": "rankseg_plugins.mmseg.MultiLevelIoUMetric", "report": str(report), **options}
+    return tiny.config(network, data, folder, batch_size, evaluator), tiny.build(network)
+
+
+def read(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+def comparable(figures):
+    """Neither how it was made, nor what only a comparison of probabilities takes: decode times and calibration."""
+    decoders = {name: {**each, "milliseconds": None} for name, each in figures["decoders"].items()}
+    return {**figures, "facts": None, "calibration": None, "decoders": decoders}
+
+
+@pytest.mark.parametrize("names", [["mIoU", "mDice"], ["mIoU"]])
+def test_figures_are_the_printed_ones_and_those_of_compare(dataset, tmp_path, names):
+    full, built = make_config(dataset, tmp_path, tmp_path / "report", iou_metrics=names, present="label", absent="one")
+    printed, kept = tiny.evaluate(full, built.state_dict())
+    found = read(tmp_path / "report")
+    score = "dice" if "mDice" in names else "iou"
+    for prefix, level in {"": "dataset", "image_": "image", "class_": "class"}.items():
+        for decoder, start in {"RankSEG": "", "argmax": "argmax_"}.items():
+            share = found["decoders"][decoder]["levels"][f"{score}_{level}"]
+            name = f"{start}{prefix}m{'Dice' if score == 'dice' else 'IoU'}"
+            assert printed[name] == pytest.approx(100 * share, abs=0.0051), name
+    probs = [sample["seg_logits"]["data"].softmax(0) for sample in kept]
+    truths = [sample["gt_sem_seg"]["data"][0].long() for sample in kept]
+    stems = [Path(sample["img_path"]).stem for sample in kept]
+    decoders = {"argmax": RankSEG("acc"), "RankSEG": RankSEG(**OPTIONS)}
+    options = {"class_names": tiny.CLASSES, "scoring": Scoring(score, "label", "one")}
+    samples = zip(stems, probs, truths, strict=True)
+    expected = json.loads(json.dumps(to_dict(compare(samples, decoders, ignore_index=255, **options))))
+    assert comparable(found) == comparable(expected)
+    paired = found["decoders"]["RankSEG"]["paired"]
+    assert paired["wins"] > 0 or paired["losses"] > 0
+    assert found["calibration"] is None
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert all(name in page for name in (*tiny.CLASSES, *stems))
+
+
+def test_two_processes_write_what_one_writes(dataset, tmp_path):
+    """Seven images in threes on two processes: the first image is there twice."""
+    full, built = make_config(dataset, tmp_path / "one", tmp_path / "one" / "report", batch_size=3)
+    tiny.evaluate(full, built.state_dict())
+    checkpoint = tiny.save_checkpoint(built, tmp_path / "weights.pth")
+    full.work_dir, full.test_evaluator.report = str(tmp_path / "two"), str(tmp_path / "two" / "report")
+    done = torchrun(full, checkpoint, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (tmp_path / name / "report" for name in ("one", "two"))
+    assert comparable(read(two)) == comparable(read(one))
+    assert read(two)["images"] == 7
+    assert (two / "images.csv").read_text() == (one / "images.csv").read_text()
+    assert panels(two) == panels(one) != []
+
+
+def torchrun(full, checkpoint, folder):
+    full.dump(str(folder / "config.py"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    script = Path(__file__).with_name("run_distributed.py")
+    return tiny.process([*command, script, folder / "config.py", checkpoint, folder / "scores.json"], folder)
+
+
+def panels(folder):
+    """The pictures of single images in a page: truth, argmax, RankSEG and difference beside each other."""
+    return re.findall(r'<figure class="example">.*?</figure>', (folder / "report.html").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_without_compare_it_is_refused_at_the_first_image(dataset, tmp_path, processes):
+    full, built = make_config(dataset, tmp_path, tmp_path / "report", rankseg=OPTIONS)
+    words = "report needs argmax's labels beside RankSEG's: set model.test_cfg.rankseg.compare=True"
+    if processes == 1:
+        with pytest.raises(ValueError, match=re.escape(words)):
+            tiny.evaluate(full, built.state_dict())
+        return
+    done = torchrun(full, tiny.save_checkpoint(built, tmp_path / "weights.pth"), tmp_path)
+    assert done.returncode != 0
+    assert words in done.stderr
+
+
+def test_images_of_the_same_name_in_two_folders(tmp_path):
+    data = tiny.write_dataset(tmp_path / "data", count=4)
+    for folder in ("img_dir/val", "ann_dir/val"):
+        for index, drive in enumerate(("east", "east", "west", "west")):
+            target = data / folder / drive / f"{index % 2:02d}.png"
+            target.parent.mkdir(exist_ok=True)
+            (data / folder / f"{index:02d}.png").rename(target)
+    full, built = make_config(data, tmp_path, tmp_path / "report")
+    tiny.evaluate(full, built.state_dict())
+    rows = (tmp_path / "report" / "images.csv").read_text().splitlines()[1:]
+    assert sorted({row.split(",")[0] for row in rows}) == ["east/00", "east/01", "west/00", "west/01"]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({"report": True}, TypeError, "report must be the path of a folder, got True"),
+        ({"report": __file__}, ValueError, "report must be a folder"),
+        ({"report": "r", "format_only": True, "output_dir": "o"}, ValueError, "format_only=True scores nothing"),
+    ],
+)
+def test_bad_options(tmp_path, monkeypatch, options, kind, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(kind, match=words):
+        MultiLevelIoUMetric(**options)
+
+
+def test_a_missing_package_is_named_at_once(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(ImportError, match=r"needs 'jinja2': pip install \"rankseg-plugins\[report\]\""):
+        MultiLevelIoUMetric(report=str(tmp_path / "report"))
+    MultiLevelIoUMetric()
