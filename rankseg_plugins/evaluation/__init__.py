@@ -5,5 +5,18 @@ from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.measuring import Sample, Scoring
 from rankseg_plugins.evaluation.recording import Recorder, compare
 from rankseg_plugins.evaluation.temperature import TemperatureScaling
+from rankseg_plugins.evaluation.tuned import TunedDecoder
+from rankseg_plugins.evaluation.tuning import tune
 
-__all__ = ["Areas", "Comparison", "Recorder", "Sample", "Scoring", "TemperatureScaling", "areas", "compare"]
+__all__ = [
+    "Areas",
+    "Comparison",
+    "Recorder",
+    "Sample",
+    "Scoring",
+    "TemperatureScaling",
+    "TunedDecoder",
+    "areas",
+    "compare",
+    "tune",
+]

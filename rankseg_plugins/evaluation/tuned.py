@@ -1,0 +1,160 @@
+"""A decoder that was chosen on validation data, as an object and as a small JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rankseg_plugins.core import GlobalRankSEG, RankSEG
+from rankseg_plugins.evaluation.temperature import TemperatureScaling
+
+FORMAT = "rankseg_plugins decoder"
+VERSION = 1
+KEYS = ("format", "version", "num_classes", "temperature", "options", "rule", "evidence")
+
+
+class TunedDecoder(nn.Module):
+    r"""What :func:`~rankseg_plugins.evaluation.tuning.tune` chose: a temperature and a decision.
+
+    Args:
+        decoder: a :class:`~rankseg_plugins.RankSEG` (``metric="acc"`` is argmax) or a fitted
+            :class:`~rankseg_plugins.GlobalRankSEG`.
+        num_classes: C, the channels of the probabilities.
+        temperature: above 0; see :class:`~rankseg_plugins.evaluation.TemperatureScaling`.
+        evidence: why it was chosen, as values that JSON holds.
+
+    Shape:
+        - Input: (B, C, \*spatial) probabilities.
+        - Output: int64 labels (B, \*spatial), or bool masks (B, C, \*spatial).
+
+    Raises:
+        TypeError: if ``decoder`` is of another class.
+        ValueError: if it is not fitted, or the temperature is not above 0.
+
+    Example:
+        >>> decoder = TunedDecoder(RankSEG(pruning_prob=0.3), num_classes=2, temperature=0.7)
+        >>> TunedDecoder.from_dict(decoder.to_dict()).decoder.pruning_prob
+        0.3
+    """
+
+    def __init__(
+        self,
+        decoder: RankSEG | GlobalRankSEG,
+        num_classes: int,
+        temperature: float = 1.0,
+        evidence: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(decoder, (RankSEG, GlobalRankSEG)):
+            raise TypeError(f"decoder must be a RankSEG or a GlobalRankSEG, got {decoder!r}")
+        if isinstance(decoder, GlobalRankSEG) and not decoder.fitted:
+            raise ValueError("decoder is a GlobalRankSEG that is not fitted: call update() and fit() first")
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature must be above 0, got {temperature!r}")
+        self.decoder, self.num_classes = decoder, num_classes
+        self.evidence = dict(evidence or {})
+        self.scaling = TemperatureScaling(num_classes, output_mode=decoder.output_mode)
+        self.scaling.temperature.fill_(temperature)
+        self.temperature = float(temperature)
+
+    @property
+    def output_mode(self) -> str:
+        """``"multiclass"`` or ``"multilabel"``."""
+        return self.decoder.output_mode
+
+    @property
+    def is_argmax(self) -> bool:
+        """Whether it decides as plain argmax does (multilabel: the threshold 1/2)."""
+        return self.decoder.metric == "acc"
+
+    def extra_repr(self) -> str:
+        """Classes and temperature."""
+        return f"num_classes={self.num_classes}, temperature={self.temperature:g}"
+
+    def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+        """Decide; see the class, and :meth:`rankseg_plugins.RankSEG.predict`."""
+        # Not scaled at 1, where rounding could change a tie.
+        scaled = probs if self.temperature == 1 else self.scaling(probs)
+        return self.decoder(scaled, valid_mask)
+
+    def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+        """The same as calling the module."""
+        return self(probs, valid_mask)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as values that JSON holds."""
+        rule = None
+        names: tuple[str, ...] = ("metric", "output_mode", "void_index")
+        if isinstance(self.decoder, GlobalRankSEG):
+            rule = {name: value.tolist() for name, value in self.decoder.state_dict().items()}
+        else:
+            names = (
+                "metric",
+                "smooth",
+                "output_mode",
+                "solver",
+                "pruning_prob",
+                "unassigned_policy",
+                "void_index",
+                "eps",
+            )
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "num_classes": self.num_classes,
+            "temperature": self.temperature,
+            "options": {name: getattr(self.decoder, name) for name in names},
+            "rule": rule,
+            "evidence": self.evidence,
+        }
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> TunedDecoder:
+        """The decoder that :meth:`to_dict` wrote down.
+
+        Raises:
+            ValueError: if it is none, was written by a later version, or a value is missing or not valid.
+        """
+        if not isinstance(found, Mapping) or found.get("format") != FORMAT:
+            raise ValueError(f"no decoder of rankseg_plugins: 'format' must be {FORMAT!r}")
+        if found.get("version") != VERSION:
+            raise ValueError(
+                f"version {found.get('version')!r} of the format is not known here (this is {VERSION}); a newer "
+                "rankseg_plugins reads it"
+            )
+        if set(found) != set(KEYS):
+            raise ValueError(f"a decoder holds {', '.join(KEYS)}; got {', '.join(found)}")
+        try:
+            classes, rule = found["num_classes"], found["rule"]
+            decoder: RankSEG | GlobalRankSEG
+            if rule is None:
+                decoder = RankSEG(**found["options"])
+            else:
+                decoder = GlobalRankSEG(classes, **found["options"])
+                decoder.load_state_dict({name: torch.tensor(value) for name, value in rule.items()})
+            return cls(decoder, classes, found["temperature"], found["evidence"])
+        except (TypeError, RuntimeError, AttributeError) as error:
+            raise ValueError(f"not a valid decoder: {error}") from error
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a JSON file."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> TunedDecoder:
+        """Read a file that :meth:`save` wrote.
+
+        Raises:
+            OSError: if it cannot be read.
+            ValueError: if it holds no decoder, or one of a later version; the message names the file.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
