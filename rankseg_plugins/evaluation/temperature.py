@@ -20,6 +20,8 @@ TINY = 1e-12
 #: Below this temperature, probabilities are so unsure that RankSEG may lose to argmax.
 UNSURE = 0.8
 ITERATIONS = 100
+#: Temperatures stay within e^-3 and e^3: that of a class which never occurs would run away.
+LIMIT = 3.0
 
 
 class TemperatureFit(NamedTuple):
@@ -134,7 +136,7 @@ class TemperatureScaling(nn.Module):
 
         def closure() -> float:
             optimiser.zero_grad()
-            loss = self._loss(logits * sharpness.exp(), truth)
+            loss = self._loss(logits * sharpness.clamp(-LIMIT, LIMIT).exp(), truth)
             loss.backward()
             return loss.item()
 
@@ -143,12 +145,12 @@ class TemperatureScaling(nn.Module):
         after = closure()
         if not after < before:
             sharpness, after = torch.zeros_like(sharpness), before
-        found = (-sharpness.detach()).exp()
+        found = (-sharpness.detach().clamp(-LIMIT, LIMIT)).exp()
         self.temperature.copy_(found)
         error = (self._error(logits, truth), self._error(logits / found, truth))
-        if found.mean() < UNSURE:
+        if found.max() < UNSURE:
             warnings.warn(
-                f"the probabilities are too unsure (fitted temperature {found.mean():.2f}), so RankSEG without "
+                f"the probabilities are too unsure (fitted temperature {found.max():.2f}), so RankSEG without "
                 "TemperatureScaling may lose to argmax. Likely causes: softmax was applied twice (pass logits, or "
                 "probabilities with activation='identity'), or label smoothing, or averaged predictions",
                 UserWarning,

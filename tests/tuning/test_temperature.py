@@ -84,6 +84,15 @@ def test_ignored_pixels_and_a_bounded_sample():
     assert small.temperature == pytest.approx(2.0, rel=0.2)
 
 
+def test_a_class_that_never_occurs_leaves_the_others_alone():
+    logits, labels = drawn(2.0, classes=3)
+    absent = torch.full((len(logits), 1, logits.shape[2]), -4.0)
+    scaling, found = fit(torch.cat([logits, absent], 1), labels, activation="softmax", by_class=True)
+    assert found.temperature[:3] == pytest.approx(2.0, rel=0.1)
+    assert 0.04 < found.temperature[3] < 21
+    assert scaling(torch.cat([logits, absent], 1)).isfinite().all()
+
+
 def test_state_dict():
     logits, labels = drawn(2.0)
     scaling, _ = fit(logits, labels, activation="softmax")
