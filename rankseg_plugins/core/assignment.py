@@ -8,6 +8,7 @@ gains: the lowest class index.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -20,6 +21,9 @@ from rankseg_plugins.core.tiles import Tiles
 #: Mark of the pixels that several classes selected, until they are settled. Those that nobody selected are negative
 #: too.
 _CONTESTED = -1
+
+#: Gains of a pixel take about this many times the memory of its probabilities.
+_SHARE = 8
 
 
 def assign_masks(tiles: Tiles, volumes: Volumes) -> Tensor:
@@ -71,8 +75,7 @@ def _label_undisputed(tiles: Tiles, images: slice, eligible: Tensor, volumes: Vo
         selected = _select(tiles, images, runs, pixels, volumes.threshold)
         index = selected.mul_(code).sum(1).sub_(one)
         labels[images, pixels] = index
-        image, pixel = (index >= one).nonzero(as_tuple=True)
-        if len(image):
+        for image, pixel in _pieces(index >= one, tiles.size // len(classes)):
             labels[images, pixels][image, pixel] = _CONTESTED
             p = tiles.gather(image + images.start, classes, pixel + pixels.start)
             overlap = p > _of(threshold, image)
@@ -96,18 +99,24 @@ def _settle_contested(
     threshold, allowed = undisputed.threshold[images, classes], eligible[images, classes]
     m, t, mu = (table[images, classes] for table in (undisputed.s, undisputed.n, undisputed.mu))
     for pixels in tiles.pixels(threshold.numel()):
-        image, pixel = (labels[images, pixels] < 0).nonzero(as_tuple=True)
-        if len(image) == 0:
-            continue
-        p = tiles.gather(image + images.start, classes, pixel + pixels.start)
-        selected = p > _of(threshold, image)
-        nobody = ~selected.any(1, keepdim=True)
-        gain = objective.gain(p.double(), _of(m, image), _of(t, image), _of(mu, image))
-        gain.masked_fill_(~(selected | (nobody & _of(allowed, image))), -torch.inf)
-        winner = classes[gain.argmax(1)]
-        if void_index is not None:
-            winner = winner.masked_fill(nobody.squeeze(1), void_index)
-        labels[images, pixels][image, pixel] = winner
+        for image, pixel in _pieces(labels[images, pixels] < 0, tiles.size // len(classes)):
+            p = tiles.gather(image + images.start, classes, pixel + pixels.start)
+            selected = p > _of(threshold, image)
+            nobody = ~selected.any(1, keepdim=True)
+            gain = objective.gain(p.double(), _of(m, image), _of(t, image), _of(mu, image))
+            gain.masked_fill_(~(selected | (nobody & _of(allowed, image))), -torch.inf)
+            winner = classes[gain.argmax(1)]
+            if void_index is not None:
+                winner = winner.masked_fill(nobody.squeeze(1), void_index)
+            labels[images, pixels][image, pixel] = winner
+
+
+def _pieces(where: Tensor, pixels: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and positions of the pixels that are True, in pieces that take a fraction of a tile's memory."""
+    image, pixel = where.nonzero(as_tuple=True)
+    if len(image):
+        size = max(1, pixels // _SHARE)
+        yield from zip(image.split(size), pixel.split(size), strict=True)
 
 
 def _of(table: Tensor, image: Tensor) -> Tensor:

@@ -169,7 +169,7 @@ class RankSEG(nn.Module):
 
     def _is_dense(self, probs: Tensor) -> bool:
         """Choose between the two paths: whole tensors where the host cannot, or should not, look at values."""
-        blind = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._functorch.is_batchedtensor(probs)
+        blind = torch.compiler.is_compiling() or torch.jit.is_tracing() or dense.is_transforming()
         if self.metric == "acc" or self.solver == "RMA":
             return blind or probs.device.type != "cpu"
         if blind:
@@ -183,7 +183,7 @@ class RankSEG(nn.Module):
         tiles = Tiles(probs, valid_mask)
         statistics = row_statistics(tiles)
         if self.metric == "acc":
-            return self._most_probable(probs)
+            return self._most_probable(probs.clamp(0.0, 1.0) if tiles.clamp else probs)
         objective = self._objective()
         if self.solver == "exact":
             volumes = search_exact(tiles, statistics, objective, self.pruning_prob)
@@ -247,6 +247,10 @@ class RankSEG(nn.Module):
         check_floating("probs", probs)
         check_shape(probs)
         check_valid_mask(probs, valid_mask)
+        if dense.is_transforming():
+            raise RuntimeError("expected_score looks at values and cannot be mapped by torch.func")
+        if decision.dtype == torch.int64:
+            self._check_void_index(probs.shape[1])
         with torch.no_grad():
             masks = to_masks(decision, probs, self.void_index)
             tiles = Tiles(probs, valid_mask)
@@ -272,9 +276,13 @@ class RankSEG(nn.Module):
                 f"got probs of shape {tuple(probs.shape)}"
             )
         uses_void = self.unassigned_policy == "void" or valid_mask is not None or self.void_index != 255
-        if self.output_mode == "multiclass" and uses_void and 0 <= self.void_index < classes:
-            raise ValueError(f"void_index must lie outside the class range 0 to {classes - 1}, got {self.void_index}")
+        if self.output_mode == "multiclass" and uses_void:
+            self._check_void_index(classes)
         check_valid_mask(probs, valid_mask)
+
+    def _check_void_index(self, classes: int) -> None:
+        if 0 <= self.void_index < classes:
+            raise ValueError(f"void_index must lie outside the class range 0 to {classes - 1}, got {self.void_index}")
 
 
 def rankseg(

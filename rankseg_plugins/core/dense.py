@@ -1,7 +1,8 @@
 """RMA as one graph of whole-tensor operations, for accelerators and exporters.
 
 Nothing here depends on the values of the tensors: no synchronisation with the host, no branch, no shape. The tiled path
-is the better one on a CPU, in time and memory; both give the same labels.
+is the better one on a CPU, in time and memory. Both give the same decision, but where two classes gain the same to the
+last digits.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from rankseg_plugins.core.rma import Volumes, round_down
 _ROUNDS = 16
 
 
+def is_transforming() -> bool:
+    """Whether a transform of ``torch.func``, such as vmap, is at work."""
+    return torch._C._functorch.maybe_current_level() is not None
+
+
 def to_checked(probs: Tensor, valid_mask: Tensor | None) -> Tensor:
     """Probabilities as (B, C, d) in float32 or float64, clamped, invalid pixels 0; a bad value fails an assertion.
 
@@ -26,7 +32,7 @@ def to_checked(probs: Tensor, valid_mask: Tensor | None) -> Tensor:
     p = p if p.dtype == torch.float64 else p.float()
     if valid_mask is not None:
         p = p.masked_fill(~valid_mask.expand(probs.shape[0], *probs.shape[2:]).flatten(1).unsqueeze(1), 0.0)
-    if p.numel() and not torch._C._functorch.is_batchedtensor(p):
+    if p.numel() and not is_transforming():
         fits = ((p >= -TOLERANCE) & (p <= 1 + TOLERANCE)).all()
         torch._assert_async(fits, "probs must be finite and lie in [0, 1]")
     return p.clamp(0.0, 1.0)
@@ -35,7 +41,7 @@ def to_checked(probs: Tensor, valid_mask: Tensor | None) -> Tensor:
 def search_volumes(p: Tensor, objective: Objective, pruning_prob: float) -> Volumes:
     """As :func:`rankseg_plugins.core.rma.search_volumes`, for p (B, C, d)."""
     mu = p.sum(-1, dtype=torch.float64)
-    active = p.amax(-1) > pruning_prob
+    active = p.amax(-1).double() > pruning_prob
     search = _dinkelbach if objective.is_ratio else _best_prefix
     threshold, n, s = search(p, objective, mu)
     threshold = round_down(threshold, p.dtype).masked_fill(~active, torch.inf)

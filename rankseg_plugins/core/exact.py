@@ -17,7 +17,7 @@ from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.passes import pixels_between, round_down, sum_powers
 from rankseg_plugins.core.quadrature import SMALL, Nodes, deviation, make_nodes, order
 from rankseg_plugins.core.ranking import Ranking
-from rankseg_plugins.core.rma import RowStatistics, Volumes, row_statistics, search_volumes
+from rankseg_plugins.core.rma import RowStatistics, Volumes, search_volumes
 from rankseg_plugins.core.tiles import Tiles
 from rankseg_plugins.core.window import Bound, find_window
 
@@ -36,14 +36,14 @@ def search_exact(tiles: Tiles, statistics: RowStatistics, objective: Objective, 
     if not active.any():
         return approximate
     expectation = make_expectation(objective)
-    variance = mu - sum_powers(tiles, active, lambda tile, *_: tile, 2)[..., 1]
+    mean, variance = _moments(tiles, active)
     lower = objective.score(approximate.s, approximate.n, mu)
-    low, high = find_window(tiles, active, mu, variance, lower, expectation)
+    low, high = find_window(tiles, active, statistics, variance, lower, expectation)
 
     spread = deviation(variance)
-    slowest, _ = expectation.rates(high.n, low.s, mu, spread)
-    _, fastest = expectation.rates(low.n, high.s, mu, spread)
-    nodes = make_nodes(slowest, fastest, active, (high.n == 0) & (objective.smooth > 0))
+    slowest, _ = expectation.rates(high.n, low.s, mean, spread)
+    _, fastest = expectation.rates(low.n, high.s, mean, spread)
+    nodes = make_nodes(slowest, fastest, active, _empty_counts(high.n, mean, objective))
     terms, floor = _rank_window(tiles, active, low, high, nodes)
 
     following = terms.ranking.following(floor.flatten())
@@ -52,6 +52,17 @@ def search_exact(tiles: Tiles, statistics: RowStatistics, objective: Objective, 
     threshold = round_down(following[chosen].view_as(mu), tiles.dtype).masked_fill(~active, torch.inf)
     n, s = terms.n[chosen].view_as(mu), terms.s[chosen].view_as(mu)
     return Volumes(threshold, n * active, s * active, mu, active)
+
+
+def _moments(tiles: Tiles, active: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of the number of foreground pixels, in float64 throughout."""
+    mean, square = sum_powers(tiles, active, lambda tile, *_: tile, 2).unbind(-1)
+    return mean, (mean - square).clamp(min=0)
+
+
+def _empty_counts(n: Tensor, mu: Tensor, objective: Objective) -> Tensor:
+    """Where the probability that no pixel is foreground matters: beyond a mean of 800 it is 0 in float64."""
+    return (n == 0) & (objective.smooth > 0) & (mu < 800)
 
 
 def _rank_window(tiles: Tiles, active: Tensor, low: Bound, high: Bound, nodes: Nodes) -> tuple[Terms, Tensor]:
@@ -70,9 +81,8 @@ def _rank_window(tiles: Tiles, active: Tensor, low: Bound, high: Bound, nodes: N
     base = sum_powers(tiles, active, lambda tile, i, c, _: tile * (tile > above[i, c]), terms)
 
     ranking = Ranking(*pixels_between(tiles, active, floor, ceiling), floor.numel())
-    base_n, base_s = ((end * by_power).flatten()[ranking.rows] for end in (high.n, high.s))
-    n = base_n + ranking.position
-    s = base_s + ranking.cumulate(ranking.values)
+    n = (high.n * by_power).flatten()[ranking.rows] + ranking.position
+    s = base[..., 0].flatten()[ranking.rows] + ranking.cumulate(ranking.values)
     return Terms(ranking, nodes, n, s, rest.flatten(0, 1), base.flatten(0, 1)), floor
 
 
@@ -84,17 +94,18 @@ def expected_scores(tiles: Tiles, masks: Tensor, objective: Objective) -> Tensor
         masks: (B, C, d) bool; pixels that are not valid belong to no mask.
         objective: Dice or IoU.
     """
+    if not masks.numel():
+        return torch.zeros(masks.shape[:2], dtype=torch.float64, device=masks.device)
     expectation = make_expectation(objective)
     others = ~masks
     if tiles.valid is not None:
         masks, others = masks & tiles.valid.unsqueeze(1), others & tiles.valid.unsqueeze(1)
     inside, outside = tiles.masked(masks), tiles.masked(others)
-    n = masks.sum(-1).double()
-    s, rest_s = row_statistics(inside).mu, row_statistics(outside).mu
-    every, mu = torch.ones_like(masks[..., 0]), s + rest_s
-    variance = mu - sum(sum_powers(part, every, lambda tile, *_: tile, 2)[..., 1] for part in (inside, outside))
+    n, every = masks.sum(-1).double(), masks.new_ones(masks.shape[:2])
+    (s, inner), (rest_s, outer) = _moments(inside, every), _moments(outside, every)
+    mu, variance = s + rest_s, inner + outer
     slowest, fastest = expectation.rates(n, s, mu, deviation(variance))
-    nodes = make_nodes(slowest, fastest, every, (n == 0) & (objective.smooth > 0))
+    nodes = make_nodes(slowest, fastest, every, _empty_counts(n, mu, objective))
 
     small = (SMALL / nodes.reach).view_as(n)
     bound = round_down(small, tiles.dtype).double().unsqueeze(-1)

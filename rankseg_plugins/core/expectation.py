@@ -95,10 +95,11 @@ class ExactDice:
         """Integrand at one node for every prefix."""
         nodes, row = terms.nodes, terms.row
         factors = terms.factors(nodes.x[:, node])
-        odds = terms.ranking.cumulate(terms.p / factors) + terms.odds[row, node]
+        x = nodes.x[row, node]
+        odds = terms.ranking.cumulate(x * terms.p / factors) + x * terms.odds[row, node]
         log_g = terms.log_unranked[:, node] + terms.log_total(factors)
         decay = torch.exp(log_g[row] - (terms.n + self.smooth) * nodes.u[row, node])
-        return decay * (2 * nodes.x[row, node] * odds + self.smooth)
+        return decay * (2 * odds + self.smooth)
 
     def scale(self, s: Tensor) -> Tensor:
         """Factor in front of the integral."""

@@ -49,6 +49,10 @@ class Objective:
         """A probability above which a pixel belongs to the best mask, whatever the other pixels are."""
         return torch.full_like(mu, 0.5)
 
+    def ceiling_beyond(self, n: Tensor, floor: Tensor, mu: Tensor) -> Tensor:
+        """A lower ceiling for masks of at least ``n`` pixels; ``floor`` is the optimal threshold, for a ratio."""
+        return floor
+
     def gain(self, p: Tensor, m: Tensor, t: Tensor, mu: Tensor) -> Tensor:
         """Change of the score when one pixel of probability ``p`` joins a mask of ``t`` pixels that sum to ``m``.
 
@@ -93,14 +97,22 @@ class Dice(Objective):
         g = self.smooth
         if g == 0:
             return super().ceiling(mu)
-        d = mu + 1 + g
-        return mu / (2 * mu + 1 + g) + g / (d - 1) * (d + 1) / (2 * d)
+        return mu / (2 * mu + 1 + g) + self._margin(mu)
+
+    def ceiling_beyond(self, n: Tensor, floor: Tensor, mu: Tensor) -> Tensor:
+        """A ceiling for masks of at least ``n`` pixels, once ``floor`` is the optimal threshold of the ratio part."""
+        return floor + self._margin(n + mu) * (1 + 1e-9)
+
+    def _margin(self, size: Tensor) -> Tensor:
+        """``g (D + 1) / (2 D (D - 1))`` with ``D = size + 1 + g``."""
+        d = size + 1 + self.smooth
+        return self.smooth / (size + self.smooth) * (d + 1) / (2 * d)
 
     def gain(self, p: Tensor, m: Tensor, t: Tensor, mu: Tensor) -> Tensor:
         """``2 (p - m / D) / (D + 1) - g / (D (D - 1))`` with ``D = t + mu + 1 + g``."""
         d = t + mu + 1 + self.smooth
         gain = 2 * (p - m / d) / (d + 1)
-        return gain if self.smooth == 0 else gain - self.smooth / d / (d - 1)
+        return gain if self.smooth == 0 else gain - self.smooth / d / (t + mu + self.smooth)
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,8 @@ class Nodes:
     reach: Tensor
 
     def __post_init__(self) -> None:
+        # Rows share the rule of the widest range; beyond any row's own range nothing is left, but x must not vanish.
+        self.u = self.u.clamp(max=300.0)
         self.x, self.t = torch.exp(-self.u), -torch.expm1(-self.u)
         self.count = self.u.shape[1]
 

@@ -64,7 +64,7 @@ def search_rankdice(
     third = mu - 3 * powers[..., 1] + 2 * powers[..., 2]
     # The bound holds for the exact distribution; a third of a percent allows for the approximate one.
     score = objective.score(volumes.s, volumes.n, mu) * (1 - 1 / 300)
-    low, high = find_window(tiles, active, mu, variance, score, make_expectation(objective))
+    low, high = find_window(tiles, active, statistics, variance, score, make_expectation(objective))
     values, rows = pixels_between(tiles, active, low.threshold, torch.ones_like(mu))
     ranking = Ranking(values, rows, mu.numel())
     threshold, n, s = volumes.threshold.flatten(), volumes.n.flatten(), volumes.s.flatten()

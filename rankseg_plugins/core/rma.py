@@ -21,7 +21,10 @@ from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.passes import count_above, few_pixels_between, round_down
 from rankseg_plugins.core.probabilities import check_range
 from rankseg_plugins.core.ranking import Ranking
-from rankseg_plugins.core.tiles import TILE, Tiles, row_sum
+from rankseg_plugins.core.tiles import Tiles, row_sum
+
+#: Undecided pixels that are kept in any case; of large inputs a small share.
+_ROOM = 1 << 14
 
 
 @dataclass
@@ -87,16 +90,18 @@ def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective
     ceiling = objective.ceiling(mu)
     base_n, base_s = count_above(tiles, active, ceiling)
     floor = objective.threshold(base_s, base_n, mu)
-    room = max(TILE, int(active.sum()) * tiles.shape[2] // 16)
+    room = max(_ROOM, int(active.sum()) * tiles.shape[2] // 64)
     while (undecided := few_pixels_between(tiles, active, floor, ceiling, room)) is None:
         # Too many pixels are undecided to be worth keeping: raise the floor by one more pass over the data.
         n, s = count_above(tiles, active, floor)
         raised = torch.maximum(floor, objective.threshold(s, n, mu))
         if torch.equal(raised, floor):
             # The floor is as high as it gets. For a ratio it is the threshold: nothing is undecided any more.
-            room = active.numel() * tiles.shape[2]
-            if objective.is_ratio:
-                ceiling, base_n, base_s = floor, n, s
+            lowered = objective.ceiling_beyond(base_n, floor, mu)
+            if objective.is_ratio or not (lowered < ceiling * (1 - 1e-6))[active].any():
+                room = active.numel() * tiles.shape[2]
+            ceiling = torch.minimum(ceiling, lowered)
+            base_n, base_s = (n, s) if objective.is_ratio else count_above(tiles, active, ceiling)
         floor = raised
     search = _dinkelbach if objective.is_ratio else _best_prefix
     threshold, n, s = search(*undecided, objective, mu, base_n, base_s, floor)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rankseg_plugins.core.expectation import Expectation
 from rankseg_plugins.core.passes import count_above
+from rankseg_plugins.core.rma import RowStatistics
 from rankseg_plugins.core.tiles import Tiles
 
 #: Rounds of bisection, and the number of pixels in the window at which they end early.
@@ -31,23 +32,33 @@ class Bound:
 
 
 def find_window(
-    tiles: Tiles, active: Tensor, mu: Tensor, variance: Tensor, score: Tensor, expectation: Expectation
+    tiles: Tiles,
+    active: Tensor,
+    statistics: RowStatistics,
+    variance: Tensor,
+    score: Tensor,
+    expectation: Expectation,
 ) -> tuple[Bound, Bound]:
     """The largest and the smallest mask between which every mask of an exact score of at least ``score`` lies.
 
     Args:
         tiles: the probabilities.
         active: (B, C) bool, the classes that matter.
-        mu: (B, C) mean of the number Z of foreground pixels.
+        statistics: largest and mean number Z of foreground pixels.
         variance: (B, C) of Z.
         score: (B, C) score that is known to be reached.
         expectation: Dice or IoU.
     """
+    mu = statistics.mu
     x = expectation.smallest_volume(score, mu, variance)
-    # A little less than the bound, for rounding.
-    level = score / (1 + expectation.slack(x, mu, variance)) * (1 - 1e-9)
+    # A little less than the bound, for the rounding of counts and sums.
+    level = score / (1 + expectation.slack(x, mu, variance)) * (1 - 1e-6)
     zero = torch.zeros_like(mu)
     low, high = Bound(zero, *count_above(tiles, active, zero)), Bound(torch.ones_like(mu), zero, zero)
+    # The most probable pixels are often many and equal, so that no bisection would part them from the empty mask.
+    peak = statistics.maximum.to(tiles.dtype)
+    peak = torch.nextafter(peak, torch.zeros_like(peak)).double()
+    high = _choose(expectation.excess(zero, zero, mu, level) < 0, Bound(peak, *count_above(tiles, active, peak)), high)
     inside_low = inside_high = expectation.peak(level)
     few = max(_FEW, int(active.sum()) * tiles.shape[2] // 64)
     for _ in range(_ROUNDS):
@@ -65,9 +76,12 @@ def _tighten(
     middle = (bound.threshold + inside) / 2
     n, s = count_above(tiles, active, middle)
     ruled_out = expectation.excess(s, n, mu, level) < 0
-    tightened = Bound(
-        torch.where(ruled_out, middle, bound.threshold),
-        torch.where(ruled_out, n, bound.n),
-        torch.where(ruled_out, s, bound.s),
+    return _choose(ruled_out, Bound(middle, n, s), bound), torch.where(ruled_out, inside, middle)
+
+
+def _choose(condition: Tensor, this: Bound, other: Bound) -> Bound:
+    return Bound(
+        torch.where(condition, this.threshold, other.threshold),
+        torch.where(condition, this.n, other.n),
+        torch.where(condition, this.s, other.s),
     )
-    return tightened, torch.where(ruled_out, inside, middle)

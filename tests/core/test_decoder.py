@@ -146,6 +146,10 @@ def test_module(options):
     assert torch.equal(nn.Sequential(nn.Softmax(1), decoder)(logits), decoder(logits.softmax(1)))
 
 
+def test_overshooting_probabilities_tie_at_one():
+    assert RankSEG("acc")(torch.tensor([[[1.00002], [1.00005]]])).tolist() == [[0]]
+
+
 def test_accuracy_is_argmax_and_threshold():
     assert torch.equal(RankSEG("acc")(PROBS), PROBS.argmax(1))
     assert torch.equal(rankseg(PROBS, "acc", output_mode="multilabel"), PROBS > 0.5)
@@ -225,6 +229,7 @@ def test_threads_do_not_change_the_result():
         for threads in (1, 2, 4, 1):
             torch.set_num_threads(threads)
             decided.append(decoder(probs))
+        torch.set_num_threads(2)
         assert all(torch.equal(decided[0], other) for other in decided[1:])
 
 

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from rankseg_plugins import RankSEG
-from rankseg_plugins.core import dense
 
 OPTIONS = [
     {"metric": metric, "smooth": smooth, "output_mode": output_mode, "pruning_prob": pruning_prob}
@@ -96,12 +95,22 @@ def test_vmap(options):
     assert torch.equal(torch.func.vmap(decoder)(stacked), torch.stack([decoder(probs), decoder(probs.flip(0))]))
 
 
+def test_a_probability_equal_to_pruning_prob():
+    probs, decoder = torch.full((1, 1, 3), 0.3), RankSEG(output_mode="multilabel", pruning_prob=0.3)
+    assert torch.equal(decoder._decide_dense(probs, None), decoder(probs))
+
+
+def test_vmap_over_valid_masks():
+    decoder, probs = RankSEG(), random_probs()
+    valid = torch.rand(3, 12, 17) > 0.3
+    expected = torch.stack([decoder(probs, mask) for mask in valid])
+    assert torch.equal(torch.func.vmap(lambda mask: decoder(probs, mask))(valid), expected)
+
+
 def test_solvers_that_look_at_values_are_refused():
     decoder = RankSEG(solver="exact")
     with pytest.raises(RuntimeError, match="solver='exact' looks at the values"):
         torch.func.vmap(decoder)(random_probs()[None])
-
-
-def test_meta_device_is_not_taken_for_data():
-    p = dense.to_checked(torch.rand(1, 2, 3, device="meta"), None)
-    assert p.device.type == "meta"
+    labels = torch.zeros(1, 2, 12, 17, dtype=torch.int64)
+    with pytest.raises(RuntimeError, match="expected_score looks at values"):
+        torch.func.vmap(decoder.expected_score)(random_probs()[None], labels)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankseg_plugins import RankSEG, rankseg
+from rankseg_plugins.core import exact
 from rankseg_plugins.core.quadrature import rule
 
 METRICS = ["dice", "iou"]
@@ -118,6 +119,57 @@ def test_the_empty_mask_competes(metric, smooth, haze):
         scores = [oracle.by_counts(p, rank < n, metric, smooth) for n in [*range(30), 405]]
         assert value >= max(scores) - 1e-10
         assert value == pytest.approx(oracle.by_counts(p, mask, metric, smooth), abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("smooth", [0.0, 1e-6, 1.0])
+def test_rows_of_a_batch_do_not_disturb_each_other(metric, smooth):
+    # Scales of every kind side by side: certain pixels, nothing but zeros, haze, large and small objects.
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.rand(7, 4096, generator=generator, dtype=torch.float64)
+    rows[0] = 0
+    rows[0, :4] = 1
+    rows[1] = 0.02
+    rows[1, :9] = 0.7
+    rows[2] = (rows[2] > 0.7).double()
+    rows[3] **= 50
+    rows[4] = 0.0
+    rows[5, ::2] = 1
+    decoder = RankSEG(metric, smooth, "multilabel", "exact", pruning_prob=0.1)
+    masks = decoder(rows.unsqueeze(0))
+    scores = decoder.expected_score(rows.unsqueeze(0), masks)
+    for row in range(len(rows)):
+        alone = rows[row].view(1, 1, -1)
+        assert torch.equal(decoder(alone)[0, 0], masks[0, row])
+        mask = masks[:, row : row + 1]
+        torch.testing.assert_close(decoder.expected_score(alone, mask)[0, 0], scores[0, row], rtol=1e-11, atol=1e-13)
+
+
+def test_hard_masks_rank_nothing(monkeypatch):
+    ranked = []
+    rank = exact.Ranking
+
+    def ranking(values, rows, count, ahead=None):
+        ranked.append(len(values))
+        return rank(values, rows, count, ahead)
+
+    monkeypatch.setattr(exact, "Ranking", ranking)
+    probs = (torch.rand(1, 1, 100_000, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+    assert torch.equal(rankseg(probs, output_mode="multilabel", solver="exact"), probs == 1)
+    assert max(ranked) == 0
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_float32_loses_no_digits(metric):
+    probs = torch.rand(1, 2, 300_000, generator=torch.Generator().manual_seed(0)) ** 2
+    decoder, masks = RankSEG(metric), probs > 0.4
+    expected = decoder.expected_score(probs.double(), masks)
+    torch.testing.assert_close(decoder.expected_score(probs, masks), expected, rtol=1e-12, atol=0)
+
+
+def test_an_empty_batch():
+    decoder = RankSEG()
+    assert decoder.expected_score(torch.rand(0, 2, 4), torch.zeros(0, 4, dtype=torch.int64)).shape == (0, 2)
 
 
 @pytest.mark.parametrize("ratio", [1.0, 1.01, 2.0, 50.0, 1e4, 1e8])
