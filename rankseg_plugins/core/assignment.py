@@ -22,6 +22,9 @@ from rankseg_plugins.core.tiles import Tiles
 #: too.
 _CONTESTED = -1
 
+#: The first pass works on so many values for each pixel at a time.
+_ROWS = 4
+
 #: Gains of a pixel take about this many times the memory of its probabilities.
 _SHARE = 8
 
@@ -70,10 +73,8 @@ def _label_undisputed(tiles: Tiles, images: slice, eligible: Tensor, volumes: Vo
     n, s = torch.zeros_like(threshold, dtype=torch.float64), torch.zeros_like(threshold, dtype=torch.float64)
     # A pixel adds up one code per class that selected it: from the sum, a single class reads off its own index.
     one = _power_above(tiles.shape[1])
-    code = (classes + one).to(threshold.dtype).unsqueeze(-1)
-    for pixels in tiles.pixels(threshold.numel()):
-        selected = _select(tiles, images, runs, pixels, volumes.threshold)
-        index = selected.mul_(code).sum(1).sub_(one)
+    for pixels in tiles.pixels(_ROWS * len(threshold)):
+        index = _add_codes(tiles, images, classes.tolist(), pixels, volumes.threshold, one).sub_(one)
         labels[images, pixels] = index
         for image, pixel in _pieces(index >= one, tiles.size // len(classes)):
             labels[images, pixels][image, pixel] = _CONTESTED
@@ -98,7 +99,7 @@ def _settle_contested(
     classes = _classes(tiles.runs(images, eligible), labels.device)
     threshold, allowed = undisputed.threshold[images, classes], eligible[images, classes]
     m, t, mu = (table[images, classes] for table in (undisputed.s, undisputed.n, undisputed.mu))
-    for pixels in tiles.pixels(threshold.numel()):
+    for pixels in tiles.pixels(_ROWS * len(threshold)):
         for image, pixel in _pieces(labels[images, pixels] < 0, tiles.size // len(classes)):
             p = tiles.gather(image + images.start, classes, pixel + pixels.start)
             selected = p > _of(threshold, image)
@@ -129,13 +130,11 @@ def _power_above(number: int) -> int:
     return 1 << number.bit_length()
 
 
-def _select(tiles: Tiles, images: slice, runs: list[slice], pixels: slice, threshold: Tensor) -> Tensor:
-    """1 where a class selects a pixel, else 0: (images, all classes of ``runs``, pixels), in the tiles' precision."""
-    shape = images.stop - images.start, sum(run.stop - run.start for run in runs), pixels.stop - pixels.start
-    selected = tiles.scratch(0, shape)
-    start = 0
-    for run in runs:
-        stop = start + run.stop - run.start
-        torch.gt(tiles.load(images, run, pixels), threshold[images, run, None], out=selected[:, start:stop])
-        start = stop
-    return selected
+def _add_codes(tiles: Tiles, images: slice, classes: list[int], pixels: slice, threshold: Tensor, one: int) -> Tensor:
+    """Sum of ``one + class`` over the classes that selected a pixel, (images, pixels) in the tiles' precision."""
+    shape = images.stop - images.start, pixels.stop - pixels.start
+    total, selected = torch.zeros(shape, dtype=tiles.dtype, device=threshold.device), tiles.scratch(0, shape)
+    for label in classes:
+        p = tiles.load(images, slice(label, label + 1), pixels)[:, 0]
+        total.add_(torch.gt(p, threshold[images, label, None], out=selected), alpha=one + label)
+    return total

@@ -38,7 +38,7 @@ class Tiles:
         self.valid = None if valid_mask is None else valid_mask.expand(probs.shape[0], *probs.shape[2:]).flatten(1)
         self.dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
         self.clamp = False
-        self.size = max(_SMALLEST_TILE, min(TILE, probs.numel() * probs.element_size() // 10))
+        self.size = max(_SMALLEST_TILE, min(TILE, probs.numel() * probs.element_size() // 11))
         self._scratch: Tensor | None = None
 
     def groups(self) -> Iterator[slice]:
