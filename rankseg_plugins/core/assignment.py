@@ -61,20 +61,15 @@ def assign_labels(tiles: Tiles, volumes: Volumes, objective: Objective, void_ind
     return labels
 
 
-def _classes(runs: list[slice], device: torch.device) -> Tensor:
-    return torch.cat([torch.arange(run.start, run.stop, device=device) for run in runs])
-
-
 def _label_undisputed(tiles: Tiles, images: slice, eligible: Tensor, volumes: Volumes, labels: Tensor) -> None:
     """Label the pixels that one class selected, and take all others out of the ``n`` and ``s`` of the volumes."""
-    runs = tiles.runs(images, eligible)
-    classes = _classes(runs, labels.device)
+    classes = eligible[images].any(0).nonzero().flatten()
     threshold = volumes.threshold[images, classes]
     n, s = torch.zeros_like(threshold, dtype=torch.float64), torch.zeros_like(threshold, dtype=torch.float64)
     # A pixel adds up one code per class that selected it: from the sum, a single class reads off its own index.
-    one = _power_above(tiles.shape[1])
+    one, indices = _power_above(tiles.shape[1]), classes.tolist()
     for pixels in tiles.pixels(_ROWS * len(threshold)):
-        index = _add_codes(tiles, images, classes.tolist(), pixels, volumes.threshold, one).sub_(one)
+        index = _add_codes(tiles, images, indices, pixels, volumes.threshold, one).sub_(one)
         labels[images, pixels] = index
         for image, pixel in _pieces(index >= one, tiles.size // len(classes)):
             labels[images, pixels][image, pixel] = _CONTESTED
@@ -96,7 +91,7 @@ def _settle_contested(
     labels: Tensor,
 ) -> None:
     """Give every pixel that no class or several classes selected to the one that gains most."""
-    classes = _classes(tiles.runs(images, eligible), labels.device)
+    classes = eligible[images].any(0).nonzero().flatten()
     threshold, allowed = undisputed.threshold[images, classes], eligible[images, classes]
     m, t, mu = (table[images, classes] for table in (undisputed.s, undisputed.n, undisputed.mu))
     for pixels in tiles.pixels(_ROWS * len(threshold)):

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.objectives import Objective
+from rankseg_plugins.core.passes import round_down
 from rankseg_plugins.core.probabilities import TOLERANCE
-from rankseg_plugins.core.rma import Volumes, round_down
+from rankseg_plugins.core.rma import Volumes
 
 #: Dinkelbach's iteration converges faster than linearly, real images take 5 to 9 rounds; more change nothing.
 _ROUNDS = 16
