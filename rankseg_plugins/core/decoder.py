@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,8 @@ from rankseg_plugins.core import dense
 from rankseg_plugins.core.assignment import assign_labels, assign_masks
 from rankseg_plugins.core.exact import expected_scores, search_exact
 from rankseg_plugins.core.objectives import OBJECTIVES, Objective
-from rankseg_plugins.core.probabilities import check_choice, check_floating, check_shape, check_valid_mask, to_masks
+from rankseg_plugins.core.options import fold, read_choice, read_integer, read_real
+from rankseg_plugins.core.probabilities import check_floating, check_shape, check_valid_mask, to_masks
 from rankseg_plugins.core.rankdice import SOLVERS as RANKDICE_SOLVERS
 from rankseg_plugins.core.rankdice import search_rankdice
 from rankseg_plugins.core.rma import row_statistics, search_volumes
@@ -85,14 +85,14 @@ class RankSEG(nn.Module):
         eps: float = 1e-4,
     ) -> None:
         super().__init__()
-        self.metric = _choice("metric", "acc" if _fold(metric) == "accuracy" else metric, METRICS)
-        self.output_mode = _choice("output_mode", output_mode, OUTPUT_MODES)
+        self.metric = read_choice("metric", "acc" if fold(metric) == "accuracy" else metric, METRICS)
+        self.output_mode = read_choice("output_mode", output_mode, OUTPUT_MODES)
         self.solver = self._choose_solver(solver)
-        self.smooth = _real("smooth", smooth, 0.0, math.inf)
-        self.pruning_prob = _real("pruning_prob", pruning_prob, 0.0, 1.0)
-        self.unassigned_policy = _choice("unassigned_policy", unassigned_policy, UNASSIGNED_POLICIES)
-        self.void_index = _integer("void_index", void_index)
-        self.eps = _real("eps", eps, 0.0, 1.0)
+        self.smooth = read_real("smooth", smooth, 0.0, math.inf)
+        self.pruning_prob = read_real("pruning_prob", pruning_prob, 0.0, 1.0)
+        self.unassigned_policy = read_choice("unassigned_policy", unassigned_policy, UNASSIGNED_POLICIES)
+        self.void_index = read_integer("void_index", void_index)
+        self.eps = read_real("eps", eps, 0.0, 1.0)
         if not 0 < self.eps < 1:
             raise ValueError(f"eps must lie between 0 and 1, got {eps!r}")
         self._refuse_unused()
@@ -102,7 +102,7 @@ class RankSEG(nn.Module):
         if solver is None:
             return allowed[0]
         everywhere = tuple(dict.fromkeys(name for names in SOLVERS.values() for name in names))
-        solver = _choice("solver", solver, everywhere)
+        solver = read_choice("solver", solver, everywhere)
         if solver not in allowed:
             raise ValueError(
                 f"solver={solver!r} does not serve metric={self.metric!r} with output_mode={self.output_mode!r}; "
@@ -324,35 +324,3 @@ def rankseg(
     """
     decoder = RankSEG(metric, smooth, output_mode, solver, pruning_prob, unassigned_policy, void_index, eps)
     return decoder.predict(probs, valid_mask)
-
-
-def _fold(value: object) -> object:
-    """Upper and lower case, and blanks around, make no difference in option values."""
-    return value.strip().lower() if isinstance(value, str) else value
-
-
-def _choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, got {type(value).__name__}")
-    canonical = {_fold(option): option for option in allowed}.get(_fold(value), value)
-    check_choice(name, canonical, allowed)
-    return canonical
-
-
-def _real(name: str, value: object, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a real number, got {type(value).__name__}")
-    number = float(value)
-    if not (math.isfinite(number) and low <= number <= high):
-        span = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"finite and >= {low:g}"
-        raise ValueError(f"{name} must be {span}, got {value!r}")
-    return number
-
-
-def _integer(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
-    number = int(value)
-    if not -(2**63) <= number < 2**63:
-        raise ValueError(f"{name} must fit into int64, got {value}")
-    return number

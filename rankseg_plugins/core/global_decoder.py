@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rankseg_plugins.core.decoder import OUTPUT_MODES, _choice, _integer, _real
+from rankseg_plugins.core.decoder import OUTPUT_MODES
+from rankseg_plugins.core.options import read_choice, read_integer, read_real
 from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_valid_mask
 from rankseg_plugins.core.reservoir import Reservoir
 
@@ -97,15 +98,18 @@ class GlobalRankSEG(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.num_classes, self.max_pixels = _integer("num_classes", num_classes), _integer("max_pixels", max_pixels)
+        self.num_classes, self.max_pixels = (
+            read_integer("num_classes", num_classes),
+            read_integer("max_pixels", max_pixels),
+        )
         for name, value in (("num_classes", num_classes), ("max_pixels", max_pixels)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        self.metric = _choice("metric", metric, METRICS)
-        self.output_mode = _choice("output_mode", output_mode, OUTPUT_MODES)
-        self.min_images = _real("min_images", min_images, 0.0, math.inf)
-        self.min_dice = _real("min_dice", min_dice, 0.0, 1.0)
-        self.void_index, self.seed = _integer("void_index", void_index), _integer("seed", seed)
+        self.metric = read_choice("metric", metric, METRICS)
+        self.output_mode = read_choice("output_mode", output_mode, OUTPUT_MODES)
+        self.min_images = read_real("min_images", min_images, 0.0, math.inf)
+        self.min_dice = read_real("min_dice", min_dice, 0.0, 1.0)
+        self.void_index, self.seed = read_integer("void_index", void_index), read_integer("seed", seed)
         if self.output_mode == "multiclass" and (num_classes == 1 or 0 <= void_index < num_classes):
             what = "num_classes=1 needs output_mode='multilabel'" if num_classes == 1 else "void_index is a class"
             raise ValueError(f"{what}, got num_classes={num_classes}, void_index={void_index}")

@@ -10,7 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rankseg_plugins.core.probabilities import check_choice, check_floating, check_range, check_shape, to_probabilities
+from rankseg_plugins.core.decoder import OUTPUT_MODES
+from rankseg_plugins.core.probabilities import (
+    ACTIVATIONS,
+    check_choice,
+    check_floating,
+    check_range,
+    check_shape,
+    to_probabilities,
+)
 from rankseg_plugins.core.reservoir import Reservoir
 from rankseg_plugins.evaluation.calibration import calibration
 from rankseg_plugins.evaluation.truth import to_truth
@@ -87,8 +95,8 @@ class TemperatureScaling(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_choice("output_mode", output_mode, ("multiclass", "multilabel"))
-        check_choice("activation", activation, ("identity", "softmax", "sigmoid", "normalize"))
+        check_choice("output_mode", output_mode, OUTPUT_MODES)
+        check_choice("activation", activation, ACTIVATIONS)
         if num_classes < 1 or max_pixels < 1:
             raise ValueError(f"num_classes and max_pixels must be at least 1, got {num_classes} and {max_pixels}")
         if num_classes == 1 and output_mode == "multiclass":

@@ -1,0 +1,62 @@
+"""Options as users write them: brought into one form, or refused in words."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+
+from rankseg_plugins.core.probabilities import check_choice
+
+
+def fold(value: object) -> object:
+    """Upper and lower case, and blanks around, make no difference in option values."""
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def read_choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
+    """The allowed value that ``value`` means.
+
+    Raises:
+        TypeError: unless it is a string.
+        ValueError: if it means none of them.
+
+    Example:
+        >>> read_choice("solver", " rma", ("RMA", "exact"))
+        'RMA'
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {type(value).__name__}")
+    canonical = {fold(option): option for option in allowed}.get(fold(value), value)
+    check_choice(name, canonical, allowed)
+    return canonical
+
+
+def read_real(name: str, value: object, low: float, high: float) -> float:
+    """The number as a float, if it is finite and lies in [low, high].
+
+    Raises:
+        TypeError: unless it is a real number.
+        ValueError: if it lies outside.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, got {type(value).__name__}")
+    number = float(value)
+    if not (math.isfinite(number) and low <= number <= high):
+        span = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"finite and >= {low:g}"
+        raise ValueError(f"{name} must be {span}, got {value!r}")
+    return number
+
+
+def read_integer(name: str, value: object) -> int:
+    """The number as an int, if it fits into int64.
+
+    Raises:
+        TypeError: unless it is an integer.
+        ValueError: if it is too large.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    number = int(value)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{name} must fit into int64, got {value}")
+    return number
