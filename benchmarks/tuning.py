@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from rankseg_plugins.evaluation import Sample, tune
+from rankseg_plugins.evaluation.choosing import choose
 from rankseg_plugins.evaluation.comparison import Comparison
-from rankseg_plugins.evaluation.tuning import choose
 
 HALVES = 20
 OBJECTIVES = ("dice_image", "iou_image", "iou_dataset")

@@ -6,7 +6,7 @@ from rankseg_plugins.evaluation.measuring import Sample, Scoring
 from rankseg_plugins.evaluation.recording import Recorder, compare
 from rankseg_plugins.evaluation.temperature import TemperatureScaling
 from rankseg_plugins.evaluation.tuned import TunedDecoder
-from rankseg_plugins.evaluation.tuning import tune
+from rankseg_plugins.evaluation.tuning import Tuner, tune
 
 __all__ = [
     "Areas",
@@ -16,6 +16,7 @@ __all__ = [
     "Scoring",
     "TemperatureScaling",
     "TunedDecoder",
+    "Tuner",
     "areas",
     "compare",
     "tune",

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
+from rankseg_plugins.core.options import read_integer
 from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.evaluation.choosing import ARGMAX, OBJECTIVES, check_folds, choose
 from rankseg_plugins.evaluation.comparison import Comparison
-from rankseg_plugins.evaluation.levels import LEVELS
 from rankseg_plugins.evaluation.measuring import Measurement, Sample, Scoring
-from rankseg_plugins.evaluation.recording import compare
-from rankseg_plugins.evaluation.temperature import warn_if_softened
+from rankseg_plugins.evaluation.recording import Recorder
 from rankseg_plugins.evaluation.tuned import TunedDecoder
 
-ARGMAX, CHOSEN = "argmax", "chosen"
-OBJECTIVES = tuple(f"{score}_{level}" for score in ("dice", "iou") for level in LEVELS)
 AGGREGATION_LEVELS = ("samplewise", "global")
+TEMPERATURES = (0.7, 1.0, 1.4)
+PRUNING_PROBS = (0.5, 0.3, 0.1)
 
 
 class Tuned(NamedTuple):
-    """What :func:`tune` found.
+    """What tuning found.
 
     Args:
         decoder: the winner, or argmax.
@@ -40,25 +40,153 @@ class Tuned(NamedTuple):
     verdict: str
 
 
+class Tuner:
+    """Tunes image by image; :func:`tune` for callers who cannot hand over a loop.
+
+    Args:
+        num_classes: C.
+        objective: ``"dice_image"``, ``"iou_dataset"``, ...: a score and a level.
+        temperatures: above 0.
+        pruning_probs: see :class:`~rankseg_plugins.RankSEG`.
+        metrics: ``"dice"``, ``"iou"``; None takes that of the objective.
+        solvers: see :class:`~rankseg_plugins.RankSEG`.
+        output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the number of channels.
+        folds: at least 2; images of one case stay in one fold.
+        min_cases: at least 0; with fewer cases argmax is kept: a bootstrap of a handful of images is too sure of
+            itself.
+        ignore_index: label of the truth whose pixels do not count.
+        scoring: which classes count, and how absent ones do; its ``score`` is that of the objective.
+        device: where to decode.
+        others: further candidates by name, such as fitted :class:`~rankseg_plugins.GlobalRankSEG`.
+
+    Attributes:
+        candidates: every decoder in the race by name, argmax first.
+        recorder: what the images scored.
+
+    Raises:
+        TypeError: for an option of the wrong type.
+        ValueError: for an option that is unknown or out of range, or if there is no candidate beside argmax.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> probs = (3 * torch.randn(20, 2, 50, generator=generator)).softmax(1)
+        >>> labels = (torch.rand(20, 50, generator=generator) < probs[:, 1]).long()
+        >>> tuner = Tuner(2, temperatures=[1.0], pruning_probs=[0.5, 0.1])
+        >>> for index in range(20):
+        ...     measured = tuner.add(Sample(str(index), probs[index], labels[index]))
+        >>> tuner.finish().decoder.is_argmax
+        True
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        objective: str = "dice_image",
+        *,
+        temperatures: Sequence[float] = TEMPERATURES,
+        pruning_probs: Sequence[float] = PRUNING_PROBS,
+        metrics: Sequence[str] | None = None,
+        solvers: Sequence[str] = ("RMA",),
+        output_mode: str | None = None,
+        folds: int = 5,
+        min_cases: int = 20,
+        ignore_index: int | None = None,
+        scoring: Scoring | None = None,
+        device: str | torch.device = "cpu",
+        others: Mapping[str, TunedDecoder] | None = None,
+    ) -> None:
+        check_choice("objective", objective, OBJECTIVES)
+        check_folds(folds)
+        self.objective, self.folds, self.min_cases = objective, folds, read_integer("min_cases", min_cases)
+        score = objective.split("_")[0]
+        mode = _mode(output_mode, num_classes)
+        self.candidates = {ARGMAX: TunedDecoder(RankSEG("acc", output_mode=mode), num_classes)}
+        grid = itertools.product(temperatures, (score,) if metrics is None else metrics, pruning_probs, solvers)
+        for temperature, metric, pruning_prob, solver in grid:
+            decoder = RankSEG(metric, output_mode=mode, pruning_prob=pruning_prob, solver=solver)
+            name = f"rankseg(metric={metric},pruning_prob={pruning_prob:g},solver={solver})"
+            self.candidates[_at(name, temperature)] = TunedDecoder(decoder, num_classes, temperature)
+        self.candidates |= others or {}
+        if len(self.candidates) < 2:
+            raise ValueError("the options leave no candidate beside argmax")
+        self.recorder = Recorder(
+            {name: each.to(device) for name, each in self.candidates.items()},
+            num_classes=num_classes,
+            ignore_index=ignore_index,
+            scoring=replace(Scoring() if scoring is None else scoring, score=score),
+            panels=0,
+            device=device,
+        )
+
+    def add(self, sample: Sample) -> Measurement:
+        """Decode one image with every candidate and keep what it scored.
+
+        Raises:
+            TypeError: if a tensor is of the wrong kind.
+            ValueError: if probabilities or labels are not valid or do not fit; the message names the sample.
+        """
+        try:
+            return self.recorder.add(sample)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{sample.name}: {error}") from error
+
+    def gather(self) -> None:
+        """Bring the images of all processes together on each of them; see :meth:`Recorder.gather`."""
+        self.recorder.gather()
+
+    def finish(
+        self,
+        class_names: Sequence[str] | None = None,
+        *,
+        resamples: int = 10_000,
+        confidence: float = 0.95,
+        seed: int = 0,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Tuned:
+        """Choose from what was added; see :func:`tune`.
+
+        Args:
+            class_names: C names; None numbers the classes.
+            resamples: of the bootstrap.
+            confidence: of the intervals.
+            seed: of the folds and the bootstrap.
+            facts: what a report says about the run; None: versions of the packages.
+
+        Raises:
+            ValueError: without any image, or with two of the same name.
+        """
+        comparison = self.recorder.comparison(
+            class_names, resamples=resamples, confidence=confidence, seed=seed, facts=facts
+        )
+        choice = choose(comparison, self.objective, self.folds, self.min_cases)
+        chosen = self.candidates[choice.winner if choice.certain else ARGMAX]
+        evidence = {
+            "objective": self.objective,
+            "images": len(comparison.names),
+            "best_candidate": choice.winner,
+            # JSON has no NaN.
+            "gain": None if math.isnan(choice.gain) else choice.gain,
+            "interval": None if any(map(math.isnan, choice.interval)) else list(choice.interval),
+            "confidence": confidence,
+            "verdict": choice.verdict,
+        }
+        decoder = TunedDecoder.from_dict({**chosen.to_dict(), "evidence": evidence})
+        return Tuned(decoder, comparison, choice.validated, choice.verdict)
+
+
 def tune(
     samples: Iterable[Sample | tuple[Any, ...]],
     objective: str = "dice_image",
     *,
-    temperatures: Sequence[float] = (0.7, 1.0, 1.4),
-    pruning_probs: Sequence[float] = (0.5, 0.3, 0.1),
+    temperatures: Sequence[float] = TEMPERATURES,
     metrics: Sequence[str] | None = None,
-    solvers: Sequence[str] = ("RMA",),
     aggregation_levels: Sequence[str] = ("samplewise",),
     output_mode: str | None = None,
-    folds: int = 5,
-    min_cases: int = 20,
-    ignore_index: int | None = None,
-    scoring: Scoring | None = None,
     resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
-    device: str | torch.device = "cpu",
     on_measured: Callable[[Measurement], None] | None = None,
+    **options: Any,
 ) -> Tuned:
     r"""Choose temperature, options and aggregation level for a score; keep argmax unless the gain is certain.
 
@@ -71,25 +199,20 @@ def tune(
             ``"global"`` among the aggregation levels they are gone through twice, so an iterator will not do.
         objective: ``"dice_image"``, ``"iou_dataset"``, ...: a score and a level.
         temperatures: above 0.
-        pruning_probs: see :class:`~rankseg_plugins.RankSEG`.
         metrics: ``"dice"``, ``"iou"``; None takes that of the objective.
-        solvers: see :class:`~rankseg_plugins.RankSEG`.
         aggregation_levels: ``"samplewise"`` is RankSEG, ``"global"`` is
             :class:`~rankseg_plugins.GlobalRankSEG` fitted to the images without their labels.
         output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the number of channels.
-        folds: at least 2; images of one case stay in one fold.
-        min_cases: with fewer cases argmax is kept: a bootstrap of a handful of images is too sure of itself.
-        ignore_index: label of the truth whose pixels do not count.
-        scoring: which classes count, and how absent ones do; its ``score`` is that of the objective.
         resamples: of the bootstrap.
         confidence: of the intervals.
         seed: of the folds and the bootstrap.
-        device: where to decode.
         on_measured: called after each image.
+        **options: ``pruning_probs``, ``solvers``, ``folds``, ``min_cases``, ``ignore_index``, ``scoring`` and
+            ``device`` of :class:`Tuner`.
 
     Raises:
         TypeError: for an iterator where two passes are needed, or an option of the wrong type.
-        ValueError: for an unknown option, without candidates, or with fewer cases than folds.
+        ValueError: for an unknown option, without candidates, or without images.
 
     Source: Varma & Simon, "Bias in error estimation when using cross-validation for model selection", BMC
     Bioinformatics 7 (2006).
@@ -103,111 +226,41 @@ def tune(
         ('argmax', 'rankseg(metric=dice,pruning_prob=0.5,solver=RMA)')
     """
     check_choice("objective", objective, OBJECTIVES)
-    score = objective.split("_")[0]
     for each in aggregation_levels:
         check_choice("aggregation_levels", each, AGGREGATION_LEVELS)
-    scoring = replace(Scoring() if scoring is None else scoring, score=score)
     two_passes = "global" in aggregation_levels
     if two_passes and iter(samples) is samples:
         raise TypeError("samples must be a list or another iterable that can be gone through twice, got an iterator")
-    first, samples = _first(samples, two_passes)
-    classes = len(first.probs)
-    mode = output_mode or ("multilabel" if classes == 1 else "multiclass")
-    warn_if_softened(first.probs.unsqueeze(0))
-    metrics = (score,) if metrics is None else metrics
-    candidates = {ARGMAX: TunedDecoder(RankSEG("acc", output_mode=mode), classes)}
-    if "samplewise" in aggregation_levels:
-        grid = itertools.product(temperatures, metrics, pruning_probs, solvers)
-        for temperature, metric, pruning_prob, solver in grid:
-            decoder = RankSEG(metric, output_mode=mode, pruning_prob=pruning_prob, solver=solver)
-            name = f"rankseg(metric={metric},pruning_prob={pruning_prob:g},solver={solver})"
-            candidates[_at(name, temperature)] = TunedDecoder(decoder, classes, temperature)
+    classes, samples = _classes(samples, two_passes)
+    metrics = (objective.split("_")[0],) if metrics is None else metrics
     if two_passes:
-        candidates |= _global_candidates(samples, temperatures, metrics, mode, classes)
-    if len(candidates) < 2:
-        raise ValueError("the options leave no candidate beside argmax")
-    comparison = compare(
-        samples,
-        {name: each.to(device) for name, each in candidates.items()},
-        num_classes=classes,
-        ignore_index=ignore_index,
-        scoring=scoring,
-        panels=0,
-        device=device,
-        on_measured=on_measured,
-        resamples=resamples,
-        confidence=confidence,
-        seed=seed,
-    )
-    choice = choose(comparison, objective, folds, min_cases)
-    chosen = candidates[choice.winner if choice.certain else ARGMAX]
-    evidence = {
-        "objective": objective,
-        "images": len(comparison.names),
-        "best_candidate": choice.winner,
-        "gain": choice.gain,
-        "interval": list(choice.interval),
-        "confidence": confidence,
-        "verdict": choice.verdict,
-    }
-    tuned = TunedDecoder(chosen.decoder, classes, chosen.temperature, evidence).cpu()
-    return Tuned(tuned, comparison, choice.validated, choice.verdict)
+        mode = _mode(output_mode, classes)
+        options["others"] = _global_candidates(samples, temperatures, metrics, mode, classes)
+    if "samplewise" not in aggregation_levels:
+        options["solvers"] = ()
+    tuner = Tuner(classes, objective, temperatures=temperatures, metrics=metrics, output_mode=output_mode, **options)
+    for given in samples:
+        measured = tuner.add(_sample(given))
+        if on_measured:
+            on_measured(measured)
+    return tuner.finish(resamples=resamples, confidence=confidence, seed=seed)
 
 
-class Choice(NamedTuple):
-    """What :func:`choose` found.
-
-    Args:
-        winner: the best candidate; if argmax is best, the first of the others.
-        certain: whether the winner is to be used; otherwise argmax is.
-        gain: over argmax, in points, of candidates chosen without the images that they are scored on.
-        interval: of the gain.
-        validated: argmax against those, image by image.
-        verdict: one line for people.
-    """
-
-    winner: str
-    certain: bool
-    gain: float
-    interval: tuple[float, float]
-    validated: Comparison
-    verdict: str
+def _mode(output_mode: str | None, classes: int) -> str:
+    return output_mode or ("multilabel" if classes == 1 else "multiclass")
 
 
-def choose(comparison: Comparison, objective: str, folds: int = 5, min_cases: int = 20) -> Choice:
-    """Choose from candidates that were compared already; see :func:`tune`.
-
-    Args:
-        comparison: argmax first; its seed is also that of the folds.
-        objective: one of :data:`OBJECTIVES`.
-        folds: at least 2.
-        min_cases: see :func:`tune`.
-
-    Raises:
-        ValueError: for an unknown objective, or more folds than cases.
-    """
-    check_choice("objective", objective, OBJECTIVES)
-    score, level = objective.split("_")
-    validated, best = _validate(comparison, score, level, folds)
-    winner = comparison.decoders[best or 1]
-    gain, low, high = 100 * _gain(validated, CHOSEN, score, level)
-    cases = int(comparison.cases.max()) + 1
-    # NaN is not certain.
-    certain = bool(best > 0 and low > 0 and _gain(comparison, winner, score, level)[1] > 0 and cases >= min_cases)
-    figures = f"{gain:+.2f} points of {objective} on images not used to choose ({low:+.2f} to {high:+.2f})"
-    reason = "no certain gain" if cases >= min_cases else f"{cases} cases are too few to be certain"
-    verdict = f"{winner}: {figures}" if certain else f"keep argmax: {reason}, {figures}"
-    return Choice(winner, certain, float(gain), (float(low), float(high)), validated, verdict)
+def _sample(given: Sample | tuple[Any, ...]) -> Sample:
+    return given if isinstance(given, Sample) else Sample(*given)
 
 
-def _first(samples: Iterable[Any], again: bool) -> tuple[Sample, Iterable[Any]]:
+def _classes(samples: Iterable[Any], again: bool) -> tuple[int, Iterable[Any]]:
     iterator = iter(samples)
     try:
-        given = next(iterator)
+        first = _sample(next(iterator))
     except StopIteration:
         raise ValueError("samples must hold at least one image, got none") from None
-    first = given if isinstance(given, Sample) else Sample(*given)
-    return first, samples if again else itertools.chain([first], iterator)
+    return len(first.probs), samples if again else itertools.chain([first], iterator)
 
 
 def _at(name: str, temperature: float) -> str:
@@ -224,42 +277,11 @@ def _global_candidates(
         for decoder in [GlobalRankSEG(classes, metric, mode)]
     }
     for given in samples:
-        sample = given if isinstance(given, Sample) else Sample(*given)
+        probs = _sample(given).probs.unsqueeze(0)
         for scaling, decoder in fitting.values():
-            decoder.update(scaling(sample.probs.unsqueeze(0)))
+            decoder.update(scaling(probs))
     found = {}
     for (temperature, metric), (_, decoder) in fitting.items():
         decoder.fit()
         found[_at(f"global(metric={metric})", temperature)] = TunedDecoder(decoder, classes, temperature)
     return found
-
-
-def _validate(comparison: Comparison, score: str, level: str, folds: int) -> tuple[Comparison, int]:
-    """Choose for each fold on the others; return what that scores, and the index of the best of all images."""
-    cases = comparison.cases
-    number = cases.max() + 1
-    if not 2 <= folds <= number:
-        raise ValueError(f"folds must be 2 up to the number of cases, {number}, got {folds}")
-    fold_of_case = np.random.default_rng(comparison.seed).permutation(np.arange(number) % folds)
-    fold_of_image = fold_of_case[cases]
-    chosen: list[Measurement] = list(comparison.measurements)
-    for fold in range(folds):
-        best = _best(comparison, fold_of_image != fold, score, level)
-        for index in np.flatnonzero(fold_of_image == fold):
-            measured = comparison.measurements[index]
-            both = [0, best]
-            chosen[index] = replace(measured, counts=measured.counts[both], seconds=measured.seconds[both])
-    validated = replace(comparison, decoders=(ARGMAX, CHOSEN), measurements=tuple(chosen))
-    return validated, _best(comparison, np.ones(len(cases), dtype=bool), score, level)
-
-
-def _best(comparison: Comparison, used: np.ndarray, score: str, level: str) -> int:
-    """Index of the best candidate on the images that are used; argmax, the first, wins ties."""
-    images = tuple(itertools.compress(comparison.measurements, used))
-    part = replace(comparison, measurements=images)
-    return int(np.argmax([np.nan_to_num(part.level(name, score, level), nan=-1) for name in part.decoders]))
-
-
-def _gain(comparison: Comparison, name: str, score: str, level: str) -> np.ndarray:
-    """Gain over argmax with its interval."""
-    return comparison.differences.levels[score, level][comparison.candidates.index(name)]

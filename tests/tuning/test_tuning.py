@@ -10,7 +10,7 @@ import torch
 from rankseg_plugins import GlobalRankSEG, RankSEG
 from rankseg_plugins.evaluation.measuring import Sample
 from rankseg_plugins.evaluation.tuned import TunedDecoder
-from rankseg_plugins.evaluation.tuning import tune
+from rankseg_plugins.evaluation.tuning import Tuner, tune
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "camvid" / "probs_val.npz"
 
@@ -95,15 +95,37 @@ def test_a_handful_of_images_is_not_enough():
     few, enough = (tune(samples[:n], temperatures=[0.5], resamples=200) for n in (19, 60))
     assert few.decoder.is_argmax
     assert few.decoder.evidence["interval"][0] > 0
-    assert "19 cases are too few" in few.verdict
+    assert "too few cases (19 of 20)" in few.verdict
     assert not enough.decoder.is_argmax
 
 
 def test_cases_stay_in_one_fold():
     samples = [Sample(s.name, s.probs, s.labels, case=f"patient {i // 4}") for i, s in enumerate(images(12))]
     assert tune(samples, folds=3, resamples=50).decoder.num_classes == 2
-    with pytest.raises(ValueError, match="the number of cases, 3, got 4"):
-        tune(samples, folds=4)
+    by_case, by_more_folds = (tune(samples, folds=folds, resamples=50) for folds in (3, 4))
+    assert by_case.decoder.evidence == by_more_folds.decoder.evidence
+
+
+def test_a_single_case_keeps_argmax():
+    found = tune([Sample(s.name, s.probs, s.labels, case="one patient") for s in images(4, 2.0)], resamples=50)
+    assert found.decoder.is_argmax
+    assert found.decoder.evidence["interval"] is None
+    with pytest.raises(ValueError, match="folds must be an integer of at least 2, got 1"):
+        tune(images(4), folds=1)
+
+
+def test_image_by_image_is_the_same():
+    """The order of the images does not matter once they are gathered, as it is with several processes."""
+    samples = images(24, 2.0, seed=1)
+    whole = tune(sorted(samples, key=lambda sample: sample.name), "iou_image", temperatures=[0.5, 1.0], resamples=200)
+    tuner = Tuner(2, "iou_image", temperatures=[0.5, 1.0])
+    for sample in reversed(samples):
+        tuner.add(sample)
+    tuner.gather()
+    found = tuner.finish(resamples=200)
+    assert found.decoder.to_dict() == whole.decoder.to_dict()
+    with pytest.raises(ValueError, match=r"bad: probs must lie in \[0, 1\]"):
+        tuner.add(Sample("bad", 2 * samples[0].probs, samples[0].labels))
 
 
 def test_dataset_level_and_one_channel():
