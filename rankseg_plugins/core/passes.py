@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from rankseg_plugins.core.tiles import Tiles, row_sum
+
+#: Pixels that are looked at together where few are wanted.
+_BLOCK = 32
 
 #: Sets the pixels outside a group to 0: (tile, images, classes, pixels) -> tile.
 Group = Callable[[Tensor, slice, slice, slice], Tensor]
@@ -52,21 +54,34 @@ def few_pixels_between(
     values, rows = [], []
     for images, classes, pixels in tiles.passes(active):
         tile = tiles.load(images, classes, pixels)
-        # Most blocks of 32 pixels hold none: find the blocks that may, then the pixels in them.
-        blocks = (-1, math.gcd(tile.shape[-1], 32))
         distance = torch.sub(tile, middle[images, classes], out=tiles.scratch(0, tile.shape)).abs_()
-        near = distance.unflatten(-1, blocks).amin(-1) <= reach[images, classes]
-        image, label, block = near.nonzero(as_tuple=True)
-        candidates = tile.unflatten(-1, blocks)[image, label, block]
-        inside = candidates > low[images, classes][image, label]
-        inside &= candidates <= high[images, classes][image, label]
-        found, place = inside.nonzero(as_tuple=True)
-        values.append(candidates[found, place])
-        rows.append(row[images, classes][image, label][found])
-        room -= len(values[-1])
-        if room < 0:
-            return None
+        # Most blocks of pixels hold none: find the blocks that may, then the pixels in them.
+        for blocked, far in zip(_blocks(tile), _blocks(distance), strict=True):
+            where = (far.amin(-1) <= reach[images, classes]).nonzero()
+            # Where most blocks hold some, a copy of them all would double the memory: piece by piece.
+            for piece in where.split(max(1, tiles.size // (8 * blocked.shape[-1]))):
+                image, label, block = piece.unbind(1)
+                candidates = blocked[image, label, block]
+                inside = candidates > low[images, classes][image, label]
+                inside &= candidates <= high[images, classes][image, label]
+                room -= int(inside.sum())
+                if room < 0:
+                    return None
+                found, place = inside.nonzero(as_tuple=True)
+                values.append(candidates[found, place])
+                rows.append(row[images, classes][image, label][found])
+    if not values:
+        return floor.new_empty(0, dtype=tiles.dtype), row.new_empty(0)
     return torch.cat(values), torch.cat(rows)
+
+
+def _blocks(tile: Tensor) -> Iterator[Tensor]:
+    """The pixels in blocks (images, classes, blocks, block), and those that fill no block one by one."""
+    whole = tile.shape[-1] // _BLOCK * _BLOCK
+    if whole:
+        yield tile[..., :whole].unflatten(-1, (-1, _BLOCK))
+    if whole < tile.shape[-1]:
+        yield tile[..., whole:].unsqueeze(-1)
 
 
 def sum_powers(tiles: Tiles, active: Tensor, group: Group, order: int) -> Tensor:

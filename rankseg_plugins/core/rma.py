@@ -24,7 +24,7 @@ from rankseg_plugins.core.ranking import Ranking
 from rankseg_plugins.core.tiles import Tiles, row_sum
 
 #: Undecided pixels that are kept in any case; of large inputs a small share.
-_ROOM = 1 << 14
+_ROOM = 1 << 12
 
 
 @dataclass

@@ -39,7 +39,7 @@ class Tiles:
         self.dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
         self.clamp = False
         self.size = max(_SMALLEST_TILE, min(TILE, probs.numel() * probs.element_size() // 11))
-        self._scratch: Tensor | None = None
+        self._scratch: dict[int, Tensor] = {}
 
     def groups(self) -> Iterator[slice]:
         """Slices of images: several small images at a time, or one large image."""
@@ -97,20 +97,17 @@ class Tiles:
     def scratch(self, slot: int, shape: Sequence[int]) -> Tensor:
         """Uninitialised memory of this shape, one of two pieces (slot 0 or 1) that are the same at every call.
 
-        Fresh memory for every tile would cost more than the work on it, as the system has to map each page. One
-        allocation for all pieces lets the next decision find the pages still mapped.
+        Fresh memory for every tile would cost more than the work on it, as the system has to map each page.
         """
-        size = math.prod(shape)
-        if self._scratch is None:
-            pieces = 2, min(self.size, self.probs.numel())
-            self._scratch = torch.empty(pieces, dtype=self.dtype, device=self.probs.device)
-        if size > self._scratch.shape[1]:
-            return self._scratch.new_empty(shape)
-        return self._scratch[slot, :size].view(shape)
+        size, piece = math.prod(shape), self._scratch.get(slot)
+        if piece is None:
+            piece = torch.empty(min(self.size, self.probs.numel()), dtype=self.dtype, device=self.probs.device)
+            self._scratch[slot] = piece
+        return piece.new_empty(shape) if size > len(piece) else piece[:size].view(shape)
 
     def release_scratch(self) -> None:
         """Give the scratch memory back, before something else needs memory."""
-        self._scratch = None
+        self._scratch = {}
 
     def masked(self, masks: Tensor) -> Tiles:
         """The same pixels with all probabilities outside ``masks`` (B, C, d), bool, set to 0; a copy."""
