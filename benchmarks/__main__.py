@@ -31,8 +31,8 @@ SECTIONS: dict[str, Callable[[], str]] = {
         "Below 1.00: faster than `probs.argmax(1)`.\n\n" + table(speed.SPEED_HEADER, speed.speed())
     ),
     "Extra memory": lambda: (
-        "Largest extra memory over the input's size, the result itself not counted.\n\n"
-        + table(speed.MEMORY_HEADER, speed.memory())
+        "Largest memory allocated at any time over the input's size, input and result not counted; Dice at the\n"
+        "defaults unless said otherwise.\n\n" + table(speed.MEMORY_HEADER, speed.memory())
     ),
     "Modes and precisions": lambda: (
         "The VOC workload; time over argmax of the same precision.\n\n" + table(speed.OPTIONS_HEADER, speed.options())
@@ -60,8 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     sections = read_sections(arguments.out) if arguments.only else {}
-    # Memory first: it is measured in forked processes, before this one has used its threads.
-    for title in [arguments.only] if arguments.only else sorted(SECTIONS, key=lambda title: title != "Extra memory"):
+    for title in [arguments.only] if arguments.only else SECTIONS:
         print(f"## {title}\n", flush=True)
         sections[title] = SECTIONS[title]()
     parts = [INTRODUCTION, describe_machine()]

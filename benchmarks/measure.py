@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer
 
 #: A contestant that takes longer than this for one call, in seconds, is called once only.
@@ -41,38 +39,19 @@ def ratio(times: dict[str, list[float]], name: str, to: str) -> float:
     return statistics.median(times[name]) / statistics.median(times[to])
 
 
-def extra_memory(make_input: Callable[[], torch.Tensor], call: Callable[[torch.Tensor], torch.Tensor]) -> float:
-    """Largest memory that ``call`` needed beside its input and its result, as a share of the input.
+def extra_memory(call: Callable[[torch.Tensor], torch.Tensor], probs: torch.Tensor) -> float:
+    """Largest memory that ``call`` allocated beside its input and its result, as a share of the input.
 
-    Measured as the growth of the process's resident set in a fresh process; Linux only.
+    Counted by PyTorch's own allocator, so that it is the same in every run, and memory counts that is allocated but
+    never touched.
     """
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure_memory, args=(make_input, call, sender))
-    process.start()
-    sender.close()
-    share = receiver.recv()
-    process.join()
-    return share
-
-
-def _measure_memory(make_input: Callable, call: Callable, sender) -> None:
-    # Threads of the parent do not survive a fork.
-    torch.set_num_threads(1)
-    probs = make_input()
-    # A first call brings in code. What it freed but left mapped would hide what the second one needs.
-    call(probs if probs.numel() < 1 << 24 else probs[..., :64])
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    result = call(probs)
-    peak = _status("VmHWM") - before - result.numel() * result.element_size()
-    sender.send(max(0.0, peak / (probs.numel() * probs.element_size())))
-    sender.close()
-
-
-def _status(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
+    call(probs)  # what is made once and kept
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        result = call(probs)
+    live = largest = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            largest = max(largest, live)
+    kept = result.numel() * result.element_size()
+    return (largest - kept) / (probs.numel() * probs.element_size())

@@ -19,10 +19,12 @@ Decide = Callable[[Tensor], Tensor]
 Rows = Iterator[list[str]]
 
 SPEED_HEADER = [
-    "workload", "shape", "pruned", "undecided", "base", "ours, Dice", "ours, IoU", "`rankseg`, Dice",
-    "`rankseg` auto, Dice", "`rankseg`, IoU", "softmax", "base, ms",
+    "workload", "shape", "pruned", "undecided", "base", "ours, Dice", "ours, IoU", "ours, Dice, smooth 1",
+    "ours, IoU, smooth 1", "`rankseg`, Dice", "`rankseg` auto, Dice", "`rankseg`, IoU", "softmax", "base, ms",
 ]  # fmt: skip
-MEMORY_HEADER = ["workload", "ours", "ours, float16 input", "`rankseg`", "`rankseg` auto"]
+MEMORY_HEADER = [
+    "workload", "ours", "IoU", "`smooth` 1", "`pruning_prob` 0", "float16 input", "exact", "`rankseg`", "`rankseg` auto",
+]  # fmt: skip
 OPTIONS_HEADER = ["output", "input", "Dice, smooth 0", "Dice, smooth 1", "IoU, smooth 0", "IoU, smooth 1", "exact Dice"]
 CURVE_HEADER = ["values", "shape", "ours, ns per value", "argmax, ns per value", "ours / argmax"]
 
@@ -44,6 +46,8 @@ def speed() -> Rows:
             "base": (lambda p: p.argmax(1)) if probs.shape[1] > 1 else auto,
             "ours, Dice": ours(workload),
             "ours, IoU": ours(workload, metric="iou"),
+            "ours, Dice, smooth 1": ours(workload, smooth=1.0),
+            "ours, IoU, smooth 1": ours(workload, metric="iou", smooth=1.0),
             "theirs, Dice": theirs(workload),
             "auto, Dice": auto,
             "theirs, IoU": theirs(workload, metric="iou"),
@@ -66,13 +70,19 @@ def speed() -> Rows:
 def memory() -> Rows:
     """Extra peak memory as a share of the input, the result not counted."""
     for workload in filter(lambda each: each.available and "small" not in each.name, WORKLOADS):
-        shares = [
-            extra_memory(workload.make, ours(workload)),
-            extra_memory(lambda workload=workload: workload.make().half(), ours(workload)),
-            extra_memory(workload.make, theirs(workload)),
-            extra_memory(workload.make, theirs(workload, safe_screening="auto")),
+        probs = workload.make()
+        calls = [
+            ours(workload),
+            ours(workload, metric="iou"),
+            ours(workload, smooth=1.0),
+            ours(workload, pruning_prob=0.0),
+            ours(workload),
+            ours(workload, solver="exact"),
+            theirs(workload),
+            theirs(workload, safe_screening="auto"),
         ]
-        yield [workload.name, *(f"{share:.2f}" for share in shares)]
+        inputs = [probs.half() if index == 4 else probs for index in range(len(calls))]
+        yield [workload.name, *(f"{extra_memory(*each):.2f}" for each in zip(calls, inputs, strict=True))]
 
 
 def options() -> Rows:

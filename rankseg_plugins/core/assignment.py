@@ -53,9 +53,9 @@ def assign_labels(tiles: Tiles, volumes: Volumes, objective: Objective, void_ind
     # Where pruning left no class at all, every class competes for every pixel.
     eligible = volumes.active | ~volumes.active.any(1, keepdim=True)
     undisputed = replace(volumes, n=volumes.n.clone(), s=volumes.s.clone())
+    tiles.release_scratch()
     for images in tiles.groups():
         _label_undisputed(tiles, images, eligible, undisputed, labels)
-    tiles.release_scratch()
     for images in tiles.groups():
         _settle_contested(tiles, images, eligible, undisputed, objective, void_index, labels)
     return labels

@@ -160,12 +160,13 @@ class RankSEG(nn.Module):
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """See :meth:`predict`."""
         self._check(probs, valid_mask)
-        decide = self._decide_dense if self._is_dense(probs) else self._decide_tiled
-        decided = decide(probs, valid_mask)
-        if valid_mask is not None:
-            valid = valid_mask if self.output_mode == "multiclass" else valid_mask.unsqueeze(-len(probs.shape[1:]))
-            decided = decided.masked_fill(~valid, self.void_index if self.output_mode == "multiclass" else False)
-        return decided
+        dense_path = self._is_dense(probs)
+        decided = (self._decide_dense if dense_path else self._decide_tiled)(probs, valid_mask)
+        if valid_mask is None:
+            return decided
+        invalid = ~valid_mask if self.output_mode == "multiclass" else ~valid_mask.unsqueeze(1 - probs.ndim)
+        fill = decided.masked_fill if dense_path else decided.masked_fill_
+        return fill(invalid, self.void_index if self.output_mode == "multiclass" else False)
 
     def _is_dense(self, probs: Tensor) -> bool:
         """Choose between the two paths: whole tensors where the host cannot, or should not, look at values."""

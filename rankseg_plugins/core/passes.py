@@ -12,6 +12,9 @@ from rankseg_plugins.core.tiles import Tiles, row_sum
 #: Pixels that are looked at together where few are wanted.
 _BLOCK = 32
 
+#: Work in float64 on several copies of a tile takes this share of it at a time.
+_SHARE = 8
+
 #: Sets the pixels outside a group to 0: (tile, images, classes, pixels) -> tile.
 Group = Callable[[Tensor, slice, slice, slice], Tensor]
 
@@ -94,7 +97,7 @@ def sum_powers(tiles: Tiles, active: Tensor, group: Group, order: int) -> Tensor
         order: the largest power.
     """
     sums = torch.zeros(*active.shape, order, dtype=torch.float64, device=active.device)
-    for images, classes, pixels in tiles.passes(active):
+    for images, classes, pixels in tiles.passes(active, _SHARE):
         base = group(tiles.load(images, classes, pixels).double(), images, classes, pixels)
         power = base.clone()
         for k in range(order):

@@ -88,8 +88,11 @@ def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective
         nothing = torch.zeros_like(mu)
         return Volumes(torch.full_like(mu, torch.inf, dtype=tiles.dtype), nothing, nothing, mu, active)
     ceiling = objective.ceiling(mu)
-    base_n, base_s = count_above(tiles, active, ceiling)
-    floor = objective.threshold(base_s, base_n, mu)
+    # Any mask gives a floor. Where nothing lies above the ceiling, the upper half of the probabilities is a good one.
+    reaches = statistics.maximum > ceiling
+    n, s = count_above(tiles, active, torch.where(reaches, ceiling, statistics.maximum / 2))
+    base_n, base_s = n * reaches, s * reaches
+    floor = objective.threshold(s, n, mu)
     room = max(_ROOM, int(active.sum()) * tiles.shape[2] // 64)
     while (undecided := few_pixels_between(tiles, active, floor, ceiling, room)) is None:
         # Too many pixels are undecided to be worth keeping: raise the floor by one more pass over the data.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 #: Values in a tile, at most and at least: 2 MiB of float32, which stays in a processor's cache, for large inputs, and
 #: in proportion for small ones, so that extra memory stays below half of the input.
-TILE, _SMALLEST_TILE = 1 << 19, 1 << 16
+TILE, _SMALLEST_TILE = 1 << 19, 1 << 15
 
 #: Values that are read in less time than it takes to begin another slice.
 _CHEAP = 1 << 16
@@ -38,7 +38,9 @@ class Tiles:
         self.valid = None if valid_mask is None else valid_mask.expand(probs.shape[0], *probs.shape[2:]).flatten(1)
         self.dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
         self.clamp = False
-        self.size = max(_SMALLEST_TILE, min(TILE, probs.numel() * probs.element_size() // 11))
+        copied = self.probs.stride(-1) != 1 or probs.dtype != self.dtype or self.valid is not None
+        share = probs.numel() * probs.element_size() // (22 if copied else 11)
+        self.size = max(_SMALLEST_TILE, min(TILE, share))
         self._scratch: dict[int, Tensor] = {}
 
     def groups(self) -> Iterator[slice]:
@@ -73,11 +75,14 @@ class Tiles:
                 runs.append(slice(index, index + 1))
         return runs
 
-    def passes(self, wanted: Tensor) -> Iterator[tuple[slice, slice, slice]]:
-        """Images, classes and pixels of every tile, with the classes that some image of its group wants: (B, C)."""
+    def passes(self, wanted: Tensor, share: int = 1) -> Iterator[tuple[slice, slice, slice]]:
+        """Images, classes and pixels of every tile, with the classes that some image of its group wants: (B, C).
+
+        The tiles are smaller by the factor ``share``.
+        """
         for images in self.groups():
             for classes in self.runs(images, wanted):
-                for pixels in self.pixels((images.stop - images.start) * (classes.stop - classes.start)):
+                for pixels in self.pixels((images.stop - images.start) * (classes.stop - classes.start) * share):
                     yield images, classes, pixels
 
     def load(self, images: slice, classes: slice, pixels: slice) -> Tensor:
@@ -100,10 +105,9 @@ class Tiles:
         Fresh memory for every tile would cost more than the work on it, as the system has to map each page.
         """
         size, piece = math.prod(shape), self._scratch.get(slot)
-        if piece is None:
-            piece = torch.empty(min(self.size, self.probs.numel()), dtype=self.dtype, device=self.probs.device)
-            self._scratch[slot] = piece
-        return piece.new_empty(shape) if size > len(piece) else piece[:size].view(shape)
+        if piece is None or len(piece) < size:
+            piece = self._scratch[slot] = torch.empty(size, dtype=self.dtype, device=self.probs.device)
+        return piece[:size].view(shape)
 
     def release_scratch(self) -> None:
         """Give the scratch memory back, before something else needs memory."""

@@ -19,7 +19,7 @@ from rankseg_plugins.core.rma import RowStatistics
 from rankseg_plugins.core.tiles import Tiles
 
 #: Rounds of bisection, and the number of pixels in the window at which they end early.
-_ROUNDS, _FEW = 12, 1 << 14
+_ROUNDS, _FEW = 12, 1 << 12
 
 
 @dataclass

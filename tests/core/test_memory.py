@@ -1,0 +1,66 @@
+"""Extra memory stays within its bounds, whatever the input; counted by PyTorch's allocator, the result left out."""
+
+import pytest
+import torch
+
+from benchmarks.measure import extra_memory
+from benchmarks.workloads import generate
+from rankseg_plugins import RankSEG
+
+
+def haze(shape):
+    """No class is ever sure of anything: with nothing pruned, every pixel of every class is a candidate."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0)).mul(0.1).softmax(1)
+
+
+INPUTS = {
+    "photograph": lambda: generate((1, 21, 257, 257), active=3, seed=0),
+    "street": lambda: generate((1, 11, 180, 240), active=7, seed=1),
+    "batch": lambda: generate((4, 21, 128, 128), active=3, seed=2),
+    "binary": lambda: generate((8, 1, 256, 256), active=1, seed=3),
+    "volume": lambda: generate((1, 2, 32, 128, 128), active=2, seed=4),
+    "hard": lambda: torch.nn.functional.one_hot(generate((1, 5, 256, 256), 5, 5).argmax(1), 5).movedim(-1, 1).float(),
+    "haze": lambda: haze((1, 8, 256, 256)),
+}
+
+
+@pytest.fixture(params=INPUTS)
+def probs(request):
+    return INPUTS[request.param]()
+
+
+def decoder(probs, **options):
+    return RankSEG(output_mode="multilabel" if probs.shape[1] == 1 else "multiclass", **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"metric": "iou"}, {"smooth": 1.0}, {"metric": "iou", "smooth": 1.0}, {"pruning_prob": 0.1}],
+    ids=str,
+)
+def test_default_solver(probs, options, request):
+    # Where no class is left after pruning, every pixel is weighed for every class, in pieces.
+    bound = 1.0 if "haze" in request.node.callspec.id else 0.5
+    assert extra_memory(decoder(probs, **options), probs) <= bound
+
+
+def test_layouts_and_masks(probs):
+    decide = decoder(probs)
+    valid = torch.rand(probs[0, 0].shape, generator=torch.Generator().manual_seed(0)) > 0.1
+    channels_last = probs.movedim(1, -1).contiguous().movedim(-1, 1)
+    assert extra_memory(decide, channels_last) <= 0.5
+    assert extra_memory(lambda p: decide(p, valid), probs) <= 0.5
+
+
+def test_half_precision_makes_no_copy_of_the_whole(probs):
+    """A float32 copy alone would be 2.0."""
+    assert extra_memory(decoder(probs), probs.half()) <= 1.0
+    assert extra_memory(decoder(probs), probs.bfloat16()) <= 1.0
+
+
+def test_nothing_pruned(probs):
+    assert extra_memory(decoder(probs, pruning_prob=0.0), probs) <= 1.0
+
+
+def test_exact_solver(probs):
+    assert extra_memory(decoder(probs, solver="exact"), probs) <= 1.0
