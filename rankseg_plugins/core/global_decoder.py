@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rankseg_plugins.core.decoder import OUTPUT_MODES
 from rankseg_plugins.core.options import read_choice, read_integer, read_real
+from rankseg_plugins.core.passes import round_down
 from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_valid_mask
 from rankseg_plugins.core.reservoir import Reservoir
 
@@ -19,10 +20,12 @@ DAMPING = 0.5
 
 
 class GlobalFit(NamedTuple):
-    """What a fit found; scores are means over the pursued classes, of the sample that it was fitted on.
+    """What a fit found; scores are those of the sample that it was fitted on.
 
     Args:
-        before: pooled score of plain argmax (multilabel: of the threshold 1/2), expected or, with labels, measured.
+        before: pooled score of plain argmax (multilabel: of the threshold 1/2), expected or, with labels, measured. It
+            is the mean over the pursued classes; if none is pursued, over all that occur (without labels: that have
+            any probability), and NaN if none does.
         after: that of the fitted decision, never below ``before``.
         pursued: (C,) bool, the classes that the decision was fitted to.
     """
@@ -179,7 +182,7 @@ class GlobalRankSEG(nn.Module):
         """Find the rule; with several processes, from the samples of all of them, the same on each.
 
         Raises:
-            RuntimeError: before any :meth:`update`.
+            RuntimeError: before any :meth:`update` with a valid pixel.
             ValueError: if all processes together saw fewer images than ``min_images``.
         """
         rows, evidence = self._gathered()
@@ -231,7 +234,9 @@ class GlobalRankSEG(nn.Module):
         outside = None if valid_mask is None else ~valid_mask.unsqueeze(1 - probs.ndim)
         _check_values(probs if outside is None else probs.masked_fill(outside, 0))
         if self.output_mode == "multilabel":
-            masks = probs > (self.offset / self.scale).view(-1, *[1] * (probs.ndim - 2))
+            # The thresholds belong to probabilities as the sample holds them, in float32.
+            p = probs.float() if probs.dtype == torch.float64 else probs
+            masks = p > (self.offset / self.scale).view(-1, *[1] * (probs.ndim - 2))
             return masks if outside is None else masks.masked_fill(outside, False)
         labels = _affine_argmax(probs, self.scale, self.offset)
         return labels if valid_mask is None else labels.masked_fill(~valid_mask, self.void_index)
@@ -270,9 +275,11 @@ class GlobalRankSEG(nn.Module):
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             parts = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(parts, ours)
-        parts = [part for part in parts if part is not None]
+        parts = [part for part in parts if part is not None and len(part[1])]
         if not parts:
-            raise RuntimeError("GlobalRankSEG has no images to fit: call update(probs) first")
+            raise RuntimeError(
+                "GlobalRankSEG has no images to fit, or none with a valid pixel: call update(probs) first"
+            )
         joined = Reservoir(self.max_pixels, parts[0][1].shape[1])
         for keys, rows, _ in parts:
             joined.join(keys, rows)
@@ -281,13 +288,17 @@ class GlobalRankSEG(nn.Module):
     def _fit_masks(
         self, probs: Tensor, truth: Tensor, thresholds: Tensor, pursued: Tensor
     ) -> tuple[GlobalFit, Tensor, Tensor]:
-        thresholds = thresholds.where(pursued, torch.tensor(0.5)).float()
-        scores = []
-        for each in (torch.full_like(thresholds, 0.5), thresholds):
-            masks = probs > each
-            scores.append(self._mean_score((truth * masks).double().sum(0), masks.sum(0), truth, pursued))
-        before, after = scores
-        return GlobalFit(before, after, pursued), torch.ones_like(thresholds), thresholds
+        half = torch.full_like(thresholds, 0.5)
+        before, after = (self._mask_scores(probs, truth, each) for each in (half, thresholds))
+        # A class leaves 1/2 only for a better score: so the mean, too, cannot fall.
+        better = pursued & (after > before)
+        thresholds, after = thresholds.where(better, half), after.where(better, before)
+        scores = (_mean_score(each, truth, pursued) for each in (before, after))
+        return GlobalFit(*scores, pursued), torch.ones_like(thresholds), thresholds
+
+    def _mask_scores(self, probs: Tensor, truth: Tensor, thresholds: Tensor) -> Tensor:
+        masks = probs > thresholds
+        return self._scores((truth * masks).double().sum(0), masks.sum(0), truth)
 
     def _fit_labels(self, probs: Tensor, truth: Tensor, pursued: Tensor) -> tuple[GlobalFit, Tensor, Tensor]:
         """Fixed-point iteration from argmax; it may oscillate, so steps are damped and the best rule is kept."""
@@ -297,20 +308,20 @@ class GlobalRankSEG(nn.Module):
         scale, offset = torch.ones(classes, dtype=torch.float64), torch.zeros(classes, dtype=torch.float64)
         scores, rules = [], []
         for _ in range(ROUNDS if pursued.any() else 1):
-            labels = (probs * scale.float() - offset.float()).argmax(1)
+            # Only the ratios matter: the rule is scored as it will be kept, in float32.
+            rules.append(((scale / scale.max()).float(), (offset / scale.max()).float()))
+            labels = _affine_argmax(probs, *rules[-1])
             hits = torch.zeros(classes, dtype=torch.float64)
             hits.scatter_add_(0, labels, truth.gather(1, labels[:, None])[:, 0].double())
             counts = torch.bincount(labels, minlength=classes).double()
-            scores.append(self._mean_score(hits, counts, truth, pursued))
-            rules.append((scale, offset))
+            scores.append(_mean_score(self._scores(hits, counts, truth), truth, pursued))
             target = self._tangent(hits / len(probs), counts / len(probs), volumes / len(probs))
             # Where nothing is pursued, a class meets the largest one as under argmax.
             target = [each.where(pursued, each[largest]) for each in target]
             step = 1.0 if len(rules) == 1 else DAMPING
             scale, offset = (old + step * (new - old) for old, new in zip((scale, offset), target, strict=True))
         best = max(range(len(scores)), key=scores.__getitem__)
-        scale, offset = (each / rules[best][0].max() for each in rules[best])
-        return GlobalFit(scores[0], scores[best], pursued), scale.float(), offset.float()
+        return GlobalFit(scores[0], scores[best], pursued), *rules[best]
 
     def _tangent(self, hits: Tensor, counts: Tensor, volumes: Tensor) -> list[Tensor]:
         """Slope of every class's score in its hits and in its count, from shares of the pixels."""
@@ -321,14 +332,22 @@ class GlobalRankSEG(nn.Module):
         total = (counts + volumes).clamp(min=tiny)
         return [2 / total, 2 * hits / total.square()]
 
-    def _mean_score(self, hits: Tensor, counts: Tensor, truth: Tensor, pursued: Tensor) -> float:
+    def _scores(self, hits: Tensor, counts: Tensor, truth: Tensor) -> Tensor:
+        """Pooled score of each class, (C,) float64; NaN for one that neither occurs nor is chosen."""
         total = counts + truth.double().sum(0)
-        score = hits / (total - hits) if self.metric == "iou" else 2 * hits / total
-        return score[pursued].mean().item()
+        return hits / (total - hits) if self.metric == "iou" else 2 * hits / total
+
+
+def _mean_score(scores: Tensor, truth: Tensor, pursued: Tensor) -> float:
+    """Mean over the pursued classes, or over those that occur if there are none."""
+    return scores[pursued if pursued.any() else truth.sum(0) > 0].mean().item()
 
 
 def _best_thresholds(probs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Best pooled Dice of each class alone, and the threshold halfway between the pixels inside and outside."""
+    """Best pooled Dice of each class alone (float64), and the threshold of its mask (float32).
+
+    It lies halfway between the pixels inside and outside, rounded so that no pixel of the sample changes sides.
+    """
     found = []
     for p, t in zip(probs.T, truth.T, strict=True):
         ranked, order = p.double().sort(descending=True)
@@ -339,7 +358,7 @@ def _best_thresholds(probs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         best = int(scores.argmax())
         found.append((scores[best].clamp(min=0), (ranked[best] + following[best]) / 2))
     dice, thresholds = zip(*found, strict=True)
-    return torch.stack(dice), torch.stack(thresholds)
+    return torch.stack(dice), round_down(torch.stack(thresholds), torch.float32)
 
 
 def _affine_argmax(probs: Tensor, scale: Tensor, offset: Tensor) -> Tensor:

@@ -153,6 +153,71 @@ def test_a_fit_that_cannot_gain_keeps_argmax():
     assert torch.equal(decoder(probs), labels)
 
 
+@pytest.mark.parametrize("with_labels", [False, True])
+@pytest.mark.parametrize("metric", ["iou", "dice"])
+@pytest.mark.parametrize("output_mode", ["multiclass", "multilabel"])
+def test_the_rule_scores_what_the_fit_says_and_never_below_plain(metric, output_mode, with_labels):
+    """Also where there is hardly anything to gain: a few pixels, many of them equal, some exactly 1/2."""
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(25):
+        halves = torch.rand(6, 2, 3, generator=generator).mul(4).round() / 4
+        probs = torch.stack([halves[:, 0] / 2, halves[:, 1] / 2, 1 - halves.mean(1)], 1)
+        labels = torch.randint(3, (6, 3), generator=generator) if with_labels else None
+        truth = probs if labels is None else torch.nn.functional.one_hot(labels, 3).movedim(-1, 1)
+        decoder, found = fitted(probs, labels, metric=metric, output_mode=output_mode, min_images=0, min_dice=0.3)
+        plain = probs > 0.5 if output_mode == "multilabel" else probs.argmax(1)
+        for decision, value in ((plain, found.before), (decoder(probs), found.after)):
+            masks = decision if output_mode == "multilabel" else torch.stack([decision == c for c in range(3)], 1)
+            hits, total = ((each).double().sum((0, 2)) for each in (truth * masks, truth + masks.double()))
+            scores = hits / (total - hits) if metric == "iou" else 2 * hits / total
+            counted = found.pursued if found.pursued.any() else truth.sum((0, 2)) > 0
+            assert scores[counted].mean().item() == pytest.approx(value, abs=1e-6)
+        assert found.after >= found.before
+
+
+@pytest.mark.parametrize("metric", ["iou", "dice"])
+@pytest.mark.parametrize("output_mode", ["multiclass", "multilabel"])
+def test_without_any_class_to_pursue_the_plain_decision_is_scored(metric, output_mode):
+    probs, labels = network()
+    decoder, found = fitted(probs, labels, metric=metric, output_mode=output_mode, min_images=0, min_dice=1)
+    assert not found.pursued.any()
+    assert found.before == found.after
+    plain = probs > 0.5 if output_mode == "multilabel" else probs.argmax(1)
+    assert torch.equal(decoder(probs), plain)
+    truth = labels if output_mode == "multiclass" else torch.stack([labels == c for c in range(3)], 1)
+    assert found.before == pytest.approx(dataset_level(areas(plain, truth, 3), SCORES[metric]).item(), abs=1e-6)
+    nothing = torch.zeros(6, 1, 5)
+    assert np.isnan(fitted(nothing, torch.zeros(6, 5).long(), output_mode="multilabel")[1].before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("inside", [0.3, 0.5, 0.9999, 1.0])
+def test_no_pixel_changes_sides_by_rounding(dtype, inside):
+    """Neighbouring probabilities, the upper one of the class and the lower one not, the mantissa even or odd."""
+    upper = torch.tensor(inside, dtype=dtype)
+    for _ in range(4):
+        # The sample is kept in float32, so that nearer neighbours are one value to it.
+        near = dtype if dtype != torch.float64 else torch.float32
+        lower = torch.nextafter(upper.to(near), torch.zeros((), dtype=near)).to(dtype)
+        probs = torch.stack([upper.to(near).to(dtype), lower]).expand(6, 1, 2)
+        labels = torch.tensor([1, 0]).expand(6, 2)
+        decoder, found = fitted(probs, labels, output_mode="multilabel")
+        assert found.after == 1
+        assert decoder(probs).tolist() == [[[True, False]]] * 6
+        upper = lower
+
+
+def test_float64_probabilities_are_decided_as_they_were_sampled():
+    upper = torch.tensor(0.3, dtype=torch.float32)
+    lower = torch.nextafter(upper, torch.tensor(0.0))
+    # Nearer to the upper float32 than to the lower one, and below the upper one: the sample holds the upper one.
+    between = 0.75 * upper.double() + 0.25 * lower.double()
+    probs = torch.stack([between, lower.double()]).expand(6, 1, 2)
+    decoder, found = fitted(probs, torch.tensor([1, 0]).expand(6, 2), output_mode="multilabel")
+    assert found.after == 1
+    assert decoder(probs).tolist() == [[[True, False]]] * 6
+
+
 @pytest.mark.parametrize("output_mode", ["multiclass", "multilabel"])
 def test_state_dict_carries_the_decision(output_mode):
     probs, _ = network()
@@ -171,6 +236,9 @@ def test_refuses_before_a_fit():
     with pytest.raises(RuntimeError, match=r"not fitted: call update\(probs\)"):
         decoder(probs)
     with pytest.raises(RuntimeError, match="no images to fit"):
+        decoder.fit()
+    decoder.update(probs, valid_mask=torch.zeros(400, dtype=torch.bool))
+    with pytest.raises(RuntimeError, match="none with a valid pixel"):
         decoder.fit()
     decoder.update(probs[:3])
     with pytest.raises(ValueError, match=r"3 images give no evidence .* min_images=5"):
@@ -266,19 +334,21 @@ def test_photographs_of_two_of_21_classes_keep_their_score():
     assert measured(half, truth[1::2], 21, present) > measured(probs[1::2].argmax(1), truth[1::2], 21, present) - 0.3
 
 
+SETTINGS = [*itertools.product((100_000, 2000), ("multiclass", "multilabel"), (True, False))]
+
+
 def _one_process(rank, port, folder, shares):
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
     probs, labels = network(images=12)
     found = {}
-    for max_pixels in (100_000, 2000):
-        for truth in (None, labels[shares[rank]]):
-            decoder = GlobalRankSEG(3, max_pixels=max_pixels)
-            if len(probs[shares[rank]]):
-                decoder.update(probs[shares[rank]], truth)
-            fit = decoder.fit()
-            found[max_pixels, truth is None] = (decoder.scale, decoder.offset, fit.after)
+    for max_pixels, output_mode, blind in SETTINGS:
+        decoder = GlobalRankSEG(3, max_pixels=max_pixels, output_mode=output_mode)
+        if len(probs[shares[rank]]):
+            decoder.update(probs[shares[rank]], None if blind else labels[shares[rank]])
+        fit = decoder.fit()
+        found[max_pixels, output_mode, blind] = (decoder.scale, decoder.offset, fit.after)
     torch.save(found, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -292,8 +362,9 @@ def test_two_processes_give_what_one_gives(shares, tmp_path):
     torch.multiprocessing.spawn(_one_process, args=(port, str(tmp_path), shares), nprocs=2)
     ours, theirs = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     probs, labels = network(images=12)
-    for (max_pixels, blind), values in ours.items():
-        torch.testing.assert_close(values, theirs[max_pixels, blind], rtol=0, atol=0)
-        decoder, found = fitted(probs, None if blind else labels)
+    for max_pixels, output_mode, blind in SETTINGS:
+        values = ours[max_pixels, output_mode, blind]
+        torch.testing.assert_close(values, theirs[max_pixels, output_mode, blind], rtol=0, atol=0)
+        decoder, found = fitted(probs, None if blind else labels, output_mode=output_mode)
         tolerance = 1e-6 if max_pixels == 100_000 else 0.1
         torch.testing.assert_close(values, (decoder.scale, decoder.offset, found.after), rtol=tolerance, atol=tolerance)
