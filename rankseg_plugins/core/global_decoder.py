@@ -293,8 +293,8 @@ class GlobalRankSEG(nn.Module):
         # A class leaves 1/2 only for a better score: so the mean, too, cannot fall.
         better = pursued & (after > before)
         thresholds, after = thresholds.where(better, half), after.where(better, before)
-        scores = (_mean_score(each, truth, pursued) for each in (before, after))
-        return GlobalFit(*scores, pursued), torch.ones_like(thresholds), thresholds
+        fit = GlobalFit(_mean_score(before, truth, pursued), _mean_score(after, truth, pursued), pursued)
+        return fit, torch.ones_like(thresholds), thresholds
 
     def _mask_scores(self, probs: Tensor, truth: Tensor, thresholds: Tensor) -> Tensor:
         masks = probs > thresholds
