@@ -85,17 +85,28 @@ def calibration(probs: Tensor, truth: Tensor, kept: Tensor | None = None, bins: 
         held = kept[part]
         confidence = probs[:, part][:, held].double()
         for row in range(classes):
-            right = masks[row, part][held] if masks is not None else labels[part][held] == row  # type: ignore[index]
-            _add(sums[:, row], confidence[row], right)
+            index = _add(sums[:2, row], confidence[row])
+            if masks is not None:
+                sums[2, row] += torch.bincount(index[masks[row, part][held]], minlength=bins).cpu()
+        if labels is not None:
+            true = labels[part][held]
+            index = true * bins + _bin(confidence.gather(0, true[None])[0], bins)
+            sums[2, :classes] += torch.bincount(index, minlength=classes * bins).view(classes, bins).cpu()
         if top and labels is not None:
             largest, decided = confidence.max(0)
-            _add(sums[:, -1], largest, decided == labels[part][held])
+            index = _add(sums[:2, -1], largest)
+            sums[2, -1] += torch.bincount(index[decided == true], minlength=bins).cpu()
     return Calibration(*sums.numpy())
 
 
-def _add(sums: Tensor, confidence: Tensor, right: Tensor) -> None:
+def _add(sums: Tensor, confidence: Tensor) -> Tensor:
+    """Add to the counts and confidences; return the bin of every pixel."""
     bins = sums.shape[1]
-    index = (confidence * bins).long().clamp_(0, bins - 1)
+    index = _bin(confidence, bins)
     sums[0] += torch.bincount(index, minlength=bins).cpu()
     sums[1] += torch.bincount(index, weights=confidence, minlength=bins).cpu()
-    sums[2] += torch.bincount(index[right], minlength=bins).cpu()
+    return index
+
+
+def _bin(confidence: Tensor, bins: int) -> Tensor:
+    return (confidence * bins).long().clamp_(0, bins - 1)

@@ -60,7 +60,8 @@ def choose(comparison: Comparison, objective: str, folds: int = 5, min_cases: in
     gain, low, high = 100 * _gain(validated, CHOSEN, score, level)
     cases = int(comparison.cases.max()) + 1
     # NaN is not certain.
-    certain = bool(best > 0 and low > 0 and _gain(comparison, winner, score, level)[1] > 0 and cases >= min_cases)
+    certain = bool(best > 0 and low > 0 and _gain(_pair(comparison, best), winner, score, level)[1] > 0)
+    certain &= cases >= min_cases
     figures = f"{gain:+.2f} points of {objective} on images not used to choose ({low:+.2f} to {high:+.2f})"
     reason = "no certain gain" if cases >= min_cases else f"too few cases ({cases} of {min_cases}) to be certain"
     verdict = f"{winner}: {figures}" if certain else f"keep argmax: {reason}, {figures}"
@@ -102,6 +103,13 @@ def _best(comparison: Comparison, used: np.ndarray, score: str, level: str) -> i
     images = tuple(itertools.compress(comparison.measurements, used))
     part = replace(comparison, measurements=images)
     return int(np.argmax([np.nan_to_num(part.level(name, score, level), nan=-1) for name in part.decoders]))
+
+
+def _pair(comparison: Comparison, index: int) -> Comparison:
+    """Argmax and one candidate alone: an interval of each of the others would be work for nothing."""
+    both = [0, index]
+    images = (replace(each, counts=each.counts[both], seconds=each.seconds[both]) for each in comparison.measurements)
+    return replace(comparison, decoders=(ARGMAX, comparison.decoders[index]), measurements=tuple(images))
 
 
 def _gain(comparison: Comparison, name: str, score: str, level: str) -> np.ndarray:

@@ -116,7 +116,7 @@ def measure(
     Args:
         sample: probabilities and truth.
         decoders: callables on (1, C, \*spatial) probabilities by name, giving (1, \*spatial) labels or
-            (1, C, \*spatial) masks.
+            (1, C, \*spatial) masks. They get float32 or float64.
         num_classes: C.
         ignore_index: label of the truth whose pixels do not count.
         device: where to decode.
@@ -129,7 +129,9 @@ def measure(
         ValueError: if probabilities are not finite or outside [0, 1], or sizes or labels do not fit.
     """
     check_floating("probs", sample.probs)
-    probs = sample.probs.to(device).unsqueeze(0)
+    # Once for all decoders: each of them would convert half precision several times.
+    dtype = torch.promote_types(sample.probs.dtype, torch.float32)
+    probs = sample.probs.to(device, dtype).unsqueeze(0)
     check_shape(probs)
     if probs.shape[1] != num_classes:
         raise ValueError(f"probs must have {num_classes} classes, got shape {tuple(sample.probs.shape)}")
