@@ -1,4 +1,4 @@
-"""RankSEG in MMSegmentation: segmentors, test-time augmentation, a metric and visualisation.
+"""RankSEG in MMSegmentation: segmentors, test-time augmentation, a metric, tuning and visualisation.
 
 Everything is reachable from a config by its dotted path, such as
 ``type='rankseg_plugins.mmseg.RankSEGEncoderDecoder'``. After ``custom_imports=dict(imports=['rankseg_plugins.mmseg'])``
@@ -18,6 +18,7 @@ from rankseg_plugins.mmseg.segmentors import (  # noqa: E402
     make_rankseg,
 )
 from rankseg_plugins.mmseg.tta import RankSEGTTAModel  # noqa: E402
+from rankseg_plugins.mmseg.tuning import RankSEGTuningHook  # noqa: E402
 from rankseg_plugins.mmseg.visualization import RankSEGVisualizationHook, RankSEGVisualizer  # noqa: E402
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "RankSEGMixin",
     "RankSEGMultimodalEncoderDecoder",
     "RankSEGTTAModel",
+    "RankSEGTuningHook",
     "RankSEGVisualizationHook",
     "RankSEGVisualizer",
     "make_rankseg",

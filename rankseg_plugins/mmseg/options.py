@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
+from rankseg_plugins.evaluation import TunedDecoder
 
 #: Where the options stand in a config; every message names it.
 KEY = "model.test_cfg.rankseg"
 
 DECODER_OPTIONS = tuple(inspect.signature(RankSEG).parameters)
-OWN_OPTIONS = ("activation", "compare")
+OWN_OPTIONS = ("activation", "compare", "tuned")
 
 
 @dataclass(frozen=True)
@@ -26,50 +28,106 @@ class Options:
         decoder: options of :class:`rankseg_plugins.RankSEG`.
         activation: ``"auto"`` or one of :data:`~rankseg_plugins.core.probabilities.ACTIVATIONS`.
         compare: whether argmax's labels are kept beside RankSEG's.
+        tuned: file of a :class:`~rankseg_plugins.evaluation.TunedDecoder`, instead of ``decoder``.
     """
 
     decoder: dict[str, Any] = field(default_factory=dict)
     activation: str = "auto"
     compare: bool = False
+    tuned: str | None = None
 
-    def build(self, channels: int) -> RankSEG:
+    def build(
+        self, channels: int | None, read: Callable[[str], TunedDecoder] = TunedDecoder.load
+    ) -> RankSEG | TunedDecoder:
         """Build the decoder for a model with ``channels`` output channels.
+
+        Args:
+            channels: C; None is several, where the model does not say how many.
+            read: reads the file ``tuned``.
 
         Raises:
             TypeError: for a decoder option of the wrong type.
-            ValueError: for a decoder option that is unknown, out of range, or does not fit the channels. Both errors
-                name the config key.
+            ValueError: for a decoder option that is unknown, out of range, or does not fit the channels, or a file
+                that holds no decoder or one that does not fit.
+            OSError: for a file that cannot be read. All errors name the config key.
         """
+        if self.tuned is not None:
+            return self._read_tuned(channels, read)
         fitting = "multilabel" if channels == 1 else "multiclass"
         asked = self.decoder.get("output_mode", fitting)
         if asked != fitting:
             raise ValueError(
-                f"{KEY}.output_mode={asked!r} does not fit a model with {channels} output channel(s): MMSegmentation "
-                f"keeps one label per pixel, which is {fitting!r} here; leave the key out"
+                f"{KEY}.output_mode={asked!r} does not fit a model with {channels or 'several'} output channel(s): "
+                f"MMSegmentation keeps one label per pixel, which is {fitting!r} here; leave the key out"
             )
         try:
             return RankSEG(**{**self.decoder, "output_mode": fitting})
         except (TypeError, ValueError) as error:
             raise type(error)(f"{KEY}: {error}") from error
 
+    def _read_tuned(self, channels: int | None, read: Callable[[str], TunedDecoder]) -> TunedDecoder:
+        assert self.tuned is not None
+        key = f"{KEY}.tuned={self.tuned!r}"
+        try:
+            decoder = read(self.tuned)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{key}: no such file (relative paths start in {os.getcwd()}); RankSEGTuningHook writes it when a "
+                "training validates, so name it to test, not to train"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise type(error)(f"{key}: {error}") from error
+        fitting = "multilabel" if channels == 1 else "multiclass"
+        if decoder.num_classes != (channels or decoder.num_classes) or decoder.output_mode != fitting:
+            raise ValueError(
+                f"{key}: tuned for {decoder.num_classes} channel(s) and output_mode={decoder.output_mode!r}, the model "
+                f"has {channels or 'several'} output channel(s), which takes {fitting!r}"
+            )
+        return decoder
+
+
+class TunedFile:
+    """Reads the file of a tuned decoder anew only when it has changed.
+
+    Example:
+        >>> read = TunedFile()
+        >>> read("absent.json")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: ...
+    """
+
+    def __init__(self) -> None:
+        self._state: tuple[str, int, int] | None = None
+        self._decoder: TunedDecoder | None = None
+
+    def __call__(self, path: str) -> TunedDecoder:
+        """The decoder in the file, see :meth:`TunedDecoder.load <rankseg_plugins.evaluation.TunedDecoder.load>`."""
+        found = os.stat(path)
+        state = (path, found.st_mtime_ns, found.st_size)
+        if self._decoder is None or state != self._state:
+            self._decoder, self._state = TunedDecoder.load(path), state
+        return self._decoder
+
 
 def read_options(value: object) -> Options | None:
     """Check the value of ``model.test_cfg.rankseg``.
 
     Args:
-        value: None (RankSEG is off) or a mapping with options of :class:`rankseg_plugins.RankSEG`, ``activation``
-            and ``compare``. An empty mapping takes every default.
+        value: None (RankSEG is off) or a mapping with options of :class:`rankseg_plugins.RankSEG` or ``tuned``, and
+            ``activation`` and ``compare``. An empty mapping takes every default.
 
     Returns:
         The options, or None when RankSEG is off.
 
     Raises:
-        TypeError: if ``value`` is neither, or ``compare`` is not a bool.
-        ValueError: for an unknown key (the message names the nearest valid one) or an unknown activation.
+        TypeError: if ``value`` is neither, ``compare`` is not a bool or ``tuned`` not a path.
+        ValueError: for an unknown key (the message names the nearest valid one), an unknown activation, or a decoder
+            option beside ``tuned``.
 
     Example:
         >>> read_options(dict(metric="iou", compare=True))
-        Options(decoder={'metric': 'iou'}, activation='auto', compare=True)
+        Options(decoder={'metric': 'iou'}, activation='auto', compare=True, tuned=None)
         >>> read_options(dict(metrc="iou"))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
@@ -89,7 +147,21 @@ def read_options(value: object) -> Options | None:
                 f"unknown key {key!r} in {KEY}, did you mean {nearest!r}? Allowed are {', '.join(allowed)}"
             )
     activation, compare = given.pop("activation", "auto"), given.pop("compare", False)
+    tuned = given.pop("tuned", None)
     check_choice(f"{KEY}.activation", activation, ("auto", *ACTIVATIONS))
     if not isinstance(compare, bool):
         raise TypeError(f"{KEY}.compare must be True or False, got {compare!r}")
-    return Options(given, activation, compare)
+    return Options(given, activation, compare, _tuned_path(tuned, given))
+
+
+def _tuned_path(tuned: object, others: Mapping[str, Any]) -> str | None:
+    if tuned is None:
+        return None
+    if not isinstance(tuned, (str, os.PathLike)):
+        raise TypeError(f"{KEY}.tuned must be the path of a file, got {tuned!r}")
+    if others:
+        raise ValueError(
+            f"{KEY}.tuned takes the decision from a file, {', '.join(others)} beside it would be ignored: leave out "
+            f"one or the other (where a base config brings it, add {KEY}._delete_=True)"
+        )
+    return os.fspath(tuned)

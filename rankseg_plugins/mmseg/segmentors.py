@@ -20,8 +20,11 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from rankseg_plugins.core import RankSEG
+from rankseg_plugins.evaluation import TunedDecoder
+from rankseg_plugins.evaluation.temperature import warn_if_softened
 from rankseg_plugins.mmseg.activations import head_probabilities, last_head, refuse_depth
-from rankseg_plugins.mmseg.options import KEY, Options, read_options
+from rankseg_plugins.mmseg.options import KEY, Options, TunedFile, read_options
 
 #: Field of a data sample that holds argmax's labels when ``compare=True``.
 ARGMAX_FIELD = "pred_sem_seg_argmax"
@@ -41,14 +44,21 @@ class RankSEGMixin:
     * ``activation``: ``"softmax"``, ``"sigmoid"``, ``"normalize"``, ``"identity"``, or ``"auto"`` (default), which
       chooses by the head, see :func:`~rankseg_plugins.mmseg.activations.automatic_activation`;
     * ``compare``: True keeps argmax's labels (one channel: those of ``decode_head.threshold``) beside RankSEG's, in
-      the data sample's field ``pred_sem_seg_argmax``.
+      the data sample's field ``pred_sem_seg_argmax``;
+    * ``tuned``: file of a :class:`~rankseg_plugins.evaluation.TunedDecoder`, such as
+      :class:`~rankseg_plugins.mmseg.RankSEGTuningHook` writes, instead of all options of the decoder. It is read
+      again when it changes.
+
+    The first image that RankSEG decides is checked: a warning tells if softmax seems to have been applied twice.
 
     Results have the toolkit's own form. ``pred_sem_seg`` is (1, H, W): int64 labels, or for one channel a 0/1 mask
     in the dtype of the logits. ``seg_logits`` is (C, H, W): logits, or for one channel probabilities.
 
     Raises:
         TypeError: if a depth estimator is to be subclassed or the head predicts depth, or an option has the wrong type.
-        ValueError: for an unknown option (already at construction) or a head that gives no probabilities.
+        ValueError: for an unknown option or a file that does not fit (already at construction), or a head that gives no
+            probabilities.
+        OSError: if the file cannot be read.
 
     Example:
         >>> class MySegmentor(RankSEGMixin, EncoderDecoder):
@@ -69,10 +79,11 @@ class RankSEGMixin:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._tuned_file, self._checked = TunedFile(), False
         options = self.rankseg_options()
         if options is not None:
             refuse_depth(last_head(getattr(self, "decode_head", None)))
-            options.build(getattr(self, "out_channels", 2))
+            options.build(getattr(self, "out_channels", None), self._tuned_file)
 
     def rankseg_options(self) -> Options | None:
         """Read ``test_cfg.rankseg`` as it is now; None when RankSEG is off.
@@ -125,13 +136,12 @@ class RankSEGMixin:
             argmax = self._argmax(sample.seg_logits.data)
         labels = argmax
         if options is not None:
+            decoder = options.build(len(probs), self._tuned_file).to(probs.device)
             try:
-                labels = options.build(len(probs)).predict(probs[None])
+                labels = self._decided(decoder, probs, argmax)
             except ValueError as error:
                 image = sample.metainfo.get("img_path", "an image given as an array")
                 raise ValueError(f"{KEY} (activation={options.activation!r}), {image}: {error}") from error
-            if len(probs) == 1:
-                labels = labels[0].to(argmax.dtype)
         sample.set_data({"pred_sem_seg": PixelData(data=labels)})
         if options is not None and options.compare:
             sample.set_data({ARGMAX_FIELD: PixelData(data=argmax)})
@@ -168,6 +178,16 @@ class RankSEGMixin:
             self.decide(sample, probs)
         else:
             self.decide(sample, probs, sample.pred_sem_seg.data)
+
+    def _decided(self, decoder: RankSEG | TunedDecoder, probs: Tensor, argmax: Tensor) -> Tensor:
+        plain = decoder.is_argmax if isinstance(decoder, TunedDecoder) else decoder.metric == "acc"
+        if plain and len(probs) > 1:
+            return argmax  # the toolkit's, of logits: probabilities near 1 are rounded, and may tie
+        labels = decoder.predict(probs[None])
+        if not (plain or self._checked):
+            self._checked = True
+            warn_if_softened(probs[None])
+        return labels[0].to(argmax.dtype) if len(probs) == 1 else labels
 
     def _argmax(self, probs: Tensor) -> Tensor:
         if len(probs) > 1:

@@ -1,4 +1,4 @@
-"""Runner.test in one of the processes of torchrun, on the processor: CONFIG CHECKPOINT OUTPUT.
+"""Runner.test or Runner.val in one of the processes of torchrun, on the processor: CONFIG CHECKPOINT OUTPUT test|val.
 
 mmengine's own launcher asks for a GPU in every process; with a gloo group already there, its samplers and metrics work
 distributed all the same.
@@ -12,15 +12,15 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 if __name__ == "__main__":
-    config, checkpoint, output = sys.argv[1:]
+    config, checkpoint, output, phase = sys.argv[1:]
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     full = Config.fromfile(config)
     full.load_from = checkpoint
     runner = Runner.from_cfg(full)
-    scores = runner.test()
+    scores = getattr(runner, phase)()
     if torch.distributed.get_rank() == 0:
-        batches = len(runner.test_dataloader)
+        batches = len(getattr(runner, f"{phase}_dataloader"))
         with open(output, "w") as file:
             json.dump({"batches": batches, "scores": {key: float(value) for key, value in scores.items()}}, file)
     torch.distributed.destroy_process_group()

@@ -290,7 +290,7 @@ def test_two_processes_give_the_scores_of_one(dataset, tmp_path):
     full.dump(str(tmp_path / "config.py"))
     script, output = Path(__file__).with_name("run_distributed.py"), tmp_path / "scores.json"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*torchrun, str(script), str(tmp_path / "config.py"), checkpoint, str(output)]
+    command = [*torchrun, str(script), str(tmp_path / "config.py"), checkpoint, str(output), "test"]
     done = tiny.process(command, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     written = json.loads(output.read_text())

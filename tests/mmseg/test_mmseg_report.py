@@ -84,7 +84,7 @@ def torchrun(full, checkpoint, folder):
     full.dump(str(folder / "config.py"))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     script = Path(__file__).with_name("run_distributed.py")
-    return tiny.process([*command, script, folder / "config.py", checkpoint, folder / "scores.json"], folder)
+    return tiny.process([*command, script, folder / "config.py", checkpoint, folder / "scores.json", "test"], folder)
 
 
 def panels(folder):

@@ -1,0 +1,209 @@
+"""``RankSEGTuningHook``: chooses a decoder while a run validates, and writes it beside the checkpoints."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import barrier, is_main_process
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+from mmseg.registry import HOOKS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.evaluation import Sample, Scoring, Tuner
+from rankseg_plugins.mmseg.activations import head_probabilities, last_head
+from rankseg_plugins.mmseg.segmentors import RankSEGMixin
+
+#: The file of the latest validation, under a name that is known in advance.
+LATEST = "rankseg.json"
+SUFFIX = ".rankseg.json"
+
+OWN = ("num_classes", "objective", "output_mode", "ignore_index", "scoring", "device", "others")
+OPTIONS = tuple(name for name in inspect.signature(Tuner).parameters if name not in OWN)
+
+
+@HOOKS.register_module()
+class RankSEGTuningHook(Hook):
+    """Tunes a decoder on the images of every validation and writes it as a JSON file into ``work_dir``.
+
+    The file has the name of the checkpoint, such as ``iter_1000.rankseg.json`` beside ``iter_1000.pth``, and a copy
+    is called ``rankseg.json``; ``model.test_cfg.rankseg = dict(tuned='work_dirs/run/rankseg.json')`` uses it. Without
+    training, ``Runner.val`` names it after the checkpoint that was loaded.
+
+    The model may be a RankSEG segmentor, whose ``test_cfg.rankseg.activation`` then counts, or a stock one. What the
+    validation itself decides and reports stays as it is. Every candidate decodes every image, and every process keeps
+    counts alone; an image that samplers repeat counts once. With one channel, "argmax" is the threshold 1/2, whatever
+    ``decode_head.threshold`` says.
+
+    Args:
+        objective: score and level that decide, such as ``"dice_image"`` or ``"iou_dataset"``; see
+            :func:`~rankseg_plugins.evaluation.tune`.
+        ignore_index: label of the ground truth whose pixels do not count.
+        group_by: regular expression whose match in the path of an image is its case, such as the drive or the patient:
+            cases are drawn as one in the bootstrap. None: every image is a case of its own.
+        present: a class has a score in an image where prediction or truth hold it (``"union"``), or only where the
+            truth does (``"label"``).
+        absent: classes without a score are left out (``"skip"``) or count as ``"zero"`` or ``"one"``.
+        excluded: classes left out of every score, such as ``[0]`` for the background.
+        resamples: of the bootstrap.
+        confidence: of the intervals.
+        seed: of the folds and the bootstrap.
+        **options: ``temperatures``, ``pruning_probs``, ``metrics``, ``solvers``, ``folds`` and ``min_cases`` of
+            :class:`~rankseg_plugins.evaluation.Tuner`.
+
+    Raises:
+        TypeError: when a training or validation begins, for an option of the wrong type, or a model that does not say
+            how many channels it has; while running, if it gives no class scores.
+        ValueError: for an unknown option, or when a training begins that never validates; while running, if an image
+            has no path, no ground truth, or one that does not fit; the message names the file.
+        OSError: if the file cannot be written.
+
+    Example:
+        In a config: ``custom_hooks = [dict(type='rankseg_plugins.mmseg.RankSEGTuningHook', objective='dice_image')]``
+    """
+
+    def __init__(
+        self,
+        objective: str = "dice_image",
+        ignore_index: int | None = 255,
+        group_by: str | None = None,
+        present: str = "union",
+        absent: str = "skip",
+        excluded: Sequence[int] = (),
+        resamples: int = 10_000,
+        confidence: float = 0.95,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        for name in options:
+            check_choice("option of RankSEGTuningHook", name, OPTIONS)
+        self.group_by = None if group_by is None else _pattern(group_by)
+        self.finishing: dict[str, Any] = {"resamples": resamples, "confidence": confidence, "seed": seed}
+        self.options: dict[str, Any] = {
+            "objective": objective,
+            "ignore_index": ignore_index,
+            "scoring": Scoring(present=present, absent=absent, excluded=tuple(excluded)),
+            **options,
+        }
+        self._tuner: Tuner | None = None
+        self._seen: set[str] = set()
+
+    def before_train(self, runner: Runner) -> None:
+        """Refuse options that do not fit the model, and a training that never validates, before any work is done."""
+        self._build(runner)
+        if runner.val_loop is None:
+            raise ValueError("RankSEGTuningHook tunes when a run validates, and the config has no val_dataloader")
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Begin anew: the network has changed since the last validation."""
+        self._tuner, self._seen = self._build(runner), set()
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[SegDataSample] | None = None
+    ) -> None:
+        """Decode the images of a batch with every candidate."""
+        assert self._tuner is not None
+        for sample in outputs or ():
+            path = sample.metainfo.get("img_path")
+            if path is None:
+                raise ValueError(
+                    "RankSEGTuningHook tells images apart by img_path, got a data sample without one: add it to "
+                    "meta_keys of PackSegInputs in val_dataloader.dataset.pipeline"
+                )
+            if path not in self._seen:
+                self._seen.add(path)
+                probs = _probabilities(_segmentor(runner), sample, path)
+                self._tuner.add(Sample(path, probs, _truth(sample, path), self._case(path)))
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Choose from the images of all processes, log the verdict and write the decoder."""
+        assert self._tuner is not None
+        self._tuner.gather()
+        if is_main_process():
+            self._conclude(runner, self._tuner)
+        barrier()  # other processes may want to read the file
+        self._tuner = None
+
+    def _build(self, runner: Runner) -> Tuner:
+        model = _segmentor(runner)
+        channels = getattr(model, "out_channels", None)
+        if channels is None:
+            raise TypeError(f"RankSEGTuningHook needs a model with out_channels, {type(model).__name__} has none")
+        return Tuner(channels, **self.options, device=next(model.parameters()).device)
+
+    def _case(self, path: str) -> str | None:
+        if self.group_by is None:
+            return None
+        match = self.group_by.search(path)
+        if match is None:
+            raise ValueError(f"RankSEGTuningHook: group_by={self.group_by.pattern!r} does not match {path}")
+        return match[0]
+
+    def _conclude(self, runner: Runner, tuner: Tuner) -> None:
+        recorder = tuner.recorder
+        # Sorted by name; samplers show an image to two processes where the number of images is not even.
+        by_name = itertools.groupby(recorder.measurements, key=lambda measurement: measurement.name)
+        recorder.measurements = [next(same) for _, same in by_name]
+        found = tuner.finish(**self.finishing)
+        folder = Path(runner.work_dir)
+        for name in (LATEST, *_names(runner)):
+            found.decoder.save(folder / name)
+        runner.logger.info(f"RankSEG tuned on {len(recorder.measurements)} images: {found.verdict}")
+        runner.logger.info(f"written to {folder / LATEST}: use it by model.test_cfg.rankseg.tuned={folder / LATEST}")
+        evidence = found.decoder.evidence
+        if evidence["gain"] is not None and evidence["interval"] is not None:
+            scalars = zip(("gain", "gain_low", "gain_high"), (evidence["gain"], *evidence["interval"]), strict=True)
+            runner.visualizer.add_scalars({f"rankseg/{name}": value for name, value in scalars}, step=_step(runner))
+
+
+def _pattern(group_by: str) -> re.Pattern[str]:
+    try:
+        return re.compile(group_by)
+    except (re.error, TypeError) as error:
+        raise ValueError(f"group_by must be a regular expression, got {group_by!r}: {error}") from error
+
+
+def _segmentor(runner: Runner) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _probabilities(model: nn.Module, sample: SegDataSample, path: str) -> Tensor:
+    """(C, H, W) at the original image size."""
+    if "seg_logits" not in sample:
+        raise TypeError(f"RankSEGTuningHook needs seg_logits, {type(model).__name__} gives none for {path}")
+    logits = sample.seg_logits.data
+    options = model.rankseg_options() if isinstance(model, RankSEGMixin) else None
+    activation = "auto" if options is None else options.activation
+    if len(logits) == 1:
+        activation = "identity"  # of one channel segmentors hand over probabilities
+    return head_probabilities(logits[None], last_head(getattr(model, "decode_head", None)), activation)[0]
+
+
+def _truth(sample: SegDataSample, path: str) -> Tensor:
+    if "gt_sem_seg" not in sample:
+        raise ValueError(
+            f"no ground truth for {path}: RankSEGTuningHook needs LoadAnnotations in val_dataloader.dataset.pipeline"
+        )
+    return sample.gt_sem_seg.data.squeeze(0)
+
+
+def _step(runner: Runner) -> int:
+    # `runner.iter` would build a training loop that only waits in the config.
+    return runner.iter if isinstance(runner._train_loop, BaseLoop) else 0
+
+
+def _names(runner: Runner) -> list[str]:
+    """Name of the checkpoint that belongs to these weights, with our suffix, if there is one."""
+    if not isinstance(runner._train_loop, BaseLoop):
+        return [Path(runner._load_from).stem + SUFFIX] if runner._load_from else []
+    hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+    steps = [hook.filename_tmpl.format(runner.epoch if hook.by_epoch else runner.iter) for hook in hooks]
+    return [Path(name).stem + SUFFIX for name in steps]

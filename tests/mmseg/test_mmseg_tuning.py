@@ -1,0 +1,289 @@
+"""RankSEGTuningHook: what it writes is what plain `tune()` finds on the same probabilities."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mmengine", reason="MMSegmentation is not installed")
+
+import tiny
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+
+from rankseg_plugins.evaluation import Sample, Scoring, TunedDecoder, tune
+from rankseg_plugins.mmseg import RankSEGTuningHook
+
+PATH = "rankseg_plugins.mmseg."
+DOTTED = PATH + "RankSEGEncoderDecoder"
+ON = {"metric": "iou", "pruning_prob": 0.1}
+# Seven images are too few for the default of min_cases.
+FEW = {"min_cases": 0, "folds": 3, "resamples": 200}
+
+
+def with_hook(full, **options):
+    """Validation on the test data with the hook."""
+    full.val_dataloader, full.val_evaluator = full.test_dataloader, full.test_evaluator
+    full.val_cfg = {"type": "ValLoop"}
+    full.custom_hooks = [{"type": PATH + "RankSEGTuningHook", **FEW, **options}]
+    return full
+
+
+def with_training(full, by_epoch=False):
+    pipeline = [{"type": name} for name in ("LoadImageFromFile", "LoadAnnotations")]
+    pipeline += [{"type": "Resize", "scale": tiny.SCALE, "keep_ratio": False}, {"type": "PackSegInputs"}]
+    full.train_dataloader = full.test_dataloader.copy()
+    full.train_dataloader.dataset = {**full.test_dataloader.dataset, "pipeline": pipeline}
+    if by_epoch:
+        full.train_cfg = {"type": "EpochBasedTrainLoop", "max_epochs": 1}
+    else:
+        full.train_dataloader.sampler = {"type": "InfiniteSampler", "shuffle": False}
+        full.train_cfg = {"type": "IterBasedTrainLoop", "max_iters": 4, "val_interval": 2}
+    full.optim_wrapper = {"type": "OptimWrapper", "optimizer": {"type": "AdamW", "lr": 3e-3}}
+    full.default_hooks.checkpoint = {"type": "CheckpointHook", "by_epoch": by_epoch, "interval": 1 if by_epoch else 2}
+    return full
+
+
+def samples_of(dataset, folder, weights, classes=4, channels=None, edit=lambda full: None):
+    """Probabilities and truth of the stock model, computed here from what its evaluator receives."""
+    full = tiny.config(tiny.model("EncoderDecoder", classes, channels), dataset, folder, classes=tiny.CLASSES[:classes])
+    edit(full)
+    _, kept = tiny.evaluate(full, weights)
+    result = []
+    for sample in kept:
+        given = sample["seg_logits"]["data"]
+        probs = given if channels == 1 else given[None].softmax(1)[0]
+        result.append(Sample(sample["img_path"], probs, sample["gt_sem_seg"]["data"][0]))
+    return result
+
+
+def plain(samples, **options):
+    return tune(samples, ignore_index=255, **{**FEW, **options}).decoder.to_dict()
+
+
+def read(path):
+    return json.loads(Path(path).read_text())
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    network = tiny.build(tiny.model())
+    return tiny.save_checkpoint(network, tmp_path_factory.mktemp("weights") / "zoo_model.pth")
+
+
+def validate(full, checkpoint=None):
+    """Runner.val, which loads a checkpoint as `load_from` says."""
+    full.load_from = checkpoint
+    runner = Runner.from_cfg(full)
+    return runner.val(), runner
+
+
+@pytest.mark.parametrize("kind", ["EncoderDecoder", DOTTED])
+def test_training_writes_what_tune_finds(dataset, tmp_path, kind):
+    network = tiny.model(kind, rankseg=None if kind == "EncoderDecoder" else ON)
+    full = with_training(with_hook(tiny.config(network, dataset, tmp_path)))
+    Runner.from_cfg(full).train()
+    for step in (2, 4):
+        state = torch.load(tmp_path / f"iter_{step}.pth", map_location="cpu", weights_only=False)["state_dict"]
+        assert read(tmp_path / f"iter_{step}.rankseg.json") == plain(samples_of(dataset, tmp_path / "plain", state))
+    assert read(tmp_path / "rankseg.json") == read(tmp_path / "iter_4.rankseg.json")
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == [
+        "iter_2.rankseg.json",
+        "iter_4.rankseg.json",
+        "rankseg.json",
+    ]
+
+
+def test_epochs_name_the_file(dataset, tmp_path):
+    Runner.from_cfg(with_training(with_hook(tiny.config(tiny.model(), dataset, tmp_path)), by_epoch=True)).train()
+    assert (tmp_path / "epoch_1.pth").exists()
+    assert read(tmp_path / "epoch_1.rankseg.json") == read(tmp_path / "rankseg.json")
+
+
+def test_validation_alone_is_named_after_the_checkpoint_and_reports_as_before(dataset, tmp_path, checkpoint):
+    full = with_training(with_hook(tiny.config(tiny.model(), dataset, tmp_path / "tuned")))
+    full.log_level = "INFO"
+    metrics, runner = validate(full, checkpoint)
+    assert isinstance(runner._train_loop, dict)  # no training loop was built for the sake of a step
+    found = read(tmp_path / "tuned/rankseg.json")
+    assert found == read(tmp_path / "tuned/zoo_model.rankseg.json")
+    evidence = found["evidence"]
+    assert evidence["images"] == 7
+    (log,) = (tmp_path / "tuned").glob("*/*.log")
+    assert f"RankSEG tuned on 7 images: {evidence['verdict']}" in log.read_text()
+    (scalars,) = (tmp_path / "tuned").glob("*/vis_data/scalars.json")
+    first = json.loads(scalars.read_text().splitlines()[0])
+    assert [first[f"rankseg/{name}"] for name in ("gain", "gain_low", "gain_high")] == [
+        evidence["gain"],
+        *evidence["interval"],
+    ]
+    untuned = with_hook(tiny.config(tiny.model(), dataset, tmp_path / "untuned"))
+    untuned.custom_hooks = []
+    assert validate(untuned, checkpoint)[0] == metrics
+    assert not list((tmp_path / "untuned").glob("*.json"))
+
+
+def test_the_file_then_decides(dataset, tmp_path, checkpoint):
+    """Not argmax, so that it shows."""
+    validate(with_hook(tiny.config(tiny.model(), dataset, tmp_path)), checkpoint)
+    path = str(tmp_path / "rankseg.json")
+    decoder = TunedDecoder.load(path)
+    assert not decoder.is_argmax
+    state = torch.load(checkpoint, weights_only=False)["state_dict"]
+    _, samples = tiny.evaluate(tiny.config(tiny.model(DOTTED, rankseg={"tuned": path}), dataset, tmp_path), state)
+    changed = 0
+    for sample in samples:
+        logits, labels = sample["seg_logits"]["data"], sample["pred_sem_seg"]["data"]
+        assert torch.equal(labels, decoder(logits[None].softmax(1)))
+        changed += (labels != logits.argmax(0)).sum()
+    assert changed > 0
+
+
+@pytest.mark.parametrize("kind", ["EncoderDecoder", DOTTED])
+def test_one_channel(tmp_path, kind):
+    data = tiny.write_dataset(tmp_path, classes=2)
+    network = tiny.model(kind, 2, 1, None if kind == "EncoderDecoder" else {"metric": "dice", "activation": "sigmoid"})
+    state = tiny.build(tiny.model("EncoderDecoder", 2, 1)).state_dict()
+    weights = tmp_path / "one.pth"
+    torch.save({"meta": {}, "state_dict": state}, weights)
+    full = with_hook(tiny.config(network, data, tmp_path / "run", classes=tiny.CLASSES[:2]), objective="iou_dataset")
+    validate(full, str(weights))
+    expected = plain(samples_of(data, tmp_path / "plain", state, 2, 1), objective="iou_dataset")
+    assert expected["options"]["output_mode"] == "multilabel"
+    assert read(tmp_path / "run/one.rankseg.json") == expected
+
+
+def test_reduce_zero_label_and_every_option(tmp_path):
+    """Labels as the pipeline made them; cases by a pattern; scoring and candidates as asked."""
+    data = tiny.write_dataset(tmp_path, count=12)
+    state = tiny.build(tiny.model(classes=3)).state_dict()
+    torch.save({"meta": {}, "state_dict": state}, tmp_path / "three.pth")
+
+    def reduce_zero_label(full):
+        full.test_dataloader.dataset.reduce_zero_label = True
+        full.test_dataloader.dataset.pipeline[2]["reduce_zero_label"] = True
+
+    full = tiny.config(tiny.model(classes=3), data, tmp_path / "run", classes=tiny.CLASSES[:3])
+    reduce_zero_label(full)
+    search = {"temperatures": [0.5, 1.0], "pruning_probs": [0.2], "metrics": ["dice", "iou"], "solvers": ["exact"]}
+    finish = {"confidence": 0.5, "seed": 3}
+    scoring = {"present": "label", "absent": "zero", "excluded": [0]}
+    full = with_hook(full, group_by="[0-9](?=[.]png)", **search, **finish, **scoring)  # 00 and 10, 01 and 11
+    validate(full, str(tmp_path / "three.pth"))
+    samples = samples_of(data, tmp_path / "plain", state, 3, edit=reduce_zero_label)
+    assert all((sample.labels == 255).any() for sample in samples)
+    cases = [Sample(each.name, each.probs, each.labels, Path(each.name).stem[-1]) for each in samples]
+    assert len({each.case for each in cases}) == 10
+    expected = plain(cases, **search, **finish, scoring=Scoring("dice", "label", "zero", (0,)))
+    assert read(tmp_path / "run/rankseg.json") == expected
+
+
+def test_two_processes_write_what_one_does(dataset, tmp_path, checkpoint):
+    """Seven images on two processes: one is shown to both."""
+    full = with_hook(tiny.config(tiny.model(), dataset, tmp_path / "one", batch_size=1))
+    validate(full, checkpoint)
+    full.work_dir = str(tmp_path / "two")
+    full.dump(str(tmp_path / "config.py"))
+    script, output = Path(__file__).with_name("run_distributed.py"), tmp_path / "scores.json"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = tiny.process([*torchrun, script, tmp_path / "config.py", checkpoint, output, "val"], tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert read(output)["batches"] == 4
+    found = read(tmp_path / "two/rankseg.json")
+    assert found["evidence"]["images"] == 7
+    assert found == read(tmp_path / "one/rankseg.json")
+
+
+def test_each_validation_begins_anew(dataset, tmp_path, checkpoint):
+    full = with_hook(tiny.config(tiny.model(), dataset, tmp_path))
+    _, runner = validate(full, checkpoint)
+    first = read(tmp_path / "rankseg.json")
+    (tmp_path / "rankseg.json").unlink()
+    runner.val_loop.run()
+    assert read(tmp_path / "rankseg.json") == first
+
+
+def test_reached_by_its_dotted_path():
+    assert HOOKS.get(PATH + "RankSEGTuningHook") is RankSEGTuningHook is HOOKS.get("RankSEGTuningHook")
+    assert ROOT_HOOKS.get(PATH + "RankSEGTuningHook") is RankSEGTuningHook
+    assert issubclass(RankSEGTuningHook, Hook)
+
+
+def begin_training(full):
+    runner = Runner.from_cfg(full)
+    (hook,) = (hook for hook in runner.hooks if isinstance(hook, RankSEGTuningHook))
+    hook.before_train(runner)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"objectiv": "dice_image"}, "option of RankSEGTuningHook must be one of 'temperatures', .*got 'objectiv'"),
+        ({"num_classes": 4}, "got 'num_classes'"),
+        ({"aggregation_levels": ["global"]}, "got 'aggregation_levels'"),
+        ({"group_by": "("}, "group_by must be a regular expression, got '\\('"),
+        ({"present": "truth"}, "present must be one of"),
+        ({"objective": "f1_image"}, "objective must be one of .*'iou_dataset'.*got 'f1_image'"),
+        ({"pruning_probs": [2.0]}, "pruning_prob must be in"),
+        ({"temperatures": []}, "no candidate beside argmax"),
+        ({"folds": 1}, "folds must be an integer of at least 2"),
+        ({"excluded": [4]}, "excluded classes must lie in 0 to 3, got 4"),
+    ],
+)
+def test_bad_options_are_refused_before_any_work(dataset, tmp_path, options, words):
+    full = with_hook(tiny.config(tiny.model(), dataset, tmp_path), **options)
+    full.val_dataloader.dataset.data_root = "/nowhere"  # never read
+    with pytest.raises(ValueError, match=words):
+        begin_training(full)
+
+
+def test_testing_is_left_alone(dataset, tmp_path):
+    """A config with the hook is tested as ever, also by the wrapper of test-time augmentation."""
+    views = [[{"type": "Resize", "scale": tiny.SCALE}], [{"type": "LoadAnnotations"}], [{"type": "PackSegInputs"}]]
+    module = tiny.model(DOTTED, rankseg=ON)
+    full = with_hook(tiny.config({"type": PATH + "RankSEGTTAModel", "module": module}, dataset, tmp_path, batch_size=1))
+    augmented = [{"type": "LoadImageFromFile"}, {"type": "TestTimeAug", "transforms": views}]
+    full.test_dataloader.dataset.pipeline = augmented
+    _, samples = tiny.evaluate(full)
+    assert len(samples) == 7
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_training_without_validation_is_refused(dataset, tmp_path):
+    full = with_training(with_hook(tiny.config(tiny.model(), dataset, tmp_path)))
+    full.val_dataloader = full.val_evaluator = full.val_cfg = None
+    with pytest.raises(ValueError, match="tunes when a run validates, and the config has no val_dataloader"):
+        Runner.from_cfg(full).train()
+
+
+def test_images_without_truth_are_refused(dataset, tmp_path):
+    full = with_hook(tiny.config(tiny.model(), dataset, tmp_path, evaluator={"type": "KeepSamples"}))
+    full.val_dataloader.dataset.pipeline.pop(2)
+    with pytest.raises(ValueError, match=r"no ground truth for .*00\.png: RankSEGTuningHook needs LoadAnnotations"):
+        validate(full)
+
+
+def test_images_without_a_path_are_refused(dataset, tmp_path):
+    full = with_hook(tiny.config(tiny.model(), dataset, tmp_path, evaluator={"type": "KeepSamples"}))
+    full.val_dataloader.dataset.pipeline[3]["meta_keys"] = ("ori_shape", "img_shape")
+    with pytest.raises(ValueError, match="tells images apart by img_path"):
+        validate(full)
+
+
+def test_a_pattern_that_does_not_match_names_the_image(dataset, tmp_path):
+    full = with_hook(tiny.config(tiny.model(), dataset, tmp_path), group_by="drive[0-9]+")
+    with pytest.raises(ValueError, match=re.escape("group_by='drive[0-9]+' does not match") + r".*00\.png"):
+        validate(full)
+
+
+def test_truth_of_another_size_names_the_image(dataset, tmp_path):
+    full = with_hook(tiny.config(tiny.model(), dataset, tmp_path, evaluator={"type": "KeepSamples"}))
+    loading = full.val_dataloader.dataset.pipeline
+    loading[1], loading[2] = loading[2], loading[1]  # labels are resized like the image
+    with pytest.raises(ValueError, match=r"00\.png: "):
+        validate(full)
