@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import solvers, speed
+from benchmarks import agreement, solvers, speed
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
@@ -43,6 +43,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
         "Multilabel Dice, `smooth = 0`. Loss: exact expected Dice of the optimum less that of the mask.\n\n"
         + table(solvers.HEADER, solvers.rows())
     ),
+    "Volumes beside `rankseg`": lambda: agreement.EXPLANATION + "\n" + table(agreement.HEADER, agreement.rows()),
     "GPU": lambda: "Not measured: no GPU was at hand.\n",
 }
 

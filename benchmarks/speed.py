@@ -23,7 +23,8 @@ SPEED_HEADER = [
     "ours, IoU, smooth 1", "`rankseg`, Dice", "`rankseg` auto, Dice", "`rankseg`, IoU", "softmax", "base, ms",
 ]  # fmt: skip
 MEMORY_HEADER = [
-    "workload", "ours", "IoU", "`smooth` 1", "`pruning_prob` 0", "float16 input", "exact", "`rankseg`", "`rankseg` auto",
+    "workload", "ours", "IoU", "`smooth` 1", "`pruning_prob` 0", "float16 input", "exact", "`rankseg`",
+    "`rankseg` auto",
 ]  # fmt: skip
 OPTIONS_HEADER = ["output", "input", "Dice, smooth 0", "Dice, smooth 1", "IoU, smooth 0", "IoU, smooth 1", "exact Dice"]
 CURVE_HEADER = ["values", "shape", "ours, ns per value", "argmax, ns per value", "ours / argmax"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +30,11 @@ SOLVERS: dict[tuple[str, str], tuple[str, ...]] = {
     ("acc", "multilabel"): ("TR", "argmax"),
 }
 
+#: Beyond this the scores of all volumes are 1 to the last digit of float64, and RMA, which compares thresholds instead
+#: of scores, finds the optimum of every solver.
+_FLAT_SMOOTH = 1e12
+_LARGEST_SMOOTH = 1e100
+
 
 class RankSEG(nn.Module):
     r"""Turns class probabilities into the segmentation with the best expected Dice, IoU or accuracy.
@@ -41,7 +44,7 @@ class RankSEG(nn.Module):
     Args:
         metric: ``"dice"``, ``"iou"`` or ``"acc"`` (pixel accuracy: plain argmax or a 0.5 threshold). Upper and
             lower case are alike in ``metric``, ``output_mode``, ``solver`` and ``unassigned_policy``.
-        smooth: the constant >= 0 that the score adds to numerator and denominator; Dice and IoU only.
+        smooth: the constant, 0 to 1e100, that the score adds to numerator and denominator; Dice and IoU only.
         output_mode: ``"multiclass"`` gives one label per pixel, ``"multilabel"`` one bool mask per class. A single
             channel of foreground probabilities needs ``"multilabel"``.
         solver: for Dice and IoU ``"RMA"`` (fast approximation) or ``"exact"``; for multilabel Dice also ``"BA"``,
@@ -88,7 +91,7 @@ class RankSEG(nn.Module):
         self.metric = read_choice("metric", "acc" if fold(metric) == "accuracy" else metric, METRICS)
         self.output_mode = read_choice("output_mode", output_mode, OUTPUT_MODES)
         self.solver = self._choose_solver(solver)
-        self.smooth = read_real("smooth", smooth, 0.0, math.inf)
+        self.smooth = read_real("smooth", smooth, 0.0, _LARGEST_SMOOTH)
         self.pruning_prob = read_real("pruning_prob", pruning_prob, 0.0, 1.0)
         self.unassigned_policy = read_choice("unassigned_policy", unassigned_policy, UNASSIGNED_POLICIES)
         self.void_index = read_integer("void_index", void_index)
@@ -186,10 +189,11 @@ class RankSEG(nn.Module):
         if self.metric == "acc":
             return self._most_probable(probs.clamp(0.0, 1.0) if tiles.clamp else probs)
         objective = self._objective()
-        if self.solver == "exact":
+        solver = self.solver if self.smooth <= _FLAT_SMOOTH else "RMA"
+        if solver == "exact":
             volumes = search_exact(tiles, statistics, objective, self.pruning_prob)
-        elif self.solver in RANKDICE_SOLVERS:
-            volumes = search_rankdice(tiles, statistics, objective, self.pruning_prob, self.solver, self.eps)
+        elif solver in RANKDICE_SOLVERS:
+            volumes = search_rankdice(tiles, statistics, objective, self.pruning_prob, solver, self.eps)
         else:
             volumes = search_volumes(tiles, statistics, objective, self.pruning_prob)
         if self.output_mode == "multiclass":
@@ -303,7 +307,7 @@ def rankseg(
     Args:
         probs: (B, C, \*spatial) probabilities.
         metric: see :class:`RankSEG`, as all that follow.
-        smooth: constant >= 0 in the score.
+        smooth: constant in the score, 0 to 1e100.
         output_mode: ``"multiclass"`` or ``"multilabel"``.
         solver: None takes the default of the metric.
         pruning_prob: in [0, 1].

@@ -234,3 +234,15 @@ def test_bad_decisions(decision, error, message):
 def test_accuracy_has_no_expected_score():
     with pytest.raises(ValueError, match="serves metric='dice' and 'iou'"):
         RankSEG("acc").expected_score(torch.rand(1, 2, 4), torch.zeros(1, 4, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("solver", ["RMA", "exact", "BA", "TRNA", "BA+TRNA"])
+@pytest.mark.parametrize("smooth", [1e13, 1e18, 1e100])
+def test_smoothing_that_outweighs_everything(solver, smooth):
+    """Scores are all 1 to the last digit, and their limit is still that of accuracy: every pixel above 1/2."""
+    generator = torch.Generator().manual_seed(0)
+    probs = (6 * torch.randn(2, 3, 200, generator=generator, dtype=torch.float64)).sigmoid()
+    options = {"smooth": smooth, "output_mode": "multilabel", "pruning_prob": 0.0}
+    assert torch.equal(rankseg(probs, "dice", solver=solver, **options), probs > 0.5)
+    if solver in ("RMA", "exact"):
+        assert torch.equal(rankseg(probs, "iou", solver=solver, **options), probs > 0.5)
