@@ -1,7 +1,8 @@
-"""Is a difference more than chance? The bootstrap; Wilcoxon's signed-rank test and the sign test, from SciPy."""
+"""Is a difference more than chance? Bootstrap, Wilcoxon's signed-rank test and the sign test, from SciPy."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -35,6 +36,7 @@ def bootstrap(
 
     Raises:
         ValueError: for fewer than one resample, or a confidence outside (0, 1).
+        ImportError: if SciPy is not installed.
 
     Source: Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7 (1979).
 
@@ -50,24 +52,35 @@ def bootstrap(
     if cases < 2:
         return np.full((statistic(np.ones((1, cases))).shape[1], 2), np.nan)
 
-    generator = np.random.default_rng(seed)
-    batch = max(1, BATCH_NUMBERS // cases)
-    drawn = []
-    for start in range(0, resamples, batch):
-        rows = generator.integers(0, cases, (min(batch, resamples - start), cases))
-        rows += cases * np.arange(len(rows))[:, None]
-        weights = np.bincount(rows.ravel(), minlength=rows.size).reshape(rows.shape)
-        drawn.append(statistic(weights.astype(np.float64)))
-    return _ends(np.concatenate(drawn), confidence)
+    def of_draws(drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+        rows = drawn.reshape(-1, cases)
+        offsets = cases * np.arange(len(rows))[:, None]
+        weights = np.bincount((rows + offsets).ravel(), minlength=rows.size).reshape(rows.shape)
+        return statistic(weights.astype(np.float64)).T
+
+    stats = require("scipy.stats", extra="report")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # draws that are NaN, and a single draw, are no surprise here
+        result = stats.bootstrap(
+            (np.arange(cases),),
+            of_draws,
+            vectorized=True,
+            n_resamples=resamples,
+            batch=max(1, BATCH_NUMBERS // cases),
+            confidence_level=confidence,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+    return _ends(result.bootstrap_distribution, confidence)
 
 
 def _ends(distribution: np.ndarray, confidence: float) -> np.ndarray:
-    """Quantiles of each column, of the draws that are known."""
-    ends = np.full((distribution.shape[1], 2), np.nan)
-    known = ~np.isnan(distribution).all(0)
+    """Quantiles of each row; SciPy's own would be NaN as soon as one draw is."""
+    ends = np.full((len(distribution), 2), np.nan)
+    known = ~np.isnan(distribution).all(1)
     quantiles = [(1 - confidence) / 2, (1 + confidence) / 2]
     if known.any():
-        ends[known] = np.nanquantile(distribution[:, known], quantiles, axis=0).T
+        ends[known] = np.nanquantile(distribution[known], quantiles, axis=1).T
     return ends
 
 

@@ -311,6 +311,7 @@ def test_help_and_version():
 
 MANY = """
 import resource, sys, torch
+import scipy.stats  # which the intervals load
 from rankseg_plugins.evaluation import compare
 torch.set_num_threads(1)
 generator = torch.Generator().manual_seed(0)

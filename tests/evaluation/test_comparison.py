@@ -335,25 +335,20 @@ def test_unknown_names():
         compare(make_samples(), ignore_index=IGNORE).paired("argmax")
 
 
-def test_scoring_and_tuning_need_no_more_than_torch_and_numpy():
+def test_scoring_needs_no_more_than_torch_and_numpy():
     absent = ["scipy", "matplotlib", "jinja2", "PIL", "nibabel", "typer", "rich", "torchmetrics"]
     code = f"""
 import sys
 sys.modules.update(dict.fromkeys({absent}))
 import torch
-from rankseg_plugins.evaluation import compare, tune
+from rankseg_plugins.evaluation import compare
 found = compare([("a", torch.full((2, 1, 3), 0.5), torch.zeros(1, 3))])
 print(found.level("argmax", "dice", "image"))
-samples = [(name, torch.tensor([[[0.6, 0.45, 0.05]]]), torch.tensor([[1, 1, 0]])) for name in "abcd"]
-print(tune(samples).decoder.is_argmax)
-found = compare(samples)
-print(len(found.differences.paired))
 try:
-    found.paired("rankseg(metric=dice)")
+    compare([("a", torch.rand(2, 1, 3), torch.zeros(1, 3)), ("b", torch.rand(2, 1, 3), torch.zeros(1, 3))]).differences
 except ImportError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    *printed, error = done.stdout.splitlines()
-    assert printed == ["1.0", "True", "1"], done.stderr
-    assert 'pip install "rankseg-plugins[report]"' in error
+    assert done.stdout.splitlines()[0] == "1.0"
+    assert 'pip install "rankseg-plugins[report]"' in done.stdout
