@@ -26,7 +26,7 @@ float64 for every input, so that the volume is that of float64. (RMA and BA are 
 hits the better mask by chance.)
 """
 
-#: BA holds a table of all volumes, TRNA's cost grows with their square.
+#: The reference's BA holds a table of all volumes, and its TRNA takes time that grows with their square.
 _MOST = {"RMA": 1 << 25, "BA": 1 << 20, "TRNA": 1 << 12}
 
 

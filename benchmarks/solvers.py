@@ -17,8 +17,8 @@ HEADER = [
     *(f"{name}: largest loss" for name in SOLVERS[:-1]), *(f"{name}: time / RMA" for name in SOLVERS[1:]),
 ]  # fmt: skip
 
-#: Beyond this many pixels TRNA, which is meant for small objects, is left out.
-_TRNA_PIXELS = 1 << 16
+#: Beyond this many pixels TRNA, which needs every pixel of a mask by itself, is left out.
+_TRNA_PIXELS = 1 << 22
 
 
 def inputs() -> Iterator[tuple[str, Tensor]]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ SOLVERS = ("BA", "TRNA", "BA+TRNA")
 #: "BA+TRNA": the largest deviation of Z at which TRNA is used (Cohen's d of one pixel, 1 / deviation, at least 0.2).
 _TRNA_DEVIATION = 5.0
 
-#: Values of p at which the distribution of Z_-j is computed; between them a polynomial in p.
+#: Points at which a smooth function is computed; between them it is the polynomial through them.
 _NODES = 24
 
 #: Entries of the largest intermediate matrix.
@@ -65,59 +66,114 @@ def search_rankdice(
     # The bound holds for the exact distribution; a third of a percent allows for the approximate one.
     score = objective.score(volumes.s, volumes.n, mu) * (1 - 1 / 300)
     low, high = find_window(tiles, active, statistics, variance, score, make_expectation(objective))
-    values, rows = pixels_between(tiles, active, low.threshold, torch.ones_like(mu))
-    ranking = Ranking(values, rows, mu.numel())
+    counts = RefinedNormal(mu.flatten(), variance.flatten(), third.flatten())
+    blind = (counts.scale > _TRNA_DEVIATION) | (solver == "BA") if solver != "TRNA" else counts.scale < 0
+    # BA needs of the pixels that are surely selected their number and sum only, TRNA each of them.
+    surely = blind.view_as(mu)
+    ceiling = torch.where(surely, high.threshold, torch.ones_like(mu))
+    taken_n, taken_s = (high.n * surely).flatten(), (high.s * surely).flatten()
+    ranking = Ranking(*pixels_between(tiles, active, low.threshold, ceiling), mu.numel())
     threshold, n, s = volumes.threshold.flatten(), volumes.n.flatten(), volumes.s.flatten()
     following = ranking.following(low.threshold.flatten())
-    counts = RefinedNormal(mu.flatten(), variance.flatten(), third.flatten())
     intervals = torch.stack(counts.interval(eps, tiles.shape[2]), dim=1).tolist()
     ends = [*ranking.first[1:].tolist(), len(ranking.rows)]
     for row in active.flatten().nonzero().flatten().tolist():
-        count = RefinedNormal(counts.mean[row], counts.variance[row], counts.third[row])
-        blind = solver == "BA" or (solver == "BA+TRNA" and bool(count.scale > _TRNA_DEVIATION))
         begin = int(ranking.first[row])
-        p = ranking.values[begin + 1 : ends[row]]
-        best, total = _best_volume(p, int(high.n.flatten()[row]), count, intervals[row], objective.smooth, blind)
+        prefixes = Prefixes(
+            ranking.values[begin + 1 : ends[row]], float(taken_n[row]), float(taken_s[row]), objective.smooth
+        )
+        count = RefinedNormal(counts.mean[row], counts.variance[row], counts.third[row])
+        smallest = float(high.n.flatten()[row])
+        best = prefixes.best(count, intervals[row], smallest, bool(blind[row]))
         threshold[row] = round_down(following[begin + best], tiles.dtype)
-        n[row], s[row] = best, total
+        n[row], s[row] = prefixes.n + best, prefixes.s + prefixes.p[:best].sum()
     return volumes
 
 
-def _best_volume(
-    p: Tensor, smallest: int, count: RefinedNormal, interval: list[float], smooth: float, blind: bool
-) -> tuple[int, float]:
-    """Best volume and its sum of probabilities, for one row.
+@dataclass
+class Prefixes:
+    """The volumes of one row that are in question: ``n`` pixels of sum ``s``, and any number of those that follow.
 
     Args:
-        p: (K,) the row's probabilities in falling order; the pixels left out are not worth taking.
-        smallest: volumes below it are ruled out.
-        count: distribution of the number of foreground pixels.
-        interval: first and last count of the sums.
+        p: (K,) probabilities of those that follow, in falling order.
+        n: number of pixels that are in every mask.
+        s: their sum.
         smooth: the g of the formulas.
-        blind: BA, else TRNA.
     """
-    first, last = interval
-    support = torch.arange(first, last + 1, dtype=torch.float64, device=p.device)
-    full = _normalise(count.pmf(support))
-    kernel, coefficients = _blind(full) if blind else _leave_one_out(count, support)
 
-    scores = p.new_full((len(p) + 1,), -torch.inf)
-    if smallest == 0:
-        scores[0] = (smooth * full / (support + smooth)).sum() if smooth else 0.0
-    carried = p.new_zeros(len(kernel))
-    step = max(1, _CHUNK // max(len(support), len(kernel)))
-    for start in range(0, len(p), step):
-        running = (p[start : start + step, None] * coefficients(p[start : start + step])).cumsum(0) + carried
-        carried = running[-1]
-        n = torch.arange(start, start + len(running), dtype=torch.float64, device=p.device) + 1
-        if n[-1] >= smallest:
-            taken = 2 * running * ((1 / (support + n.unsqueeze(1) + 1 + smooth)) @ kernel.T)
-            missed = smooth * (1 / (support + n.unsqueeze(1) + smooth)) @ full
-            scores[start + 1 : start + 1 + len(n)] = taken.sum(1) + missed
-    # Equal probabilities are taken together or not at all.
-    scores[1:-1].masked_fill_(p[1:] == p[:-1], -torch.inf)
-    best = int((scores == scores.max()).nonzero()[0])
-    return best, float(p[:best].sum())
+    p: Tensor
+    n: float
+    s: float
+    smooth: float
+
+    def best(self, count: RefinedNormal, interval: list[float], smallest: float, blind: bool) -> int:
+        """Number of following pixels in the best mask.
+
+        Args:
+            count: distribution of the number of foreground pixels.
+            interval: first and last count of the sums.
+            smallest: smaller volumes are ruled out.
+            blind: BA, else TRNA.
+        """
+        support = torch.arange(interval[0], interval[1] + 1, dtype=torch.float64, device=self.p.device)
+        full = _normalise(count.pmf(support))
+        kernel, coefficients = _blind(full) if blind else _leave_one_out(count, support)
+
+        scores = self.p.new_full((len(self.p) + 1,), -torch.inf)
+        # The sums of 2 p_j P(Z_-j), as factors of the kernel's rows; before the first pixel there is no Z_-j.
+        running = torch.full((1, len(kernel)), self.s, dtype=torch.float64, device=self.p.device)
+        start, step = 0, max(1, _CHUNK // max(len(kernel), _NODES))
+        scores[:1] = self._score(running, kernel, full, support, self.n)
+        while start < len(self.p):
+            # At most twice the denominator, so that few points give its reciprocal exactly.
+            stop = start + min(step, int(self.n + start + 1 + self.smooth + interval[0]))
+            p = self.p[start:stop]
+            running = (p[:, None] * coefficients(p)).cumsum(0) + running[-1]
+            if self.n + start + len(p) >= smallest:
+                scores[start + 1 : stop + 1] = self._score(running, kernel, full, support, self.n + start + 1)
+            start += len(p)
+        # Equal probabilities are taken together or not at all.
+        scores[1:-1].masked_fill_(self.p[1:] == self.p[:-1], -torch.inf)
+        return int((scores == scores.max()).nonzero()[0])
+
+    def _score(self, running: Tensor, kernel: Tensor, full: Tensor, support: Tensor, n: float) -> Tensor:
+        """Scores (K,) of the masks of n, n + 1, ... pixels, with the sums (K, M) of the kernel's rows."""
+        volume = n + torch.arange(len(running), dtype=torch.float64, device=running.device)
+        taken = 2 * (running * _mean_reciprocal(volume + 1 + self.smooth, support, kernel)).sum(1)
+        if not self.smooth:
+            return taken
+        return taken + self.smooth * _mean_reciprocal(volume + self.smooth, support, full.unsqueeze(0))[:, 0]
+
+
+def _mean_reciprocal(a: Tensor, support: Tensor, kernel: Tensor) -> Tensor:
+    """``sum_z kernel[m, z] / (a + z)`` (K, M) for rising a (K,), all above ``-support[0]``, over z in the support.
+
+    As a function of a it is smooth: where a has many values, it is computed at a few points between its ends. The
+    error is below 1e-15 as long as ``a + z`` does not grow to more than about twice its first value.
+    """
+    if len(a) <= _NODES:
+        return (1 / (support + a.unsqueeze(1))) @ kernel.T
+    width = a[-1] - a[0]
+    points = _mean_reciprocal(a[0] + width * _points(a.device), support, kernel)
+    return _interpolation((a - a[0]) / width) @ points
+
+
+def _points(device: torch.device) -> Tensor:
+    """Chebyshev points (N,) in [0, 1]."""
+    angles = (2 * torch.arange(_NODES, dtype=torch.float64, device=device) + 1) * math.pi / (2 * _NODES)
+    return (1 + torch.cos(angles)) / 2
+
+
+def _interpolation(x: Tensor) -> Tensor:
+    """Lagrange's polynomials of the points, (K, N), at x (K,) in [0, 1], in barycentric form."""
+    angles = (2 * torch.arange(_NODES, dtype=torch.float64, device=x.device) + 1) * math.pi / (2 * _NODES)
+    weights = torch.sin(angles)
+    weights[1::2] *= -1
+    distance = x.unsqueeze(1) - _points(x.device)
+    on_point = distance == 0
+    terms = weights / distance.masked_fill(on_point, 1.0)
+    terms = torch.where(on_point.any(1, keepdim=True), on_point.double(), terms)
+    return terms / terms.sum(1, keepdim=True)
 
 
 #: For probabilities (K,), the factors (K, M) of the M rows of a kernel.
@@ -139,19 +195,7 @@ def _leave_one_out(count: RefinedNormal, support: Tensor) -> tuple[Tensor, _Coef
         return torch.eye(len(support), dtype=torch.float64, device=support.device), lambda p: _without(
             count, p, support
         )
-    angles = (2 * torch.arange(_NODES, dtype=torch.float64, device=support.device) + 1) * math.pi / (2 * _NODES)
-    nodes, weights = (1 + torch.cos(angles)) / 2, torch.sin(angles)
-    weights[1::2] *= -1
-
-    def interpolate(p: Tensor) -> Tensor:
-        # Lagrange's polynomials in barycentric form.
-        distance = p.unsqueeze(1) - nodes
-        on_node = distance == 0
-        terms = weights / distance.masked_fill(on_node, 1.0)
-        terms = torch.where(on_node.any(1, keepdim=True), on_node.double(), terms)
-        return terms / terms.sum(1, keepdim=True)
-
-    return _without(count, nodes, support), interpolate
+    return _without(count, _points(support.device), support), _interpolation
 
 
 def _without(count: RefinedNormal, p: Tensor, support: Tensor) -> Tensor:
