@@ -28,7 +28,7 @@ class Tiles:
     """A (B, C, d) view of probabilities, served in tiles of at most about ``size`` values.
 
     Args:
-        probs: (B, C, *spatial), floating point, any memory layout.
+        probs: (B, C, *spatial), floating point, any memory layout. A crop, which no view can flatten, is copied.
         valid_mask: optional (B, *spatial) or (*spatial), bool; probabilities of pixels marked False read as 0.
     """
 
