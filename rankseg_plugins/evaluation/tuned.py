@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
+from rankseg_plugins.evaluation.checks import check_decoder
 from rankseg_plugins.evaluation.temperature import TemperatureScaling
 
 FORMAT = "rankseg_plugins decoder"
@@ -79,6 +80,8 @@ class TunedDecoder(nn.Module):
 
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """Decide; see the class, and :meth:`rankseg_plugins.RankSEG.predict`."""
+        if tuple(probs.shape[1:2]) != (self.num_classes,):
+            raise ValueError(f"probs must have {self.num_classes} classes, got shape {tuple(probs.shape)}")
         # Not scaled at 1, where rounding could change a tie.
         scaled = probs if self.temperature == 1 else self.scaling(probs)
         return self.decoder(scaled, valid_mask)
@@ -158,3 +161,39 @@ class TunedDecoder(nn.Module):
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+def as_decoder(decoder: Any, num_classes: int | None = None) -> Any:
+    """Bring the option ``decoder`` of an adapter into one form: something to call on probabilities.
+
+    Args:
+        decoder: a :class:`~rankseg_plugins.RankSEG` or another callable, or the path of a file that
+            :meth:`TunedDecoder.save` wrote.
+        num_classes: C, where it is known.
+
+    Raises:
+        TypeError: if it is neither.
+        OSError: if the file cannot be read.
+        ValueError: if the file holds no decoder, or the decoder is for another number of classes.
+
+    Example:
+        >>> as_decoder(TunedDecoder(RankSEG(), num_classes=4), num_classes=3)
+        Traceback (most recent call last):
+            ...
+        ValueError: decoder is for num_classes=4, got num_classes=3
+    """
+    source = "decoder"
+    if isinstance(decoder, (str, PathLike)):
+        source = f"decoder={str(decoder)!r}"
+        try:
+            decoder = TunedDecoder.load(decoder)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{source}: no such file; decoder must be a RankSEG, another callable on probabilities, or the file of "
+                "a tuned decoder"
+            ) from error
+    check_decoder(decoder)
+    known = decoder.num_classes if isinstance(decoder, (TunedDecoder, GlobalRankSEG)) else None
+    if None not in (known, num_classes) and known != num_classes:
+        raise ValueError(f"{source} is for num_classes={known}, got num_classes={num_classes}")
+    return decoder

@@ -38,6 +38,11 @@ def base_class(name: str) -> type:
     return found[0] if len(found) == 1 else type(name, tuple(found), {"__doc__": found[0].__doc__})
 
 
+def rank_zero_info(message: str) -> None:
+    """Lightning's own line in the log, of the first process."""
+    importlib.import_module(f"{installed()[0].__name__}.utilities.rank_zero").rank_zero_info(message)
+
+
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.callbacks import BasePredictionWriter, Callback

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import MutableMapping, MutableSequence, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, MutableMapping, MutableSequence, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rankseg_plugins._imports import require
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_shape, to_probabilities
 from rankseg_plugins.evaluation import Scoring
-from rankseg_plugins.evaluation.checks import check_decoder, check_report
+from rankseg_plugins.evaluation.checks import check_report
 from rankseg_plugins.evaluation.recording import check_class_names
-from rankseg_plugins.evaluation.truth import to_truth
-from rankseg_plugins.lightning._toolkit import Callback, LightningModule, Trainer
-from rankseg_plugins.lightning.figures import Example, MostChanged, draw, log_figure
-from rankseg_plugins.lightning.loaders import Dataloaders, check_dataloaders, new_images, running_loaders, suffixes
+from rankseg_plugins.evaluation.temperature import warn_if_softened
+from rankseg_plugins.evaluation.tuned import TunedDecoder, as_decoder
+from rankseg_plugins.evaluation.tuning import Tuned
+from rankseg_plugins.lightning._toolkit import Callback, LightningModule, Trainer, rank_zero_info
+from rankseg_plugins.lightning.figures import MostChanged, label_maps, log_examples
+from rankseg_plugins.lightning.loaders import (
+    Dataloaders,
+    LoaderScores,
+    check_dataloaders,
+    new_images,
+    running_loaders,
+    suffixes,
+)
+from rankseg_plugins.lightning.options import check_count, check_key, check_one_channel, output_mode, starting_decoder
 from rankseg_plugins.lightning.reporting import BASELINE, LoaderReport
-from rankseg_plugins.lightning.sources import Source, check_source, describe, find_image, find_tensor
+from rankseg_plugins.lightning.sources import Source, check_source, describe, find_cases, find_image, find_tensor
+from rankseg_plugins.lightning.tuning import Tuning, learns, saved_state, state_of
 from rankseg_plugins.torchmetrics import MultiLevelScore
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 GAIN = "gain"
 
@@ -44,7 +51,9 @@ class RankSEGCallback(Callback):
     scores are those of one process: images that Lightning's sampler repeats to even out the processes count once.
 
     Args:
-        decoder: the decision to compare with argmax, e.g. ``RankSEG(metric="dice")``.
+        decoder: the decision to compare with argmax, e.g. ``RankSEG(metric="dice")``, or the path of the file of a
+            :class:`~rankseg_plugins.evaluation.TunedDecoder`. With ``tune`` it decides until the first validation has
+            ended; None is argmax then.
         num_classes: C; 1 for one-channel models.
         logits: where the network's output (B, C, \*spatial) is: a key (or attribute, or tuple index) of what the step
             returned or else of the batch, or a callable ``(outputs, batch) -> tensor``.
@@ -74,15 +83,24 @@ class RankSEGCallback(Callback):
             (``000000``, ...), the same for any number of processes; the repetitions with which PyTorch's and
             Lightning's distributed samplers even out the processes are left out. Two callbacks need two folders.
         class_names: C names of the classes in the report; None numbers them.
+        cases: where the cases of the images are, likewise: a sequence of B names, such as the patients of slices.
+            What report and tuning call certain is drawn by cases. None: every image is a case of its own.
+        tune: True, or a dict of options of :class:`~rankseg_plugins.evaluation.Tuner` (``objective``,
+            ``temperatures``, ``pruning_probs``, ``metrics``, ``solvers``, ``folds``, ``min_cases``) and of its
+            ``finish`` (``resamples``, ``confidence``, ``seed``): at the end of every validation, a decoder is chosen
+            on the images of all scored dataloaders, and decides from then on, also in test and predict. Argmax is
+            kept unless the gain is certain. The objective is the first of ``scores`` at image level unless given.
 
     Attributes:
+        decoder: the decision in force.
+        tuned: what the last tuning found, with all candidates; None before.
         scores_of_stage: the last scores of each stage by logged name, as floats; part of checkpoints.
 
     Raises:
         TypeError: for an option of the wrong type.
         ValueError: for an option that is unknown, out of range or does not fit the others.
-        ImportError: if ``log_images`` or ``report`` needs a package that is not installed.
-        OSError: if the folder of the report cannot be made.
+        ImportError: if ``log_images``, ``report`` or ``tune`` needs a package that is not installed.
+        OSError: if the folder of the report cannot be made, or the file of the decoder not be read.
 
     Example:
         >>> from rankseg_plugins import RankSEG
@@ -92,7 +110,7 @@ class RankSEGCallback(Callback):
 
     def __init__(
         self,
-        decoder: torch.nn.Module,
+        decoder: torch.nn.Module | str | os.PathLike[str] | None = None,
         *,
         num_classes: int,
         logits: Source = "logits",
@@ -111,31 +129,38 @@ class RankSEGCallback(Callback):
         predict_labels: str | int | None = None,
         report: str | os.PathLike[str] | None = None,
         class_names: Sequence[str] | None = None,
+        cases: Source | None = None,
+        tune: bool | Mapping[str, Any] = False,
     ) -> None:
         super().__init__()
-        check_decoder(decoder)
-        check_source("logits", logits)
-        check_source("target", target)
-        if image is not None:
-            check_source("image", image)
+        given = starting_decoder(num_classes, activation, tune) if decoder is None else decoder
+        self.decoder: torch.nn.Module = as_decoder(given, num_classes)
+        for name, source in (("logits", logits), ("target", target), ("image", image), ("cases", cases)):
+            if source is not None or name in ("logits", "target"):
+                check_source(name, source)
         check_choice("activation", activation, ACTIVATIONS)
-        _check_one_channel(decoder, num_classes, activation)
+        check_one_channel(self.decoder, num_classes, activation)
         if not isinstance(prefix, str) or not prefix.strip("/"):
             raise ValueError(f"prefix must be a name, got {prefix!r}")
-        self.decoder = decoder
-        self.baseline = RankSEG(metric="acc", output_mode=_output_mode(decoder))
+        mode = output_mode(self.decoder)
+        self.baseline = RankSEG(metric="acc", output_mode=mode)
         self.num_classes, self.activation = num_classes, activation
-        self.logits, self.target = logits, target
+        self.logits, self.target, self.cases = logits, target, cases
         self.prefix, self.prog_bar = prefix.strip("/"), prog_bar
         self.dataloaders = check_dataloaders(dataloaders)
-        self.log_images, self.image = _check_count("log_images", log_images), image
-        self.predict_labels = _check_key("predict_labels", predict_labels)
+        self.log_images, self.image = check_count("log_images", log_images), image
+        self.predict_labels = check_key("predict_labels", predict_labels)
         # Never updated itself: checks the options now, and is copied for each dataloader and decoder.
         self._score = MultiLevelScore(num_classes, scores, levels, ignore_index, absent, worst)
         self.class_names = check_class_names(class_names, num_classes)
         self.report = None if report is None else check_report(report)
-        self._loaders: dict[int, _Loader] = {}
-        self._warned = False
+        self._loaders: dict[int, LoaderScores] = {}
+        self._scoring = Scoring(self._score.scores[0], absent=self._score.absent)
+        self.tuning: Tuning | None = None
+        if tune is not False:
+            self.tuning = Tuning(tune, num_classes, mode, ignore_index, self._scoring)
+        self.tuned: Tuned | None = None
+        self._warned = self._checked = self._told = self._restored = False
         self.scores_of_stage: dict[str, dict[str, float]] = {}
 
     @property
@@ -144,23 +169,45 @@ class RankSEGCallback(Callback):
         return self._generate_state_key(prefix=self.prefix)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run takes up: the last scores, and what the decoder has learnt if it learns."""
-        learnt = self.decoder.state_dict() if isinstance(self.decoder, torch.nn.Module) else {}
-        return {"scores_of_stage": self.scores_of_stage, "decoder": learnt}
+        """What a checkpoint holds: the last scores, and the tuned decoder, or what another has learnt if it learns."""
+        learnt = self.decoder.state_dict() if learns(self.decoder) else {}
+        tuned = None if self.tuning is None else state_of(self.decoder)
+        return {"scores_of_stage": self.scores_of_stage, "decoder": learnt, "tuned": tuned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the state of a checkpoint."""
+        """Take up the state of a checkpoint; its tuned decoder, if there is one, only with ``tune``."""
         self.scores_of_stage = state_dict["scores_of_stage"]
-        if isinstance(self.decoder, torch.nn.Module):
+        tuned = state_dict.get("tuned")
+        if tuned is None and learns(self.decoder):
             self.decoder.load_state_dict(state_dict["decoder"])
+        elif tuned is not None and self.tuning is not None:
+            self.decoder = as_decoder(TunedDecoder.from_dict(tuned), self.num_classes)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Know of no checkpoint yet."""
+        self._restored = False
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Know that Lightning restores by itself."""
+        self._restored = True
+
+    def _restore(self, trainer: Trainer) -> None:
+        # Before 2.6, Lightning restores callbacks for fit alone: test would run with the decoder of other weights.
+        if self.tuning is not None and trainer.ckpt_path and not self._restored:
+            state = saved_state(trainer, self.state_key)
+            if state is not None:
+                self.load_state_dict(state)
+        self._restored = True
 
     def names(self, stage: str, suffix: str = "") -> list[str]:
         """Every name logged for a stage (``"val"`` or ``"test"``), with the suffix of one dataloader."""
-        return [
+        names = [
             self._name(stage, decision, level) + suffix
             for level in self._score.names
             for decision in ("", BASELINE, GAIN)
         ]
+        tuned = [] if self.tuning is None or stage != "val" else self.tuning.names
+        return names + [self._name(stage, *name) for name in tuned]
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start from zero."""
@@ -180,7 +227,7 @@ class RankSEGCallback(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Decode and count one batch."""
-        self._add(outputs, batch, batch_idx, dataloader_idx, "validation_step")
+        self._add(trainer, outputs, batch, batch_idx, dataloader_idx, "validation_step")
 
     def on_test_batch_end(
         self,
@@ -192,7 +239,7 @@ class RankSEGCallback(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Decode and count one batch."""
-        self._add(outputs, batch, batch_idx, dataloader_idx, "test_step")
+        self._add(trainer, outputs, batch, batch_idx, dataloader_idx, "test_step")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the scores of all processes."""
@@ -204,7 +251,8 @@ class RankSEGCallback(Callback):
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Have the decoder where the outputs will be."""
-        self._move_decoder(pl_module)
+        if self.predict_labels is not None:
+            self._prepare(trainer, pl_module, "predict")
 
     def on_predict_batch_end(
         self,
@@ -227,61 +275,59 @@ class RankSEGCallback(Callback):
             )
         outputs[key] = self.decoder(self._probabilities(outputs, batch, "predict_step"))
 
-    def _move_decoder(self, pl_module: LightningModule) -> None:
+    def _prepare(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._restore(trainer)
         if isinstance(self.decoder, torch.nn.Module):
             self.decoder.to(pl_module.device)
+        self._checked |= not trainer.is_global_zero  # one process warns for all
+        untuned = self.tuning is not None and not isinstance(self.decoder, TunedDecoder)
+        if untuned and stage != "val" and trainer.is_global_zero:
+            warnings.warn(
+                f"tune: no decoder was tuned yet, so {stage} decides with {self.decoder}; validate first, or load a "
+                "checkpoint that holds a tuned decoder",
+                stacklevel=2,
+            )
 
     def _start(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._loaders = {}
         if trainer.sanity_checking:
             return
-        self._move_decoder(pl_module)
+        self._prepare(trainer, pl_module, stage)
         loaders = running_loaders(trainer, stage)
         for index, suffix in suffixes(self.dataloaders, len(loaders)).items():
             # All of them now, on every process: one that never gets an image must still take part in adding up.
             score = self._score.to(pl_module.device)
-            report = None if self.report is None else self._new_report(trainer)
-            self._loaders[index] = _Loader(loaders[index], suffix, score, MostChanged(self.log_images), report)
+            report = None if self.report is None else self._new_report()
+            self._loaders[index] = LoaderScores(loaders[index], suffix, score, MostChanged(self.log_images), report)
+        if self.tuning is not None and stage == "val":
+            self.tuning.start(pl_module.device)
 
-    def _new_report(self, trainer: Trainer) -> LoaderReport:
-        scoring = Scoring(self._score.scores[0], absent=self._score.absent)
-        return LoaderReport(self.decoder, self.baseline, self.num_classes, self._score.ignore_index, scoring, trainer)
+    def _new_report(self) -> LoaderReport:
+        return LoaderReport(self.decoder, self.baseline, self.num_classes, self._score.ignore_index, self._scoring)
 
-    def _add(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int, step: str) -> None:
+    def _add(self, trainer: Trainer, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int, step: str) -> None:
         loader = self._loaders.get(dataloader_idx)
         if loader is None:
             return
         probs = self._probabilities(outputs, batch, step)
         target = find_tensor("target", self.target, outputs, batch, step).to(probs.device)
         count = new_images(loader.loader, batch_idx, len(probs))
+        cases: Sequence[str | None] = [None] * count
+        if self.cases is not None:
+            cases = find_cases(self.cases, outputs, batch, step, len(probs))[:count]
+        names = loader.names(trainer, count)
         decided, argmax, target = self.decoder(probs)[:count], self.baseline(probs)[:count], target[:count]
         loader.score.update(decided, target)
         loader.baseline.update(argmax, target)
         if loader.report is not None:
-            loader.report.add(probs[:count], target, argmax, decided)
+            loader.report.add(names, cases, probs[:count], target, argmax, decided)
+        if self.tuning is not None and step == "validation_step":
+            own = [f"{loader.suffix}/{name}".strip("/") for name in names]
+            self.tuning.add(own, cases, probs[:count], target, argmax)
         if self.log_images:
             image = find_image(self.image, outputs, batch, step)[:count]
-            self._consider(loader.examples, image, decided, argmax, target)
-
-    def _consider(self, examples: MostChanged, image: Tensor, decided: Tensor, argmax: Tensor, target: Tensor) -> None:
-        spatial = tuple(decided.shape[2 if decided.dtype == torch.bool else 1 :])
-        truth = to_truth(target, self.num_classes, spatial, self._score.ignore_index)
-        if truth.dtype != torch.bool and self._score.ignore_index is not None:
-            truth = truth.masked_fill(truth == self._score.ignore_index, -1)
-        maps = (truth, argmax, decided)
-        as_bits = any(each.dtype == torch.bool for each in maps)
-        examples.add(image, *(self._one_map(each, as_bits) for each in maps))
-
-    def _one_map(self, decided: Tensor, as_bits: bool) -> Tensor:
-        """One number per pixel to draw, -1 for void: the label, or in its bits all classes that hold the pixel."""
-        # Beyond 62 classes some share a bit of the int64.
-        if decided.dtype == torch.bool:
-            bits = 2 ** (torch.arange(decided.shape[1], device=decided.device) % 62)
-            return (decided * bits.view(1, -1, *[1] * (decided.ndim - 2))).sum(1)
-        # The labels of one channel are 0 and 1, and its bits the same.
-        void = (decided < 0) | (decided >= max(self.num_classes, 2))
-        numbers = 2 ** (decided.clamp(min=0) % 62) if as_bits and self.num_classes > 1 else decided
-        return numbers.masked_fill(void, -1)
+            maps = label_maps(target, argmax, decided, self.num_classes, self._score.ignore_index)
+            loader.examples.add(image, *maps)
 
     def _probabilities(self, outputs: Any, batch: Any, step: str) -> Tensor:
         logits = find_tensor("logits", self.logits, outputs, batch, step)
@@ -291,7 +337,10 @@ class RankSEGCallback(Callback):
                 f"logits must have shape (B, {self.num_classes}, *spatial) for num_classes={self.num_classes}, got "
                 f"{tuple(logits.shape)}"
             )
-        return to_probabilities(logits, self.activation)
+        probs = to_probabilities(logits, self.activation)
+        if len(probs) and not self._checked:
+            self._checked, self._told = True, warn_if_softened(probs[:1])
+        return probs
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         values = {}
@@ -303,34 +352,37 @@ class RankSEGCallback(Callback):
                     values[self._name(stage, decision, level) + loader.suffix] = number
         if not values:
             return
+        values |= self._tune(trainer, pl_module, stage)
         # The values are those of all processes already; max leaves equal values as they are, to the last digit.
         pl_module.log_dict(
             values, prog_bar=self.prog_bar, reduce_fx="max", sync_dist=True, add_dataloader_idx=False, batch_size=1
         )
         self.scores_of_stage[stage] = {name: float(value) for name, value in values.items()}
         for loader in self._loaders.values() if self.log_images else ():
-            self._draw(trainer, f"{stage}/{self.prefix}/image{loader.suffix}", loader.examples.best())
+            self._draw(trainer, f"{stage}/{self.prefix}/image{loader.suffix}", loader.examples)
         for loader in self._loaders.values():
             if self.report is not None and loader.report is not None:
-                loader.report.write(self.report / stage / loader.suffix.strip("/"), self.class_names, stage)
+                folder = self.report / stage / loader.suffix.strip("/")
+                self._told |= loader.report.write(folder, self.class_names, stage, trainer, quiet=self._told)
         self._loaders = {}
 
-    def _draw(self, trainer: Trainer, name: str, examples: list[Example]) -> None:
-        if not trainer.is_global_zero:
-            return
-        for index, example in enumerate(examples):
-            figure = draw(example)
-            taken = [self._log(logger, f"{name}/{index}", figure, trainer.global_step) for logger in trainer.loggers]
-            if not any(taken):
-                kinds = ", ".join(type(logger).__name__ for logger in trainer.loggers) or "none"
-                self._warn(f"log_images={self.log_images}, but no logger takes images (loggers: {kinds})")
+    def _tune(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> dict[str, Tensor]:
+        """Put the decoder in force that was chosen on this validation; returns what to log of it."""
+        found = None if self.tuning is None or stage != "val" else self.tuning.finish(self.class_names)
+        if self.tuning is None or found is None:
+            return {}
+        self.tuned, self.decoder = found, found.decoder.to(pl_module.device)
+        rank_zero_info(f"{stage}/{self.prefix}, tuned on {len(found.comparison.names)} images: {found.verdict}")
+        if self.report is not None and trainer.is_global_zero:
+            found.decoder.save(self.report / "decoder.json")
+        scores = self.tuning.scores(found).to(pl_module.device)
+        return {self._name(stage, *name): value for name, value in zip(self.tuning.names, scores, strict=True)}
 
-    def _log(self, logger: Any, name: str, figure: Figure, step: int) -> bool:
-        try:
-            return log_figure(logger, name, figure, step)
-        except Exception as error:  # whatever a logger stumbles over: no picture is worth a training run
-            self._warn(f"{type(logger).__name__} did not take an image: {type(error).__name__}: {error}")
-            return True
+    def _draw(self, trainer: Trainer, name: str, examples: MostChanged) -> None:
+        best = examples.best()
+        if trainer.is_global_zero:
+            for problem in log_examples(trainer.loggers, name, best, trainer.global_step):
+                self._warn(f"log_images={self.log_images}, but {problem}")
 
     def _warn(self, message: str) -> None:
         """Warn, once for each callback: the next epoch would only say the same."""
@@ -340,42 +392,3 @@ class RankSEGCallback(Callback):
 
     def _name(self, stage: str, decision: str, level: str) -> str:
         return "/".join(part for part in (stage, self.prefix, decision, level) if part)
-
-
-class _Loader:
-    """What is kept of one dataloader during an evaluation."""
-
-    def __init__(
-        self, loader: Any, suffix: str, score: MultiLevelScore, examples: MostChanged, report: LoaderReport | None
-    ) -> None:
-        self.loader, self.suffix, self.examples, self.report = loader, suffix, examples, report
-        self.score, self.baseline = score.clone(), score.clone()
-
-
-def _check_key(name: str, value: object) -> Any:
-    if isinstance(value, bool) or not (value is None or isinstance(value, (str, int))):
-        raise TypeError(f"{name} must be a key, a list index or None, got {value!r}")
-    return value
-
-
-def _check_count(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < 0:
-        raise ValueError(f"{name} must be at least 0, got {value}")
-    if value:
-        require("matplotlib", extra="report")
-    return value
-
-
-def _output_mode(decoder: torch.nn.Module) -> str:
-    return getattr(decoder, "output_mode", "multiclass")
-
-
-def _check_one_channel(decoder: torch.nn.Module, num_classes: int, activation: str) -> None:
-    if num_classes != 1:
-        return
-    if _output_mode(decoder) != "multilabel":
-        raise ValueError("num_classes=1 needs a decoder with output_mode='multilabel', got 'multiclass'")
-    if activation in ("softmax", "normalize"):
-        raise ValueError(f"num_classes=1 needs activation='sigmoid' or 'identity', got {activation!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from rankseg_plugins._imports import require
 from rankseg_plugins.evaluation.pictures import LEGEND, class_colours, difference, paint
+from rankseg_plugins.evaluation.truth import to_truth
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -164,3 +166,59 @@ def log_figure(logger: Any, name: str, figure: Figure, step: int) -> bool:
     else:
         return False
     return True
+
+
+def label_maps(
+    target: Tensor, argmax: Tensor, decided: Tensor, num_classes: int, ignore_index: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Truth and decisions of any form as numbers to draw, -1 for void.
+
+    Args:
+        target: truth in any form that the callback takes.
+        argmax: labels (B, \*spatial) or masks (B, C, \*spatial).
+        decided: likewise.
+        num_classes: C.
+        ignore_index: label of the truth whose pixels do not count.
+
+    Returns:
+        Three maps (B, \*spatial): labels or, if one of the three is masks, in the bits all classes that hold the pixel.
+    """
+    spatial = tuple(decided.shape[2 if decided.dtype == torch.bool else 1 :])
+    truth = to_truth(target, num_classes, spatial, ignore_index)
+    if truth.dtype != torch.bool and ignore_index is not None:
+        truth = truth.masked_fill(truth == ignore_index, -1)
+    as_bits = any(each.dtype == torch.bool for each in (truth, argmax, decided))
+    found = [_one_map(each, num_classes, as_bits) for each in (truth, argmax, decided)]
+    return found[0], found[1], found[2]
+
+
+def _one_map(decided: Tensor, num_classes: int, as_bits: bool) -> Tensor:
+    # Beyond 62 classes some share a bit of the int64.
+    if decided.dtype == torch.bool:
+        bits = 2 ** (torch.arange(decided.shape[1], device=decided.device) % 62)
+        return (decided * bits.view(1, -1, *[1] * (decided.ndim - 2))).sum(1)
+    # The labels of one channel are 0 and 1, and its bits the same.
+    void = (decided < 0) | (decided >= max(num_classes, 2))
+    numbers = 2 ** (decided.clamp(min=0) % 62) if as_bits and num_classes > 1 else decided
+    return numbers.masked_fill(void, -1)
+
+
+def log_examples(loggers: Sequence[Any], name: str, examples: Sequence[Example], step: int) -> list[str]:
+    """Draw examples for every logger.
+
+    Returns:
+        What to warn of: loggers that stumbled, or that none takes images. No picture is worth a training run.
+    """
+    problems = []
+    for index, example in enumerate(examples):
+        figure, taken = draw(example), False
+        for logger in loggers:
+            try:
+                taken |= log_figure(logger, f"{name}/{index}", figure, step)
+            except Exception as error:  # whatever a logger stumbles over
+                taken = True
+                problems.append(f"{type(logger).__name__} did not take an image: {type(error).__name__}: {error}")
+        if not taken:
+            kinds = ", ".join(type(logger).__name__ for logger in loggers) or "none"
+            problems.append(f"no logger takes images (loggers: {kinds})")
+    return problems

@@ -8,6 +8,9 @@ from typing import Any
 from torch.utils.data import DistributedSampler
 
 from rankseg_plugins.lightning._toolkit import Trainer
+from rankseg_plugins.lightning.figures import MostChanged
+from rankseg_plugins.lightning.reporting import LoaderReport
+from rankseg_plugins.torchmetrics import MultiLevelScore
 
 Dataloaders = Sequence[int] | Mapping[int, str] | None
 
@@ -88,3 +91,21 @@ def new_images(loader: Any, batch_idx: int, given: int) -> int:
     items = len(sampler.dataset)  # type: ignore[arg-type]  # a distributed sampler needs its length, too
     own = len(range(sampler.rank, items, sampler.num_replicas))
     return max(0, min(given, own - start))
+
+
+class LoaderScores:
+    """What is kept of one dataloader during an evaluation."""
+
+    def __init__(
+        self, loader: Any, suffix: str, score: MultiLevelScore, examples: MostChanged, report: LoaderReport | None
+    ) -> None:
+        self.loader, self.suffix, self.examples, self.report = loader, suffix, examples, report
+        self.score, self.baseline = score.clone(), score.clone()
+        self._seen = 0
+
+    def names(self, trainer: Trainer, count: int) -> list[str]:
+        """Names of the next images: their places in the dataloader, for any number of processes."""
+        # Samplers deal images out in turn.
+        places = range(self._seen, self._seen + count)
+        self._seen += count
+        return [f"{trainer.global_rank + trainer.world_size * place:06d}" for place in places]

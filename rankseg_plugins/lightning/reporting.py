@@ -25,7 +25,6 @@ class LoaderReport:
         num_classes: C.
         ignore_index: label of the truth whose pixels do not count.
         scoring: what counts as better.
-        trainer: whose process and number of processes the names of the images follow from.
     """
 
     def __init__(
@@ -35,17 +34,26 @@ class LoaderReport:
         num_classes: int,
         ignore_index: int | None,
         scoring: Scoring,
-        trainer: Trainer,
     ) -> None:
-        self.trainer = trainer
         self.decoder = decoder
         decoders = {BASELINE: baseline, DECODER: decoder}
         self._recorder = Recorder(decoders, num_classes=num_classes, ignore_index=ignore_index, scoring=scoring)
+        self._recorder._looked = True  # at the first image: the callback does, once for all evaluations
 
-    def add(self, probs: Tensor, target: Tensor, argmax: Tensor, decided: Tensor) -> None:
-        r"""Keep what a batch scored; each tensor holds the same B images.
+    def add(
+        self,
+        names: Sequence[str],
+        cases: Sequence[str | None],
+        probs: Tensor,
+        target: Tensor,
+        argmax: Tensor,
+        decided: Tensor,
+    ) -> None:
+        r"""Keep what a batch scored; each argument holds the same B images.
 
         Args:
+            names: of the images.
+            cases: see :class:`~rankseg_plugins.evaluation.Sample`.
             probs: (B, C, \*spatial) probabilities.
             target: truth in any form that the callback takes.
             argmax: the baseline's labels (B, \*spatial) or masks (B, C, \*spatial).
@@ -53,20 +61,33 @@ class LoaderReport:
         """
         # CUDA has no deterministic kernel for the weighted counts of the calibration, and would raise.
         probs = probs.cpu() if torch.are_deterministic_algorithms_enabled() else probs
-        for image_probs, truth, *decisions in zip(probs, target, argmax, decided, strict=True):
-            # Samplers deal images out in turn: the place in the dataloader, for any number of processes.
-            place = self.trainer.global_rank + self.trainer.world_size * len(self._recorder.measurements)
-            self._recorder.add_decided(f"{place:06d}", truth, decisions, image_probs)
+        images = zip(names, cases, probs, target, argmax, decided, strict=True)
+        for name, case, image_probs, truth, *decisions in images:
+            self._recorder.add_decided(name, truth, decisions, image_probs, case)
 
-    def write(self, folder: Path, class_names: Sequence[str] | None, stage: str) -> None:
+    def write(
+        self, folder: Path, class_names: Sequence[str] | None, stage: str, trainer: Trainer, quiet: bool = False
+    ) -> bool:
         """Bring the images of all processes together; the first process writes, unless there is no image.
 
         To be called on each of them.
+
+        Args:
+            folder: of the report.
+            class_names: C names; None numbers the classes.
+            stage: the evaluation.
+            trainer: that evaluates.
+            quiet: do not warn of probabilities on which RankSEG loses.
+
+        Returns:
+            Whether it warned.
         """
+        self._recorder._warned = quiet
         self._recorder.gather()
-        if not self.trainer.is_global_zero or not self._recorder.measurements:
-            return
+        if not trainer.is_global_zero or not self._recorder.measurements:
+            return False
         decoder = " ".join(repr(self.decoder).split())
-        run = f"{stage}, epoch {self.trainer.current_epoch}, step {self.trainer.global_step}"
+        run = f"{stage}, epoch {trainer.current_epoch}, step {trainer.global_step}"
         facts: dict[str, Any] = {**collect_facts(), DECODER: decoder, "evaluated": run}
         self._recorder.comparison(class_names, facts=facts).report(folder)
+        return self._recorder._warned and not quiet

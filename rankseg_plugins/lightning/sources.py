@@ -94,6 +94,23 @@ def find_image(source: Source | None, outputs: Any, batch: Any, step: str) -> Te
     return find_tensor("image", "image" if isinstance(batch, Mapping) else 0, None, batch, step)
 
 
+def find_cases(source: Source, outputs: Any, batch: Any, step: str, count: int) -> list[str]:
+    """The cases of the ``count`` images of a batch, such as the patients of slices.
+
+    Raises:
+        KeyError: if nothing is there.
+        TypeError: if it is not a sequence.
+        ValueError: if it does not hold one for each image.
+    """
+    found = find("cases", source, outputs, batch, step)
+    found = found.tolist() if isinstance(found, Tensor) else found
+    if isinstance(found, str) or not isinstance(found, Sequence):
+        raise TypeError(f"cases={source!r} must lead to a sequence with one for each image, got {describe(found)}")
+    if len(found) != count:
+        raise ValueError(f"cases={source!r} must lead to one for each of {count} images, got {len(found)}")
+    return [str(case) for case in found]
+
+
 def _look_up(holder: Any, source: str | int) -> Any:
     if isinstance(holder, Mapping):
         return holder.get(source, _MISSING)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, to_probabilities
-from rankseg_plugins.evaluation.checks import check_decoder
 from rankseg_plugins.evaluation.pictures import class_colours
+from rankseg_plugins.evaluation.temperature import warn_if_softened
+from rankseg_plugins.evaluation.tuned import as_decoder
 from rankseg_plugins.lightning._toolkit import BasePredictionWriter, LightningModule, Trainer
 from rankseg_plugins.lightning.files import check_palette, encode_npy, encode_png, write_atomically
 from rankseg_plugins.lightning.sources import Source, check_source, describe, find, find_tensor
@@ -34,10 +35,12 @@ class RankSEGPredictionWriter(BasePredictionWriter):
     Args:
         output_dir: folder to write to, made if absent. With several dataloaders, each gets a folder of its own
             (``dataloader_idx_0``, ...).
-        decoder: the decision, by default ``RankSEG()``.
+        decoder: the decision, by default ``RankSEG()``; or the path of the file of a
+            :class:`~rankseg_plugins.evaluation.TunedDecoder`.
         logits: where the network's output (B, C, \*spatial) is: a key (or attribute, or tuple index) of what
             ``predict_step`` returned or else of the batch, or a callable ``(outputs, batch) -> tensor``. If
-            ``predict_step`` returned a tensor, it is that one.
+            ``predict_step`` returned a tensor, it is that one. The first image is checked: a warning tells if softmax
+            seems to have been applied twice.
         labels: the same for labels or masks that are decided already; then nothing is decoded, and the largest label
             of each image says how many bits it needs.
         activation: what turns logits into probabilities: ``"softmax"``, ``"sigmoid"``, ``"normalize"`` or
@@ -49,7 +52,8 @@ class RankSEGPredictionWriter(BasePredictionWriter):
 
     Raises:
         TypeError: for an option of the wrong type.
-        ValueError: for an option that is unknown or does not fit the others.
+        ValueError: for an option that is unknown or does not fit the others, or a file that holds no decoder.
+        OSError: if the file of the decoder cannot be read.
 
     Example:
         >>> writer = RankSEGPredictionWriter("predictions", RankSEG(metric="iou"), names="path")
@@ -60,7 +64,7 @@ class RankSEGPredictionWriter(BasePredictionWriter):
     def __init__(
         self,
         output_dir: str | os.PathLike[str],
-        decoder: torch.nn.Module | None = None,
+        decoder: torch.nn.Module | str | os.PathLike[str] | None = None,
         *,
         logits: Source = "logits",
         labels: Source | None = None,
@@ -74,8 +78,7 @@ class RankSEGPredictionWriter(BasePredictionWriter):
             raise TypeError(f"output_dir must be a path, got {output_dir!r}")
         if Path(output_dir).is_file():
             raise ValueError(f"output_dir must be a folder, {output_dir} is a file")
-        if decoder is not None:
-            check_decoder(decoder)
+        decoder = None if decoder is None else as_decoder(decoder)
         if labels is not None and decoder is not None:
             raise ValueError("labels are decided already: give either labels or a decoder")
         for name, source in (("logits", logits), ("labels", labels), ("names", names)):
@@ -90,10 +93,12 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         self.palette = class_colours(256) if colours is None else colours
         self.file_format = file_format
         self._written: set[Path] = set()
+        self._checked = False
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a new set of files."""
         self._written.clear()
+        self._checked |= not trainer.is_global_zero  # one process warns for all
         if isinstance(self.decoder, torch.nn.Module):
             self.decoder.to(pl_module.device)
 
@@ -132,7 +137,11 @@ class RankSEGPredictionWriter(BasePredictionWriter):
             logits = prediction
         else:
             logits = find_tensor("logits", self.logits, prediction, batch, STEP)
-        return self.decoder(to_probabilities(logits, self.activation)), logits.shape[1]
+        probs = to_probabilities(logits, self.activation)
+        if len(probs) and not self._checked:
+            self._checked = True
+            warn_if_softened(probs[:1])
+        return self.decoder(probs), logits.shape[1]
 
     def _names(self, prediction: Any, batch: Any, batch_indices: Sequence[int] | None, count: int) -> list[str]:
         if self.names is None:

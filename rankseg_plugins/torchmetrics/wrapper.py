@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ from torchmetrics import Metric, MetricCollection
 
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_floating, check_shape, to_probabilities
-from rankseg_plugins.evaluation.checks import check_decoder, check_index
+from rankseg_plugins.evaluation.checks import check_index
+from rankseg_plugins.evaluation.temperature import warn_if_softened
 from rankseg_plugins.evaluation.truth import to_truth
+from rankseg_plugins.evaluation.tuned import as_decoder
 from rankseg_plugins.torchmetrics.passing import Passing
 from rankseg_plugins.torchmetrics.presentation import Presentation, presentation_of, shared_ignore_index
 
@@ -20,13 +23,15 @@ class RankSEGWrapper(Passing):
     r"""Decode probabilities with RankSEG, then score the labels with any TorchMetrics metric.
 
     The wrapped metric gets integer labels or masks, never floating point values, which it would arg-max again. Which
-    of the two follows from the metric. Inside a ``MetricCollection`` the wrapper shares no state with other metrics;
+    of the two follows from the metric. The first image is checked: a warning tells if softmax seems to have been
+    applied twice. Inside a ``MetricCollection`` the wrapper shares no state with other metrics;
     *around* a ``MetricCollection`` it decodes once for all its members.
 
     Args:
         metric: a ``Metric`` or ``MetricCollection``. The wrapper takes it over: where pixels have to be left out, its
             ``input_format`` becomes ``"one-hot"``, or its ``ignore_index`` the one given here.
-        decoder: the decision, by default ``RankSEG()``. ``RankSEG(metric="acc")`` is plain argmax.
+        decoder: the decision, by default ``RankSEG()``. ``RankSEG(metric="acc")`` is plain argmax. A path is the file
+            of a :class:`~rankseg_plugins.evaluation.TunedDecoder`.
         activation: what turns ``preds`` into probabilities: ``"identity"`` (they are), ``"softmax"``, ``"sigmoid"`` or
             ``"normalize"``.
         ignore_index: label of the truth whose pixels count for no class, in truth and prediction alike. None takes the
@@ -40,7 +45,9 @@ class RankSEGWrapper(Passing):
 
     Raises:
         TypeError: if ``metric`` is not a metric, ``decoder`` cannot be called or ``ignore_index`` is no integer.
-        ValueError: for an unknown activation, or a metric that does not fit the decoder or ``ignore_index``.
+        ValueError: for an unknown activation, a file that holds no decoder, or a metric that does not fit the decoder
+            or ``ignore_index``; when it is used, for probabilities of another number of classes than a tuned decoder's.
+        OSError: if the file cannot be read.
 
     Example:
         >>> from torchmetrics.segmentation import DiceScore
@@ -53,20 +60,20 @@ class RankSEGWrapper(Passing):
     def __init__(
         self,
         metric: Metric | MetricCollection,
-        decoder: torch.nn.Module | None = None,
+        decoder: torch.nn.Module | str | os.PathLike[str] | None = None,
         activation: str = "identity",
         ignore_index: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(metric, **kwargs)
-        decoder = RankSEG() if decoder is None else decoder
-        check_decoder(decoder)
+        decoder = RankSEG() if decoder is None else as_decoder(decoder)
         check_choice("activation", activation, ACTIVATIONS)
         check_index("ignore_index", ignore_index)
         if any(isinstance(module, RankSEGWrapper) for module in metric.modules()):
             raise ValueError("metric holds a RankSEGWrapper already: what is decided cannot be decoded again")
         self.decoder = decoder
         self.activation = activation
+        self._checked = False
         self.ignore_index = shared_ignore_index(self.wrapped_metric) if ignore_index is None else ignore_index
         self.presentation = self._settle()
 
@@ -94,7 +101,11 @@ class RankSEGWrapper(Passing):
     @torch.no_grad()
     def transform_pred(self, pred: Tensor) -> Tensor:
         r"""Decode: (B, C, \*spatial) probabilities or logits to int64 labels or bool masks."""
-        return self.decoder(to_probabilities(pred, self.activation))
+        probs = to_probabilities(pred, self.activation)
+        if len(probs) and not self._checked:
+            self._checked = True
+            warn_if_softened(probs[:1])
+        return self.decoder(probs)
 
     def _wrap_transform(self, *args: Any) -> tuple[Any, ...]:
         preds, target, *others = args

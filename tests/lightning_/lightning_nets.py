@@ -87,6 +87,58 @@ def module_class(package):
     return Segmenter
 
 
+class Drawn(Dataset):
+    """Logits, and labels drawn from their softmax: a network that knows exactly how sure it is."""
+
+    def __init__(self, items=24, size=(12, 12), seed=0, ignore=None):
+        generator = torch.Generator().manual_seed(seed)
+        bias = torch.tensor([0.8, -0.5, -0.8]).view(1, CLASSES, *[1] * len(size))
+        self.logits = torch.randn(items, CLASSES, *size, generator=generator) + bias
+        draws = torch.rand(items, 1, *size, generator=generator)
+        self.labels = (self.logits.softmax(1).cumsum(1) < draws).sum(1).clamp(max=CLASSES - 1)
+        if ignore is not None:
+            self.labels[torch.rand(self.labels.shape, generator=generator) < 0.1] = ignore
+
+    def __len__(self):
+        return len(self.logits)
+
+    def __getitem__(self, index):
+        return self.logits[index], self.labels[index]
+
+
+def scaling_class(package):
+    """A LightningModule that is too sure or too unsure: its logits are those of the batch times a weight.
+
+    ``by_epoch`` are the weights that its training arrives at, one for each epoch.
+    """
+    pl = importlib.import_module(package)
+
+    class Scaling(pl.LightningModule):
+        def __init__(self, scale=1.0, by_epoch=()):
+            super().__init__()
+            self.scale, self.by_epoch = nn.Parameter(torch.tensor(scale)), by_epoch
+
+        def training_step(self, batch, batch_idx):
+            return (self.scale - self.by_epoch[self.current_epoch]).abs()
+
+        def on_train_batch_end(self, *args):
+            self.scale.data.fill_(self.by_epoch[self.current_epoch])
+
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            return {"logits": self.scale * batch[0], "target": batch[1]}
+
+        def test_step(self, batch, batch_idx, dataloader_idx=0):
+            return self.validation_step(batch, batch_idx)
+
+        def predict_step(self, batch, batch_idx, dataloader_idx=0):
+            return {"logits": self.scale * batch[0]}
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    return Scaling
+
+
 def trainer(package, root, **options):
     pl = importlib.import_module(package)
     quiet = dict(

@@ -18,7 +18,12 @@ def test_the_code_runs(tmp_path, monkeypatch, capsys):
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(block, namespace)
     for name in re.findall(r"^\| `(val/.*?)` \|", text, re.MULTILINE):
-        assert name in namespace["callback"].scores_of_stage["val"]
+        assert name in namespace["callback" if "tuned" not in name else "tuned"].scores_of_stage["val"]
+    for name in re.findall(r"`(val/.*tuned.*?)`", text):
+        assert name in namespace["tuned"].scores_of_stage["val"]
+    said = re.search(r"# (keep argmax: .*?),", text)[1]
+    assert namespace["tuned"].tuned.verdict.startswith(said)
+    assert namespace["labels"].shape == (2, 32, 32)
     assert namespace["best"].best_model_score == namespace["stop"].best_score
     assert list(tmp_path.glob("checkpoints/*.ckpt"))
     assert b"val/rankseg/image/0" in next(tmp_path.glob("runs/**/events.*")).read_bytes()

@@ -41,10 +41,10 @@ def _nothing(self, *args, **kwargs):
 
 def test_the_most_changed_images_are_drawn(segmenter, make_trainer, package, monkeypatch):
     drawn = []
-    monkeypatch.setattr("rankseg_plugins.lightning.callback.draw", lambda example: drawn.append(example))
+    monkeypatch.setattr("rankseg_plugins.lightning.figures.draw", lambda example: drawn.append(example))
     model, data = segmenter(), loader(batch_size=2)
     logger = bare_logger(package, log_image=_nothing)
-    monkeypatch.setattr("rankseg_plugins.lightning.callback.log_figure", lambda *args: True)
+    monkeypatch.setattr("rankseg_plugins.lightning.figures.log_figure", lambda *args: True)
     make_trainer(callbacks=[callback(log_images=3)], logger=logger).validate(model, data, verbose=False)
     with torch.no_grad():
         probs = torch.cat([model(image).softmax(1) for image, _ in data])
@@ -83,8 +83,8 @@ def test_the_figure_has_five_panels():
 
 def test_void_and_ignored_pixels_have_no_label(segmenter, make_trainer, package, monkeypatch):
     drawn = []
-    monkeypatch.setattr("rankseg_plugins.lightning.callback.draw", lambda example: drawn.append(example))
-    monkeypatch.setattr("rankseg_plugins.lightning.callback.log_figure", lambda *args: True)
+    monkeypatch.setattr("rankseg_plugins.lightning.figures.draw", lambda example: drawn.append(example))
+    monkeypatch.setattr("rankseg_plugins.lightning.figures.log_figure", lambda *args: True)
     decoder = RankSEG(unassigned_policy="void", void_index=17, pruning_prob=0.9)
     one = RankSEGCallback(decoder, num_classes=CLASSES, ignore_index=0, log_images=1)
     model, data = segmenter(), loader(items=1)
@@ -101,8 +101,8 @@ def test_void_and_ignored_pixels_have_no_label(segmenter, make_trainer, package,
 @pytest.mark.parametrize("size", [(14,), (4, 9, 10)])
 def test_signals_and_the_plane_of_a_volume_with_most_changes(segmenter, make_trainer, package, monkeypatch, size):
     drawn = []
-    monkeypatch.setattr("rankseg_plugins.lightning.callback.draw", lambda example: drawn.append(example))
-    monkeypatch.setattr("rankseg_plugins.lightning.callback.log_figure", lambda *args: True)
+    monkeypatch.setattr("rankseg_plugins.lightning.figures.draw", lambda example: drawn.append(example))
+    monkeypatch.setattr("rankseg_plugins.lightning.figures.log_figure", lambda *args: True)
     model, data = segmenter(network(dims=len(size))), loader(size=size, items=3)
     logger = bare_logger(package, log_image=_nothing)
     make_trainer(callbacks=[callback(log_images=1)], logger=logger).validate(model, data, verbose=False)
@@ -131,8 +131,8 @@ def test_images_of_any_number_of_channels_and_another_size(channels):
 def test_labels_and_masks_are_drawn_alike(segmenter, make_trainer, package, monkeypatch, decided_as, truth_as):
     """Logits that say the truth in all pixels but one half: there argmax and the truth look the same."""
     drawn = []
-    monkeypatch.setattr("rankseg_plugins.lightning.callback.draw", lambda example: drawn.append(example))
-    monkeypatch.setattr("rankseg_plugins.lightning.callback.log_figure", lambda *args: True)
+    monkeypatch.setattr("rankseg_plugins.lightning.figures.draw", lambda example: drawn.append(example))
+    monkeypatch.setattr("rankseg_plugins.lightning.figures.log_figure", lambda *args: True)
 
     def masks(batch):
         return torch.stack([batch[1] == c for c in range(CLASSES)], 1)

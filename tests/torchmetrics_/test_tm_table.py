@@ -35,7 +35,8 @@ CASES = [
 ]
 
 
-def test_the_code_runs(capsys):
+def test_the_code_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     namespace = {}
     for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL):
         exec(block, namespace)

@@ -1,6 +1,7 @@
 """RankSEGWrapper around the real metrics of TorchMetrics."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from torchmetrics.classification import (
 from torchmetrics.segmentation import DiceScore, MeanIoU
 
 from rankseg_plugins import RankSEG, rankseg
+from rankseg_plugins.evaluation import TunedDecoder
 from rankseg_plugins.torchmetrics import MultiLevelScore, RankSEGWrapper
 from rankseg_plugins.torchmetrics.presentation import OF_PROBABILITIES
 
@@ -216,7 +218,8 @@ def test_one_and_three_spatial_dimensions(size):
     ("arguments", "error", "message"),
     [
         (dict(metric="dice"), TypeError, "wrapped metric"),
-        (dict(decoder="dice"), TypeError, "decoder must be a RankSEG"),
+        (dict(decoder="dice"), FileNotFoundError, "decoder='dice': no such file; decoder must be a RankSEG"),
+        (dict(decoder=3), TypeError, "decoder must be a RankSEG"),
         (dict(decoder=RankSEG), TypeError, r"decoder must be an object, got the class RankSEG: write RankSEG\(...\)"),
         (dict(metric=RankSEGWrapper(MeanIoU(CLASSES))), ValueError, "metric holds a RankSEGWrapper already"),
         (dict(ignore_index="255"), TypeError, "ignore_index must be an integer or None, got '255'"),
@@ -279,3 +282,44 @@ def test_every_metric_of_probabilities_is_known():
         cls = getattr(classification, name)
         if name.startswith(("Binary", "Multiclass", "Multilabel")) and any(word in name.lower() for word in words):
             assert issubclass(cls, OF_PROBABILITIES), name
+
+
+def test_a_tuned_decoder_is_read_from_its_file(tmp_path):
+    tuned = TunedDecoder(RankSEG("iou", pruning_prob=0.2), CLASSES, 0.7)
+    tuned.save(tmp_path / "decoder.json")
+    batches = make(ignore=255)
+    plain = MulticlassJaccardIndex(CLASSES, ignore_index=255)
+    for probs, target in batches:
+        plain.update(tuned(probs), target)
+    for path in (tmp_path / "decoder.json", str(tmp_path / "decoder.json")):
+        wrapper = RankSEGWrapper(MulticlassJaccardIndex(CLASSES), path, ignore_index=255)
+        assert torch.equal(run(wrapper, batches), plain.compute())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_a_tuned_decoder_of_other_classes_is_refused(tmp_path, temperature):
+    TunedDecoder(RankSEG(), CLASSES + 1, temperature).save(tmp_path / "decoder.json")
+    wrapper = RankSEGWrapper(MultiLevelScore(CLASSES), tmp_path / "decoder.json")
+    with pytest.raises(ValueError, match=f"must have {CLASSES + 1} classes, got shape"):
+        wrapper.update(*make(batches=1)[0])
+
+
+def test_probabilities_softened_twice_are_warned_of_once():
+    def said(wrapper, batches):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for probs, target in batches:
+                wrapper.update(probs[:0], target[:0])
+                wrapper.update(probs, target)
+            wrapper.reset()
+            wrapper(*batches[0])
+        return [str(each.message) for each in caught if "twice" in str(each.message)]
+
+    batches = make()
+    assert said(RankSEGWrapper(MultiLevelScore(CLASSES)), batches) == []
+    softened = [(probs.softmax(1), target) for probs, target in batches]
+    assert len(said(RankSEGWrapper(MultiLevelScore(CLASSES)), softened)) == 1
+    # The likely cause: probabilities, and an activation as if they were logits.
+    assert len(said(RankSEGWrapper(MultiLevelScore(CLASSES), activation="softmax"), batches)) == 1
+    binary = [(probs[:, 1:2].sigmoid(), target == 1) for probs, target in batches]
+    assert len(said(RankSEGWrapper(MultiLevelScore(1), RankSEG(output_mode="multilabel")), binary)) == 1

@@ -1,0 +1,38 @@
+"""What a RankSEGCallback must log, from the plain API and plain loops."""
+
+import references
+import torch
+from lightning_nets import CLASSES
+
+from rankseg_plugins import rankseg
+
+
+def scores(decided, target, stage, name="", ignore=None, classes=CLASSES, suffix=""):
+    """Dice and IoU of labels at every level, from plain loops."""
+    result = {}
+    for score in ("dice", "iou"):
+        true = references.masks_of(target, classes, ignore)
+        levels = references.levels(references.masks_of(decided, classes, ignore, target), true, score)
+        result |= {f"{stage}/rankseg/{name}{level}{suffix}": value for level, value in levels.items()}
+    return result
+
+
+def all_scores(probs, target, stage="val", decide=rankseg, **options):
+    """Everything that must be logged, from the plain API and plain loops."""
+    ours = scores(decide(probs), target, stage, **options)
+    argmax = scores(probs.argmax(1), target, stage, "argmax/", **options)
+    gains = {
+        name.replace("/argmax/", "/gain/"): ours[name.replace("/argmax/", "/")] - value
+        for name, value in argmax.items()
+    }
+    return ours | argmax | gains
+
+
+@torch.no_grad()
+def outputs_of(net, data):
+    pairs = [(net(image), target) for image, target in data]
+    return torch.cat([logits for logits, _ in pairs]).softmax(1), torch.cat([target for _, target in pairs])
+
+
+def logged(trainer):
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}

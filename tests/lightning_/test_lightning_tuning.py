@@ -1,0 +1,441 @@
+"""RankSEGCallback tunes while a real Trainer validates; what it finds is what ``tune`` finds."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+
+pytest.importorskip("torchmetrics")
+pytest.importorskip("rankseg_plugins.lightning", exc_type=ImportError)
+pytest.importorskip("scipy", reason="the extra 'report' is not installed")
+
+import lightning_nets
+from expected import logged, scores
+from lightning_nets import CLASSES, Blobs, Drawn, network
+
+from rankseg_plugins import GlobalRankSEG, RankSEG
+from rankseg_plugins.evaluation import Sample, Scoring, TunedDecoder, tune
+from rankseg_plugins.evaluation.tuned import as_decoder
+from rankseg_plugins.lightning import RankSEGCallback, RankSEGPredictionWriter
+
+HERE = Path(__file__).parent
+#: Weights with which another decoder wins each: sure as it is, far too unsure, too sure.
+SCALES = (1.0, 0.3, 6.0)
+
+
+@pytest.fixture
+def scaling(package):
+    return lightning_nets.scaling_class(package)
+
+
+def batches(**options):
+    return DataLoader(Drawn(**options), batch_size=5)
+
+
+def samples(data, scale=1.0, prefix=""):
+    return [(f"{prefix}{i:06d}", (scale * logits).softmax(0), labels) for i, (logits, labels) in enumerate(data)]
+
+
+def expected_decoder(scale=1.0, data=None, objective="dice_image", **options):
+    return tune(samples(Drawn() if data is None else data, scale), objective, **options)
+
+
+def scores_of(decoder, scale, data, stage):
+    return scores(decoder((scale * data.logits).softmax(1)), data.labels, stage)
+
+
+def test_every_weight_has_a_decoder_of_its_own():
+    """What makes the tests below tell decoders apart."""
+    found = [expected_decoder(scale).decoder for scale in SCALES]
+    assert [(each.is_argmax, each.temperature) for each in found] == [(False, 0.7), (True, 1.0), (False, 1.4)]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_decoder_is_that_of_tune_and_decides_from_then_on(scaling, make_trainer, scale):
+    callback = RankSEGCallback(num_classes=CLASSES, tune=True, predict_labels="labels")
+    model, trainer = scaling(scale), make_trainer(callbacks=[callback])
+    (returned,) = trainer.validate(model, batches(), verbose=False)
+    found = expected_decoder(scale)
+    assert callback.decoder.to_dict() == found.decoder.to_dict()
+    assert callback.tuned.verdict == found.verdict
+    # The validation itself was decided by argmax.
+    assert returned["val/rankseg/gain/dice_image"] == 0
+    chosen = "argmax" if found.decoder.is_argmax else "chosen"
+    tuned, argmax = (found.validated.level(name, "dice", "image") for name in (chosen, "argmax"))
+    assert returned["val/rankseg/tuned/dice_image"] == pytest.approx(tuned, abs=1e-6)
+    assert returned["val/rankseg/tuned_gain/dice_image"] == pytest.approx(tuned - argmax, abs=1e-6)
+    assert argmax == pytest.approx(returned["val/rankseg/argmax/dice_image"], abs=1e-6)
+    assert set(returned) == set(callback.names("val"))
+    data = Drawn(seed=1)
+    (returned,) = trainer.test(model, DataLoader(data, batch_size=7), verbose=False)
+    expected = scores_of(found.decoder, scale, data, "test")
+    assert {name: returned[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    predictions = trainer.predict(model, DataLoader(data, batch_size=7))
+    labels = torch.cat([prediction["labels"] for prediction in predictions])
+    assert torch.equal(labels, found.decoder((scale * data.logits).softmax(1)))
+
+
+def test_options_reach_the_tuning(scaling, make_trainer):
+    own = dict(temperatures=[1.0, 0.8], pruning_probs=np.array([0.4, 0.0]), metrics=["dice", "iou"], folds=3)
+    finish = dict(resamples=500, confidence=0.9, seed=7)
+    callback = RankSEGCallback(
+        RankSEG("iou"),
+        num_classes=CLASSES,
+        ignore_index=255,
+        absent="one",
+        tune=dict(objective="iou_dataset", min_cases=4, **own, **finish),
+    )
+    data = Drawn(items=6, ignore=255)
+    make_trainer(callbacks=[callback]).validate(scaling(), DataLoader(data, batch_size=4), verbose=False)
+    options = dict(ignore_index=255, min_cases=4, scoring=Scoring("iou", absent="one"), **own, **finish)
+    found = expected_decoder(1.0, data, "iou_dataset", **options)
+    assert callback.decoder.to_dict() == found.decoder.to_dict()
+    assert callback.tuned.comparison.decoders == found.comparison.decoders
+    assert len(found.comparison.decoders) == 9
+
+
+def test_the_first_score_is_the_objective():
+    callback = RankSEGCallback(num_classes=CLASSES, scores=["iou", "precision"], tune=True)
+    assert callback.names("val")[-2:] == ["val/rankseg/tuned/iou_image", "val/rankseg/tuned_gain/iou_image"]
+    assert not any("tuned" in name for name in callback.names("test"))
+    with pytest.raises(ValueError, match=r"objective must be one of .*'precision_image'"):
+        RankSEGCallback(num_classes=CLASSES, scores=["precision"], tune=True)
+
+
+def test_each_checkpoint_holds_the_decoder_of_its_validation(package, scaling, make_trainer, tmp_path):
+    pl = importlib.import_module(package)
+    own = dict(num_classes=CLASSES, tune=dict(pruning_probs=np.array([0.5, 0.3, 0.1])))
+    checkpoint = pl.callbacks.ModelCheckpoint(
+        tmp_path, "{epoch}", monitor="val/rankseg/tuned/dice_image", mode="max", save_top_k=-1
+    )
+    callback = RankSEGCallback(**own)
+    # ModelCheckpoint first: Lightning moves it to the end.
+    trainer = make_trainer(callbacks=[checkpoint, callback], max_epochs=3, enable_checkpointing=True)
+    trainer.fit(scaling(by_epoch=SCALES), batches(items=5), batches())
+    found = [expected_decoder(scale).decoder for scale in SCALES]
+    for epoch, decoder in enumerate(found):
+        saved = torch.load(tmp_path / f"epoch={epoch}.ckpt", weights_only=True)
+        (state,) = (state for key, state in saved["callbacks"].items() if "RankSEGCallback" in key)
+        assert state["tuned"] == decoder.to_dict()
+    # Epoch 1 was decided by the decoder of epoch 0, and so on: each is scored on what it was not tuned on.
+    assert logged(trainer)["val/rankseg/dice_image"] == pytest.approx(
+        scores_of(found[1], SCALES[2], Drawn(), "val")["val/rankseg/dice_image"], abs=1e-6
+    )
+    assert Path(checkpoint.best_model_path).name == "epoch=0.ckpt"
+    assert callback.decoder.to_dict() == found[2].to_dict()
+    data = Drawn(seed=1)
+    expected = scores_of(found[0], SCALES[0], data, "test")
+    (returned,) = trainer.test(ckpt_path="best", dataloaders=DataLoader(data, batch_size=7), verbose=False)
+    assert {name: returned[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert callback.decoder.to_dict() == found[0].to_dict()
+    # Another program, another callback.
+    fresh = RankSEGCallback(**own, predict_labels="labels")
+    trainer, best = make_trainer(callbacks=[fresh]), checkpoint.best_model_path
+    (returned,) = trainer.test(scaling(), DataLoader(data, batch_size=7), ckpt_path=best, verbose=False)
+    assert {name: returned[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    last = tmp_path / "epoch=2.ckpt"
+    predictions = trainer.predict(scaling(), DataLoader(data, batch_size=7), ckpt_path=last)
+    labels = torch.cat([prediction["labels"] for prediction in predictions])
+    assert torch.equal(labels, found[2]((SCALES[2] * data.logits).softmax(1)))
+
+
+def test_where_lightning_restores_callbacks_for_fit_alone(scaling, make_trainer, tmp_path, monkeypatch):
+    """As it does before version 2.6."""
+    callback = RankSEGCallback(num_classes=CLASSES, tune=True)
+    trainer = make_trainer(callbacks=[callback], max_epochs=1)
+    trainer.fit(scaling(by_epoch=SCALES), batches(items=5), batches())
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    fresh = RankSEGCallback(num_classes=CLASSES, tune=True, predict_labels="labels")
+    trainer = make_trainer(callbacks=[fresh])
+    monkeypatch.setattr(trainer._checkpoint_connector, "restore_callbacks", lambda: None)
+    trainer.predict(scaling(), batches(items=5), ckpt_path=tmp_path / "one.ckpt")
+    assert fresh.decoder.to_dict() == callback.decoder.to_dict()
+    # Without a checkpoint what was tuned since then stays.
+    trainer.validate(scaling(6.0), batches(), verbose=False)
+    trainer.test(scaling(6.0), batches(items=5), verbose=False)
+    assert fresh.decoder.temperature == 1.4
+
+
+def test_a_resumed_run_begins_with_the_decoder_of_the_checkpoint(scaling, make_trainer, tmp_path):
+    def run(epochs, checkpoint=None):
+        callback = RankSEGCallback(num_classes=CLASSES, tune=True)
+        trainer = make_trainer(callbacks=[callback], max_epochs=epochs)
+        trainer.fit(scaling(by_epoch=SCALES), batches(items=5), batches(), ckpt_path=checkpoint)
+        return trainer, callback
+
+    run(1)[0].save_checkpoint(tmp_path / "one.ckpt")
+    (_, resumed), (_, whole) = run(2, tmp_path / "one.ckpt"), run(2)
+    assert resumed.scores_of_stage["val"] == pytest.approx(whole.scores_of_stage["val"])
+    assert resumed.scores_of_stage["val"]["val/rankseg/gain/dice_image"] != 0
+    assert resumed.decoder.to_dict() == whole.decoder.to_dict()
+
+
+def test_states_with_and_without_a_tuned_decoder():
+    tuned = expected_decoder().decoder
+    callback = RankSEGCallback(tuned, num_classes=CLASSES, tune=True)
+    state = callback.state_dict()
+    given = RankSEG("iou")
+    plain = RankSEGCallback(given, num_classes=CLASSES)
+    plain.load_state_dict(state)
+    assert plain.decoder is given
+    older = {"scores_of_stage": {}, "decoder": {}}
+    callback.load_state_dict(older)
+    assert callback.decoder is tuned
+    fresh = RankSEGCallback(num_classes=CLASSES, tune=True)
+    fresh.load_state_dict(older)
+    assert fresh.decoder.metric == "acc"
+    fresh.load_state_dict(json.loads(json.dumps(state)))
+    assert fresh.decoder.to_dict() == tuned.to_dict()
+    # What is named now counts, not what an earlier run was given.
+    other = RankSEGCallback(TunedDecoder(RankSEG(), CLASSES, 2.0), num_classes=CLASSES)
+    for earlier in (plain, RankSEGCallback(tuned, num_classes=CLASSES)):
+        other.load_state_dict(earlier.state_dict())
+        assert other.decoder.scaling.temperature == 2.0
+
+
+def test_several_dataloaders_are_tuned_on_together(scaling, make_trainer):
+    first, second, third = (Drawn(items=n, seed=n) for n in (12, 3, 9))
+    loaders = [DataLoader(data, batch_size=5) for data in (first, second, third)]
+    callback = RankSEGCallback(num_classes=CLASSES, tune=True, dataloaders={0: "day", 2: "night"})
+    make_trainer(callbacks=[callback]).validate(scaling(), loaders, verbose=False)
+    found = tune(samples(first, prefix="day/") + samples(third, prefix="night/"))
+    assert callback.decoder.to_dict() == found.decoder.to_dict()
+    assert callback.tuned.comparison.names == found.comparison.names
+
+
+def test_cases(scaling, make_trainer, tmp_path):
+    """Eight images of three patients: by images the gain is certain, by patients there are too few."""
+    data = Drawn(items=24)
+    patients = [f"p{i // 8}" for i in range(24)]
+    named = [(*item, patient) for item, patient in zip(data, patients, strict=True)]
+    callback = RankSEGCallback(num_classes=CLASSES, tune=True, cases=2, report=tmp_path)
+    make_trainer(callbacks=[callback]).validate(scaling(), DataLoader(named, batch_size=5), verbose=False)
+    found = tune([Sample(*item, case) for item, case in zip(samples(data), patients, strict=True)])
+    assert callback.decoder.to_dict() == found.decoder.to_dict()
+    assert "too few cases (3 of 20)" in callback.tuned.verdict
+    assert not expected_decoder().decoder.is_argmax
+    rows = (tmp_path / "val" / "images.csv").read_text().splitlines()
+    assert {row.split(",")[1] for row in rows[1:]} == {"p0", "p1", "p2"}
+    for cases, error, words in (
+        (lambda o, b: b[2][:1], ValueError, "one for each of 5 images, got 1"),
+        (lambda o, b: "p0", TypeError, "must lead to a sequence"),
+    ):
+        wrong = RankSEGCallback(num_classes=CLASSES, tune=True, cases=cases)
+        with pytest.raises(error, match=words):
+            make_trainer(callbacks=[wrong]).validate(scaling(), DataLoader(named, batch_size=5), verbose=False)
+
+
+@pytest.mark.parametrize("options", [{"limit_val_batches": 1}, {"fast_dev_run": True}, {"num_sanity_val_steps": 2}])
+def test_few_images_keep_argmax(scaling, make_trainer, options):
+    callback = RankSEGCallback(RankSEG("dice"), num_classes=CLASSES, tune=True)
+    trainer = make_trainer(callbacks=[callback], max_epochs=1, **options)
+    data = batches(items=7)
+    trainer.fit(scaling(by_epoch=[1.0]), data, data)
+    seen = 7 if "num_sanity_val_steps" in options else 5
+    assert callback.decoder.is_argmax
+    assert f"too few cases ({seen} of 20)" in callback.tuned.verdict
+    assert callback.decoder.evidence["images"] == seen
+
+
+def test_a_single_image(scaling, make_trainer):
+    callback = RankSEGCallback(num_classes=CLASSES, tune=True)
+    make_trainer(callbacks=[callback]).validate(scaling(), batches(items=1), verbose=False)
+    assert callback.decoder.is_argmax
+    assert callback.scores_of_stage["val"]["val/rankseg/tuned_gain/dice_image"] == 0
+
+
+def test_one_channel_and_overlapping_masks(segmenter, make_trainer):
+    class Masks(segmenter):
+        def _step(self, batch):
+            return {"logits": self(batch[0]), "target": self.truth(batch[1])}
+
+        def truth(self, labels):
+            one_channel = self.net[-1].out_channels == 1
+            return labels if one_channel else torch.stack([labels >= c for c in range(CLASSES)], 1)
+
+    for classes, decoder in ((1, None), (CLASSES, RankSEG("acc", output_mode="multilabel"))):
+        own = dict(temperatures=[0.7, 1.4], min_cases=5)
+        data = Blobs(items=8, classes=max(classes, 2))
+        callback = RankSEGCallback(decoder, num_classes=classes, activation="sigmoid", tune=own)
+        model = Masks(network(classes=classes))
+        make_trainer(callbacks=[callback]).validate(model, DataLoader(data, batch_size=1), verbose=False)
+        with torch.no_grad():
+            pairs = [(model(image[None]).sigmoid()[0], labels) for image, labels in data]
+        given = [(f"{i:06d}", probs, model.truth(labels[None])[0]) for i, (probs, labels) in enumerate(pairs)]
+        found = tune(given, output_mode="multilabel", **own)
+        assert callback.decoder.to_dict() == found.decoder.to_dict()
+        assert callback.decoder.output_mode == "multilabel"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({}, TypeError, "decoder must be given, such as RankSEG"),
+        ({"tune": False}, TypeError, "unless tune=True"),
+        ({"tune": "dice"}, TypeError, "tune must be True, False or a dict of options, got 'dice'"),
+        ({"tune": {"temperature": [1.0]}}, TypeError, "tune takes objective, temperatures, .* got 'temperature'"),
+        ({"tune": {"ignore_index": 255}}, TypeError, "tune takes no 'ignore_index': it follows from the options"),
+        ({"tune": {"aggregation_levels": ["global"]}}, TypeError, "needs the images twice"),
+        ({"tune": {"objective": "dice"}}, ValueError, "objective must be one of"),
+        ({"tune": {"folds": 1}}, ValueError, "folds must be an integer of at least 2"),
+        ({"tune": {"temperatures": [0.0]}}, ValueError, "temperature must be above 0"),
+        ({"tune": {"temperatures": []}}, ValueError, "no candidate beside argmax"),
+        ({"tune": {"solvers": ["rmb"]}}, ValueError, "solver must be one of"),
+        ({"tune": {"resamples": 0}}, ValueError, "resamples must be at least 1"),
+        ({"tune": {"confidence": 95}}, ValueError, r"confidence must lie in \(0, 1\)"),
+        ({"tune": True, "activation": "sigmoid"}, ValueError, "leaves open whether classes may overlap"),
+        ({"tune": True, "cases": 1.5}, TypeError, "cases must be a key"),
+    ],
+)
+def test_bad_options(options, error, message):
+    with pytest.raises(error, match=message):
+        RankSEGCallback(num_classes=CLASSES, **options)
+
+
+def test_scipy_is_named_at_once(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    with pytest.raises(ImportError, match=r"needs 'scipy\.stats': pip install \"rankseg-plugins\[report\]\""):
+        RankSEGCallback(num_classes=CLASSES, tune=True)
+
+
+def test_a_test_before_any_tuning_says_so(scaling, make_trainer):
+    callback = RankSEGCallback(num_classes=CLASSES, tune=True)
+    with pytest.warns(UserWarning, match="no decoder was tuned yet, so test decides with RankSEG"):
+        make_trainer(callbacks=[callback]).test(scaling(), batches(items=5), verbose=False)
+    given = RankSEGCallback(expected_decoder().decoder, num_classes=CLASSES, tune=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*tuned.*")
+        make_trainer(callbacks=[given]).test(scaling(), batches(items=5), verbose=False)
+
+
+def test_the_report_brings_the_decoder_as_a_file(scaling, make_trainer, tmp_path):
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
+    callback = RankSEGCallback(num_classes=CLASSES, tune=True, report=tmp_path)
+    trainer = make_trainer(callbacks=[callback])
+    trainer.validate(scaling(), batches(), verbose=False)
+    path, data = tmp_path / "decoder.json", Drawn(seed=1)
+    assert json.loads(path.read_text()) == callback.decoder.to_dict()
+    (expected,) = trainer.test(scaling(), DataLoader(data, batch_size=7), verbose=False)
+    reading = [RankSEGCallback(each, num_classes=CLASSES) for each in (path, str(path))]
+    for each in reading:
+        (returned,) = make_trainer(callbacks=[each]).test(scaling(), DataLoader(data, batch_size=7), verbose=False)
+        assert returned == expected
+    writer = RankSEGPredictionWriter(tmp_path / "labels", path, file_format="npy")
+    make_trainer(callbacks=[writer]).predict(scaling(), DataLoader(data, batch_size=7))
+    written = np.stack([np.load(tmp_path / "labels" / f"{i:06d}.npy") for i in range(len(data))])
+    assert np.array_equal(written, callback.decoder(data.logits.softmax(1)).numpy())
+
+
+def test_tuned_labels_are_written(scaling, make_trainer, tmp_path):
+    """The callback puts its labels into the predictions, the writer behind it writes them."""
+    callback = RankSEGCallback(num_classes=CLASSES, tune=True, predict_labels="labels")
+    writer = RankSEGPredictionWriter(tmp_path, labels="labels", file_format="npy")
+    trainer, data = make_trainer(callbacks=[callback, writer]), Drawn(items=6, seed=1)
+    trainer.validate(scaling(), batches(), verbose=False)
+    trainer.predict(scaling(), DataLoader(data, batch_size=4))
+    written = np.stack([np.load(tmp_path / f"{i:06d}.npy") for i in range(6)])
+    assert np.array_equal(written, expected_decoder().decoder(data.logits.softmax(1)).numpy())
+
+
+def test_files_and_decoders_that_do_not_fit(tmp_path):
+    TunedDecoder(RankSEG(), 4).save(tmp_path / "four.json")
+    (tmp_path / "other.json").write_text("{}")
+    for path, error, words in (
+        ("four.json", ValueError, "four.json' is for num_classes=4, got num_classes=3"),
+        ("other.json", ValueError, "other.json: no decoder of rankseg_plugins"),
+        ("none.json", FileNotFoundError, "none.json': no such file; decoder must be a RankSEG"),
+    ):
+        with pytest.raises(error, match=words):
+            RankSEGCallback(tmp_path / path, num_classes=CLASSES)
+    with pytest.raises(ValueError, match="decoder is for num_classes=4, got num_classes=3"):
+        RankSEGCallback(GlobalRankSEG(4), num_classes=CLASSES)
+    assert as_decoder(tmp_path / "four.json").num_classes == 4
+
+
+def test_probabilities_softened_twice_are_warned_of_once(scaling, make_trainer, tmp_path):
+    class Softened(scaling):
+        def validation_step(self, batch, batch_idx):
+            return {"logits": batch[0].softmax(1), "target": batch[1]}
+
+    light = dict(temperatures=[1.0], pruning_probs=[0.5])
+    for options in ({"tune": light, "report": tmp_path}, {"decoder": RankSEG("dice")}):
+        callback = RankSEGCallback(num_classes=CLASSES, **options)
+        trainer = make_trainer(callbacks=[callback])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(2):
+                trainer.validate(Softened(), batches(), verbose=False)
+        assert len([each for each in caught if "the probabilities" in str(each.message)]) == 1
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*applied twice.*")
+        make_trainer(callbacks=[RankSEGCallback(num_classes=CLASSES, tune=True)]).validate(
+            scaling(), batches(), verbose=False
+        )
+
+
+RUN = """
+import json, sys
+import lightning_nets
+from pathlib import Path
+from torch.utils.data import DataLoader
+from rankseg_plugins.lightning import RankSEGCallback
+
+package, folder = sys.argv[1:]
+callback = RankSEGCallback(num_classes=3, tune=dict(min_cases=10))
+loaders = [DataLoader(lightning_nets.Drawn(items=n), batch_size=2) for n in (21, 1)]
+trainer = lightning_nets.trainer(package, folder, callbacks=[callback], strategy="ddp", devices=2)
+model = lightning_nets.scaling_class(package)()
+trainer.validate(model, loaders, verbose=False)
+trainer.test(model, loaders, verbose=False)
+result = {"decoder": callback.decoder.to_dict(), "scores": callback.scores_of_stage}
+(Path(folder) / f"rank{trainer.global_rank}.json").write_text(json.dumps(result))
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+def test_two_processes_tune_what_one_tunes(package, scaling, make_trainer, tmp_path):
+    """Twenty-one images, one of them shown twice; and one image, where a process has nothing but a repetition."""
+    callback = RankSEGCallback(num_classes=CLASSES, tune=dict(min_cases=10))
+    loaders = [DataLoader(Drawn(items=n), batch_size=2) for n in (21, 1)]
+    trainer = make_trainer(callbacks=[callback])
+    trainer.validate(scaling(), loaders, verbose=False)
+    trainer.test(scaling(), loaders, verbose=False)
+    assert callback.decoder.evidence["images"] == 22
+    assert not callback.decoder.is_argmax
+    script = tmp_path / "run.py"
+    script.write_text(RUN)
+    own = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "MASTER_PORT", "MASTER_ADDR"}
+    environment = {name: value for name, value in os.environ.items() if name not in own}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), package, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stderr.count("tuned on 22 images") == 1
+    for rank in (0, 1):
+        found = json.loads((tmp_path / f"rank{rank}.json").read_text())
+        assert found["decoder"] == callback.decoder.to_dict()
+        for stage, values in callback.scores_of_stage.items():
+            assert found["scores"][stage] == pytest.approx(values, abs=1e-12)
+
+
+def test_a_decoder_that_learns_stays_as_it_is_until_tuned():
+    data = Drawn()
+    fitted, fresh = GlobalRankSEG(CLASSES), GlobalRankSEG(CLASSES)
+    for each, part in ((fitted, data), (fresh, Subset(data, range(12)))):
+        each.update(torch.stack([logits for logits, _ in part]).softmax(1))
+        each.fit()
+    before, after = (RankSEGCallback(each, num_classes=CLASSES, tune=True) for each in (fitted, fresh))
+    assert before.state_dict()["tuned"] is None
+    after.load_state_dict(before.state_dict())
+    assert isinstance(after.decoder, nn.Module)
+    assert torch.equal(fresh.offset, fitted.offset)
