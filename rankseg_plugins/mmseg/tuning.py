@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
@@ -38,10 +39,10 @@ class RankSEGTuningHook(Hook):
     is called ``rankseg.json``; ``model.test_cfg.rankseg = dict(tuned='work_dirs/run/rankseg.json')`` uses it. Without
     training, ``Runner.val`` names it after the checkpoint that was loaded.
 
-    The model may be a RankSEG segmentor, whose ``test_cfg.rankseg.activation`` then counts, or a stock one. What the
-    validation itself decides and reports stays as it is. Every candidate decodes every image, and every process keeps
-    counts alone; an image that samplers repeat counts once. With one channel, "argmax" is the threshold 1/2, whatever
-    ``decode_head.threshold`` says.
+    The model may be a stock one, or a RankSEG segmentor, whose ``test_cfg.rankseg.activation`` then counts (and belongs
+    beside ``tuned``, too). What the validation itself decides and reports stays as it is. Every candidate decodes every
+    image, and every process keeps counts alone; an image that samplers repeat counts once. With one channel, "argmax"
+    is the threshold 1/2, whatever ``decode_head.threshold`` says.
 
     Args:
         objective: score and level that decide, such as ``"dice_image"`` or ``"iou_dataset"``; see
@@ -137,7 +138,7 @@ class RankSEGTuningHook(Hook):
         channels = getattr(model, "out_channels", None)
         if channels is None:
             raise TypeError(f"RankSEGTuningHook needs a model with out_channels, {type(model).__name__} has none")
-        return Tuner(channels, **self.options, device=next(model.parameters()).device)
+        return Tuner(channels, **self.options, device=next(model.parameters(), torch.empty(0)).device)
 
     def _case(self, path: str) -> str | None:
         if self.group_by is None:
@@ -153,11 +154,11 @@ class RankSEGTuningHook(Hook):
         by_name = itertools.groupby(recorder.measurements, key=lambda measurement: measurement.name)
         recorder.measurements = [next(same) for _, same in by_name]
         found = tuner.finish(**self.finishing)
-        folder = Path(runner.work_dir)
-        for name in (LATEST, *_names(runner)):
-            found.decoder.save(folder / name)
+        paths = [Path(runner.work_dir) / name for name in (LATEST, *_names(runner))]
+        for path in paths:
+            found.decoder.save(path)
         runner.logger.info(f"RankSEG tuned on {len(recorder.measurements)} images: {found.verdict}")
-        runner.logger.info(f"written to {folder / LATEST}: use it by model.test_cfg.rankseg.tuned={folder / LATEST}")
+        runner.logger.info(f"decoder written; to test with it: model.test_cfg.rankseg.tuned={paths[-1]}")
         evidence = found.decoder.evidence
         if evidence["gain"] is not None and evidence["interval"] is not None:
             scalars = zip(("gain", "gain_low", "gain_high"), (evidence["gain"], *evidence["interval"]), strict=True)

@@ -98,6 +98,18 @@ def test_one_channel(tmp_path, kind):
     assert (changed == 0) == (kind == "argmax")
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("kind", DECODERS)
+def test_on_a_gpu_and_back(tmp_path, kind):
+    network = build(saved(DECODERS[kind](), tmp_path / "decoder.json"))
+    logits = torch.randn(2, 4, 12, 12, generator=torch.Generator().manual_seed(1)) * 3
+    for device in ("cpu", "cuda", "cpu"):
+        for sample, image in zip(network.to(device).postprocess_result(logits.to(device)), logits, strict=True):
+            assert sample.pred_sem_seg.data.device.type == device
+            expected = DECODERS[kind]().to(device)(image[None].to(device).softmax(1))
+            assert torch.equal(sample.pred_sem_seg.data, expected)
+
+
 def test_argmax_is_the_toolkits_where_probabilities_are_rounded_to_ties(tmp_path):
     """Softmax gives the same for both: the labels come from the logits."""
     logits = torch.full((1, 4, 2, 2), -9.0)

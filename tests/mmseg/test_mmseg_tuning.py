@@ -116,6 +116,7 @@ def test_validation_alone_is_named_after_the_checkpoint_and_reports_as_before(da
     assert evidence["images"] == 7
     (log,) = (tmp_path / "tuned").glob("*/*.log")
     assert f"RankSEG tuned on 7 images: {evidence['verdict']}" in log.read_text()
+    assert f"model.test_cfg.rankseg.tuned={tmp_path / 'tuned/zoo_model.rankseg.json'}" in log.read_text()
     (scalars,) = (tmp_path / "tuned").glob("*/vis_data/scalars.json")
     first = json.loads(scalars.read_text().splitlines()[0])
     assert [first[f"rankseg/{name}"] for name in ("gain", "gain_low", "gain_high")] == [
