@@ -51,6 +51,25 @@ class Calibration:
         """Mean probability minus frequency of each row, (rows,) in [-1, 1]: above 0 the network is too sure."""
         return self._share((self.confidence - self.correct).sum(1))
 
+    def underconfidence(self, num_classes: int) -> float:
+        """How much more often decisions are right than their probability says, in [-1, 1]; NaN without pixels.
+
+        Of the top label where it was taken, otherwise of the threshold 1/2 of every class.
+
+        Args:
+            num_classes: C.
+
+        Example:
+            >>> probs = torch.tensor([[0.6, 0.6, 0.4]])  # three pixels, each decided rightly, 60 % sure
+            >>> round(calibration(probs, torch.tensor([[True, True, False]])).underconfidence(1), 3)
+            0.4
+        """
+        if len(self.count) > num_classes:
+            return -float(self.overconfidence()[-1])
+        decided = np.sign(self.confidence - self.count / 2)
+        with np.errstate(invalid="ignore"):
+            return float((decided * (self.correct - self.confidence)).sum() / self.count.sum())
+
     def curve(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean probability, frequency and share of the pixels of every bin that holds any."""
         held = self.count[row] > 0

@@ -1,4 +1,4 @@
-"""Decoders by name: ``"argmax"`` and ``"rankseg(metric=dice, pruning_prob=0.3)"``."""
+"""Decoders by name: ``"argmax"``, ``"rankseg(metric=dice, pruning_prob=0.3)"``, and the file of a tuned one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from rankseg_plugins.core import RankSEG
+from rankseg_plugins.evaluation.tuned import TunedDecoder
 
 Decoder = Callable[[Tensor], Tensor]
 OPTIONS = tuple(inspect.signature(RankSEG).parameters)
@@ -26,18 +27,28 @@ class NamedDecoder:
     Args:
         name: how it is called in tables.
         options: options of :class:`rankseg_plugins.RankSEG`; None is argmax.
+        tuned: what was read from a file, instead of options.
     """
 
     name: str
     options: Mapping[str, Any] | None = None
+    tuned: TunedDecoder | None = None
 
-    def build(self, channels: int) -> Decoder:
+    def build(self, channels: int) -> RankSEG | TunedDecoder:
         """Build the decoder; on one channel argmax is the threshold 0.5, and RankSEG gives a mask.
 
         Raises:
             TypeError: for an option of the wrong type.
-            ValueError: for an option value that :class:`~rankseg_plugins.RankSEG` refuses.
+            ValueError: for an option value that :class:`~rankseg_plugins.RankSEG` refuses, or a file that was tuned
+                for another number of channels.
         """
+        if self.tuned is not None:
+            if self.tuned.num_classes != channels:
+                raise ValueError(
+                    f"decoder {self.name!r} was tuned for {self.tuned.num_classes} classes, got probabilities of "
+                    f"{channels}"
+                )
+            return self.tuned
         options = {"metric": "acc"} if self.options is None else dict(self.options)
         if channels == 1:
             options.setdefault("output_mode", "multilabel")
@@ -49,27 +60,34 @@ def parse_decoder(text: str) -> NamedDecoder:
 
     Args:
         text: ``"argmax"``, ``"rankseg"`` or ``"rankseg(option=value, ...)"`` with the options of
-            :class:`rankseg_plugins.RankSEG`. Words need no quotes.
+            :class:`rankseg_plugins.RankSEG`; words need no quotes. Or the path of a ``.json`` file that
+            :meth:`TunedDecoder.save` wrote.
 
     Returns:
-        The decoder, called by its text without blanks.
+        The decoder, called by its text without blanks around.
 
     Raises:
-        ValueError: for another name, an unknown option (the message names the nearest one), an option that is given
-            twice, or one whose value :class:`~rankseg_plugins.RankSEG` refuses.
+        ValueError: for another name, a file that cannot be read or holds no decoder, an unknown option (the message
+            names the nearest one), an option that is given twice, or one whose value
+            :class:`~rankseg_plugins.RankSEG` refuses.
 
     Example:
-        >>> parse_decoder("rankseg(metric=dice, pruning_prob=0.3)")
-        NamedDecoder(name='rankseg(metric=dice,pruning_prob=0.3)', options={'metric': 'dice', 'pruning_prob': 0.3})
+        >>> found = parse_decoder("rankseg(metric=dice, pruning_prob=0.3)")
+        >>> found.name, found.options
+        ('rankseg(metric=dice,pruning_prob=0.3)', {'metric': 'dice', 'pruning_prob': 0.3})
         >>> parse_decoder("rankseg(metrik=dice)")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
         ValueError: decoder 'rankseg(metrik=dice)': unknown option 'metrik', did you mean 'metric'? Allowed are ...
     """
+    if text.strip().lower().endswith(".json"):
+        return _read_file(text.strip())
     match = re.fullmatch(r"\s*([\w.+-]+)\s*(?:\((.*)\))?\s*", text, flags=re.DOTALL)
     name = match[1].lower() if match else ""
     if match is None or name not in NAMES:
-        raise ValueError(f"decoder must be 'argmax' or 'rankseg(option=value, ...)', got {text!r}")
+        raise ValueError(
+            f"decoder must be 'argmax', 'rankseg(option=value, ...)' or the .json file of a tuned one, got {text!r}"
+        )
     options = _parse_options(text, match[2] or "")
     if name == "argmax":
         if options:
@@ -80,6 +98,15 @@ def parse_decoder(text: str) -> NamedDecoder:
     except (TypeError, ValueError) as error:
         raise ValueError(f"decoder {text!r}: {error}") from error
     return NamedDecoder(re.sub(r"\s+", "", text).lower(), options)
+
+
+def _read_file(path: str) -> NamedDecoder:
+    try:
+        return NamedDecoder(path, tuned=TunedDecoder.load(path))
+    except OSError as error:
+        raise ValueError(f"decoder {path!r} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"decoder {error}") from error
 
 
 def _parse_options(text: str, inside: str) -> dict[str, Any]:

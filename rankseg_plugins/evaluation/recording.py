@@ -16,6 +16,7 @@ from rankseg_plugins.evaluation.decoders import Decoder, NamedDecoder, named_dec
 from rankseg_plugins.evaluation.examples import Extremes
 from rankseg_plugins.evaluation.facts import collect_facts
 from rankseg_plugins.evaluation.measuring import Measurement, Sample, Scoring, calibrate, measure, to_areas
+from rankseg_plugins.evaluation.temperature import warn_if_softened, warn_if_unsure
 from rankseg_plugins.evaluation.truth import count, to_truth
 
 DECODERS = ("argmax", "rankseg(metric=dice)")
@@ -25,7 +26,8 @@ class Recorder:
     r"""Collects measurements image by image; :func:`compare` for callers who cannot hand over a loop.
 
     Args:
-        decoders: texts such as ``"rankseg(metric=dice)"`` or callables by name; the first is the baseline.
+        decoders: texts such as ``"rankseg(metric=dice)"`` or ``"decoder.json"``, or callables by name; the first is the
+            baseline.
         num_classes: C.
         ignore_index: label of the truth whose pixels do not count.
         scoring: what counts as better.
@@ -56,7 +58,7 @@ class Recorder:
         if isinstance(panels, bool) or not isinstance(panels, int) or panels < 0:
             raise ValueError(f"panels must be an integer of at least 0, got {panels!r}")
         self.decoders: dict[str, Decoder] = {
-            name: each.build(num_classes) if isinstance(each, NamedDecoder) else each
+            name: each.build(num_classes).to(device) if isinstance(each, NamedDecoder) else each
             for name, each in named_decoders(decoders).items()
         }
         self.num_classes, self.ignore_index, self.device = num_classes, ignore_index, device
@@ -66,9 +68,12 @@ class Recorder:
         self.measurements: list[Measurement] = []
         self.calibration: Calibration | None = None
         self.skipped: dict[str, str] = {}
+        self._looked = self._warned = False
 
     def add(self, sample: Sample) -> Measurement:
         """Decode one image with every decoder and keep what it scored.
+
+        Warns once if the probabilities look as if softmax was applied twice.
 
         Raises:
             TypeError: if a tensor is of the wrong kind.
@@ -77,6 +82,7 @@ class Recorder:
         measurement, decisions = measure(sample, self.decoders, self.num_classes, self.ignore_index, self.device)
         self._remember(measurement)
         self._offer(measurement, sample.labels, decisions)
+        self._look_at(sample.probs)
         return measurement
 
     def add_decided(
@@ -105,6 +111,8 @@ class Recorder:
         measurement = Measurement(name, name if case is None else case, counts, unknown, found)
         self._remember(measurement)
         self._offer(measurement, labels, decisions)
+        if probs is not None:
+            self._look_at(probs)
 
     def picture(self, sample: Sample) -> None:
         """Decode an image that was measured by an earlier run once more, for its picture only."""
@@ -137,6 +145,11 @@ class Recorder:
                 self.extremes.keep(example)
         self.measurements.sort(key=lambda measurement: measurement.name)
 
+    def _look_at(self, probs: Tensor) -> None:
+        """Warn, by the first image, of probabilities on which RankSEG loses."""
+        if not self._looked:
+            self._looked, self._warned = True, warn_if_softened(probs.unsqueeze(0))
+
     def _remember(self, measurement: Measurement) -> None:
         # The bins of thousands of images would outweigh all else; their sum is enough.
         self._pool(measurement.calibration)
@@ -154,12 +167,14 @@ class Recorder:
         return float((second - baseline)[0])
 
     def _offer(self, measurement: Measurement, labels: Tensor, decisions: Sequence[Tensor]) -> None:
+        if not self.extremes.count:
+            return
         spatial = tuple(decisions[0].shape[1 if decisions[0].dtype == torch.bool else 0 :])
         truth = to_truth(labels[None], self.num_classes, spatial, self.ignore_index)[0]
         self.extremes.offer(measurement.name, self.gain(measurement), truth, decisions[0], decisions[1])
 
     def comparison(self, class_names: Sequence[str] | None = None, **options: Any) -> Comparison:
-        """Everything collected so far.
+        """Everything collected so far. Warns once if the probabilities are too unsure, where RankSEG loses.
 
         Args:
             class_names: C names; None numbers the classes.
@@ -169,6 +184,8 @@ class Recorder:
         Raises:
             ValueError: without any image, with two of the same name, or if the class names do not fit.
         """
+        if self.calibration is not None and not self._warned:
+            self._warned = warn_if_unsure(self.calibration, self.num_classes)
         facts = options.pop("facts", None)
         facts = {**(collect_facts() if facts is None else facts), "ignore_index": self.ignore_index}
         return Comparison(
@@ -202,8 +219,9 @@ def compare(
 
     Args:
         samples: :class:`Sample`, or tuples (name, probs, labels); any iterable, also one that loads as it goes.
-        decoders: texts such as ``"argmax"`` and ``"rankseg(metric=dice)"``, or callables on probabilities
-            (1, C, \*spatial) by name. The first is the baseline, the second the one that is drawn.
+        decoders: texts such as ``"argmax"``, ``"rankseg(metric=dice)"`` and ``"decoder.json"`` (what
+            :func:`~rankseg_plugins.evaluation.tune` found), or callables on probabilities (1, C, \*spatial) by name.
+            The first is the baseline, the second the one that is drawn.
         num_classes: C; None takes that of the first sample.
         ignore_index: label of the truth whose pixels do not count.
         class_names: C names; None numbers the classes.

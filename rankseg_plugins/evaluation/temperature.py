@@ -20,13 +20,17 @@ from rankseg_plugins.core.probabilities import (
     to_probabilities,
 )
 from rankseg_plugins.core.reservoir import Reservoir
-from rankseg_plugins.evaluation.calibration import calibration
+from rankseg_plugins.evaluation.calibration import Calibration, calibration
 from rankseg_plugins.evaluation.truth import to_truth
 
 #: Probabilities of 0 have no logarithm.
 TINY = 1e-12
 #: Below this temperature, probabilities are so unsure that RankSEG may lose to argmax.
 UNSURE = 0.8
+#: Decisions that are right more often than their probability says by more than this: a warning is due.
+GAP = 0.05
+#: Fewer pixels say nothing about a network.
+FEWEST_PIXELS = 1000
 ITERATIONS = 100
 #: Temperatures stay within e^-3 and e^3: that of a class which never occurs would run away.
 LIMIT = 3.0
@@ -221,7 +225,7 @@ def warn_if_softened(probs: Tensor) -> bool:
         ...     warn_if_softened(probs.softmax(1))
         True
     """
-    smallest, largest = probs.double().aminmax(dim=1)
+    smallest, largest = (each.double() for each in probs.aminmax(dim=1))
     slack = 1.01
     if probs.shape[1] == 1:
         twice = bool(0.5 / slack <= smallest.min()) and bool(largest.max() <= slack * math.e / (1 + math.e))
@@ -230,10 +234,41 @@ def warn_if_softened(probs: Tensor) -> bool:
         twice = bool((largest <= slack * math.e * smallest).all()) and bool((largest > 1.5 * smallest).any())
     if twice:
         name = "the sigmoid" if probs.shape[1] == 1 else "softmax"
+        # At this place, whoever calls: Python then shows it once, though an adapter and a recorder look at the same.
         warnings.warn(
             f"the probabilities look as if {name} was applied twice, and RankSEG loses on them: pass the network's "
             "logits, or say activation='identity' if it gives probabilities",
             UserWarning,
-            stacklevel=2,
+            stacklevel=1,
         )
     return twice
+
+
+def warn_if_unsure(measured: Calibration, num_classes: int) -> bool:
+    """Warn where decisions are right more often than their probability says: RankSEG loses there.
+
+    Args:
+        measured: probabilities against labels.
+        num_classes: C.
+
+    Returns:
+        Whether it warned.
+
+    Example:
+        >>> probs = torch.tensor([[0.6, 0.6, 0.4]]).repeat(1, 500)
+        >>> with warnings.catch_warnings(record=True):
+        ...     warn_if_unsure(calibration(probs, probs > 0.5), num_classes=1)
+        True
+    """
+    gap = measured.underconfidence(num_classes)
+    if not gap > GAP or measured.count[-1].sum() < FEWEST_PIXELS:  # NaN is no sign of anything
+        return False
+    warnings.warn(
+        f"the probabilities are too unsure: decisions are right {100 * gap:.0f} points more often than their "
+        "probability says, and RankSEG loses on such probabilities. Likely causes: softmax was applied twice, label "
+        "smoothing, or averaged predictions. A temperature below 1 mends it: tune() tries some, and "
+        "TemperatureScaling fits one",
+        UserWarning,
+        stacklevel=1,
+    )
+    return True

@@ -35,9 +35,9 @@ def test_built_as_by_hand():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "decoder must be 'argmax' or"),
-        ("rankseg(metric=dice", "decoder must be 'argmax' or"),
-        ("otsu", "decoder must be 'argmax' or 'rankseg"),
+        ("", "decoder must be 'argmax', "),
+        ("rankseg(metric=dice", "decoder must be 'argmax', "),
+        ("otsu", "decoder must be 'argmax', 'rankseg"),
         ("argmax(metric=dice)", "argmax has no options"),
         ("rankseg(metrc=dice)", "unknown option 'metrc', did you mean 'metric'"),
         ("rankseg(dice)", "written option=value, got 'dice'"),
