@@ -64,6 +64,34 @@ def run(
     return hashes
 
 
+def feed(
+    cases: Sequence[Case],
+    take: Callable[[Sample], Any],
+    activation: str = "identity",
+    keep_going: bool = False,
+    on_image: Callable[[Case], None] = lambda case: None,
+) -> None:
+    """Hand over every image, for a pass over the files before :func:`run`.
+
+    Args:
+        cases: the images.
+        take: gets each of them.
+        activation: what turns the values on disk into probabilities.
+        keep_going: leave out images that cannot be read or are not valid; :func:`run` says which.
+        on_image: called after each image.
+
+    Raises:
+        InputError: for the first image that cannot be read or is not valid, unless ``keep_going``.
+    """
+    for case in cases:
+        try:
+            _blaming(case, take, _sample(case, activation))
+        except InputError:
+            if not keep_going:
+                raise
+        on_image(case)
+
+
 def first_sample(cases: Sequence[Case], keep_going: bool) -> Sample:
     """The first image that can be read, to learn the number of classes.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
+from os import PathLike
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.options import read_integer
@@ -16,6 +19,7 @@ from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.evaluation.choosing import ARGMAX, OBJECTIVES, check_folds, choose
 from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.measuring import Measurement, Sample, Scoring
+from rankseg_plugins.evaluation.progress import progress_bar
 from rankseg_plugins.evaluation.recording import Recorder
 from rankseg_plugins.evaluation.tuned import TunedDecoder
 
@@ -38,6 +42,21 @@ class Tuned(NamedTuple):
     comparison: Comparison
     validated: Comparison
     verdict: str
+
+    def report(self, path: str | PathLike[str]) -> None:
+        """Write ``decoder.json``, and ``report.html``, ``report.md``, ``report.json`` and ``images.csv`` beside it.
+
+        Args:
+            path: folder, made if absent.
+
+        Raises:
+            ImportError: without the extra ``report``.
+            OSError: if a file cannot be written; it names the file.
+        """
+        # Reports stand above tuning; this is a door to them for users, nothing here needs them.
+        from rankseg_plugins.evaluation.report.tuning import write_tuning
+
+        write_tuning(self, path)
 
 
 class Tuner:
@@ -125,10 +144,8 @@ class Tuner:
             TypeError: if a tensor is of the wrong kind.
             ValueError: if probabilities or labels are not valid or do not fit; the message names the sample.
         """
-        try:
+        with _naming(sample):
             return self.recorder.add(sample)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{sample.name}: {error}") from error
 
     def gather(self) -> None:
         """Bring the images of all processes together on each of them; see :meth:`Recorder.gather`."""
@@ -185,6 +202,7 @@ def tune(
     resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
+    progress: bool = False,
     on_measured: Callable[[Measurement], None] | None = None,
     **options: Any,
 ) -> Tuned:
@@ -201,18 +219,21 @@ def tune(
         temperatures: above 0.
         metrics: ``"dice"``, ``"iou"``; None takes that of the objective.
         aggregation_levels: ``"samplewise"`` is RankSEG, ``"global"`` is
-            :class:`~rankseg_plugins.GlobalRankSEG` fitted to the images without their labels.
+            :class:`~rankseg_plugins.GlobalRankSEG` fitted to the images without their labels, of which it needs 5.
         output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the number of channels.
         resamples: of the bootstrap.
         confidence: of the intervals.
         seed: of the folds and the bootstrap.
+        progress: show a bar on standard error if that is a terminal; needs rich.
         on_measured: called after each image.
         **options: ``pruning_probs``, ``solvers``, ``folds``, ``min_cases``, ``ignore_index``, ``scoring`` and
             ``device`` of :class:`Tuner`.
 
     Raises:
         TypeError: for an iterator where two passes are needed, or an option of the wrong type.
-        ValueError: for an unknown option, without candidates, or without images.
+        ValueError: for an unknown option, without candidates, or without images; for an image that is not valid,
+            which the message names.
+        ImportError: for ``progress`` without rich.
 
     Source: Varma & Simon, "Bias in error estimation when using cross-validation for model selection", BMC
     Bioinformatics 7 (2006).
@@ -226,24 +247,120 @@ def tune(
         ('argmax', 'rankseg(metric=dice,pruning_prob=0.5,solver=RMA)')
     """
     check_choice("objective", objective, OBJECTIVES)
-    for each in aggregation_levels:
-        check_choice("aggregation_levels", each, AGGREGATION_LEVELS)
+    check_aggregation_levels(aggregation_levels)
     two_passes = "global" in aggregation_levels
     if two_passes and iter(samples) is samples:
         raise TypeError("samples must be a list or another iterable that can be gone through twice, got an iterator")
+    total = len(samples) if isinstance(samples, Sized) else None
     classes, samples = _classes(samples, two_passes)
     metrics = (objective.split("_")[0],) if metrics is None else metrics
     if two_passes:
-        mode = _mode(output_mode, classes)
-        options["others"] = _global_candidates(samples, temperatures, metrics, mode, classes)
+        fitting = GlobalCandidates(classes, temperatures, metrics, output_mode)
+        with progress_bar("fitting", total, progress) as step:
+            for given in samples:
+                sample = _sample(given)
+                with _naming(sample):
+                    fitting.update(sample.probs)
+                step()
+        options["others"] = fitting.fit()
     if "samplewise" not in aggregation_levels:
         options["solvers"] = ()
     tuner = Tuner(classes, objective, temperatures=temperatures, metrics=metrics, output_mode=output_mode, **options)
-    for given in samples:
-        measured = tuner.add(_sample(given))
-        if on_measured:
-            on_measured(measured)
+    with progress_bar("tuning", total, progress) as step:
+        for given in samples:
+            measured = tuner.add(_sample(given))
+            step()
+            if on_measured:
+                on_measured(measured)
     return tuner.finish(resamples=resamples, confidence=confidence, seed=seed)
+
+
+class GlobalCandidates:
+    """A :class:`~rankseg_plugins.GlobalRankSEG` for every temperature and metric, fitted to images without labels.
+
+    Args:
+        num_classes: C.
+        temperatures: above 0.
+        metrics: ``"dice"``, ``"iou"``.
+        output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the number of channels.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> candidates = GlobalCandidates(2, temperatures=[0.7, 1.0], metrics=["iou"])
+        >>> for index in range(5):
+        ...     probs = (3 * torch.randn(2, 50, generator=generator)).softmax(0)
+        ...     candidates.update(probs)
+        >>> list(candidates.fit())
+        ['global(metric=iou) at temperature 0.7', 'global(metric=iou)']
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        temperatures: Sequence[float] = TEMPERATURES,
+        metrics: Sequence[str] = ("dice",),
+        output_mode: str | None = None,
+    ) -> None:
+        mode = _mode(output_mode, num_classes)
+        self.num_classes = num_classes
+        self._fitting = {
+            temperature: [GlobalRankSEG(num_classes, metric, mode) for metric in metrics]
+            for temperature in temperatures
+        }
+        argmax = RankSEG("acc", output_mode=mode)
+        self._scalings = {each: TunedDecoder(argmax, num_classes, each).scaling for each in temperatures}
+
+    def update(self, probs: Tensor) -> None:
+        r"""Add an image to all samples of pixels.
+
+        Args:
+            probs: (C, \*spatial) probabilities.
+
+        Raises:
+            TypeError: if they are no tensor.
+            ValueError: if they are not valid.
+        """
+        for temperature, decoders in self._fitting.items():
+            scaled = probs.unsqueeze(0)
+            scaled = scaled if temperature == 1 else self._scalings[temperature](scaled)
+            for decoder in decoders:
+                decoder.update(scaled)
+
+    def fit(self) -> dict[str, TunedDecoder]:
+        """The fitted decoders by name.
+
+        Raises:
+            ValueError: if there were too few images.
+        """
+        found = {}
+        for temperature, decoders in self._fitting.items():
+            for decoder in decoders:
+                try:
+                    decoder.fit()
+                except ValueError as error:
+                    raise ValueError(f"aggregation_levels 'global': {error}") from error
+                name = _at(f"global(metric={decoder.metric})", temperature)
+                found[name] = TunedDecoder(decoder, self.num_classes, temperature)
+        return found
+
+
+def check_aggregation_levels(levels: Sequence[str]) -> None:
+    """Check aggregation levels.
+
+    Raises:
+        ValueError: for an unknown one.
+    """
+    for each in levels:
+        check_choice("aggregation_levels", each, AGGREGATION_LEVELS)
+
+
+@contextlib.contextmanager
+def _naming(sample: Sample) -> Iterator[None]:
+    """Errors say which image they speak of."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{sample.name}: {error}") from error
 
 
 def _mode(output_mode: str | None, classes: int) -> str:
@@ -265,23 +382,3 @@ def _classes(samples: Iterable[Any], again: bool) -> tuple[int, Iterable[Any]]:
 
 def _at(name: str, temperature: float) -> str:
     return name if temperature == 1 else f"{name} at temperature {temperature:g}"
-
-
-def _global_candidates(
-    samples: Iterable[Any], temperatures: Sequence[float], metrics: Sequence[str], mode: str, classes: int
-) -> dict[str, TunedDecoder]:
-    """One for each temperature and metric, fitted to the images without their labels."""
-    fitting = {
-        (temperature, metric): (TunedDecoder(RankSEG("acc", output_mode=mode), classes, temperature).scaling, decoder)
-        for temperature, metric in itertools.product(temperatures, metrics)
-        for decoder in [GlobalRankSEG(classes, metric, mode)]
-    }
-    for given in samples:
-        probs = _sample(given).probs.unsqueeze(0)
-        for scaling, decoder in fitting.values():
-            decoder.update(scaling(probs))
-    found = {}
-    for (temperature, metric), (_, decoder) in fitting.items():
-        decoder.fit()
-        found[_at(f"global(metric={metric})", temperature)] = TunedDecoder(decoder, classes, temperature)
-    return found

@@ -284,7 +284,7 @@ def test_out_that_is_a_file(folders):
 
 
 def test_internal_errors_are_told_apart(folders):
-    code = "from rankseg_plugins import cli; cli.find_cases = lambda *a: 1 / 0; cli.app()"
+    code = "from rankseg_plugins import cli; cli.reading.find_cases = lambda *a: 1 / 0; cli.app()"
     arguments = command(folders)[3:]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment())
     assert done.returncode == 1

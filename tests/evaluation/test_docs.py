@@ -12,7 +12,7 @@ from benchmarks.datasets import DATASETS
 from rankseg_plugins.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "docs/compare.md", *sorted((ROOT / "docs/evidence").glob("*.md"))]
+PAGES = [ROOT / "docs/compare.md", ROOT / "docs/tuning.md", *sorted((ROOT / "docs/evidence").glob("*.md"))]
 EVIDENCE = ROOT / "docs/evidence"
 DATA = ROOT.parent / "shared/data"
 
@@ -25,7 +25,8 @@ def tables(path):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_options_exist(page):
-    known = {option for each in typer.main.get_command(app).commands["compare"].params for option in each.opts}
+    commands = typer.main.get_command(app).commands.values()
+    known = {option for command in commands for each in command.params for option in each.opts}
     known |= {"--split"}  # of benchmarks.datasets
     used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text()))
     assert used <= known, used - known

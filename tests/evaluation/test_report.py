@@ -9,7 +9,7 @@ import pytest
 import torch
 from image_folders import DECODERS, make_image
 
-from rankseg_plugins.evaluation import Recorder, Sample, compare
+from rankseg_plugins.evaluation import Recorder, Sample, compare, tune
 from rankseg_plugins.evaluation.report.words import p_value, points
 
 TUNED = DECODERS[1]
@@ -188,6 +188,42 @@ def test_keyboard_reaches_everything(browser, folder):
         browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
     moved = "return document.querySelector('[aria-labelledby=levels]').scrollLeft > 0"
     WebDriverWait(browser, 10).until(lambda driver: driver.execute_script(moved))
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    images = [make_image(index) for index in range(24)]
+    samples = [
+        (f"image{i:02d}", torch.from_numpy(probs), torch.from_numpy(labels.astype(np.int64)))
+        for i, (probs, labels) in enumerate(images)
+    ]
+    found, path = tune(samples, ignore_index=255, resamples=200), tmp_path_factory.mktemp("tuned")
+    found.report(path)
+    return found, path
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_page_of_a_tuning(browser, tuned, dark):
+    """The verdict first, every candidate, code that scrolls by itself; no script, no request, all text legible."""
+    found, folder = tuned
+    browser.get_log("browser")
+    show(browser, folder, width=390, dark=dark)
+    assert browser.get_log("browser") == []
+    assert (
+        browser.execute_script("return document.querySelector('.verdict').textContent").replace("\u2212", "-")
+        == found.verdict
+    )
+    rows = browser.execute_script(
+        "return [...document.querySelector('table').rows].map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    gains = dict(zip(found.comparison.candidates, found.comparison.differences.levels["dice", "image"], strict=True))
+    assert rows[1][0] == "argmax"
+    assert {row[0]: row[2].replace("\u2212", "-") for row in rows[2:]} == {
+        name: points(gain) for name, (gain, _, _) in gains.items()
+    }
+    assert len(browser.execute_script("return [...document.querySelectorAll('pre')].map(each => each.tabIndex)")) == 4
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+    assert min(contrasts(browser)) >= 4.5
 
 
 def test_names_are_escaped(browser, folder):

@@ -10,6 +10,7 @@ from typing import Any
 from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.report import charts
 from rankseg_plugins.evaluation.report.html import to_html
+from rankseg_plugins.evaluation.report.introduction import Introduction
 from rankseg_plugins.evaluation.report.markdown import to_markdown
 from rankseg_plugins.evaluation.report.words import unit
 from rankseg_plugins.evaluation.tables import to_csv, to_dict
@@ -28,14 +29,25 @@ def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> None:
         OSError: if a file cannot be written; it names the file, and no half-written file is left.
     """
     folder = Path(path)
+    write_pages(comparison, folder)
+    write_file(folder / "report.json", json.dumps(to_dict(comparison), indent=2) + "\n")
+    write_file(folder / "images.csv", to_csv(comparison))
+
+
+def write_pages(comparison: Comparison, folder: Path, introduction: Introduction | None = None) -> None:
+    """Write ``report.html``, ``report.md`` and ``pictures``; see :func:`write_report`.
+
+    Args:
+        comparison: the figures.
+        folder: made if absent.
+        introduction: stands in place of the verdicts on each decoder.
+    """
     drawn = _draw(comparison)
     pictures = {f"pictures/{each['name']}.png": (each["title"], each["text"]) for each in drawn}
     for each in drawn:
-        _write(folder / f"pictures/{each['name']}.png", each["paper"])
-    _write(folder / "report.html", to_html(comparison, drawn).encode())
-    _write(folder / "report.md", to_markdown(comparison, pictures).encode())
-    _write(folder / "report.json", (json.dumps(to_dict(comparison), indent=2) + "\n").encode())
-    _write(folder / "images.csv", to_csv(comparison).encode())
+        write_file(folder / f"pictures/{each['name']}.png", each["paper"])
+    write_file(folder / "report.html", to_html(comparison, drawn, introduction))
+    write_file(folder / "report.md", to_markdown(comparison, pictures, introduction))
 
 
 def _draw(comparison: Comparison) -> list[dict[str, Any]]:
@@ -67,11 +79,16 @@ def _draw(comparison: Comparison) -> list[dict[str, Any]]:
     ]
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: str | bytes) -> None:
+    """Write a file as a whole, or not at all; its folder is made if absent.
+
+    Raises:
+        OSError: if it cannot be written; it names the file.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
+        temporary.write_bytes(data if isinstance(data, bytes) else data.encode())
         os.replace(temporary, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error

@@ -11,6 +11,7 @@ from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.examples import Example
 from rankseg_plugins.evaluation.pictures import LEGEND, class_colours
 from rankseg_plugins.evaluation.report import words
+from rankseg_plugins.evaluation.report.introduction import Introduction
 from rankseg_plugins.evaluation.report.panels import encode, pictures, shown_classes
 from rankseg_plugins.evaluation.tables import calibration_rows, median_seconds
 
@@ -18,20 +19,29 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def to_html(comparison: Comparison, charts: Sequence[Mapping[str, Any]]) -> str:
+def to_html(
+    comparison: Comparison, charts: Sequence[Mapping[str, Any]], introduction: Introduction | None = None
+) -> str:
     """Write the report.
 
     Args:
         comparison: the figures.
         charts: title, text, and PNGs ``light`` and ``dark`` of each.
+        introduction: stands in place of the verdicts on each decoder.
     """
+    sentences = [(words.verdict(comparison, each), _sign(comparison, each)) for each in comparison.candidates]
+    warnings = words.warnings(comparison)
+    if introduction:
+        sentences = [(introduction.verdict, introduction.sign)]
+        warnings = [*introduction.notes, *warnings]
     page = _environment().get_template("template.html")
     return page.render(
         comparison=comparison,
         words=words,
         unit=words.unit(comparison),
-        sentences=[(words.verdict(comparison, each), _sign(comparison, each)) for each in comparison.candidates],
-        warnings=words.warnings(comparison),
+        introduction=introduction,
+        sentences=sentences,
+        warnings=warnings,
         decoders=[_decoder(comparison, decoder) for decoder in comparison.decoders],
         levels=[_level(comparison, *row) for row in words.LEVEL_ROWS],
         worst=[_level(comparison, *row) for row in words.WORST_ROWS],

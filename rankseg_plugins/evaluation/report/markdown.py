@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from rankseg_plugins.evaluation.comparison import Comparison
+from rankseg_plugins.evaluation.report.introduction import Introduction, Section
 from rankseg_plugins.evaluation.report.words import (
     ABSENT,
     EXPLANATION,
@@ -28,17 +29,18 @@ from rankseg_plugins.evaluation.report.words import (
 from rankseg_plugins.evaluation.tables import calibration_rows, median_seconds
 
 
-def to_markdown(comparison: Comparison, charts: Mapping[str, tuple[str, str]]) -> str:
+def to_markdown(
+    comparison: Comparison, charts: Mapping[str, tuple[str, str]], introduction: Introduction | None = None
+) -> str:
     """Write the report.
 
     Args:
         comparison: the figures.
         charts: by path of a picture, its title and what it shows.
+        introduction: stands in place of the verdicts on each decoder.
     """
-    baseline = comparison.decoders[0]
     parts = [
-        f"# Does it help? {len(comparison.names)} images, {baseline} against {_others(comparison)}",
-        "\n".join(f"- {verdict(comparison, decoder)}" for decoder in comparison.candidates),
+        *(_verdicts(comparison) if introduction is None else _introduction(introduction)),
         *(f"*{warning}*" for warning in warnings(comparison)),
         "## Decoders",
         f"{len(comparison.names)} images; {unit(comparison)} in percent, gains in points with their "
@@ -58,6 +60,28 @@ def to_markdown(comparison: Comparison, charts: Mapping[str, tuple[str, str]]) -
         _facts(comparison),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _verdicts(comparison: Comparison) -> list[str]:
+    title = f"{len(comparison.names)} images, {comparison.decoders[0]} against {_others(comparison)}"
+    sentences = (f"- {verdict(comparison, decoder)}" for decoder in comparison.candidates)
+    return [f"# Does it help? {title}", "\n".join(sentences)]
+
+
+def _introduction(introduction: Introduction) -> list[str]:
+    parts = [f"# {introduction.title}", f"**{introduction.verdict}**", *introduction.notes]
+    for section in introduction.sections:
+        parts += _section(section)
+    return [*parts, introduction.bridge]
+
+
+def _section(section: Section) -> list[str]:
+    parts = [f"## {section.title}", section.text]
+    if section.rows:
+        parts.append(_table(section.head, section.rows))
+    for title, code in section.code:
+        parts += [f"{title}:", f"```python\n{code}\n```"]
+    return parts
 
 
 def _others(comparison: Comparison) -> str:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from rankseg_plugins.evaluation.comparison import Comparison
+from rankseg_plugins.evaluation.report.tuning import FLATTERED, candidates
 from rankseg_plugins.evaluation.report.words import milliseconds, percent, points, sign, span, unit, verdict, warnings
 from rankseg_plugins.evaluation.tables import median_seconds
+
+if TYPE_CHECKING:
+    from rankseg_plugins.evaluation.tuning import Tuned
 
 STYLES = {"gain": "green", "loss": "red", "unclear": "dim"}
 
@@ -32,3 +38,18 @@ def to_terminal(comparison: Comparison) -> Group:
         table.add_row(*cells)
     lines = [verdict(comparison, decoder) for decoder in comparison.candidates]
     return Group(table, "", *(Text(line) for line in lines), *(Text(f"note: {w}") for w in warnings(comparison)))
+
+
+def tuning_to_terminal(found: Tuned) -> Group:
+    """The verdict, and a row for each candidate."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("candidate", overflow="fold", vertical="bottom")
+    confidence = f"{100 * found.comparison.confidence:g} % interval"
+    for title in (f"{found.decoder.evidence['objective']}, %", "gain", confidence):
+        table.add_column(title, justify="right", no_wrap=True)
+    argmax, *others = candidates(found)
+    table.add_row(argmax.name, percent(argmax.value), "", "")
+    for row in others:
+        gain = Text(points(row.gain), style=STYLES[sign(*row.interval)])
+        table.add_row(row.name, percent(row.value), gain, span(*row.interval))
+    return Group(Text(found.verdict), "", table, "", Text(f"note: {FLATTERED}"))

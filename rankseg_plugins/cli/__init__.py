@@ -1,0 +1,27 @@
+"""The command ``rankseg-plugins``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import rankseg_plugins
+from rankseg_plugins.cli.compare import compare
+from rankseg_plugins.cli.tune import tune
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+app.command()(compare)
+app.command()(tune)
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    """Dice- and IoU-optimal decoding of segmentation networks: does it help your model?"""
+    if version:
+        print(rankseg_plugins.__version__)
+    elif context.invoked_subcommand is None:
+        print(context.get_help())

@@ -1,0 +1,128 @@
+"""``rankseg-plugins compare``: does it help?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from rankseg_plugins.cli import options
+from rankseg_plugins.cli.reading import RESULTS, asked_for, bad_input, find, note, to_device, warnings_as_notes
+from rankseg_plugins.evaluation.comparison import Comparison
+from rankseg_plugins.evaluation.decoders import parse_decoder
+from rankseg_plugins.evaluation.facts import collect_facts
+from rankseg_plugins.evaluation.files import InputError
+from rankseg_plugins.evaluation.measuring import Scoring
+from rankseg_plugins.evaluation.progress import progress_bar
+from rankseg_plugins.evaluation.recording import DECODERS, Recorder
+from rankseg_plugins.evaluation.report import write_report
+from rankseg_plugins.evaluation.report.terminal import to_terminal
+from rankseg_plugins.evaluation.results import ResultsFile
+from rankseg_plugins.evaluation.run import run
+from rankseg_plugins.evaluation.tables import to_dict
+
+BELOW = 3
+
+
+def compare(
+    probs: options.Probs,
+    labels: options.Labels = None,
+    decoder: Annotated[
+        list[str],
+        typer.Option(
+            help='"argmax", "rankseg(option=value, ...)" or the decoder.json that tune wrote; repeat it. The first is '
+            "the baseline."
+        ),
+    ] = list(DECODERS),  # noqa: B006
+    out: options.Out = Path("report"),
+    ignore_index: options.IgnoreIndex = 255,
+    class_names: options.ClassNames = None,
+    score: Annotated[
+        str, typer.Option(help="What counts as better: dice, iou, precision or recall.", **options.SCORING)
+    ] = "dice",
+    present: options.Present = "union",
+    absent: options.Absent = "skip",
+    exclude: options.Exclude = [],  # noqa: B006
+    one_vs_rest: options.OneVsRest = None,
+    map_labels: options.MapLabels = None,
+    group_by: options.GroupBy = None,
+    activation: options.Activation = "identity",
+    device: options.Device = "cpu",
+    panels: Annotated[
+        int,
+        typer.Option(help="Pictures of the most improved images, and of the most damaged.", **options.RUNNING),
+    ] = 5,
+    resamples: options.Resamples = 10_000,
+    confidence: options.Confidence = 0.95,
+    seed: options.Seed = 0,
+    keep_going: options.KeepGoing = False,
+    fail_below: Annotated[
+        float | None,
+        typer.Option(
+            help="Exit with 3 if the gain's lower bound is below this many points, for any decoder.",
+            **options.RUNNING,
+        ),
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Compare decoders on the same probabilities, and write a report: gains, losses, intervals, pictures.
+
+    Exit status: 0; 2 for bad input (one line says which file or option); 3 for --fail-below; 1 for internal errors.
+    """
+    with bad_input(ValueError, TypeError):
+        for text in decoder:
+            parse_decoder(text)
+        scoring = Scoring(score, present, absent, tuple(exclude))
+        images = find(probs, labels, one_vs_rest, map_labels, group_by, ignore_index, class_names, keep_going)
+        recorder = Recorder(
+            decoder,
+            num_classes=images.classes,
+            ignore_index=ignore_index,
+            scoring=scoring,
+            panels=panels,
+            device=to_device(device),
+        )
+    asked = asked_for(recorder.decoders, images, ignore_index, one_vs_rest, map_labels, activation)
+    with warnings_as_notes():
+        with bad_input(InputError):
+            results = ResultsFile(out / RESULTS, asked)
+            with progress_bar("comparing", len(images.cases)) as step:
+                hashes = run(images.cases, recorder, results, activation, keep_going, step)
+            results.close()
+            if not recorder.measurements:
+                raise InputError(probs, f"no image could be scored; the first: {next(iter(recorder.skipped.values()))}")
+        comparison = recorder.comparison(
+            images.class_names,
+            facts=collect_facts(sys.argv[1:], hashes, [str(path) for path in images.unmatched]),
+            resamples=resamples,
+            confidence=confidence,
+            seed=seed,
+        )
+    with bad_input(OSError):
+        write_report(comparison, out)
+    _show(comparison, out, as_json)
+    _judge(comparison, fail_below)
+
+
+def _show(comparison: Comparison, out: Path, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(to_dict(comparison), indent=2))
+    else:
+        Console(highlight=False).print(to_terminal(comparison))
+    for problem in comparison.skipped.values():
+        note.print(f"skipped: {problem}", style="yellow", markup=False)
+    note.print(f"Report: {out / 'report.html'}")
+
+
+def _judge(comparison: Comparison, fail_below: float | None) -> None:
+    if fail_below is None:
+        return
+    for decoder in comparison.candidates:
+        low = 100 * comparison.paired(decoder).interval[0]
+        if not low >= fail_below:  # NaN fails too
+            note.print(f"{decoder}: the lower bound of the gain is {low:+.2f} points, below {fail_below:g}")
+            raise typer.Exit(BELOW)

@@ -1,0 +1,47 @@
+"""Options that several commands share: their help, and the panel of the help page that they stand in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+READING, SCORING, INTERVALS, RUNNING = (
+    {"rich_help_panel": title} for title in ("Reading", "Scoring", "Intervals", "Running")
+)
+
+Probs = Annotated[
+    Path,
+    typer.Option(help="Probabilities: a folder of .npz (also nnU-Net's), .npy or .pt files, or one .npz of all."),
+]
+Labels = Annotated[
+    Path | None, typer.Option(help="Truth: a folder of PNG, NIfTI, .npy or .npz files with the same names.")
+]
+Out = Annotated[Path, typer.Option(help="Folder for the report; an interrupted run is continued there.")]
+IgnoreIndex = Annotated[int, typer.Option(help="Label whose pixels do not count.", **READING)]
+ClassNames = Annotated[str | None, typer.Option(help="Names of the classes, separated by commas.", **READING)]
+OneVsRest = Annotated[int | None, typer.Option(help="Only this class, against all others.", **READING)]
+MapLabels = Annotated[str | None, typer.Option(help='Change labels of the truth, such as "255:1,2:1".', **READING)]
+Activation = Annotated[
+    str,
+    typer.Option(help="What turns the values into probabilities: identity, softmax, sigmoid or normalize.", **READING),
+]
+Present = Annotated[
+    str,
+    typer.Option(
+        help="Classes that have a score in an image: those in union (truth or prediction) or label.", **SCORING
+    ),
+]
+Absent = Annotated[str, typer.Option(help="What a class counts that is absent: skip, zero or one.", **SCORING)]
+Exclude = Annotated[list[int], typer.Option(help="Class that is not scored, such as background; repeat it.", **SCORING)]
+GroupBy = Annotated[
+    str | None,
+    typer.Option(help="Pattern whose match in a name is its case, such as the patient: '^[^_]+'.", **INTERVALS),
+]
+Resamples = Annotated[int, typer.Option(help="Bootstrap resamples.", min=1, **INTERVALS)]
+Confidence = Annotated[float, typer.Option(help="Confidence of the intervals.", min=0.01, max=0.9999, **INTERVALS)]
+Seed = Annotated[int, typer.Option(help="Of the resamples.", **INTERVALS)]
+Device = Annotated[str, typer.Option(help="Where to decode: cpu, cuda, ...", **RUNNING)]
+KeepGoing = Annotated[bool, typer.Option(help="Report images that cannot be read, and go on.", **RUNNING)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print all figures as JSON.", **RUNNING)]

@@ -1,0 +1,175 @@
+"""What the commands have in common: the images they are given, and how they report errors and warnings."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import typer
+from rich.console import Console
+
+from rankseg_plugins.evaluation.cases import Case, find_cases, one_against_rest, relabel
+from rankseg_plugins.evaluation.decoders import Decoder
+from rankseg_plugins.evaluation.recording import check_class_names
+from rankseg_plugins.evaluation.run import first_sample
+from rankseg_plugins.evaluation.tuned import TunedDecoder
+
+BAD_INPUT = 2
+RESULTS = "results.jsonl"
+
+#: Figures go to standard output, all else to standard error.
+note = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Images(NamedTuple):
+    """What a command works on.
+
+    Args:
+        paths: of the probabilities and of the labels.
+        cases: the images.
+        classes: C.
+        class_names: their names, if there are any.
+        unmatched: files without a partner.
+    """
+
+    paths: tuple[Path, Path]
+    cases: list[Case]
+    classes: int
+    class_names: list[str] | None
+    unmatched: list[Path]
+
+
+def find(
+    probs: Path,
+    labels: Path | None,
+    one_vs_rest: int | None,
+    map_labels: str | None,
+    group_by: str | None,
+    ignore_index: int,
+    class_names: str | None,
+    keep_going: bool,
+) -> Images:
+    """Find the images that the options speak of; files without a partner are listed.
+
+    Raises:
+        ValueError: for options that are not valid or do not fit the files; :class:`InputError` for files.
+    """
+    found = find_cases(probs, labels)
+    cases = _transform(found.cases, one_vs_rest, map_labels, group_by, ignore_index)
+    classes = first_sample(cases, keep_going).probs.shape[0]
+    names = class_names.split(",") if class_names else None if one_vs_rest is not None else found.class_names
+    check_class_names(names, classes)
+    for path in found.unmatched:
+        note.print(f"no partner: {path}", style="yellow", markup=False)
+    return Images((probs, labels or probs), cases, classes, names, found.unmatched)
+
+
+def asked_for(
+    decoders: Mapping[str, Decoder],
+    images: Images,
+    ignore_index: int,
+    one_vs_rest: int | None,
+    map_labels: str | None,
+    activation: str,
+) -> dict[str, Any]:
+    """What changes the measurements. How they are scored may differ from the run that is continued."""
+    probs, labels = images.paths
+    asked = {
+        "decoders": list(decoders),
+        "probs": str(probs.resolve()),
+        "labels": str(labels.resolve()),
+        "classes": images.classes,
+        "ignore_index": ignore_index,
+        "one_vs_rest": one_vs_rest,
+        "map_labels": map_labels,
+        "activation": activation,
+    }
+    # The name of a file does not say what it holds, nor that of a fitted decoder what was found.
+    tuned = {name: _digest(each) for name, each in decoders.items() if isinstance(each, TunedDecoder)}
+    return {**asked, "tuned decoders": tuned} if tuned else asked
+
+
+def _digest(decoder: TunedDecoder) -> str:
+    return hashlib.sha256(json.dumps(decoder.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def _transform(
+    cases: Sequence[Case],
+    one_vs_rest: int | None,
+    map_labels: str | None,
+    group_by: str | None,
+    ignore_index: int,
+) -> list[Case]:
+    if map_labels is not None:
+        pairs = [re.fullmatch(r"\s*(-?\d+)\s*:\s*(-?\d+)\s*", part) for part in map_labels.split(",")]
+        if None in pairs:
+            raise ValueError(f"--map-labels must be pairs such as '255:1,2:0', got {map_labels!r}")
+        mapping = {int(pair[1]): int(pair[2]) for pair in pairs if pair}
+        cases = [relabel(case, mapping) for case in cases]
+    if one_vs_rest is not None:
+        cases = [one_against_rest(case, one_vs_rest, ignore_index) for case in cases]
+    if group_by is not None:
+        cases = [replace(case, group=_group(group_by, case.name)) for case in cases]
+    return list(cases)
+
+
+def _group(pattern: str, name: str) -> str:
+    try:
+        match = re.search(pattern, name)
+    except re.error as error:
+        raise ValueError(f"--group-by must be a regular expression, got {pattern!r}: {error}") from error
+    if match is None:
+        raise ValueError(f"--group-by {pattern!r} does not match the name {name!r}")
+    return match[0]
+
+
+def to_device(name: str) -> torch.device:
+    """The device of this name.
+
+    Raises:
+        ValueError: if there is none that can be used.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
+
+
+@contextlib.contextmanager
+def bad_input(*kinds: type[Exception]) -> Iterator[None]:
+    """One line and exit status 2 for these errors; any other is an internal one, with its traceback and status 1."""
+    try:
+        yield
+    except kinds as error:
+        problem = f"{error.filename}: cannot be written: {error.strerror}" if isinstance(error, OSError) else error
+        note.print(f"error: {problem}", markup=False)
+        raise typer.Exit(BAD_INPUT) from error
+
+
+@contextlib.contextmanager
+def warnings_as_notes() -> Iterator[None]:
+    """What the library warns of is for people too: one line, once, without the place in the source."""
+    shown: set[str] = set()
+    original = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, UserWarning):
+            original(message, category, *place, **more)
+        elif str(message) not in shown:
+            shown.add(str(message))
+            note.print(f"warning: {message}", style="yellow", markup=False)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield

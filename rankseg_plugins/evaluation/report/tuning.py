@@ -1,0 +1,140 @@
+"""The report of a tuning: the verdict, every candidate and how to use the file; below it argmax against the choice."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from rankseg_plugins.evaluation.report import write_file, write_pages
+from rankseg_plugins.evaluation.report.introduction import Introduction, Section
+from rankseg_plugins.evaluation.report.words import percent, points, sign, span
+from rankseg_plugins.evaluation.tables import to_csv, to_dict
+
+if TYPE_CHECKING:
+    from rankseg_plugins.evaluation.tuning import Tuned
+
+DECODER = "decoder.json"
+
+EXPLANATION = (
+    "The images were split into folds, those of one case together. On each fold, chosen is the candidate that is best "
+    "on the other folds: its scores are of images that had no part in choosing it."
+)
+FLATTERED = (
+    "All candidates on all images, the largest gain first. These gains are flattered, because the best of many is "
+    "partly luck; the gain in the verdict is not."
+)
+
+
+class Candidate(NamedTuple):
+    """A row of the table of candidates, on the images that were tuned on.
+
+    Args:
+        name: of the candidate.
+        value: its score.
+        gain: over argmax, with its interval; NaN for argmax itself.
+        interval: of the gain.
+    """
+
+    name: str
+    value: float
+    gain: float
+    interval: tuple[float, float]
+
+
+def candidates(found: Tuned) -> list[Candidate]:
+    """Argmax, then the others by their gain, the largest first."""
+    score, level = found.decoder.evidence["objective"].split("_")
+    comparison = found.comparison
+    differences = comparison.differences.levels[score, level]
+    rows = [
+        Candidate(name, comparison.level(name, score, level), gain, (low, high))
+        for name, (gain, low, high) in zip(comparison.candidates, differences, strict=True)
+    ]
+    baseline = comparison.decoders[0]
+    argmax = Candidate(baseline, comparison.level(baseline, score, level), np.nan, (np.nan, np.nan))
+    return [argmax, *sorted(rows, key=lambda row: -np.nan_to_num(row.gain, nan=-1))]
+
+
+def figures(found: Tuned) -> dict[str, Any]:
+    """Everything as values that JSON holds."""
+    return {
+        "verdict": found.verdict,
+        "decoder": found.decoder.to_dict(),
+        "validated": to_dict(found.validated),
+        "candidates": to_dict(found.comparison),
+    }
+
+
+def write_tuning(found: Tuned, path: str | os.PathLike[str]) -> None:
+    """Write the decoder and the report of a tuning.
+
+    Args:
+        found: what :func:`~rankseg_plugins.evaluation.tune` returned.
+        path: folder, made if absent. It gets ``decoder.json`` and what
+            :func:`~rankseg_plugins.evaluation.report.write_report` writes.
+
+    Raises:
+        ImportError: if matplotlib, Jinja2, Pillow or SciPy is not installed.
+        OSError: if a file cannot be written; it names the file.
+    """
+    folder = Path(path)
+    write_pages(found.validated, folder, _introduction(found, folder / DECODER))
+    write_file(folder / "report.json", json.dumps(figures(found), indent=2) + "\n")
+    write_file(folder / "images.csv", to_csv(found.comparison))
+    write_file(folder / DECODER, json.dumps(found.decoder.to_dict(), indent=2) + "\n")
+
+
+def _introduction(found: Tuned, file: Path) -> Introduction:
+    comparison, evidence = found.comparison, found.decoder.evidence
+    low, high = evidence["interval"] or (np.nan, np.nan)
+    return Introduction(
+        f"Which decoder? {len(comparison.names)} images, argmax and {len(comparison.candidates)} candidates",
+        found.verdict,
+        "unclear" if found.decoder.is_argmax else sign(low, high),
+        (f"In brackets the {100 * comparison.confidence:g} % bootstrap interval. {EXPLANATION}",),
+        (_candidates(found), _usage(found, file)),
+        "Below: argmax against chosen, on images that had no part in choosing.",
+    )
+
+
+def _candidates(found: Tuned) -> Section:
+    objective = found.decoder.evidence["objective"]
+    head = ("candidate", f"{objective}, %", "gain, points", "interval")
+    argmax, *others = candidates(found)
+    rows = [(row.name, percent(row.value), points(row.gain), span(*row.interval)) for row in others]
+    return Section("Candidates", FLATTERED, head, ((argmax.name, percent(argmax.value), "", ""), *rows))
+
+
+def _usage(found: Tuned, file: Path) -> Section:
+    classes, path = found.decoder.num_classes, file.as_posix()
+    load = f"decoder = TunedDecoder.load({path!r})"
+    head = "from rankseg_plugins.evaluation import TunedDecoder"
+    code = (
+        ("Python", f"{head}\n\n{load}\nlabels = decoder(probs)  # (B, {classes}, *spatial) probabilities"),
+        (
+            "MMSegmentation, in a config",
+            f"model = dict(type='rankseg_plugins.mmseg.RankSEGEncoderDecoder', "
+            f"test_cfg=dict(rankseg=dict(tuned={path!r})))",
+        ),
+        (
+            "Lightning",
+            f"{head}\nfrom rankseg_plugins.lightning import RankSEGCallback\n\n{load}\n"
+            f"callback = RankSEGCallback(decoder, num_classes={classes})",
+        ),
+        (
+            "TorchMetrics",
+            f"{head}\nfrom rankseg_plugins.torchmetrics import RankSEGWrapper\n\n{load}\n"
+            "metric = RankSEGWrapper(metric, decoder=decoder)",
+        ),
+    )
+    text = (
+        f"{DECODER} holds the options, the temperature and the evidence. It decides on probabilities that were made "
+        "like those here: same network, same activation."
+    )
+    if found.decoder.is_argmax:
+        text += " Here it holds plain argmax, so using it changes nothing."
+    return Section("How to use it", text, code=code)

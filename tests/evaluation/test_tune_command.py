@@ -1,0 +1,278 @@
+"""``rankseg-plugins tune`` finds what ``tune()`` finds, writes a file that ``compare`` reads, and survives faults."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from image_folders import environment, make_image
+from typer.testing import CliRunner
+
+from rankseg_plugins import RankSEG
+from rankseg_plugins.cli import app
+from rankseg_plugins.evaluation import Sample, TunedDecoder, compare, tune
+
+RACE = {"temperatures": [0.5, 1.0], "pruning_probs": [0.5, 0.1]}
+OPTIONS = ("--temperatures", "0.5,1", "--pruning-probs", "0.5, 0.1", "--resamples", "200")
+IMAGES = 24
+
+
+def make_images():
+    """A rare foreground whose probabilities were softened by the temperature 2: tuning can gain."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.randn(IMAGES, 1, 5, 5, generator=generator) * 2 - 1.5
+    logits = torch.nn.functional.interpolate(coarse, 24, mode="bilinear")[:, 0]
+    labels = (torch.rand(logits.shape, generator=generator) < logits.sigmoid()).long()
+    foreground = (logits / 2).sigmoid()
+    return torch.stack([1 - foreground, foreground], 1), labels
+
+
+@pytest.fixture
+def softened(tmp_path):
+    """A folder of files; every name is that of the sample."""
+    for part, images in zip(("probs", "labels"), make_images(), strict=True):
+        (tmp_path / part).mkdir()
+        for index, image in enumerate(images):
+            np.save(tmp_path / f"{part}/image{index:02d}.npy", image.numpy())
+    return tmp_path
+
+
+def samples():
+    return [Sample(f"image{i:02d}", *both) for i, both in enumerate(zip(*make_images(), strict=True))]
+
+
+def run(folder, *extra, command="tune", out="tuned"):
+    paths = ["--probs", folder / "probs", "--labels", folder / "labels", "--out", folder / out]
+    return CliRunner().invoke(app, [command, *map(str, paths), *map(str, extra)], env=environment())
+
+
+def without_times(found):
+    """Figures but for what differs from run to run."""
+    for part in ("validated", "candidates"):
+        del found[part]["facts"]
+        for decoder in found[part]["decoders"].values():
+            del decoder["milliseconds"]
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
+def test_finds_what_the_python_api_finds(softened):
+    done = run(softened, *OPTIONS, "--json")
+    assert done.exit_code == 0, done.stderr
+    printed, expected = json.loads(done.stdout), tune(samples(), **RACE, ignore_index=255, resamples=200)
+    assert not expected.decoder.is_argmax
+    assert json.loads((softened / "tuned/decoder.json").read_text()) == expected.decoder.to_dict()
+    assert json.loads((softened / "tuned/report.json").read_text()) == printed
+    assert (printed["verdict"], printed["decoder"]) == (expected.verdict, expected.decoder.to_dict())
+    assert list(printed["candidates"]["decoders"]) == list(expected.comparison.decoders)
+    gain = printed["validated"]["decoders"]["chosen"]["paired"]["mean"]
+    assert 100 * gain == pytest.approx(expected.decoder.evidence["gain"])
+    expected.report(softened / "api")
+    by_api = json.loads((softened / "api/report.json").read_text())
+    assert without_times(by_api) == without_times(printed)
+    assert [line for line in done.stderr.splitlines() if "too unsure" in line] == [
+        line for line in done.stderr.splitlines() if line.startswith("warning: ")
+    ]
+    assert done.stderr.count("too unsure") == 1
+    assert ".py:" not in done.stderr
+
+
+def test_table_and_page(softened):
+    done = run(softened, *OPTIONS)
+    assert done.exit_code == 0, done.stderr
+    decoder = TunedDecoder.load(softened / "tuned/decoder.json")
+    first, *table = done.stdout.splitlines()
+    assert first == decoder.evidence["verdict"]
+    figures = [re.findall(r"[+-]?\d+\.\d\d", line) for line in table if line.startswith("rankseg(")]
+    gains = [float(gain) for _, gain, _, _ in figures]
+    assert gains == sorted(gains, reverse=True)
+    assert len(gains) == 4
+    for name in ("report.html", "report.md"):
+        page = (softened / "tuned" / name).read_text()
+        assert page.index("on images not used to choose") < page.index("These gains are flattered")
+        assert page.index("These gains are flattered") < page.index("test_cfg") < page.index("sign test p")
+    code = (softened / "tuned/report.md").read_text().split("```python\n")[1].split("\n```")[0]
+    found = {"probs": make_images()[0]}
+    exec(code, found)
+    assert torch.equal(found["labels"], decoder(found["probs"]))
+
+
+@pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
+def test_both_aggregation_levels(softened):
+    levels = ["samplewise", "global"]
+    done = run(softened, *OPTIONS, "--json", "--objective", "iou_dataset", "--aggregation-levels", ",".join(levels))
+    assert done.exit_code == 0, done.stderr
+    expected = tune(samples(), "iou_dataset", aggregation_levels=levels, **RACE, ignore_index=255, resamples=200)
+    found = json.loads(done.stdout)
+    assert list(found["candidates"]["decoders"]) == list(expected.comparison.decoders)
+    assert "global(metric=iou) at temperature 0.5" in expected.comparison.decoders
+    assert found["decoder"] == expected.decoder.to_dict()
+    for name in expected.comparison.decoders:
+        level = found["candidates"]["decoders"][name]["levels"]["iou_dataset"]
+        assert level == pytest.approx(expected.comparison.level(name, "iou", "dataset"))
+
+
+def test_keeps_argmax_with_few_cases(softened):
+    done = run(softened, *OPTIONS, "--min-cases", 25)
+    assert done.exit_code == 0
+    assert "keep argmax: too few cases (24 of 25)" in done.stdout
+    assert TunedDecoder.load(softened / "tuned/decoder.json").is_argmax
+    assert "Here it holds plain argmax" in (softened / "tuned/report.html").read_text()
+
+
+def test_goes_on_where_it_stopped(softened):
+    both = ("--aggregation-levels", "samplewise,global")
+    assert run(softened, *OPTIONS, *both).exit_code == 0
+    results = softened / "tuned/results.jsonl"
+    whole, decoder = results.read_bytes(), (softened / "tuned/decoder.json").read_bytes()
+    kept = b"".join(whole.splitlines(keepends=True)[:9])
+    results.write_bytes(kept + b'{"image": "im')
+    assert run(softened, *OPTIONS, *both).exit_code == 0
+    assert results.read_bytes().startswith(kept)
+    assert len(results.read_bytes().splitlines()) == 1 + IMAGES
+    assert (softened / "tuned/decoder.json").read_bytes() == decoder
+    other = run(softened, "--resamples", 200, *both)
+    assert other.exit_code == 2
+    assert "belongs to a run with other decoders" in other.stderr
+    np.save(softened / "probs/image03.npy", make_images()[0][5].numpy())
+    changed = run(softened, *OPTIONS, *both)  # the rules that are fitted to all images differ
+    assert changed.exit_code == 2
+    assert "belongs to a run with other tuned decoders" in changed.stderr
+
+
+@pytest.mark.parametrize("level", ["samplewise", "global"])
+def test_one_bad_image(softened, level):
+    path = softened / "probs/image07.npy"
+    np.save(path, np.full((2, 24, 24), 3.0))
+    stopped = run(softened, *OPTIONS, "--aggregation-levels", level)
+    assert stopped.exit_code == 2
+    assert f"error: {path}: probs must lie in [0, 1]" in stopped.stderr
+    assert not (softened / "tuned/decoder.json").exists()
+    done = run(softened, *OPTIONS, "--aggregation-levels", level, "--keep-going")
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.count(f"skipped: {path}: ") == 1
+    assert TunedDecoder.load(softened / "tuned/decoder.json").evidence["images"] == IMAGES - 1
+    assert path.name in (softened / "tuned/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--objective", "dice"], "--objective must be one of 'dice_dataset'"),
+        (["--temperatures", "0.7,hot"], "--temperatures must be numbers separated by commas, got '0.7,hot'"),
+        (["--temperatures", "0"], "temperature must be above 0"),
+        (["--pruning-probs", "2"], "pruning_prob must be in [0, 1]"),
+        (["--pruning-probs", ","], "no candidate beside argmax"),
+        (["--metrics", "f1"], "metric must be one of"),
+        (["--solvers", "magic"], "solver must be one of"),
+        (["--aggregation-levels", "local"], "aggregation_levels must be one of 'samplewise', 'global'"),
+        (["--output-mode", "both"], "output_mode must be one of"),
+        (["--folds", "1"], "Invalid value for '--folds'"),
+        (["--present", "maybe"], "present must be one of"),
+        (["--probs", "nowhere"], "nowhere: no such file"),
+    ],
+)
+def test_bad_options(softened, options, message):
+    done = run(softened, *options)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_too_few_images_for_a_global_rule(softened):
+    for index in range(4, IMAGES):
+        (softened / f"probs/image{index:02d}.npy").unlink()
+    done = run(softened, "--aggregation-levels", "global")
+    assert done.exit_code == 2
+    assert "error: aggregation_levels 'global': 4 images give no evidence" in done.stderr
+
+
+def test_compare_reads_the_file(softened):
+    tuned, path = TunedDecoder(RankSEG(pruning_prob=0.1), 2, 0.5), softened / "decoder.json"
+    tuned.save(path)
+    done = run(softened, "--decoder", "argmax", "--decoder", path, "--json", command="compare", out="report")
+    assert done.exit_code == 0, done.stderr
+    with pytest.warns(UserWarning, match="too unsure"):
+        expected = compare(samples(), {"argmax": RankSEG("acc"), "tuned": tuned}, ignore_index=255).paired("tuned")
+    found = json.loads(done.stdout)["decoders"][str(path)]["paired"]
+    assert found["mean"] == pytest.approx(expected.mean, abs=1e-12)
+    assert (found["wins"], found["losses"]) == (expected.wins, expected.losses)
+    TunedDecoder(RankSEG(pruning_prob=0.1), 2, 0.7).save(path)
+    changed = run(softened, "--decoder", "argmax", "--decoder", path, command="compare", out="report")
+    assert changed.exit_code == 2
+    assert "belongs to a run with other tuned decoders" in changed.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "decoder.json' cannot be read: No such file or directory"),
+        ("{}", "decoder.json: no decoder of rankseg_plugins"),
+        ("[", "decoder.json: Expecting value"),
+        (TunedDecoder(RankSEG(), 5), "decoder.json' was tuned for 5 classes, got probabilities of 2"),
+    ],
+)
+def test_compare_refuses_other_files(softened, content, message):
+    path = softened / "decoder.json"
+    if isinstance(content, TunedDecoder):
+        content.save(path)
+    elif content is not None:
+        path.write_text(content)
+    done = run(softened, "--decoder", "argmax", "--decoder", path, command="compare")
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_softmax_twice_is_one_line(tmp_path):
+    """And only one, though these probabilities are too unsure as well."""
+    for part in ("probs", "labels"):
+        (tmp_path / part).mkdir()
+    for index in range(8):
+        probs, labels = make_image(index)
+        np.save(tmp_path / f"probs/{index}.npy", torch.from_numpy(probs).softmax(0).numpy())
+        np.save(tmp_path / f"labels/{index}.npy", labels)
+    for command in ("compare", "tune"):
+        done = run(tmp_path, command=command, out=command)
+        assert done.exit_code == 0, done.stderr
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+        assert "softmax was applied twice" in line
+
+
+WITH_A_BAR = """
+import torch
+from rankseg_plugins.evaluation import tune
+generator = torch.Generator().manual_seed(0)
+probs = (3 * torch.randn(24, 2, 50, generator=generator)).softmax(1)
+samples = [(str(i), each, each.argmax(0)) for i, each in enumerate(probs)]
+tune(samples, temperatures=[1.0], aggregation_levels=["samplewise", "global"], progress=True)
+"""
+
+
+def test_progress_on_a_terminal_only():
+    command = [sys.executable, "-W", "ignore", "-c", WITH_A_BAR]
+    plain = subprocess.run(command, capture_output=True, text=True, env=environment())
+    assert (plain.returncode, plain.stdout, plain.stderr) == (0, "", "")
+    ours, theirs = pty.openpty()
+    done = subprocess.Popen(command, stderr=theirs, env={**environment(), "TERM": "xterm"})
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 4096)
+        except OSError:  # the other end was closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    assert done.wait() == 0
+    assert b"fitting" in shown
+    assert b"tuning" in shown
+    assert b"24/24" in shown
