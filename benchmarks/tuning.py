@@ -5,7 +5,7 @@ GlobalRankSEG with every temperature and both metrics, fitted without labels to 
 :func:`~rankseg_plugins.evaluation.tune` decides, and once without the least number of cases that it asks for.
 
 ``python -m benchmarks.tuning PROBS.npz [PROBS.npz ...]`` prints a table, and one of images that were softened on
-purpose; about five minutes.
+purpose; about six minutes.
 """
 
 import sys

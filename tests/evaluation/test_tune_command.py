@@ -117,6 +117,26 @@ def test_both_aggregation_levels(softened):
         assert level == pytest.approx(expected.comparison.level(name, "iou", "dataset"))
 
 
+@pytest.mark.parametrize("level", ["samplewise", "global"])
+def test_reading_options(softened, level):
+    """Logits give the same as probabilities; of one class against the rest there is one channel, and masks."""
+    (softened / "logits").mkdir()
+    for path in sorted((softened / "probs").iterdir()):
+        np.save(softened / "logits" / path.name, np.log(np.load(path)) + 3)
+    race = (*OPTIONS, "--aggregation-levels", level, "--json")
+    plain = json.loads(run(softened, *race).stdout)
+    logits = run(softened, *race, "--probs", softened / "logits", "--activation", "softmax", out="logits_tuned")
+    assert logits.exit_code == 0, logits.stderr
+    gains = [each["decoder"]["evidence"]["gain"] for each in (plain, json.loads(logits.stdout))]
+    assert gains[0] == pytest.approx(gains[1], abs=0.05)
+    single = run(softened, *race, "--one-vs-rest", 1, "--group-by", "image.", out="single")
+    assert single.exit_code == 0, single.stderr
+    found = json.loads(single.stdout)
+    assert (found["decoder"]["num_classes"], found["decoder"]["options"]["output_mode"]) == (1, "multilabel")
+    assert found["validated"]["cases"] == 3
+    assert found["decoder"]["options"]["metric"] == "acc"  # three cases are not enough
+
+
 def test_keeps_argmax_with_few_cases(softened):
     done = run(softened, *OPTIONS, "--min-cases", 25)
     assert done.exit_code == 0
