@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
+from rankseg.functional import rankseg as reference
 from torch import Tensor
 
 from benchmarks.measure import interleave, ratio
+from benchmarks.speed import Decide
 from benchmarks.workloads import WORKLOADS, generate
 from rankseg_plugins import RankSEG
 
@@ -15,10 +18,14 @@ SOLVERS = ("RMA", "BA", "TRNA", "exact")
 HEADER = [
     "probabilities", "expected Dice of the optimum", *(f"{name}: mean loss" for name in SOLVERS[:-1]),
     *(f"{name}: largest loss" for name in SOLVERS[:-1]), *(f"{name}: time / RMA" for name in SOLVERS[1:]),
+    *(f"`rankseg` {name}: time / ours" for name in SOLVERS[1:-1]),
 ]  # fmt: skip
 
 #: Beyond this many pixels TRNA, which needs every pixel of a mask by itself, is left out.
 _TRNA_PIXELS = 1 << 22
+
+#: And beyond these the reference, whose BA holds a table of all volumes and whose TRNA takes one step for each.
+_REFERENCE_PIXELS = {"BA": 1 << 19, "TRNA": 1 << 12}
 
 
 def inputs() -> Iterator[tuple[str, Tensor]]:
@@ -33,20 +40,29 @@ def inputs() -> Iterator[tuple[str, Tensor]]:
 def rows() -> Iterator[list[str]]:
     """One row an input; losses against the exact optimum, over the classes that are not pruned."""
     for name, probs in inputs():
-        solvers = [each for each in SOLVERS if each != "TRNA" or probs[0, 0].numel() <= _TRNA_PIXELS]
-        decoders = {each: RankSEG(output_mode="multilabel", solver=each) for each in solvers}
-        exact = decoders["exact"]
-        active = probs.flatten(2).amax(-1) > exact.pruning_prob
-        scores = {each: exact.expected_score(probs, decide(probs))[active] for each, decide in decoders.items()}
+        pixels = probs[0, 0].numel()
+        solvers = [each for each in SOLVERS if each != "TRNA" or pixels <= _TRNA_PIXELS]
+        decoders: dict[str, Decide] = {each: RankSEG(output_mode="multilabel", solver=each) for each in solvers}
+        judge = RankSEG(output_mode="multilabel")
+        active = probs.flatten(2).amax(-1) > judge.pruning_prob
+        scores = {each: judge.expected_score(probs, decide(probs))[active] for each, decide in decoders.items()}
         losses = {each: scores["exact"] - score for each, score in scores.items()}
+        for solver, most in _REFERENCE_PIXELS.items():
+            if pixels <= most:
+                decoders[f"reference {solver}"] = partial(reference, output_mode="multilabel", solver=solver)
         times = interleave({each: lambda d=d, p=probs: d(p) for each, d in decoders.items()}, rounds=5)
         yield [
             name,
             f"{scores['exact'].mean():.4f}",
             *(_number(losses, each, torch.mean) for each in SOLVERS[:-1]),
             *(_number(losses, each, torch.max) for each in SOLVERS[:-1]),
-            *(f"{ratio(times, each, 'RMA'):.1f}" if each in times else "-" for each in SOLVERS[1:]),
+            *(_ratio(times, each, "RMA") for each in SOLVERS[1:]),
+            *(_ratio(times, f"reference {each}", each) for each in SOLVERS[1:-1]),
         ]
+
+
+def _ratio(times: dict[str, list[float]], name: str, to: str) -> str:
+    return f"{ratio(times, name, to):.1f}" if name in times else "-"
 
 
 def _number(losses: dict[str, Tensor], solver: str, reduce) -> str:
