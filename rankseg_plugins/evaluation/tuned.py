@@ -70,6 +70,16 @@ class TunedDecoder(nn.Module):
         return self.decoder.output_mode
 
     @property
+    def unassigned_policy(self) -> str:
+        """``"void"`` if pixels may stay without a class, else ``"max_score"``."""
+        return getattr(self.decoder, "unassigned_policy", "max_score")
+
+    @property
+    def void_index(self) -> int:
+        """The label of pixels without a class."""
+        return self.decoder.void_index
+
+    @property
     def is_argmax(self) -> bool:
         """Whether it decides as plain argmax does (multilabel: the threshold 1/2)."""
         return self.decoder.metric == "acc"

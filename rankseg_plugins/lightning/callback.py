@@ -90,6 +90,9 @@ class RankSEGCallback(Callback):
             ``finish`` (``resamples``, ``confidence``, ``seed``): at the end of every validation, a decoder is chosen
             on the images of all scored dataloaders, and decides from then on, also in test and predict. Argmax is
             kept unless the gain is certain. The objective is the first of ``scores`` at image level unless given.
+            ``val/{prefix}/tuned/{objective}`` is its score on images that had no part in choosing, and
+            ``val/{prefix}/tuned_gain/{objective}`` that minus argmax; the other values of that validation are those of
+            the decoder before.
 
     Attributes:
         decoder: the decision in force.

@@ -30,3 +30,10 @@ def segmenter(package):
     import lightning_nets
 
     return lightning_nets.module_class(package)
+
+
+@pytest.fixture
+def scaling(package):
+    import lightning_nets
+
+    return lightning_nets.scaling_class(package)

@@ -1,10 +1,11 @@
-"""What a RankSEGCallback must log, from the plain API and plain loops."""
+"""What a RankSEGCallback must log and tune, from the plain API and plain loops."""
 
 import references
 import torch
-from lightning_nets import CLASSES
+from lightning_nets import CLASSES, Drawn
 
 from rankseg_plugins import rankseg
+from rankseg_plugins.evaluation import tune
 
 
 def scores(decided, target, stage, name="", ignore=None, classes=CLASSES, suffix=""):
@@ -36,3 +37,15 @@ def outputs_of(net, data):
 
 def logged(trainer):
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def samples(data, scale=1.0, prefix=""):
+    return [(f"{prefix}{i:06d}", (scale * logits).softmax(0), labels) for i, (logits, labels) in enumerate(data)]
+
+
+def expected_decoder(scale=1.0, data=None, objective="dice_image", **options):
+    return tune(samples(Drawn() if data is None else data, scale), objective, **options)
+
+
+def scores_of(decoder, scale, data, stage):
+    return scores(decoder((scale * data.logits).softmax(1)), data.labels, stage)

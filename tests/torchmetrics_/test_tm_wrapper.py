@@ -26,7 +26,7 @@ from torchmetrics.classification import (
 )
 from torchmetrics.segmentation import DiceScore, MeanIoU
 
-from rankseg_plugins import RankSEG, rankseg
+from rankseg_plugins import GlobalRankSEG, RankSEG, rankseg
 from rankseg_plugins.evaluation import TunedDecoder
 from rankseg_plugins.torchmetrics import MultiLevelScore, RankSEGWrapper
 from rankseg_plugins.torchmetrics.presentation import OF_PROBABILITIES
@@ -294,6 +294,20 @@ def test_a_tuned_decoder_is_read_from_its_file(tmp_path):
     for path in (tmp_path / "decoder.json", str(tmp_path / "decoder.json")):
         wrapper = RankSEGWrapper(MulticlassJaccardIndex(CLASSES), path, ignore_index=255)
         assert torch.equal(run(wrapper, batches), plain.compute())
+
+
+def test_void_pixels_of_a_tuned_decoder_are_known():
+    void = TunedDecoder(RankSEG(unassigned_policy="void"), CLASSES)
+    with pytest.raises(ValueError, match="needs a class for every pixel"):
+        RankSEGWrapper(MulticlassF1Score(CLASSES), void)
+    fitted = GlobalRankSEG(CLASSES)
+    for probs, _ in make():
+        fitted.update(probs)
+    fitted.fit()
+    for decoder in (void.decoder, fitted):
+        tuned = TunedDecoder(decoder, CLASSES)
+        assert tuned.void_index == decoder.void_index
+        assert (tuned.unassigned_policy == "void") == (decoder is void.decoder)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
