@@ -33,7 +33,7 @@ test-stock: $(VENV_STOCK)/installed  ## run MMSegmentation's tests with the orig
 	TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 $(VENV_STOCK)/bin/python -m pytest tests/mmseg
 
 benchmark: $(VENV)/installed  ## measure time and memory, write benchmarks/RESULTS.md; about 20 minutes
-	$(VENV)/bin/python -m benchmarks
+	env -u GOMP_SPINCOUNT $(VENV)/bin/python -m benchmarks
 
 lint: $(VENV)/installed  ## check style and types
 	$(VENV)/bin/ruff check .

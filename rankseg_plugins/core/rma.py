@@ -116,13 +116,15 @@ def _dinkelbach(
     values: Tensor, rows: Tensor, objective: Objective, mu: Tensor, base_n: Tensor, base_s: Tensor, floor: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Threshold, count and sum of the best mask of a ratio, from the undecided pixels and the decided rest."""
-    base = torch.stack([base_n.flatten(), base_s.flatten()], dim=1)
     values = values.double()
-    terms = torch.stack([torch.ones_like(values), values], dim=1)
+    base_n, base_s = base_n.flatten(), base_s.flatten()
     threshold, mu = floor.flatten(), mu.flatten()
     while True:
-        above = values > threshold[rows]
-        n, s = base.index_add(0, rows, terms * above.unsqueeze(1)).unbind(1)
+        # The threshold only grows: what is below it now will not come back.
+        above = (values > threshold[rows]).nonzero().squeeze(1)
+        values, rows = values[above], rows[above]
+        n = base_n.index_add(0, rows, torch.ones_like(values))
+        s = base_s.index_add(0, rows, values)
         raised = torch.maximum(threshold, objective.threshold(s, n, mu))
         if torch.equal(raised, threshold):
             return threshold.view_as(floor), n.view_as(floor), s.view_as(floor)

@@ -33,6 +33,7 @@ class Recorder:
         scoring: what counts as better.
         panels: pictures to keep of the most improved images, and of the most damaged.
         device: where to decode.
+        warn: whether to warn, once, of probabilities on which RankSEG loses.
 
     Example:
         >>> recorder = Recorder(["argmax", "rankseg"], num_classes=2)
@@ -52,6 +53,7 @@ class Recorder:
         scoring: Scoring | None = None,
         panels: int = 5,
         device: str | torch.device = "cpu",
+        warn: bool = True,
     ) -> None:
         if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
             raise ValueError(f"num_classes must be an integer of at least 1, got {num_classes!r}")
@@ -68,7 +70,8 @@ class Recorder:
         self.measurements: list[Measurement] = []
         self.calibration: Calibration | None = None
         self.skipped: dict[str, str] = {}
-        self._looked = self._warned = False
+        # Which of the two occasions are over: the first image, and the comparison.
+        self._looked = self._warned = not warn
 
     def add(self, sample: Sample) -> Measurement:
         """Decode one image with every decoder and keep what it scored.

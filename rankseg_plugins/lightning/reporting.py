@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rankseg_plugins.evaluation import Recorder, Scoring
 from rankseg_plugins.evaluation.facts import collect_facts
+from rankseg_plugins.evaluation.temperature import warn_if_unsure
 from rankseg_plugins.lightning._toolkit import Trainer
 
 BASELINE, DECODER = "argmax", "RankSEG"
@@ -37,8 +38,10 @@ class LoaderReport:
     ) -> None:
         self.decoder = decoder
         decoders = {BASELINE: baseline, DECODER: decoder}
-        self._recorder = Recorder(decoders, num_classes=num_classes, ignore_index=ignore_index, scoring=scoring)
-        self._recorder._looked = True  # at the first image: the callback does, once for all evaluations
+        # The callback warns, once for all evaluations.
+        self._recorder = Recorder(
+            decoders, num_classes=num_classes, ignore_index=ignore_index, scoring=scoring, warn=False
+        )
 
     def add(
         self,
@@ -82,7 +85,6 @@ class LoaderReport:
         Returns:
             Whether it warned.
         """
-        self._recorder._warned = quiet
         self._recorder.gather()
         if not trainer.is_global_zero or not self._recorder.measurements:
             return False
@@ -90,4 +92,5 @@ class LoaderReport:
         run = f"{stage}, epoch {trainer.current_epoch}, step {trainer.global_step}"
         facts: dict[str, Any] = {**collect_facts(), DECODER: decoder, "evaluated": run}
         self._recorder.comparison(class_names, facts=facts).report(folder)
-        return self._recorder._warned and not quiet
+        measured = self._recorder.calibration
+        return not quiet and measured is not None and warn_if_unsure(measured, self._recorder.num_classes)
