@@ -32,7 +32,7 @@ def decisions(probs: Tensor, labels: Tensor) -> Iterator[tuple[str, Tensor]]:
         ("global, with labels", {}, labels[fitted_on]),
     ):
         decoder = GlobalRankSEG(probs.shape[1], **options)
-        decoder.update(probs[fitted_on], truth, ignore_index=IGNORE)
+        decoder.update(probs[fitted_on], truth, ignore_index=None if truth is None else IGNORE)
         decoder.fit()
         yield name, decoder(decided)
 

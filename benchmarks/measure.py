@@ -43,15 +43,25 @@ def extra_memory(call: Callable[[torch.Tensor], torch.Tensor], probs: torch.Tens
     """Largest memory that ``call`` allocated beside its input and its result, as a share of the input.
 
     Counted by PyTorch's own allocator, so that it is the same in every run, and memory counts that is allocated but
-    never touched.
+    never touched. The result is left out from the moment on when it is allocated.
     """
     call(probs)  # what is made once and kept
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = call(probs)
     live = largest = 0
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            live += event.nbytes()
+    for address, size in _allocations(profiler):
+        if address != result.untyped_storage().data_ptr():
+            live += size
             largest = max(largest, live)
-    kept = result.numel() * result.element_size()
-    return (largest - kept) / (probs.numel() * probs.element_size())
+    return largest / (probs.numel() * probs.element_size())
+
+
+def _allocations(profiler: profile) -> list[tuple[int, int]]:
+    """Address and size of every allocation in order of time; those that are freed have a negative size."""
+    waiting, found = list(profiler.profiler.kineto_results.experimental_event_tree()), []
+    while waiting:
+        event = waiting.pop()
+        waiting += event.children
+        if event.name == "[memory]":
+            found.append((event.start_time_ns, event.extra_fields.ptr, event.extra_fields.alloc_size))
+    return [(address, size) for _, address, size in sorted(found, key=lambda each: each[0])]

@@ -254,7 +254,7 @@ class RankSEG(nn.Module):
         check_valid_mask(probs, valid_mask)
         if dense.is_transforming():
             raise RuntimeError("expected_score looks at values and cannot be mapped by torch.func")
-        if decision.dtype == torch.int64:
+        if isinstance(decision, Tensor) and decision.dtype == torch.int64:
             self._check_void_index(probs.shape[1])
         with torch.no_grad():
             masks = to_masks(decision, probs, self.void_index)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.expectation import Terms, make_expectation, prefix_scores
+from rankseg_plugins.core.expectation import Terms, empty_scores, make_expectation, prefix_scores
 from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.passes import pixels_between, round_down, sum_powers
 from rankseg_plugins.core.quadrature import SMALL, Nodes, deviation, make_nodes, order
@@ -49,9 +49,13 @@ def search_exact(tiles: Tiles, statistics: RowStatistics, objective: Objective, 
     following = terms.ranking.following(floor.flatten())
     score = prefix_scores(terms, expectation).masked_fill(following == terms.ranking.values, -torch.inf)
     chosen = terms.ranking.best(score)
-    threshold = round_down(following[chosen].view_as(mu), tiles.dtype).masked_fill(~active, torch.inf)
+    # The window is one of masks that hold a pixel. The empty one may be better, and far away from it.
+    apart = active & (high.n > 0) & _empty_may_win(lower, mean, variance, objective.smooth)
+    nothing = apart & (_empty_scores_of(tiles, apart, mean, variance, objective) >= score[chosen].view_as(mu))
+    threshold = round_down(following[chosen].view_as(mu), tiles.dtype).masked_fill(nothing | ~active, torch.inf)
     n, s = terms.n[chosen].view_as(mu), terms.s[chosen].view_as(mu)
-    return Volumes(threshold, n * active, s * active, mu, active)
+    kept = active & ~nothing
+    return Volumes(threshold, n * kept, s * kept, mu, active)
 
 
 def _moments(tiles: Tiles, active: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,6 +67,33 @@ def _moments(tiles: Tiles, active: Tensor) -> tuple[Tensor, Tensor]:
 def _empty_counts(n: Tensor, mu: Tensor, objective: Objective) -> Tensor:
     """Where the probability that no pixel is foreground matters: beyond a mean of 800 it is 0 in float64."""
     return (n == 0) & (objective.smooth > 0) & (mu < 800)
+
+
+def _empty_may_win(score: Tensor, mu: Tensor, variance: Tensor, smooth: float) -> Tensor:
+    """Where ``E[g / (g + Z)]`` can reach ``score``; (B, C) bool.
+
+    It is at most ``g / (g + mu) + var / (g + mu)^2``, and at most ``P(Z = 0) + g / (g + 1)`` with P(Z = 0) <= exp(-mu).
+    """
+    if smooth == 0:
+        return torch.zeros_like(score, dtype=torch.bool)
+    by_moments = smooth / (smooth + mu) + variance / (smooth + mu) ** 2
+    return torch.minimum(by_moments, torch.exp(-mu) + smooth / (smooth + 1)) >= score * (1 - 1e-6)
+
+
+def _empty_scores_of(tiles: Tiles, wanted: Tensor, mean: Tensor, variance: Tensor, objective: Objective) -> Tensor:
+    """Exact expected score (B, C) of the empty mask of the wanted classes, (B, C) bool."""
+    zero = torch.zeros_like(mean)
+    if not wanted.any():
+        return zero
+    slowest, fastest = make_expectation(objective).rates(zero, zero, mean, deviation(variance))
+    nodes = make_nodes(slowest, fastest, wanted, _empty_counts(zero, mean, objective))
+    floor = SMALL / nodes.reach.view_as(mean)
+    bound = round_down(floor, tiles.dtype).double().unsqueeze(-1)
+    rest = sum_powers(tiles, wanted, lambda tile, i, c, _: tile * (tile <= bound[i, c]), order(SMALL)).flatten(0, 1)
+    ranking = Ranking(*pixels_between(tiles, wanted, floor, torch.ones_like(floor)), mean.numel())
+    nothing = torch.zeros_like(ranking.values)
+    terms = Terms(ranking, nodes, nothing, nothing, rest, torch.zeros_like(rest))
+    return empty_scores(terms, objective.smooth).view_as(mean)
 
 
 def _rank_window(tiles: Tiles, active: Tensor, low: Bound, high: Bound, nodes: Nodes) -> tuple[Terms, Tensor]:

@@ -163,10 +163,10 @@ def prefix_scores(terms: Terms, expectation: Expectation) -> Tensor:
     empty = terms.n == 0
     if not empty.any():
         return total
-    return torch.where(empty, _empty_scores(terms, expectation.smooth)[terms.row], total)
+    return torch.where(empty, empty_scores(terms, expectation.smooth)[terms.row], total)
 
 
-def _empty_scores(terms: Terms, smooth: float) -> Tensor:
+def empty_scores(terms: Terms, smooth: float) -> Tensor:
     """Score of the empty mask, (R,): ``E[g / (g + Z)]``, with P(Z = 0) apart, whose exponent g may be tiny."""
     nodes = terms.nodes
     if smooth == 0:

@@ -151,13 +151,17 @@ class GlobalRankSEG(nn.Module):
             labels: None fits what the probabilities promise. Given, the measured counts are fitted: integer labels
                 (B, \*spatial) in 0..C-1, with one channel 0 and 1; or bool masks (B, C, \*spatial).
             valid_mask: optional bool (B, \*spatial) or (\*spatial); False leaves a pixel out.
-            ignore_index: label of pixels that are left out.
+            ignore_index: label of pixels that are left out; integer labels only.
 
         Raises:
             TypeError: for tensors of the wrong type.
-            ValueError: for wrong shapes or values, or if only some batches have labels.
+            ValueError: for wrong shapes or values, if only some batches have labels, or for an ``ignore_index`` without
+                integer labels. The sample is then as before.
         """
         self._check(probs, valid_mask)
+        if ignore_index is not None and (labels is None or labels.dtype == torch.bool):
+            what = "without labels" if labels is None else "with bool masks"
+            raise ValueError(f"ignore_index={ignore_index} has no effect {what}; leave pixels out by valid_mask")
         if self._with_labels is not None and self._with_labels != (labels is not None):
             raise ValueError("labels must be given for every batch or for none; reset() starts anew")
         kept = torch.ones(len(probs), *probs.shape[2:], dtype=torch.bool, device=probs.device)
@@ -166,6 +170,7 @@ class GlobalRankSEG(nn.Module):
         if labels is not None:
             truth, known = self._truth(labels.to(probs.device), ignore_index, tuple(probs.shape))
             parts, kept = [*parts, truth.to(probs.dtype)], kept & known
+        _check_values(probs if kept.all() else probs.masked_fill(~kept.unsqueeze(1), 0))
         columns = torch.cat(parts, 1).flatten(2)
         if self._sample is None:
             self._sample = Reservoir(self.max_pixels, columns.shape[1], self.seed + 1_000_003 * _rank())
@@ -173,7 +178,6 @@ class GlobalRankSEG(nn.Module):
         for image, inside in zip(columns.movedim(1, 2), kept.flatten(1), strict=True):
             rows = image if inside.all() else image[inside]
             if len(rows):
-                _check_values(rows[:, : self.num_classes])
                 shown = rows[:, -self.num_classes :].double().square().mean(0).cpu()
                 self._evidence += torch.stack([torch.ones_like(shown), shown, shown.square()])
                 self._sample.add(rows.clamp(0, 1))
@@ -375,6 +379,8 @@ def _affine_argmax(probs: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
 
 
 def _check_values(probs: Tensor) -> None:
+    if not probs.numel():
+        return
     smallest, largest = torch.aminmax(probs)
     check_range(smallest.item(), largest.item())
 

@@ -62,7 +62,7 @@ def few_pixels_between(
         for blocked, far in zip(_blocks(tile), _blocks(distance), strict=True):
             where = (far.amin(-1) <= reach[images, classes]).nonzero()
             # Where most blocks hold some, a copy of them all would double the memory: piece by piece.
-            for piece in where.split(max(1, tiles.size // (4 * blocked.shape[-1]))):
+            for piece in where.split(max(1, tiles.size // (8 * blocked.shape[-1]))):
                 image, label, block = piece.unbind(1)
                 candidates = blocked[image, label, block]
                 inside = candidates > low[images, classes][image, label]
@@ -101,7 +101,7 @@ def sum_powers(tiles: Tiles, active: Tensor, group: Group, order: int) -> Tensor
         base = group(tiles.load(images, classes, pixels).double(), images, classes, pixels)
         power = base.clone()
         for k in range(order):
-            sums[images, classes, k] += power.sum(-1)
+            sums[images, classes, k] += row_sum(power)
             power *= base
     return sums
 

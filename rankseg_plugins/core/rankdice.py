@@ -85,6 +85,9 @@ def search_rankdice(
         count = RefinedNormal(counts.mean[row], counts.variance[row], counts.third[row])
         smallest = float(high.n.flatten()[row])
         best = prefixes.best(count, intervals[row], smallest, bool(blind[row]))
+        if best is None:
+            threshold[row], n[row], s[row] = torch.inf, 0, 0
+            continue
         threshold[row] = round_down(following[begin + best], tiles.dtype)
         n[row], s[row] = prefixes.n + best, prefixes.s + prefixes.p[:best].sum()
     return volumes
@@ -106,13 +109,13 @@ class Prefixes:
     s: float
     smooth: float
 
-    def best(self, count: RefinedNormal, interval: list[float], smallest: float, blind: bool) -> int:
-        """Number of following pixels in the best mask.
+    def best(self, count: RefinedNormal, interval: list[float], smallest: float, blind: bool) -> int | None:
+        """Number of following pixels in the best mask; None if the empty mask is better.
 
         Args:
             count: distribution of the number of foreground pixels.
             interval: first and last count of the sums.
-            smallest: smaller volumes are ruled out.
+            smallest: volumes below it need not be scored, but that of the empty mask.
             blind: BA, else TRNA.
         """
         support = torch.arange(interval[0], interval[1] + 1, dtype=torch.float64, device=self.p.device)
@@ -134,6 +137,8 @@ class Prefixes:
             start += len(p)
         # Equal probabilities are taken together or not at all.
         scores[1:-1].masked_fill_(self.p[1:] == self.p[:-1], -torch.inf)
+        if self.smooth and (self.smooth * full / (support + self.smooth)).sum() >= scores.max():
+            return None
         return int((scores == scores.max()).nonzero()[0])
 
     def _score(self, running: Tensor, kernel: Tensor, full: Tensor, support: Tensor, n: float) -> Tensor:

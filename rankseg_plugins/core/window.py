@@ -41,6 +41,8 @@ def find_window(
 ) -> tuple[Bound, Bound]:
     """The largest and the smallest mask between which every mask of an exact score of at least ``score`` lies.
 
+    The empty mask is left out of this: at ``smooth > 0`` its score follows no ranking.
+
     Args:
         tiles: the probabilities.
         active: (B, C) bool, the classes that matter.

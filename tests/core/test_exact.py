@@ -122,6 +122,17 @@ def test_the_empty_mask_competes(metric, smooth, haze):
 
 
 @pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("smooth", [1e-6, 1e-4, 0.01, 1.0])
+@pytest.mark.parametrize(("pixels", "p"), [(1000, 5e-4), (400, 1e-3), (50, 0.02), (1000, 2e-3), (300, 0.3)])
+def test_the_empty_mask_against_many_equal_pixels(metric, smooth, pixels, p):
+    """Whatever has to be taken whole: the masks that compete lie far apart."""
+    values, counts = np.array([p]), np.array([pixels])
+    volumes, scores = oracle.all_volumes_of_groups(values, counts, metric, smooth)
+    mask = exact_mask(np.full(pixels, p), metric, smooth)
+    assert mask.sum() == volumes[np.argmax(scores)]
+
+
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("smooth", [0.0, 1e-6, 1.0])
 def test_rows_of_a_batch_do_not_disturb_each_other(metric, smooth):
     # Scales of every kind side by side: certain pixels, nothing but zeros, haze, large and small objects.
@@ -246,3 +257,19 @@ def test_smoothing_that_outweighs_everything(solver, smooth):
     assert torch.equal(rankseg(probs, "dice", solver=solver, **options), probs > 0.5)
     if solver in ("RMA", "exact"):
         assert torch.equal(rankseg(probs, "iou", solver=solver, **options), probs > 0.5)
+
+
+def test_threads_do_not_change_the_score():
+    """A row so long that its sums are worth splitting."""
+    probs = torch.rand(1, 1, 3_000_000, generator=torch.Generator().manual_seed(0))
+    decoder, found = RankSEG(output_mode="multilabel"), []
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        found.append(decoder.expected_score(probs, probs > 0.4).item())
+    torch.set_num_threads(2)
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_decision_that_is_no_tensor():
+    with pytest.raises(TypeError, match="decision must be int64 labels or bool masks, got list"):
+        RankSEG().expected_score(torch.rand(1, 2, 3).softmax(1), [[0, 1, 0]])

@@ -368,3 +368,22 @@ def test_two_processes_give_what_one_gives(shares, tmp_path):
         decoder, found = fitted(probs, None if blind else labels, output_mode=output_mode)
         tolerance = 1e-6 if max_pixels == 100_000 else 0.1
         torch.testing.assert_close(values, (decoder.scale, decoder.offset, found.after), rtol=tolerance, atol=tolerance)
+
+
+def test_a_refused_batch_leaves_nothing_behind():
+    probs = torch.rand(3, 2, 5, generator=torch.Generator().manual_seed(0)).softmax(1)
+    bad = probs.clone()
+    bad[2, 0, 0] = float("nan")
+    refused, clean = GlobalRankSEG(2, min_images=0), GlobalRankSEG(2, min_images=0)
+    with pytest.raises(ValueError, match="probs must be finite"):
+        refused.update(bad)
+    for decoder in (refused, clean):
+        decoder.update(probs)
+    assert refused.fit().before == clean.fit().before
+    assert refused._sample.seen == clean._sample.seen == 15
+
+
+@pytest.mark.parametrize("labels", [None, torch.zeros(1, 2, 5, dtype=torch.bool)])
+def test_ignore_index_needs_integer_labels(labels):
+    with pytest.raises(ValueError, match="ignore_index=255 has no effect with"):
+        GlobalRankSEG(2).update(torch.full((1, 2, 5), 0.5), labels, ignore_index=255)

@@ -35,6 +35,19 @@ def test_real(real_probs, solver, step):
     assert difference.abs().max() <= 1
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("smooth", [1e-6, 1e-3, 0.01, 0.3])
+@pytest.mark.parametrize("size", [2, 5, 30])
+def test_small_smoothing(solver, smooth, size):
+    """The empty mask wins where the object may well be absent."""
+    generator = torch.Generator().manual_seed(size)
+    probs = torch.rand(40, 1, size, generator=generator, dtype=torch.float64) * 2 / size
+    options = {"solver": solver, "smooth": smooth, "pruning_prob": 0.0}
+    ours, theirs = (volumes(decide, probs, **options) for decide in (rankseg, reference))
+    assert (ours - theirs).abs().max() <= 1
+    assert (ours == 0).any()
+
+
 def test_eps():
     probs = torch.rand(1, 1, 40, 40, dtype=torch.float64) ** 3
     for eps in (0.5, 1e-2, 1e-8):
