@@ -173,28 +173,11 @@ class TemperatureScaling(nn.Module):
     @torch.no_grad()
     def forward(self, values: Tensor) -> Tensor:
         """Turn logits or probabilities into calibrated probabilities; see the class."""
-        shape = (-1, *[1] * (values.ndim - 2))
         logits = self._logits(values)
-        return self._activate(logits / self.temperature.to(logits.dtype).view(shape))
+        return _activate(logits / _as_channels(self.temperature, logits), self.output_mode)
 
     def _logits(self, values: Tensor) -> Tensor:
-        check_floating("values", values)
-        check_shape(values)
-        if values.shape[1] != self.num_classes:
-            raise ValueError(f"values must have {self.num_classes} classes, got shape {tuple(values.shape)}")
-        values = values if values.dtype == torch.float64 else values.float()
-        if self.activation == "softmax" and self.output_mode == "multiclass":
-            return values.log_softmax(1)
-        if self.activation == "sigmoid" and self.output_mode == "multilabel":
-            return values
-        probs = to_probabilities(values, self.activation)
-        check_range(probs.amin().item(), probs.amax().item())
-        if self.output_mode == "multiclass":
-            return probs.clamp(TINY, 1).log()
-        return probs.logit(eps=1e-7)
-
-    def _activate(self, logits: Tensor) -> Tensor:
-        return logits.softmax(1) if self.output_mode == "multiclass" else logits.sigmoid()
+        return _to_logits(values, self.num_classes, self.activation, self.output_mode)
 
     def _loss(self, logits: Tensor, truth: Tensor) -> Tensor:
         if self.output_mode == "multiclass":
@@ -202,7 +185,60 @@ class TemperatureScaling(nn.Module):
         return nn.functional.binary_cross_entropy_with_logits(logits, truth)
 
     def _error(self, logits: Tensor, truth: Tensor) -> float:
-        return float(calibration(self._activate(logits).T, truth.T.bool()).error().mean())
+        return float(calibration(_activate(logits, self.output_mode).T, truth.T.bool()).error().mean())
+
+
+@torch.no_grad()
+def scale_probs(probs: Tensor, temperature: float, output_mode: str = "multiclass") -> Tensor:
+    r"""What :class:`TemperatureScaling` gives at a known temperature, as a function without state.
+
+    Args:
+        probs: (B, C, \*spatial) probabilities.
+        temperature: above 0.
+        output_mode: ``"multiclass"`` or ``"multilabel"``.
+
+    Returns:
+        Probabilities of the same shape, float32 or float64.
+
+    Raises:
+        TypeError: if they are no floating point tensor.
+        ValueError: if they are no probabilities.
+
+    Example:
+        >>> scale_probs(torch.tensor([[[0.8], [0.2]]]), temperature=2.0)
+        tensor([[[0.6667],
+                 [0.3333]]])
+    """
+    logits = _to_logits(probs, probs.shape[1], "identity", output_mode)
+    # float32, as TemperatureScaling holds it: both are to give the same to the last digit.
+    divisor = torch.full((1,), temperature, device=probs.device)
+    return _activate(logits / _as_channels(divisor, logits), output_mode)
+
+
+def _to_logits(values: Tensor, num_classes: int, activation: str, output_mode: str) -> Tensor:
+    check_floating("values", values)
+    check_shape(values)
+    if values.shape[1] != num_classes:
+        raise ValueError(f"values must have {num_classes} classes, got shape {tuple(values.shape)}")
+    values = values if values.dtype == torch.float64 else values.float()
+    if activation == "softmax" and output_mode == "multiclass":
+        return values.log_softmax(1)
+    if activation == "sigmoid" and output_mode == "multilabel":
+        return values
+    probs = to_probabilities(values, activation)
+    check_range(probs.amin().item(), probs.amax().item())
+    if output_mode == "multiclass":
+        return probs.clamp(TINY, 1).log()
+    return probs.logit(eps=1e-7)
+
+
+def _as_channels(temperature: Tensor, logits: Tensor) -> Tensor:
+    """Bring (1,) or (C,) temperatures into the form of the logits (B, C, *spatial)."""
+    return temperature.to(logits.dtype).view(-1, *[1] * (logits.ndim - 2))
+
+
+def _activate(logits: Tensor, output_mode: str) -> Tensor:
+    return logits.softmax(1) if output_mode == "multiclass" else logits.sigmoid()
 
 
 def warn_if_softened(probs: Tensor) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,20 +14,29 @@ import torch
 from torch import Tensor, nn
 
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
+from rankseg_plugins.core.options import read_integer
 from rankseg_plugins.evaluation.checks import check_decoder
-from rankseg_plugins.evaluation.temperature import TemperatureScaling
+from rankseg_plugins.evaluation.temperature import scale_probs
+from rankseg_plugins.evaluation.writing import write_atomically
 
 FORMAT = "rankseg_plugins decoder"
 VERSION = 1
 KEYS = ("format", "version", "num_classes", "temperature", "options", "rule", "evidence")
+OPTIONS = ("metric", "smooth", "output_mode", "solver", "pruning_prob", "unassigned_policy", "void_index", "eps")
+GLOBAL_OPTIONS = ("metric", "output_mode", "void_index")
+#: What a GlobalRankSEG has found.
+RULE = ("scale", "offset")
 
 
 class TunedDecoder(nn.Module):
     r"""What :func:`~rankseg_plugins.evaluation.tuning.tune` chose: a temperature and a decision.
 
+    Its ``state_dict`` is empty: what was chosen is in its file, and a checkpoint neither needs nor changes it. Its
+    numbers keep their precision where a module around it is made ``half``.
+
     Args:
         decoder: a :class:`~rankseg_plugins.RankSEG` (``metric="acc"`` is argmax) or a fitted
-            :class:`~rankseg_plugins.GlobalRankSEG`.
+            :class:`~rankseg_plugins.GlobalRankSEG`, whose rule is copied.
         num_classes: C, the channels of the probabilities.
         temperature: above 0; see :class:`~rankseg_plugins.evaluation.TemperatureScaling`.
         evidence: why it was chosen, as values that JSON holds.
@@ -35,8 +46,8 @@ class TunedDecoder(nn.Module):
         - Output: int64 labels (B, \*spatial), or bool masks (B, C, \*spatial).
 
     Raises:
-        TypeError: if ``decoder`` is of another class.
-        ValueError: if it is not fitted, or the temperature is not above 0.
+        TypeError: if ``decoder`` is of another class, or a number is none.
+        ValueError: if it is not fitted or not for ``num_classes``, or the temperature is not above 0.
 
     Example:
         >>> decoder = TunedDecoder(RankSEG(pruning_prob=0.3), num_classes=2, temperature=0.7)
@@ -56,13 +67,31 @@ class TunedDecoder(nn.Module):
             raise TypeError(f"decoder must be a RankSEG or a GlobalRankSEG, got {decoder!r}")
         if isinstance(decoder, GlobalRankSEG) and not decoder.fitted:
             raise ValueError("decoder is a GlobalRankSEG that is not fitted: call update() and fit() first")
+        given: object = temperature
+        if isinstance(given, bool) or not isinstance(given, Real):
+            raise TypeError(f"temperature must be a real number, got {temperature!r}")
         if not 0 < temperature < float("inf"):
             raise ValueError(f"temperature must be above 0, got {temperature!r}")
-        self.decoder, self.num_classes = decoder, num_classes
+        least = 2 if decoder.output_mode == "multiclass" else 1
+        if read_integer("num_classes", num_classes) < least:
+            raise ValueError(
+                f"num_classes must be at least {least} with output_mode={decoder.output_mode!r}, got {num_classes}"
+            )
+        if isinstance(decoder, GlobalRankSEG):
+            if decoder.num_classes != num_classes:
+                raise ValueError(f"decoder is for num_classes={decoder.num_classes}, got num_classes={num_classes}")
+            decoder = _without_state(decoder)
+        self.decoder, self.num_classes = decoder, int(num_classes)
         self.evidence = dict(evidence or {})
-        self.scaling = TemperatureScaling(num_classes, output_mode=decoder.output_mode)
-        self.scaling.temperature.fill_(temperature)
         self.temperature = float(temperature)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TunedDecoder:
+        # The rule goes where the module goes, but no half() rounds it.
+        rule = {name: getattr(self.decoder, name) for name in RULE if isinstance(self.decoder, GlobalRankSEG)}
+        super()._apply(fn, recurse)
+        for name, value in rule.items():
+            setattr(self.decoder, name, value.to(getattr(self.decoder, name).device))
+        return self
 
     @property
     def output_mode(self) -> str:
@@ -96,27 +125,20 @@ class TunedDecoder(nn.Module):
         scaled = probs if self.temperature == 1 else self.scaling(probs)
         return self.decoder(scaled, valid_mask)
 
+    def scaling(self, probs: Tensor) -> Tensor:
+        r"""The probabilities (B, C, \*spatial) at its temperature."""
+        return scale_probs(probs, self.temperature, self.output_mode)
+
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """The same as calling the module."""
         return self(probs, valid_mask)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as values that JSON holds."""
+        names: tuple[str, ...] = OPTIONS
         rule = None
-        names: tuple[str, ...] = ("metric", "output_mode", "void_index")
         if isinstance(self.decoder, GlobalRankSEG):
-            rule = {name: value.tolist() for name, value in self.decoder.state_dict().items()}
-        else:
-            names = (
-                "metric",
-                "smooth",
-                "output_mode",
-                "solver",
-                "pruning_prob",
-                "unassigned_policy",
-                "void_index",
-                "eps",
-            )
+            names, rule = GLOBAL_OPTIONS, {name: getattr(self.decoder, name).tolist() for name in RULE}
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -136,28 +158,36 @@ class TunedDecoder(nn.Module):
         """
         if not isinstance(found, Mapping) or found.get("format") != FORMAT:
             raise ValueError(f"no decoder of rankseg_plugins: 'format' must be {FORMAT!r}")
-        if found.get("version") != VERSION:
+        if type(found.get("version")) is not int or found["version"] != VERSION:
             raise ValueError(
                 f"version {found.get('version')!r} of the format is not known here (this is {VERSION}); a newer "
                 "rankseg_plugins reads it"
             )
         if set(found) != set(KEYS):
-            raise ValueError(f"a decoder holds {', '.join(KEYS)}; got {', '.join(found)}")
+            raise ValueError(f"a decoder holds {', '.join(KEYS)}; got {', '.join(map(str, found))}")
+        classes, options, rule = found["num_classes"], found["options"], found["rule"]
         try:
-            classes, rule = found["num_classes"], found["rule"]
+            _check_keys("options", options, OPTIONS if rule is None else GLOBAL_OPTIONS)
+            if not isinstance(found["evidence"], Mapping):
+                raise TypeError(f"evidence must be a JSON object, got {found['evidence']!r}")
             decoder: RankSEG | GlobalRankSEG
             if rule is None:
-                decoder = RankSEG(**found["options"])
+                # Written by name always; RankSEG itself takes None for its default.
+                decoder = RankSEG(**{**options, "solver": str(options["solver"])})
             else:
-                decoder = GlobalRankSEG(classes, **found["options"])
-                decoder.load_state_dict({name: torch.tensor(value) for name, value in rule.items()})
+                decoder = GlobalRankSEG(classes, **options)
+                decoder.load_state_dict(_read_rule(rule))
             return cls(decoder, classes, found["temperature"], found["evidence"])
-        except (TypeError, RuntimeError, AttributeError) as error:
+        except (TypeError, RuntimeError, OverflowError) as error:
             raise ValueError(f"not a valid decoder: {error}") from error
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write a JSON file."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        """Write a JSON file, as a whole or not at all.
+
+        Raises:
+            OSError: if it cannot be written; it names the file.
+        """
+        write_atomically(Path(path), (json.dumps(self.to_dict(), indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> TunedDecoder:
@@ -171,6 +201,30 @@ class TunedDecoder(nn.Module):
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+def _without_state(decoder: GlobalRankSEG) -> GlobalRankSEG:
+    """A copy that decides alike, whose rule is in no state_dict, and without the sample that it was fitted to."""
+    copied = GlobalRankSEG(decoder.num_classes, **{name: getattr(decoder, name) for name in GLOBAL_OPTIONS})
+    for name in RULE:
+        copied.register_buffer(name, getattr(decoder, name).clone(), persistent=False)
+    return copied
+
+
+def _check_keys(what: str, found: Any, names: Collection[str]) -> None:
+    if not isinstance(found, Mapping):
+        raise TypeError(f"{what} must be a JSON object, got {found!r}")
+    if set(found) != set(names):
+        raise TypeError(f"{what} must hold {', '.join(names)}; got {', '.join(map(str, found)) or 'nothing'}")
+
+
+def _read_rule(rule: Any) -> dict[str, Tensor]:
+    _check_keys("rule", rule, RULE)
+    for name, values in rule.items():
+        numbers: list[Any] = values if isinstance(values, list) else [None]
+        if not all(type(each) in (int, float) and math.isfinite(each) for each in numbers):
+            raise TypeError(f"{name} of the rule must be a list of finite numbers, got {values!r}")
+    return {name: torch.tensor(values) for name, values in rule.items()}
 
 
 def as_decoder(decoder: Any, num_classes: int | None = None) -> Any:

@@ -1,14 +1,11 @@
-"""Label maps on disk: PNG without a picture library, .npy, and no half-written file under a final name."""
+"""Label maps as the bytes of files: PNG without a picture library, and .npy."""
 
 from __future__ import annotations
 
 import io
-import os
 import struct
-import uuid
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -73,14 +70,3 @@ def encode_npy(labels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, labels, allow_pickle=False)
     return buffer.getvalue()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, also while other processes write the same one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -16,8 +16,9 @@ from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, to_pro
 from rankseg_plugins.evaluation.pictures import class_colours
 from rankseg_plugins.evaluation.temperature import warn_if_softened
 from rankseg_plugins.evaluation.tuned import as_decoder
+from rankseg_plugins.evaluation.writing import write_atomically
 from rankseg_plugins.lightning._toolkit import BasePredictionWriter, LightningModule, Trainer
-from rankseg_plugins.lightning.files import check_palette, encode_npy, encode_png, write_atomically
+from rankseg_plugins.lightning.files import check_palette, encode_npy, encode_png
 from rankseg_plugins.lightning.sources import Source, check_source, describe, find, find_tensor
 
 FORMATS = ("auto", "png", "npy")

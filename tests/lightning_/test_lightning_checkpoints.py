@@ -110,7 +110,7 @@ def test_states_with_and_without_a_tuned_decoder():
     other = RankSEGCallback(TunedDecoder(RankSEG(), CLASSES, 2.0), num_classes=CLASSES)
     for earlier in (plain, RankSEGCallback(tuned, num_classes=CLASSES)):
         other.load_state_dict(earlier.state_dict())
-        assert other.decoder.scaling.temperature == 2.0
+        assert other.decoder.temperature == 2.0
 
 
 def test_a_decoder_that_learns_stays_as_it_is_until_tuned():

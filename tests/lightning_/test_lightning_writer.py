@@ -14,8 +14,9 @@ from lightning_nets import CLASSES, Blobs, loader, network
 
 from rankseg_plugins import RankSEG, rankseg
 from rankseg_plugins.evaluation.pictures import class_colours
+from rankseg_plugins.evaluation.writing import write_atomically
 from rankseg_plugins.lightning import RankSEGCallback, RankSEGPredictionWriter
-from rankseg_plugins.lightning.files import encode_npy, encode_png, write_atomically
+from rankseg_plugins.lightning.files import encode_npy, encode_png
 
 DECODER = RankSEG(metric="dice")
 

@@ -337,3 +337,21 @@ def test_probabilities_softened_twice_are_warned_of_once():
     assert len(said(RankSEGWrapper(MultiLevelScore(CLASSES), activation="softmax"), batches)) == 1
     binary = [(probs[:, 1:2].sigmoid(), target == 1) for probs, target in batches]
     assert len(said(RankSEGWrapper(MultiLevelScore(1), RankSEG(output_mode="multilabel")), binary)) == 1
+
+
+def test_checkpoints_fit_whatever_the_decoder():
+    """A module with a tuned decoder in it loads what was saved with another, and goes on deciding by its own."""
+    fitted = GlobalRankSEG(CLASSES)
+    for probs, _ in make():
+        fitted.update(probs)
+    fitted.fit()
+    decoders = [RankSEG(), *(TunedDecoder(each, CLASSES, t) for each in (RankSEG(), fitted) for t in (0.7, 1.4))]
+    batches = make()
+    for decoder in decoders:
+        module = torch.nn.ModuleDict({"m": RankSEGWrapper(MultiLevelScore(CLASSES), decoder)})
+        expected = run(RankSEGWrapper(MultiLevelScore(CLASSES), decoder), batches)
+        for other in decoders:
+            state = torch.nn.ModuleDict({"m": RankSEGWrapper(MultiLevelScore(CLASSES), other)}).state_dict()
+            assert not state
+            module.load_state_dict(state)
+        assert run(module.half()["m"], batches) == expected
