@@ -53,7 +53,7 @@ class RankSEGCallback(Callback):
     Args:
         decoder: the decision to compare with argmax, e.g. ``RankSEG(metric="dice")``, or the path of the file of a
             :class:`~rankseg_plugins.evaluation.TunedDecoder`. With ``tune`` it decides until the first validation has
-            ended; None is argmax then.
+            ended, and after loading a checkpoint without a tuned decoder; None is argmax then.
         num_classes: C; 1 for one-channel models.
         logits: where the network's output (B, C, \*spatial) is: a key (or attribute, or tuple index) of what the step
             returned or else of the batch, or a callable ``(outputs, batch) -> tensor``.
@@ -137,7 +137,8 @@ class RankSEGCallback(Callback):
     ) -> None:
         super().__init__()
         given = starting_decoder(num_classes, activation, tune) if decoder is None else decoder
-        self.decoder: torch.nn.Module = as_decoder(given, num_classes)
+        self._given: torch.nn.Module = as_decoder(given, num_classes)
+        self.decoder = self._given
         for name, source in (("logits", logits), ("target", target), ("image", image), ("cases", cases)):
             if source is not None or name in ("logits", "target"):
                 check_source(name, source)
@@ -178,25 +179,33 @@ class RankSEGCallback(Callback):
         return {"scores_of_stage": self.scores_of_stage, "decoder": learnt, "tuned": tuned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the state of a checkpoint; its tuned decoder, if there is one, only with ``tune``."""
+        """Take up the state of a checkpoint; its tuned decoder, or that it has none, only with ``tune``."""
         self.scores_of_stage = state_dict["scores_of_stage"]
         tuned = state_dict.get("tuned")
+        self._forget_tuned()
         if tuned is None and learns(self.decoder):
             self.decoder.load_state_dict(state_dict["decoder"])
         elif tuned is not None and self.tuning is not None:
             self.decoder = as_decoder(TunedDecoder.from_dict(tuned), self.num_classes)
+
+    def _forget_tuned(self) -> None:
+        """Other weights are loaded: what was tuned is not for them."""
+        if self.tuning is not None:
+            self.decoder = self._given
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Know of no checkpoint yet."""
         self._restored = False
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Know that Lightning restores by itself."""
+        """Know that Lightning restores by itself, where the checkpoint knows of this callback."""
         self._restored = True
+        self._forget_tuned()
 
     def _restore(self, trainer: Trainer) -> None:
         # Before 2.6, Lightning restores callbacks for fit alone: test would run with the decoder of other weights.
         if self.tuning is not None and trainer.ckpt_path and not self._restored:
+            self._forget_tuned()
             state = saved_state(trainer, self.state_key)
             if state is not None:
                 self.load_state_dict(state)

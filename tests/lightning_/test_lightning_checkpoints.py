@@ -76,6 +76,32 @@ def test_where_lightning_restores_callbacks_for_fit_alone(scaling, make_trainer,
     assert fresh.decoder.temperature == 1.4
 
 
+@pytest.mark.parametrize("restores", [True, False])
+@pytest.mark.parametrize("holds", ["the callback", "another callback", "weights"])
+def test_weights_that_nothing_was_tuned_for(package, scaling, make_trainer, tmp_path, monkeypatch, holds, restores):
+    """What was tuned is for other weights: back to the decoder that was given, and a warning says so.
+
+    Before version 2.6 Lightning restored callbacks for fit alone.
+    """
+    given, path = RankSEG("iou"), tmp_path / "untuned.ckpt"
+    callback = RankSEGCallback(given, num_classes=CLASSES, tune=True)
+    other = importlib.import_module(package).callbacks.Timer()
+    trainer = make_trainer(callbacks=[other if holds == "another callback" else callback], max_epochs=1)
+    trainer.fit(scaling(by_epoch=SCALES), batches(items=5))
+    trainer.save_checkpoint(path, weights_only=holds == "weights")
+    trainer = make_trainer(callbacks=[callback])
+    if not restores:
+        monkeypatch.setattr(trainer._checkpoint_connector, "restore_callbacks", lambda: None)
+    trainer.validate(scaling(6.0), batches(), verbose=False)
+    assert callback.decoder.to_dict() == expected_decoder(6.0).decoder.to_dict()
+    data = Drawn(seed=1)
+    with pytest.warns(UserWarning, match="no decoder was tuned yet, so test decides with RankSEG"):
+        (returned,) = trainer.test(scaling(6.0), DataLoader(data, batch_size=7), ckpt_path=path, verbose=False)
+    assert callback.decoder is given
+    expected = scores_of(given, SCALES[0], data, "test")
+    assert {name: returned[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_resumed_run_begins_with_the_decoder_of_the_checkpoint(scaling, make_trainer, tmp_path):
     def run(epochs, checkpoint=None):
         callback = RankSEGCallback(num_classes=CLASSES, tune=True)
