@@ -20,11 +20,11 @@ import torch
 
 from rankseg_plugins import RankSEG
 from rankseg_plugins.evaluation import Sample, TemperatureScaling, Tuner, compare, tune
+from rankseg_plugins.evaluation.candidates import TEMPERATURES, GlobalCandidates
 from rankseg_plugins.evaluation.choosing import choose
 from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.decoders import Decoder
 from rankseg_plugins.evaluation.recording import Recorder
-from rankseg_plugins.evaluation.tuning import TEMPERATURES, GlobalCandidates
 
 HALVES = 20
 RESAMPLES = 2000

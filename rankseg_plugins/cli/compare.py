@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from rankseg_plugins.cli import options
-from rankseg_plugins.cli.reading import RESULTS, asked_for, bad_input, find, note, to_device, warnings_as_notes
+from rankseg_plugins.cli.reading import RESULTS, asked_for, bad_input, find, note, show, to_device, warnings_as_notes
 from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.decoders import parse_decoder
 from rankseg_plugins.evaluation.facts import collect_facts
@@ -112,7 +111,7 @@ def _show(comparison: Comparison, out: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(to_dict(comparison), indent=2))
     else:
-        Console(highlight=False).print(to_terminal(comparison))
+        show(to_terminal(comparison))
     for problem in comparison.skipped.values():
         note.print(f"skipped: {problem}", style="yellow", markup=False)
     note.print(f"Report: {out / 'report.html'}")

@@ -14,19 +14,29 @@ from typing import Any, NamedTuple
 
 import torch
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 
-from rankseg_plugins.evaluation.cases import Case, find_cases, one_against_rest, relabel
+from rankseg_plugins.evaluation.cases import Case, find_cases, one_against_rest, relabel, stem
 from rankseg_plugins.evaluation.decoders import Decoder
+from rankseg_plugins.evaluation.files import PROBABILITY_SUFFIXES, InputError
 from rankseg_plugins.evaluation.recording import check_class_names
 from rankseg_plugins.evaluation.run import first_sample
 from rankseg_plugins.evaluation.tuned import TunedDecoder
 
 BAD_INPUT = 2
 RESULTS = "results.jsonl"
+#: Columns of a file or a pipe: nothing that is read by programs is to be broken.
+WIDE = 1000
+TUNED = "tuned decoders"
 
 #: Figures go to standard output, all else to standard error.
 note = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def show(figures: RenderableType) -> None:
+    """Print to standard output, at the width of the terminal if it is one."""
+    console = Console(highlight=False)
+    (console if console.is_terminal else Console(highlight=False, width=WIDE)).print(figures)
 
 
 class Images(NamedTuple):
@@ -62,6 +72,8 @@ def find(
     Raises:
         ValueError: for options that are not valid or do not fit the files; :class:`InputError` for files.
     """
+    if probs.is_dir() and not any(stem(path.name, PROBABILITY_SUFFIXES) for path in probs.iterdir()):
+        raise InputError(probs, f"holds no {', '.join(PROBABILITY_SUFFIXES[:-1])} or {PROBABILITY_SUFFIXES[-1]} file")
     found = find_cases(probs, labels)
     cases = _transform(found.cases, one_vs_rest, map_labels, group_by, ignore_index)
     classes = first_sample(cases, keep_going).probs.shape[0]
@@ -94,7 +106,27 @@ def asked_for(
     }
     # The name of a file does not say what it holds, nor that of a fitted decoder what was found.
     tuned = {name: _digest(each) for name, each in decoders.items() if isinstance(each, TunedDecoder)}
-    return {**asked, "tuned decoders": tuned} if tuned else asked
+    return {**asked, TUNED: tuned} if tuned else asked
+
+
+def check_results(path: Path, asked: Mapping[str, Any]) -> None:
+    """Refuse the results of another run before a pass over the files, as far as that is known then.
+
+    Args:
+        path: of the results, perhaps absent.
+        asked: see :func:`asked_for`; the digests of tuned decoders are not compared, as rules are not fitted yet.
+
+    Raises:
+        InputError: if they belong to a run that asked for something else.
+    """
+    try:
+        with path.open("rb") as file:
+            found = json.loads(file.readline())
+    except (OSError, ValueError):  # absent, or torn: the file is opened, or refused, when it is needed
+        return
+    differing = [name for name in asked if name != TUNED and found.get(name) != asked[name]]
+    if differing:
+        raise InputError(path, f"belongs to a run with other {', '.join(differing)}; choose another --out or remove it")
 
 
 def _digest(decoder: TunedDecoder) -> str:

@@ -9,29 +9,33 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from rankseg_plugins.cli import options
-from rankseg_plugins.cli.reading import RESULTS, Images, asked_for, bad_input, find, note, to_device, warnings_as_notes
+from rankseg_plugins.cli.reading import (
+    RESULTS,
+    Images,
+    asked_for,
+    bad_input,
+    check_results,
+    find,
+    note,
+    show,
+    to_device,
+    warnings_as_notes,
+)
 from rankseg_plugins.core.probabilities import check_choice
-from rankseg_plugins.evaluation.choosing import OBJECTIVES
+from rankseg_plugins.evaluation.candidates import PRUNING_PROBS, TEMPERATURES, GlobalCandidates
+from rankseg_plugins.evaluation.choosing import ARGMAX, OBJECTIVES, check_intervals
 from rankseg_plugins.evaluation.facts import collect_facts
 from rankseg_plugins.evaluation.files import InputError
-from rankseg_plugins.evaluation.measuring import Scoring
+from rankseg_plugins.evaluation.measuring import Sample, Scoring
 from rankseg_plugins.evaluation.progress import progress_bar
 from rankseg_plugins.evaluation.report.terminal import tuning_to_terminal
 from rankseg_plugins.evaluation.report.tuning import DECODER, figures
 from rankseg_plugins.evaluation.results import ResultsFile
 from rankseg_plugins.evaluation.run import feed, run
 from rankseg_plugins.evaluation.tuned import TunedDecoder
-from rankseg_plugins.evaluation.tuning import (
-    PRUNING_PROBS,
-    TEMPERATURES,
-    GlobalCandidates,
-    Tuned,
-    Tuner,
-    check_aggregation_levels,
-)
+from rankseg_plugins.evaluation.tuning import SAMPLEWISE, Tuned, Tuner, check_levels
 
 RACE = {"rich_help_panel": "Candidates"}
 
@@ -51,10 +55,17 @@ def tune(
         str, typer.Option(help="Above 0, separated by commas as all of these; below 1 makes surer.", **RACE)
     ] = _listed(TEMPERATURES),
     pruning_probs: Annotated[
-        str, typer.Option(help="Classes whose largest probability is not above this are skipped.", **RACE)
-    ] = _listed(PRUNING_PROBS),
+        str | None,
+        typer.Option(
+            help="Classes whose largest probability is not above this are skipped.",
+            show_default=_listed(PRUNING_PROBS),
+            **RACE,
+        ),
+    ] = None,
     metrics: Annotated[str | None, typer.Option(help="dice, iou; that of the objective unless given.", **RACE)] = None,
-    solvers: Annotated[str, typer.Option(help="RMA, exact, BA, TRNA, BA+TRNA.", **RACE)] = "RMA",
+    solvers: Annotated[
+        str | None, typer.Option(help="RMA, exact, BA, TRNA, BA+TRNA.", show_default="RMA", **RACE)
+    ] = None,
     aggregation_levels: Annotated[
         str,
         typer.Option(
@@ -89,41 +100,55 @@ def tune(
 ) -> None:
     """Choose a decoder on validation data, with argmax in the race: writes decoder.json and a report.
 
-    Argmax is kept unless the gain is certain on images that had no part in choosing.
+    Argmax is kept unless the gain is certain on images that had no part in choosing. A global rule is fitted once, to
+    all images, without their labels.
 
     Exit status: 0, also where argmax is kept; 2 for bad input (one line says which file or option); 1 for internal
     errors.
     """
     with bad_input(ValueError, TypeError):
         check_choice("--objective", objective, OBJECTIVES)
-        images = find(probs, labels, one_vs_rest, map_labels, group_by, ignore_index, class_names, keep_going)
-        levels = _words(aggregation_levels)
-        check_aggregation_levels(levels)
+        given = {"pruning_probs": pruning_probs, "solvers": solvers}
+        levels = check_levels(
+            _words("--aggregation-levels", aggregation_levels),
+            [name for name in SAMPLEWISE if given[name] is not None],
+        )
+        check_intervals(resamples, confidence, seed)
         race: dict[str, Any] = {
             "temperatures": _numbers("--temperatures", temperatures),
-            "metrics": _words(metrics) if metrics is not None else [objective.split("_")[0]],
+            "metrics": [objective.split("_")[0]] if metrics is None else _words("--metrics", metrics),
             "output_mode": output_mode,
         }
-        pooled: dict[str, TunedDecoder] = {}
-        if "global" in levels:
-            pooled = _fit(GlobalCandidates(images.classes, **race), images, activation, keep_going)
+        own: dict[str, Any] = {}
+        if pruning_probs is not None:
+            own["pruning_probs"] = _numbers("--pruning-probs", pruning_probs)
+        if solvers is not None:
+            own["solvers"] = _words("--solvers", solvers)
+        images = find(probs, labels, one_vs_rest, map_labels, group_by, ignore_index, class_names, keep_going)
         tuner = Tuner(
             images.classes,
             objective,
             **race,
-            pruning_probs=_numbers("--pruning-probs", pruning_probs),
-            solvers=_words(solvers) if "samplewise" in levels else (),
+            **own,
             folds=folds,
             min_cases=min_cases,
             ignore_index=ignore_index,
             scoring=Scoring(present=present, absent=absent, excluded=tuple(exclude)),
             device=to_device(device),
-            others=pooled,
         )
-    asked = asked_for(tuner.candidates, images, ignore_index, one_vs_rest, map_labels, activation)
+
+    reading = (images, ignore_index, one_vs_rest, map_labels, activation)
     with warnings_as_notes():
+        with bad_input(ValueError, TypeError):
+            if "global" in levels:
+                fitting = GlobalCandidates(images.classes, **race)
+                fitting.check_number(len(images.cases))
+                samplewise = "samplewise" in levels
+                names = [*(tuner.candidates if samplewise else (ARGMAX,)), *fitting.names]
+                check_results(out / RESULTS, {**asked_for(tuner.candidates, *reading), "decoders": names})
+                tuner.enter(_fit(fitting, tuner, images, activation, keep_going), samplewise=samplewise)
         with bad_input(InputError):
-            results = ResultsFile(out / RESULTS, asked)
+            results = ResultsFile(out / RESULTS, asked_for(tuner.candidates, *reading))
             with progress_bar("tuning", len(images.cases)) as step:
                 hashes = run(images.cases, tuner.recorder, results, activation, keep_going, step)
             results.close()
@@ -136,35 +161,51 @@ def tune(
             confidence=confidence,
             seed=seed,
             facts=collect_facts(sys.argv[1:], hashes, [str(path) for path in images.unmatched]),
+            preparation=_preparation(one_vs_rest, activation),
         )
     with bad_input(OSError):
         found.report(out)
     _show(found, out, as_json)
 
 
-def _fit(candidates: GlobalCandidates, images: Images, activation: str, keep_going: bool) -> dict[str, TunedDecoder]:
+def _fit(
+    candidates: GlobalCandidates, tuner: Tuner, images: Images, activation: str, keep_going: bool
+) -> dict[str, TunedDecoder]:
+    def take(sample: Sample) -> None:
+        # What is skipped later is not to shape the rule.
+        tuner.recorder.check(sample)
+        candidates.update(sample.probs)
+
     with progress_bar("fitting", len(images.cases)) as step:
-        feed(images.cases, lambda sample: candidates.update(sample.probs), activation, keep_going, step)
+        feed(images.cases, take, activation, keep_going, step)
     return candidates.fit()
+
+
+def _preparation(one_vs_rest: int | None, activation: str) -> dict[str, Any]:
+    found: dict[str, Any] = {} if one_vs_rest is None else {"one_vs_rest": one_vs_rest}
+    return found if activation == "identity" else {**found, "activation": activation}
 
 
 def _show(found: Tuned, out: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(figures(found), indent=2))
     else:
-        Console(highlight=False).print(tuning_to_terminal(found))
+        show(tuning_to_terminal(found))
     for problem in found.comparison.skipped.values():
         note.print(f"skipped: {problem}", style="yellow", markup=False)
     note.print(f"Decoder: {out / DECODER}")
     note.print(f"Report: {out / 'report.html'}")
 
 
-def _words(text: str) -> list[str]:
-    return [word for word in map(str.strip, text.split(",")) if word]
+def _words(option: str, text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise ValueError(f"{option} must be words separated by commas, none of them empty, got {text!r}")
+    return words
 
 
 def _numbers(option: str, text: str) -> list[float]:
     try:
-        return [float(word) for word in _words(text)]
+        return [float(word) for word in text.split(",")]
     except ValueError:
         raise ValueError(f"{option} must be numbers separated by commas, got {text!r}") from None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from rankseg_plugins._imports import require
+from rankseg_plugins.core.options import read_integer, read_real
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.levels import LEVELS
@@ -21,7 +24,7 @@ class Choice(NamedTuple):
     """What :func:`choose` found.
 
     Args:
-        winner: the best candidate; if argmax is best, the first of the others.
+        winner: the best candidate on all images, perhaps argmax.
         certain: whether the winner is to be used; otherwise argmax is.
         gain: over argmax, in points, of candidates chosen without the images that they are scored on.
         interval: of the gain.
@@ -53,29 +56,74 @@ def choose(comparison: Comparison, objective: str, folds: int = 5, min_cases: in
     Bioinformatics 7 (2006).
     """
     check_choice("objective", objective, OBJECTIVES)
-    check_folds(folds)
+    folds = read_folds(folds)
     score, level = objective.split("_")
     validated, best = _validate(comparison, score, level, folds)
-    winner = comparison.decoders[best or 1]
-    gain, low, high = 100 * _gain(validated, CHOSEN, score, level)
-    cases = int(comparison.cases.max()) + 1
-    # NaN is not certain.
-    certain = bool(best > 0 and low > 0 and _gain(_pair(comparison, best), winner, score, level)[1] > 0)
-    certain &= cases >= min_cases
-    figures = f"{gain:+.2f} points of {objective} on images not used to choose ({low:+.2f} to {high:+.2f})"
-    reason = "no certain gain" if cases >= min_cases else f"too few cases ({cases} of {min_cases}) to be certain"
-    verdict = f"{winner}: {figures}" if certain else f"keep argmax: {reason}, {figures}"
-    return Choice(winner, certain, float(gain), (float(low), float(high)), validated, verdict)
+    winner, cases = comparison.decoders[best], int(comparison.cases.max()) + 1
+    gain, low, high = (float(100 * each) for each in _gain(validated, CHOSEN, score, level))
+    doubt = _doubt(cases, min_cases, objective, gain, low)
+    if doubt is None and best == 0:
+        doubt = "argmax is best on all images"
+    if doubt is None:
+        # NaN is not certain.
+        own = 100 * _gain(_pair(comparison, best), winner, score, level)
+        doubt = None if own[1] > 0 else f"on all images the gain of {winner} is not certain, {_points(*own)}"
+    figures = _points(gain, low, high, f" of {objective} on images not used to choose")
+    verdict = f"{winner}: {figures}" if doubt is None else f"keep argmax: {doubt}"
+    if doubt is not None and cases > 1 and not math.isnan(gain):
+        verdict += f", {figures}"
+    return Choice(winner, doubt is None, gain, (low, high), validated, verdict)
 
 
-def check_folds(folds: int) -> None:
-    """Check a number of folds.
+def _doubt(cases: int, min_cases: int, objective: str, gain: float, low: float) -> str | None:
+    """Why a gain on images that were not used to choose is not certain; None if it is."""
+    if math.isnan(gain):
+        return f"no image has a score to compare in {objective}"
+    if cases == 1:
+        return "all images are of a single case, so none is left to score a choice on and the gain is unknown"
+    if cases < min_cases:
+        return f"too few cases ({cases} of {min_cases}) to be certain"
+    return None if low > 0 else "no certain gain"
+
+
+def _points(gain: float, low: float, high: float, what: str = "") -> str:
+    span = "interval unknown" if math.isnan(low) or math.isnan(high) else f"{low:+.2f} to {high:+.2f}"
+    return f"{gain:+.2f} points{what} ({span})"
+
+
+def read_folds(folds: object) -> int:
+    """A number of folds.
 
     Raises:
-        ValueError: if it is not an integer of at least 2.
+        TypeError: if it is not an integer.
+        ValueError: if it is below 2.
     """
-    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
-        raise ValueError(f"folds must be an integer of at least 2, got {folds!r}")
+    number = read_integer("folds", folds)
+    if number < 2:
+        raise ValueError(f"folds must be an integer of at least 2, got {number}")
+    return number
+
+
+def check_intervals(resamples: object = 10_000, confidence: object = 0.95, seed: object = 0) -> None:
+    """Refuse options of the intervals, or miss SciPy, before images are decoded: their end would be too late.
+
+    Args:
+        resamples: of the bootstrap, at least 1.
+        confidence: of the intervals, between 0 and 1.
+        seed: of the folds and the bootstrap, at least 0.
+
+    Raises:
+        TypeError: for an option of the wrong type.
+        ValueError: for one out of range.
+        ImportError: without SciPy.
+    """
+    if read_integer("resamples", resamples) < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}")
+    if not 0 < read_real("confidence", confidence, 0.0, 1.0) < 1:
+        raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
+    if read_integer("seed", seed) < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+    require("scipy.stats", extra="report")
 
 
 def _validate(comparison: Comparison, score: str, level: str, folds: int) -> tuple[Comparison, int]:

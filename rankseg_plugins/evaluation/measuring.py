@@ -36,6 +36,26 @@ class Sample:
     case: str | None = None
 
 
+def as_sample(given: object) -> Sample:
+    """An image as callers hand it over: a :class:`Sample`, or a tuple of its fields.
+
+    Raises:
+        TypeError: if it is neither.
+
+    Example:
+        >>> as_sample(1)
+        Traceback (most recent call last):
+            ...
+        TypeError: samples must hold Sample or tuples (name, probs, labels), got int
+    """
+    if isinstance(given, Sample):
+        return given
+    if not isinstance(given, (tuple, list)) or len(given) not in (3, 4):
+        what = f"a tuple of {len(given)}" if isinstance(given, tuple) else type(given).__name__
+        raise TypeError(f"samples must hold Sample or tuples (name, probs, labels), got {what}")
+    return Sample(*given)
+
+
 @dataclass(frozen=True)
 class Measurement:
     """What a comparison keeps of one image; its size does not depend on the number of pixels.
@@ -128,15 +148,7 @@ def measure(
         TypeError: if a tensor is of the wrong kind.
         ValueError: if probabilities are not finite or outside [0, 1], or sizes or labels do not fit.
     """
-    check_floating("probs", sample.probs)
-    # Once for all decoders: each of them would convert half precision several times.
-    dtype = torch.promote_types(sample.probs.dtype, torch.float32)
-    probs = sample.probs.to(device, dtype).unsqueeze(0)
-    check_shape(probs)
-    if probs.shape[1] != num_classes:
-        raise ValueError(f"probs must have {num_classes} classes, got shape {tuple(sample.probs.shape)}")
-    check_range(probs.amin().item(), probs.amax().item())
-    truth = to_truth(sample.labels.unsqueeze(0), num_classes, tuple(probs.shape[2:]), ignore_index).to(device)
+    probs, truth = prepare(sample, num_classes, ignore_index, device)
     counts, seconds, decisions = [], [], []
     for name, decoder in decoders.items():
         start = _now(probs)
@@ -156,6 +168,26 @@ def measure(
     return measurement, decisions
 
 
+def prepare(
+    sample: Sample, num_classes: int, ignore_index: int | None = None, device: str | torch.device = "cpu"
+) -> tuple[Tensor, Tensor]:
+    r"""Check an image and bring it into the form that is decoded; see :func:`measure`.
+
+    Returns:
+        Probabilities (1, C, \*spatial), float32 or float64, and truth (1, \*spatial) or (1, C, \*spatial).
+    """
+    check_floating("probs", sample.probs)
+    # Once for all decoders: each of them would convert half precision several times.
+    dtype = torch.promote_types(sample.probs.dtype, torch.float32)
+    probs = sample.probs.to(device, dtype).unsqueeze(0)
+    check_shape(probs)
+    if probs.shape[1] != num_classes:
+        raise ValueError(f"probs must have {num_classes} classes, got shape {tuple(sample.probs.shape)}")
+    check_range(probs.amin().item(), probs.amax().item())
+    labels = sample.labels.unsqueeze(0) if isinstance(sample.labels, Tensor) else sample.labels
+    return probs, to_truth(labels, num_classes, tuple(probs.shape[2:]), ignore_index).to(device)
+
+
 def calibrate(probs: Tensor, labels: Tensor, ignore_index: int | None = None) -> Calibration:
     r"""Bin the probabilities of one image, see :func:`~rankseg_plugins.evaluation.calibration.calibration`.
 
@@ -164,6 +196,8 @@ def calibrate(probs: Tensor, labels: Tensor, ignore_index: int | None = None) ->
         labels: truth (\*spatial), or masks (C, \*spatial).
         ignore_index: label whose pixels do not count.
     """
+    # CUDA has no deterministic kernel for weighted counts, and would raise.
+    probs = probs.cpu() if torch.are_deterministic_algorithms_enabled() else probs
     truth = to_truth(labels.unsqueeze(0), len(probs), tuple(probs.shape[1:]), ignore_index)[0].to(probs.device)
     kept = None if truth.dtype == torch.bool or ignore_index is None else truth != ignore_index
     if len(probs) == 1 and truth.dtype != torch.bool:

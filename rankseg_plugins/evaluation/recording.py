@@ -15,7 +15,16 @@ from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.decoders import Decoder, NamedDecoder, named_decoders
 from rankseg_plugins.evaluation.examples import Extremes
 from rankseg_plugins.evaluation.facts import collect_facts
-from rankseg_plugins.evaluation.measuring import Measurement, Sample, Scoring, calibrate, measure, to_areas
+from rankseg_plugins.evaluation.measuring import (
+    Measurement,
+    Sample,
+    Scoring,
+    as_sample,
+    calibrate,
+    measure,
+    prepare,
+    to_areas,
+)
 from rankseg_plugins.evaluation.temperature import warn_if_softened, warn_if_unsure
 from rankseg_plugins.evaluation.truth import count, to_truth
 
@@ -87,6 +96,10 @@ class Recorder:
         self._offer(measurement, sample.labels, decisions)
         self._look_at(sample.probs)
         return measurement
+
+    def check(self, sample: Sample) -> None:
+        """Raise what :meth:`add` would about the image, without decoding it."""
+        prepare(sample, self.num_classes, self.ignore_index)
 
     def add_decided(
         self,
@@ -251,7 +264,7 @@ def compare(
     """
     recorder: Recorder | None = None
     for given in samples:
-        sample = given if isinstance(given, Sample) else Sample(*given)
+        sample = as_sample(given)
         if recorder is None:
             classes = sample.probs.shape[0] if num_classes is None else num_classes
             recorder = Recorder(

@@ -11,21 +11,33 @@ from os import PathLike
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from rankseg_plugins.core import GlobalRankSEG, RankSEG
+from rankseg_plugins.core import GlobalRankSEG
 from rankseg_plugins.core.options import read_integer
-from rankseg_plugins.core.probabilities import check_choice
-from rankseg_plugins.evaluation.choosing import ARGMAX, OBJECTIVES, check_folds, choose
+from rankseg_plugins.core.probabilities import check_choice, check_floating, check_shape
+from rankseg_plugins.evaluation.candidates import (
+    PRUNING_PROBS,
+    TEMPERATURES,
+    GlobalCandidates,
+    argmax_candidate,
+    check_names,
+    read_aggregation_levels,
+    read_mode,
+    read_others,
+    read_temperatures,
+    samplewise_candidates,
+)
+from rankseg_plugins.evaluation.choosing import ARGMAX, OBJECTIVES, check_intervals, choose, read_folds
 from rankseg_plugins.evaluation.comparison import Comparison
-from rankseg_plugins.evaluation.measuring import Measurement, Sample, Scoring
+from rankseg_plugins.evaluation.measuring import Measurement, Sample, Scoring, as_sample
 from rankseg_plugins.evaluation.progress import progress_bar
 from rankseg_plugins.evaluation.recording import Recorder
 from rankseg_plugins.evaluation.tuned import TunedDecoder
 
-AGGREGATION_LEVELS = ("samplewise", "global")
-TEMPERATURES = (0.7, 1.0, 1.4)
-PRUNING_PROBS = (0.5, 0.3, 0.1)
+#: Options that :func:`tune` hands on to :class:`Tuner`.
+OPTIONS = ("pruning_probs", "solvers", "folds", "min_cases", "ignore_index", "scoring", "device", "others")
+#: Those that only image-by-image candidates have.
+SAMPLEWISE = ("pruning_probs", "solvers")
 
 
 class Tuned(NamedTuple):
@@ -65,7 +77,7 @@ class Tuner:
     Args:
         num_classes: C.
         objective: ``"dice_image"``, ``"iou_dataset"``, ...: a score and a level.
-        temperatures: above 0.
+        temperatures: finite, above 0; like the next three a list of at least one value.
         pruning_probs: see :class:`~rankseg_plugins.RankSEG`.
         metrics: ``"dice"``, ``"iou"``; None takes that of the objective.
         solvers: see :class:`~rankseg_plugins.RankSEG`.
@@ -84,7 +96,7 @@ class Tuner:
 
     Raises:
         TypeError: for an option of the wrong type.
-        ValueError: for an option that is unknown or out of range, or if there is no candidate beside argmax.
+        ValueError: for a value that is unknown or out of range, an empty list, or two candidates of one name.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -115,27 +127,49 @@ class Tuner:
         others: Mapping[str, TunedDecoder] | None = None,
     ) -> None:
         check_choice("objective", objective, OBJECTIVES)
-        check_folds(folds)
-        self.objective, self.folds, self.min_cases = objective, folds, read_integer("min_cases", min_cases)
+        self.objective, self.folds, self.min_cases = objective, read_folds(folds), read_integer("min_cases", min_cases)
+        if self.min_cases < 0:
+            raise ValueError(f"min_cases must be at least 0, got {min_cases}")
         score = objective.split("_")[0]
-        mode = _mode(output_mode, num_classes)
-        self.candidates = {ARGMAX: TunedDecoder(RankSEG("acc", output_mode=mode), num_classes)}
-        grid = itertools.product(temperatures, (score,) if metrics is None else metrics, pruning_probs, solvers)
-        for temperature, metric, pruning_prob, solver in grid:
-            decoder = RankSEG(metric, output_mode=mode, pruning_prob=pruning_prob, solver=solver)
-            name = f"rankseg(metric={metric},pruning_prob={pruning_prob:g},solver={solver})"
-            self.candidates[_at(name, temperature)] = TunedDecoder(decoder, num_classes, temperature)
-        self.candidates |= others or {}
-        if len(self.candidates) < 2:
-            raise ValueError("the options leave no candidate beside argmax")
-        self.recorder = Recorder(
-            {name: each.to(device) for name, each in self.candidates.items()},
-            num_classes=num_classes,
-            ignore_index=ignore_index,
-            scoring=replace(Scoring() if scoring is None else scoring, score=score),
-            panels=0,
-            device=device,
+        mode = read_mode(output_mode, num_classes)
+        self._temperatures = read_temperatures(temperatures)
+        self._recording: dict[str, Any] = {
+            "num_classes": num_classes,
+            "ignore_index": ignore_index,
+            "scoring": replace(Scoring() if scoring is None else scoring, score=score),
+            "panels": 0,
+            "device": device,
+        }
+        self._argmax = argmax_candidate(num_classes, mode)
+        self._others = read_others({} if others is None else others, num_classes, mode)
+        self._samplewise = samplewise_candidates(
+            num_classes, mode, self._temperatures, (score,) if metrics is None else metrics, pruning_probs, solvers
         )
+        self._race(self._samplewise, self._others)
+
+    def enter(self, others: Mapping[str, TunedDecoder], *, samplewise: bool = True) -> None:
+        """Let further candidates into the race, before the first image.
+
+        Args:
+            others: see the class; those given there stay.
+            samplewise: False leaves out the candidates that the options span.
+
+        Raises:
+            RuntimeError: after an image was added.
+            TypeError: if a candidate is of another class.
+            ValueError: if one decodes other classes, or two have one name.
+        """
+        if self.recorder.measurements:
+            raise RuntimeError("candidates must enter before the first image is added")
+        num_classes, mode = self.recorder.num_classes, self.candidates[ARGMAX].output_mode
+        self._race(self._samplewise if samplewise else {}, self._others, read_others(others, num_classes, mode))
+
+    def _race(self, *groups: Mapping[str, TunedDecoder]) -> None:
+        together = [item for group in (self._argmax, *groups) for item in group.items()]
+        check_names([name for name, _ in together])
+        self.candidates = dict(together)
+        device = self._recording["device"]
+        self.recorder = Recorder({name: each.to(device) for name, each in together}, **self._recording)
 
     def add(self, sample: Sample) -> Measurement:
         """Decode one image with every candidate and keep what it scored.
@@ -146,6 +180,11 @@ class Tuner:
         """
         with _naming(sample):
             return self.recorder.add(sample)
+
+    def check(self, sample: Sample) -> None:
+        """Raise what :meth:`add` would, without decoding; for a pass over the images before."""
+        with _naming(sample):
+            self.recorder.check(sample)
 
     def gather(self) -> None:
         """Bring the images of all processes together on each of them; see :meth:`Recorder.gather`."""
@@ -159,6 +198,7 @@ class Tuner:
         confidence: float = 0.95,
         seed: int = 0,
         facts: Mapping[str, Any] | None = None,
+        preparation: Mapping[str, Any] | None = None,
     ) -> Tuned:
         """Choose from what was added; see :func:`tune`.
 
@@ -168,15 +208,21 @@ class Tuner:
             confidence: of the intervals.
             seed: of the folds and the bootstrap.
             facts: what a report says about the run; None: versions of the packages.
+            preparation: ``one_vs_rest`` and ``activation``, if the images were made into probabilities by them; they
+                become part of the evidence.
 
         Raises:
-            ValueError: without any image, or with two of the same name.
+            TypeError: for an option of the wrong type.
+            ValueError: for one out of range; without any image, or with two of the same name.
+            ImportError: without SciPy.
         """
+        check_intervals(resamples, confidence, seed)
         comparison = self.recorder.comparison(
             class_names, resamples=resamples, confidence=confidence, seed=seed, facts=facts
         )
         choice = choose(comparison, self.objective, self.folds, self.min_cases)
         chosen = self.candidates[choice.winner if choice.certain else ARGMAX]
+        verdict = "; ".join([choice.verdict, *(self._caveats(chosen) if choice.certain else ())])
         evidence = {
             "objective": self.objective,
             "images": len(comparison.names),
@@ -185,10 +231,21 @@ class Tuner:
             "gain": None if math.isnan(choice.gain) else choice.gain,
             "interval": None if any(map(math.isnan, choice.interval)) else list(choice.interval),
             "confidence": confidence,
-            "verdict": choice.verdict,
+            "verdict": verdict,
+            **(preparation or {}),
         }
         decoder = TunedDecoder.from_dict({**chosen.to_dict(), "evidence": evidence})
-        return Tuned(decoder, comparison, choice.validated, choice.verdict)
+        return Tuned(decoder, comparison, choice.validated, verdict)
+
+    def _caveats(self, winner: TunedDecoder) -> Iterator[str]:
+        """What to know about a winner beside its gain."""
+        if isinstance(winner.decoder, GlobalRankSEG):
+            yield "its rule was fitted to all images, without their labels"
+        if len(self._temperatures) > 1:
+            if winner.temperature == min(self._temperatures):
+                yield "lowest temperature tried: try lower ones too"
+            elif winner.temperature == max(self._temperatures):
+                yield "highest temperature tried: try higher ones too"
 
 
 def tune(
@@ -210,7 +267,8 @@ def tune(
 
     All combinations of the options are candidates and are decoded in one pass. For each fold the candidate is chosen
     that is best on the *other* folds; a candidate is returned only if these choices, scored on images that had no part
-    in them, gain on argmax with a bootstrap interval above 0, and the best candidate of all images does too.
+    in them, gain on argmax with a bootstrap interval above 0, and the best candidate of all images does too. Rules of
+    ``"global"`` are fitted once, to all images, without their labels.
 
     Args:
         samples: :class:`~rankseg_plugins.evaluation.Sample`, or tuples (name, probs, labels); any iterable. With
@@ -226,14 +284,14 @@ def tune(
         seed: of the folds and the bootstrap.
         progress: show a bar on standard error if that is a terminal; needs rich.
         on_measured: called after each image.
-        **options: ``pruning_probs``, ``solvers``, ``folds``, ``min_cases``, ``ignore_index``, ``scoring`` and
-            ``device`` of :class:`Tuner`.
+        **options: ``pruning_probs``, ``solvers`` (both of ``"samplewise"`` only), ``folds``, ``min_cases``,
+            ``ignore_index``, ``scoring``, ``device`` and ``others`` of :class:`Tuner`.
 
     Raises:
-        TypeError: for an iterator where two passes are needed, or an option of the wrong type.
-        ValueError: for an unknown option, without candidates, or without images; for an image that is not valid,
-            which the message names.
-        ImportError: for ``progress`` without rich.
+        TypeError: for an iterator where two passes are needed, an unknown option, or one of the wrong type.
+        ValueError: for a value that is unknown or out of range, an option that no aggregation level uses, two
+            candidates of one name, or without images; for an image that is not valid, which the message names.
+        ImportError: without SciPy; for ``progress`` without rich.
 
     Source: Varma & Simon, "Bias in error estimation when using cross-validation for model selection", BMC
     Bioinformatics 7 (2006).
@@ -244,114 +302,70 @@ def tune(
         >>> labels = (torch.rand(20, 50, generator=generator) < probs[:, 1]).long()
         >>> found = tune([(str(i), probs[i], labels[i]) for i in range(20)], pruning_probs=[0.5], temperatures=[1.0])
         >>> found.comparison.decoders
-        ('argmax', 'rankseg(metric=dice,pruning_prob=0.5,solver=RMA)')
+        ('argmax', 'rankseg(metric=dice,pruning_prob=0.5)')
     """
+    for name in options:
+        if name not in OPTIONS:
+            raise TypeError(f"tune takes no option {name!r}; beside those of its signature {', '.join(OPTIONS)}")
     check_choice("objective", objective, OBJECTIVES)
-    check_aggregation_levels(aggregation_levels)
-    two_passes = "global" in aggregation_levels
+    levels = check_levels(aggregation_levels, [name for name in SAMPLEWISE if name in options])
+    check_intervals(resamples, confidence, seed)
+    if not isinstance(samples, Iterable):
+        raise TypeError(f"samples must be an iterable of images, got {type(samples).__name__}")
+    two_passes = "global" in levels
     if two_passes and iter(samples) is samples:
         raise TypeError("samples must be a list or another iterable that can be gone through twice, got an iterator")
     total = len(samples) if isinstance(samples, Sized) else None
     classes, samples = _classes(samples, two_passes)
-    metrics = (objective.split("_")[0],) if metrics is None else metrics
+    tuner = Tuner(classes, objective, temperatures=temperatures, metrics=metrics, output_mode=output_mode, **options)
     if two_passes:
+        metrics = (objective.split("_")[0],) if metrics is None else metrics
         fitting = GlobalCandidates(classes, temperatures, metrics, output_mode)
+        if total is not None:
+            fitting.check_number(total)
         with progress_bar("fitting", total, progress) as step:
             for given in samples:
-                sample = _sample(given)
+                sample = as_sample(given)
+                tuner.check(sample)
                 with _naming(sample):
                     fitting.update(sample.probs)
                 step()
-        options["others"] = fitting.fit()
-    if "samplewise" not in aggregation_levels:
-        options["solvers"] = ()
-    tuner = Tuner(classes, objective, temperatures=temperatures, metrics=metrics, output_mode=output_mode, **options)
+        tuner.enter(fitting.fit(), samplewise="samplewise" in levels)
     with progress_bar("tuning", total, progress) as step:
         for given in samples:
-            measured = tuner.add(_sample(given))
+            measured = tuner.add(as_sample(given))
             step()
             if on_measured:
                 on_measured(measured)
     return tuner.finish(resamples=resamples, confidence=confidence, seed=seed)
 
 
-class GlobalCandidates:
-    """A :class:`~rankseg_plugins.GlobalRankSEG` for every temperature and metric, fitted to images without labels.
+def check_levels(aggregation_levels: object, given: Sequence[str], prefix: str = "") -> list[str]:
+    """The aggregation levels, if no option was given that none of them uses.
 
     Args:
-        num_classes: C.
-        temperatures: above 0.
-        metrics: ``"dice"``, ``"iou"``.
-        output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the number of channels.
-
-    Example:
-        >>> generator = torch.Generator().manual_seed(0)
-        >>> candidates = GlobalCandidates(2, temperatures=[0.7, 1.0], metrics=["iou"])
-        >>> for index in range(5):
-        ...     probs = (3 * torch.randn(2, 50, generator=generator)).softmax(0)
-        ...     candidates.update(probs)
-        >>> list(candidates.fit())
-        ['global(metric=iou) at temperature 0.7', 'global(metric=iou)']
-    """
-
-    def __init__(
-        self,
-        num_classes: int,
-        temperatures: Sequence[float] = TEMPERATURES,
-        metrics: Sequence[str] = ("dice",),
-        output_mode: str | None = None,
-    ) -> None:
-        mode = _mode(output_mode, num_classes)
-        self.num_classes = num_classes
-        self._fitting = {
-            temperature: [GlobalRankSEG(num_classes, metric, mode) for metric in metrics]
-            for temperature in temperatures
-        }
-        argmax = RankSEG("acc", output_mode=mode)
-        self._scalings = {each: TunedDecoder(argmax, num_classes, each).scaling for each in temperatures}
-
-    def update(self, probs: Tensor) -> None:
-        r"""Add an image to all samples of pixels.
-
-        Args:
-            probs: (C, \*spatial) probabilities.
-
-        Raises:
-            TypeError: if they are no tensor.
-            ValueError: if they are not valid.
-        """
-        for temperature, decoders in self._fitting.items():
-            scaled = probs.unsqueeze(0)
-            scaled = scaled if temperature == 1 else self._scalings[temperature](scaled)
-            for decoder in decoders:
-                decoder.update(scaled)
-
-    def fit(self) -> dict[str, TunedDecoder]:
-        """The fitted decoders by name.
-
-        Raises:
-            ValueError: if there were too few images.
-        """
-        found = {}
-        for temperature, decoders in self._fitting.items():
-            for decoder in decoders:
-                try:
-                    decoder.fit()
-                except ValueError as error:
-                    raise ValueError(f"aggregation_levels 'global': {error}") from error
-                name = _at(f"global(metric={decoder.metric})", temperature)
-                found[name] = TunedDecoder(decoder, self.num_classes, temperature)
-        return found
-
-
-def check_aggregation_levels(levels: Sequence[str]) -> None:
-    """Check aggregation levels.
+        aggregation_levels: ``"samplewise"``, ``"global"`` or both.
+        given: those of :data:`SAMPLEWISE` that were given.
+        prefix: of the names in messages.
 
     Raises:
-        ValueError: for an unknown one.
+        TypeError: unless they are a list of strings.
+        ValueError: for none, an unknown one or one twice; or for an option that is not used.
+
+    Example:
+        >>> check_levels(["global"], ["solvers"])
+        Traceback (most recent call last):
+            ...
+        ValueError: solvers is an option of 'samplewise' candidates, which aggregation_levels leaves out
     """
-    for each in levels:
-        check_choice("aggregation_levels", each, AGGREGATION_LEVELS)
+    levels = read_aggregation_levels(aggregation_levels)
+    if len(set(levels)) < len(levels):
+        raise ValueError(f"aggregation_levels must differ, got {', '.join(levels)}")
+    if given and "samplewise" not in levels:
+        raise ValueError(
+            f"{prefix}{given[0]} is an option of 'samplewise' candidates, which aggregation_levels leaves out"
+        )
+    return levels
 
 
 @contextlib.contextmanager
@@ -363,22 +377,13 @@ def _naming(sample: Sample) -> Iterator[None]:
         raise type(error)(f"{sample.name}: {error}") from error
 
 
-def _mode(output_mode: str | None, classes: int) -> str:
-    return output_mode or ("multilabel" if classes == 1 else "multiclass")
-
-
-def _sample(given: Sample | tuple[Any, ...]) -> Sample:
-    return given if isinstance(given, Sample) else Sample(*given)
-
-
 def _classes(samples: Iterable[Any], again: bool) -> tuple[int, Iterable[Any]]:
     iterator = iter(samples)
     try:
-        first = _sample(next(iterator))
+        first = as_sample(next(iterator))
     except StopIteration:
         raise ValueError("samples must hold at least one image, got none") from None
+    with _naming(first):
+        check_floating("probs", first.probs)
+        check_shape(first.probs.unsqueeze(0))
     return len(first.probs), samples if again else itertools.chain([first], iterator)
-
-
-def _at(name: str, temperature: float) -> str:
-    return name if temperature == 1 else f"{name} at temperature {temperature:g}"

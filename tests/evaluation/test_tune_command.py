@@ -16,9 +16,12 @@ from typer.testing import CliRunner
 from rankseg_plugins import RankSEG
 from rankseg_plugins.cli import app
 from rankseg_plugins.evaluation import Sample, TunedDecoder, compare, tune
+from rankseg_plugins.evaluation.candidates import GlobalCandidates
 
 RACE = {"temperatures": [0.5, 1.0], "pruning_probs": [0.5, 0.1]}
 OPTIONS = ("--temperatures", "0.5,1", "--pruning-probs", "0.5, 0.1", "--resamples", "200")
+#: Those of one aggregation level; the other takes no pruning_probs.
+OPTIONS_OF = {"samplewise": OPTIONS, "global": (*OPTIONS[:2], *OPTIONS[4:])}
 IMAGES = 24
 
 
@@ -123,7 +126,7 @@ def test_reading_options(softened, level):
     (softened / "logits").mkdir()
     for path in sorted((softened / "probs").iterdir()):
         np.save(softened / "logits" / path.name, np.log(np.load(path)) + 3)
-    race = (*OPTIONS, "--aggregation-levels", level, "--json")
+    race = (*OPTIONS_OF[level], "--aggregation-levels", level, "--json")
     plain = json.loads(run(softened, *race).stdout)
     logits = run(softened, *race, "--probs", softened / "logits", "--activation", "softmax", out="logits_tuned")
     assert logits.exit_code == 0, logits.stderr
@@ -169,15 +172,47 @@ def test_goes_on_where_it_stopped(softened):
 def test_one_bad_image(softened, level):
     path = softened / "probs/image07.npy"
     np.save(path, np.full((2, 24, 24), 3.0))
-    stopped = run(softened, *OPTIONS, "--aggregation-levels", level)
+    stopped = run(softened, *OPTIONS_OF[level], "--aggregation-levels", level)
     assert stopped.exit_code == 2
     assert f"error: {path}: probs must lie in [0, 1]" in stopped.stderr
     assert not (softened / "tuned/decoder.json").exists()
-    done = run(softened, *OPTIONS, "--aggregation-levels", level, "--keep-going")
+    done = run(softened, *OPTIONS_OF[level], "--aggregation-levels", level, "--keep-going")
     assert done.exit_code == 0, done.stderr
     assert done.stderr.count(f"skipped: {path}: ") == 1
     assert TunedDecoder.load(softened / "tuned/decoder.json").evidence["images"] == IMAGES - 1
     assert path.name in (softened / "tuned/report.html").read_text()
+
+
+def test_what_is_skipped_does_not_shape_the_rule(softened):
+    """The labels of an image are out of range; its probabilities would change the rule."""
+    race = (*OPTIONS, "--aggregation-levels", "samplewise,global", "--keep-going")
+    np.save(softened / "probs/image07.npy", np.stack([np.full((24, 24), 0.1), np.full((24, 24), 0.9)]))
+    np.save(softened / "labels/image07.npy", np.full((24, 24), 9))
+    done = run(softened, *race)
+    assert done.exit_code == 0, done.stderr
+    assert "skipped: " in done.stderr
+    for part in ("probs", "labels"):
+        (softened / part / "image07.npy").unlink()
+    assert run(softened, *race, out="without").exit_code == 0
+    heads = [json.loads((softened / out / "results.jsonl").read_text().splitlines()[0]) for out in ("tuned", "without")]
+    assert heads[0]["tuned decoders"] == heads[1]["tuned decoders"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--folds", "5", "--exclude", "7"], "excluded classes must lie in 0 to 1, got 7"),
+        (["--min-cases", "3", "--solvers", "magic"], "each of solvers must be one of"),
+        (["--temperatures", "0.9"], "belongs to a run with other decoders"),
+    ],
+)
+def test_refused_before_any_file_is_fitted_to(softened, monkeypatch, extra, message):
+    levels = ("--aggregation-levels", "samplewise,global")
+    assert run(softened, *OPTIONS, *levels).exit_code == 0
+    monkeypatch.setattr(GlobalCandidates, "update", lambda *given: pytest.fail("a pass over the files was begun"))
+    done = run(softened, *OPTIONS, *levels, *extra)
+    assert done.exit_code == 2
+    assert message in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -185,12 +220,21 @@ def test_one_bad_image(softened, level):
     [
         (["--objective", "dice"], "--objective must be one of 'dice_dataset'"),
         (["--temperatures", "0.7,hot"], "--temperatures must be numbers separated by commas, got '0.7,hot'"),
-        (["--temperatures", "0"], "temperature must be above 0"),
-        (["--pruning-probs", "2"], "pruning_prob must be in [0, 1]"),
-        (["--pruning-probs", ","], "no candidate beside argmax"),
-        (["--metrics", "f1"], "metric must be one of"),
-        (["--solvers", "magic"], "solver must be one of"),
-        (["--aggregation-levels", "local"], "aggregation_levels must be one of 'samplewise', 'global'"),
+        (["--temperatures", "0"], "each of temperatures must be finite and above 0"),
+        (["--pruning-probs", "2"], "each of pruning_probs must be in [0, 1]"),
+        (["--pruning-probs", ","], "--pruning-probs must be numbers separated by commas, got ','"),
+        (["--solvers", "RMA,"], "--solvers must be words separated by commas, none of them empty, got 'RMA,'"),
+        (["--temperatures", "1,,1"], "--temperatures must be numbers separated by commas"),
+        (["--temperatures", "1,1"], "two candidates are called 'rankseg(metric=dice,pruning_prob=0.5)'"),
+        (["--aggregation-levels", "global", "--pruning-probs", "0.05"], "pruning_probs is an option of 'samplewise'"),
+        (["--aggregation-levels", "global", "--solvers", "exact"], "solvers is an option of 'samplewise'"),
+        (["--aggregation-levels", "global,global"], "aggregation_levels must differ"),
+        (["--output-mode", ""], "output_mode must be one of"),
+        (["--metrics", "acc"], "each of metrics must be one of 'dice', 'iou', got 'acc'"),
+        (["--seed", "-1"], "Invalid value for '--seed'"),
+        (["--metrics", "f1"], "each of metrics must be one of"),
+        (["--solvers", "magic"], "each of solvers must be one of"),
+        (["--aggregation-levels", "local"], "each of aggregation_levels must be one of 'samplewise', 'global'"),
         (["--output-mode", "both"], "output_mode must be one of"),
         (["--folds", "1"], "Invalid value for '--folds'"),
         (["--present", "maybe"], "present must be one of"),
@@ -210,7 +254,10 @@ def test_too_few_images_for_a_global_rule(softened):
         (softened / f"probs/image{index:02d}.npy").unlink()
     done = run(softened, "--aggregation-levels", "global")
     assert done.exit_code == 2
-    assert "error: aggregation_levels 'global': 4 images give no evidence" in done.stderr
+    assert (
+        "error: aggregation_levels 'global' needs at least 5 images to fit its rule to, got 4: add images"
+        in done.stderr
+    )
 
 
 def test_compare_reads_the_file(softened):

@@ -178,8 +178,6 @@ def test_bad_options():
         tune(images(4), "dice")
     with pytest.raises(ValueError, match="at least one image"):
         tune([])
-    with pytest.raises(ValueError, match="no candidate beside argmax"):
-        tune(images(4), pruning_probs=[])
 
 
 def test_street_scenes_gain_on_the_half_that_was_not_tuned_on():

@@ -1,0 +1,113 @@
+"""Options of tune are used or refused, and a refusal names the option."""
+
+import numpy as np
+import pytest
+import torch
+
+from rankseg_plugins import RankSEG
+from rankseg_plugins.evaluation import Sample, TunedDecoder, Tuner, tune
+from rankseg_plugins.evaluation.candidates import GlobalCandidates
+
+
+def images(count, channels=2):
+    generator = torch.Generator().manual_seed(0)
+    probs = (2 * torch.randn(count, channels, 40, generator=generator)).softmax(1)
+    return [Sample(str(i), p, p.argmax(0)) for i, p in enumerate(probs)]
+
+
+QUICK = {"temperatures": [1.0], "pruning_probs": [0.5], "resamples": 20}
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"foo": 1}, TypeError, "tune takes no option 'foo'; beside those of its signature pruning_probs, solvers"),
+        ({"temperatures": 0.7}, TypeError, "temperatures must be a list, got 0.7"),
+        ({"temperatures": ["a"]}, TypeError, "each of temperatures must be a real number, got str"),
+        ({"temperatures": [True]}, TypeError, "each of temperatures must be a real number, got bool"),
+        ({"temperatures": [float("nan")]}, ValueError, "each of temperatures must be finite and above 0, got nan"),
+        ({"temperatures": []}, ValueError, "temperatures must hold at least one value, got none"),
+        ({"temperatures": [1.0000001, 1.0000002]}, ValueError, "two candidates are called"),
+        ({"pruning_probs": []}, ValueError, "pruning_probs must hold at least one value, got none"),
+        ({"pruning_probs": [0.1234567, 0.1234568]}, ValueError, "two candidates are called"),
+        ({"metrics": "dice"}, TypeError, "metrics must be a list, got 'dice'"),
+        ({"metrics": ["acc"]}, ValueError, "each of metrics must be one of 'dice', 'iou', got 'acc'"),
+        ({"solvers": "RMA"}, TypeError, "solvers must be a list, got 'RMA'"),
+        ({"solvers": []}, ValueError, "solvers must hold at least one value, got none"),
+        ({"aggregation_levels": "global"}, TypeError, "aggregation_levels must be a list, got 'global'"),
+        ({"aggregation_levels": []}, ValueError, "aggregation_levels must hold at least one value, got none"),
+        ({"aggregation_levels": ["global"], "solvers": ["exact"]}, ValueError, "solvers is an option of 'samplewise'"),
+        ({"output_mode": ""}, ValueError, "output_mode must be one of"),
+        ({"confidence": "a"}, TypeError, "confidence must be a real number, got str"),
+        ({"confidence": 1}, ValueError, "confidence must lie in"),
+        ({"resamples": 0}, ValueError, "resamples must be at least 1, got 0"),
+        ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
+        ({"folds": 2.5}, TypeError, "folds must be an integer, got float"),
+        ({"min_cases": -1}, ValueError, "min_cases must be at least 0, got -1"),
+        ({"others": [RankSEG()]}, TypeError, "others must be a dict of TunedDecoder by name"),
+        ({"others": {"a": RankSEG()}}, TypeError, "others must hold TunedDecoder"),
+        (
+            {"others": {"a": TunedDecoder(RankSEG(), 3)}},
+            ValueError,
+            "others must decode 2 classes, multiclass; 'a' is for 3",
+        ),
+        ({"others": {"argmax": TunedDecoder(RankSEG(), 2)}}, ValueError, "two candidates are called 'argmax'"),
+    ],
+)
+@pytest.mark.parametrize("levels", [["samplewise"], ["samplewise", "global"]])
+def test_refused_by_name_and_before_any_image(options, kind, message, levels, monkeypatch):
+    for used in (Tuner, GlobalCandidates):
+        monkeypatch.setattr(used, "add" if used is Tuner else "update", lambda *given: pytest.fail("an image was used"))
+    with pytest.raises(kind, match=message):
+        tune(images(6), **{"aggregation_levels": levels, **options})
+
+
+@pytest.mark.parametrize("samples", [[1, 2], [("a",)], ["abc"]])
+def test_samples_of_another_kind(samples):
+    with pytest.raises(TypeError, match=r"samples must hold Sample or tuples \(name, probs, labels\), got"):
+        tune(samples)
+
+
+def test_no_samples_at_all():
+    with pytest.raises(TypeError, match="samples must be an iterable of images, got int"):
+        tune(3)
+    with pytest.raises(TypeError, match=r"a: probs must be a torch\.Tensor, got int"):
+        tune([("a", 1, 2)])
+
+
+def test_integers_of_numpy():
+    assert tune(images(6), folds=np.int64(3), **QUICK).comparison.decoders[1:] == (
+        "rankseg(metric=dice,pruning_prob=0.5)",
+    )
+
+
+def test_others_are_in_the_race_beside_global_rules():
+    mine = {"mine": TunedDecoder(RankSEG("iou"), 2)}
+    common = {"temperatures": [1.0], "resamples": 20, "others": mine}
+    found = tune(images(6), aggregation_levels=["samplewise", "global"], pruning_probs=[0.5], **common)
+    pooled = "global(metric=dice)"
+    assert found.comparison.candidates == ("rankseg(metric=dice,pruning_prob=0.5)", "mine", pooled)
+    assert tune(images(6), aggregation_levels=["global"], **common).comparison.candidates == ("mine", pooled)
+
+
+def test_solvers_are_named_where_there_are_several():
+    names = tune(images(6), solvers=["rma", "exact"], **QUICK).comparison.candidates
+    assert names == tuple(f"rankseg(metric=dice,pruning_prob=0.5,solver={each})" for each in ("RMA", "exact"))
+
+
+def test_candidates_enter_before_the_first_image():
+    tuner = Tuner(2)
+    tuner.add(images(1)[0])
+    with pytest.raises(RuntimeError, match="before the first image"):
+        tuner.enter({})
+
+
+def test_too_few_images_for_a_global_rule():
+    with pytest.raises(ValueError, match="needs at least 5 images to fit its rule to, got 4: add images, or leave"):
+        tune(images(4), aggregation_levels=["global"])
+
+
+def test_bad_labels_stop_the_first_pass():
+    bad = [*images(6), Sample("bad", images(1)[0].probs, torch.full((40,), 9))]
+    with pytest.raises(ValueError, match="bad: target holds the label 9"):
+        tune(bad, aggregation_levels=["global"])
