@@ -72,8 +72,8 @@ class Options:
             decoder = read(self.tuned)
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"{key}: no such file (relative paths start in {os.getcwd()}); RankSEGTuningHook writes it when a "
-                "training validates, so name it to test, not to train"
+                f"{key}: no such file (relative paths start in {os.getcwd()}). RankSEGTuningHook writes it when a run "
+                "validates, which is after the model is built: leave the key out to train, and name the file to test"
             ) from error
         except (OSError, ValueError) as error:
             raise type(error)(f"{key}: {error}") from error

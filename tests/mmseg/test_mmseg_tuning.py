@@ -288,3 +288,14 @@ def test_truth_of_another_size_names_the_image(dataset, tmp_path):
     loading[1], loading[2] = loading[2], loading[1]  # labels are resized like the image
     with pytest.raises(ValueError, match=r"00\.png: "):
         validate(full)
+
+
+def test_a_training_that_names_the_file_it_is_to_write_is_told_so(dataset, tmp_path):
+    """The model reads it when it is built. Without the key the same config trains and writes it."""
+    network = tiny.model(DOTTED, rankseg={"tuned": str(tmp_path / "rankseg.json")})
+    full = with_training(with_hook(tiny.config(network, dataset, tmp_path)))
+    with pytest.raises(FileNotFoundError, match=r"tuned='.*rankseg\.json': no such file .* leave the key out to train"):
+        Runner.from_cfg(full)
+    del full.model.test_cfg.rankseg
+    Runner.from_cfg(full).train()
+    assert (tmp_path / "rankseg.json").exists()
