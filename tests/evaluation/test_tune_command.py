@@ -6,11 +6,13 @@ import pty
 import re
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from image_folders import environment, make_image
+from torchmetrics.segmentation import DiceScore
 from typer.testing import CliRunner
 
 from rankseg_plugins import RankSEG
@@ -99,10 +101,72 @@ def test_table_and_page(softened):
         page = (softened / "tuned" / name).read_text()
         assert page.index("on images not used to choose") < page.index("These gains are flattered")
         assert page.index("These gains are flattered") < page.index("test_cfg") < page.index("sign test p")
-    code = (softened / "tuned/report.md").read_text().split("```python\n")[1].split("\n```")[0]
-    found = {"probs": make_images()[0]}
-    exec(code, found)
+    found = {"probs": make_images()[0], "metric": DiceScore(num_classes=2, input_format="index")}
+    for code in snippets(softened / "tuned"):
+        exec(code, found)
     assert torch.equal(found["labels"], decoder(found["probs"]))
+    assert found["metric"].decoder.to_dict() == decoder.to_dict()
+    assert found["callback"].decoder.to_dict() == decoder.to_dict()
+    assert found["model"]["test_cfg"]["rankseg"]["tuned"] == str(softened / "tuned/decoder.json")
+
+
+def snippets(folder):
+    return [part.split("\n```")[0] for part in (folder / "report.md").read_text().split("```python\n")[1:]]
+
+
+@pytest.mark.parametrize("activation", ["identity", "sigmoid"])
+def test_page_repeats_what_was_done_to_the_probabilities(softened, activation):
+    """The code of the page on what the files hold, against the decoder on what they were made into."""
+    probs = make_images()[0]
+    values = probs if activation == "identity" else probs.logit()
+    for index, image in enumerate(values):
+        np.save(softened / f"probs/image{index:02d}.npy", image.numpy())
+    done = run(softened, *OPTIONS, "--one-vs-rest", 1, "--activation", activation)
+    assert done.exit_code == 0, done.stderr
+    decoder = TunedDecoder.load(softened / "tuned/decoder.json")
+    assert decoder.evidence["one_vs_rest"] == 1
+    assert decoder.evidence.get("activation", "identity") == activation
+    (code,) = snippets(softened / "tuned")
+    assert ("[:, 1:2]" in code, "to_probabilities" in code) == (True, activation != "identity")
+    found = {"probs": values, "values": values}
+    exec(code, found)
+    assert torch.equal(
+        found["labels"], decoder(values[:, 1:2] if activation == "identity" else values[:, 1:2].sigmoid())
+    )
+
+
+def test_nothing_is_broken_into_lines_for_a_pipe(softened, monkeypatch):
+    monkeypatch.setitem(os.environ, "COLUMNS", "60")
+    command = [sys.executable, "-m", "rankseg_plugins", "tune", *OPTIONS]
+    paths = [str(part) for name in ("probs", "labels") for part in (f"--{name}", softened / name)]
+    done = subprocess.run([*command, *paths, "--out", str(softened / "piped")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    decoder = TunedDecoder.load(softened / "piped/decoder.json")
+    first, *rest = done.stdout.splitlines()
+    assert first == decoder.evidence["verdict"]
+    assert sum(line.startswith("rankseg(") for line in rest) == 4
+    assert max(map(len, done.stdout.splitlines())) < 400
+
+
+def test_an_empty_folder(softened):
+    (softened / "none").mkdir()
+    for command in ("tune", "compare"):
+        done = run(softened, "--probs", softened / "none", command=command)
+        assert done.exit_code == 2
+        assert f"error: {softened / 'none'}: holds no .npz, .npy or .pt file" in done.stderr
+
+
+def test_warnings_of_the_fitting_pass_are_notes(softened, monkeypatch):
+    def update(self, probs):
+        warnings.warn("something about the images", UserWarning, stacklevel=2)
+        return original(self, probs)
+
+    original = GlobalCandidates.update
+    monkeypatch.setattr(GlobalCandidates, "update", update)
+    done = run(softened, *OPTIONS_OF["global"], "--aggregation-levels", "global")
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.count("something about the images") == 1
+    assert "warning: something about the images" in done.stderr
 
 
 @pytest.mark.filterwarnings("ignore:the probabilities are too unsure")

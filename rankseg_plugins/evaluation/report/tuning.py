@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from rankseg_plugins.evaluation.candidates import GLOBAL
 from rankseg_plugins.evaluation.report import write_file, write_pages
 from rankseg_plugins.evaluation.report.introduction import Introduction, Section
 from rankseg_plugins.evaluation.report.words import percent, points, sign, span
@@ -23,6 +25,7 @@ EXPLANATION = (
     "The images were split into folds, those of one case together. On each fold, chosen is the candidate that is best "
     "on the other folds: its scores are of images that had no part in choosing it."
 )
+FITTED = "Rules of global candidates are an exception: they were fitted once, to all images, without their labels."
 FLATTERED = (
     "All candidates on all images, the largest gain first. These gains are flattered, because the best of many is "
     "partly luck; the gain in the verdict is not."
@@ -95,10 +98,15 @@ def _introduction(found: Tuned, file: Path) -> Introduction:
         f"Which decoder? {len(comparison.names)} images, argmax and {len(comparison.candidates)} candidates",
         found.verdict,
         "unclear" if found.decoder.is_argmax else sign(low, high),
-        (f"In brackets the {100 * comparison.confidence:g} % bootstrap interval. {EXPLANATION}",),
+        (f"In brackets the {100 * comparison.confidence:g} % bootstrap interval. {_explanation(found)}",),
         (_candidates(found), _usage(found, file)),
-        "Below: argmax against chosen, on images that had no part in choosing.",
+        "Below: argmax against chosen, on images that had no part in choosing it.",
     )
+
+
+def _explanation(found: Tuned) -> str:
+    pooled = any(name.startswith(GLOBAL) for name in found.comparison.candidates)
+    return f"{EXPLANATION} {FITTED}" if pooled else EXPLANATION
 
 
 def _candidates(found: Tuned) -> Section:
@@ -110,11 +118,41 @@ def _candidates(found: Tuned) -> Section:
 
 
 def _usage(found: Tuned, file: Path) -> Section:
-    classes, path = found.decoder.num_classes, file.as_posix()
-    load = f"decoder = TunedDecoder.load({path!r})"
-    head = "from rankseg_plugins.evaluation import TunedDecoder"
-    code = (
-        ("Python", f"{head}\n\n{load}\nlabels = decoder(probs)  # (B, {classes}, *spatial) probabilities"),
+    evidence, path = found.decoder.evidence, file.as_posix()
+    text = (
+        f"{DECODER} holds the options, the temperature and the evidence. It decides on probabilities that were made "
+        "like those here: same network, same activation."
+    )
+    if "one_vs_rest" in evidence or "activation" in evidence:
+        code: tuple[tuple[str, str], ...] = (("Python", _prepared(evidence, path)),)
+        text += " The options one-vs-rest and activation of this run have to be repeated before it."
+    else:
+        classes = found.decoder.num_classes
+        call = f"decoder(probs)  # (B, {classes}, *spatial) probabilities"
+        code = (("Python", _python(path, call)), *_toolkits(classes, path))
+    if found.decoder.is_argmax:
+        text += " Here it holds plain argmax, so using it changes nothing."
+    return Section("How to use it", text, code=code)
+
+
+def _python(path: str, call: str, imports: str = "") -> str:
+    head = f"{imports}from rankseg_plugins.evaluation import TunedDecoder"
+    return f"{head}\n\ndecoder = TunedDecoder.load({path!r})\nlabels = {call}"
+
+
+def _prepared(evidence: Mapping[str, Any], path: str) -> str:
+    """The call on what the files hold, which is not what the decoder takes."""
+    label, activation = evidence.get("one_vs_rest"), evidence.get("activation")
+    values = "probs" if activation is None else "values"
+    argument = values if label is None else f"{values}[:, {label}:{label + 1}]"
+    if activation is None:
+        return _python(path, f"decoder({argument})")
+    imports = "from rankseg_plugins.core.probabilities import to_probabilities\n"
+    return _python(path, f"decoder(to_probabilities({argument}, {activation!r}))", imports)
+
+
+def _toolkits(classes: int, path: str) -> tuple[tuple[str, str], ...]:
+    return (
         (
             "MMSegmentation, in a config",
             f"model = dict(type='rankseg_plugins.mmseg.RankSEGEncoderDecoder', "
@@ -122,19 +160,12 @@ def _usage(found: Tuned, file: Path) -> Section:
         ),
         (
             "Lightning",
-            f"{head}\nfrom rankseg_plugins.lightning import RankSEGCallback\n\n{load}\n"
-            f"callback = RankSEGCallback(decoder, num_classes={classes})",
+            "from rankseg_plugins.lightning import RankSEGCallback\n\n"
+            f"callback = RankSEGCallback({path!r}, num_classes={classes})",
         ),
         (
             "TorchMetrics",
-            f"{head}\nfrom rankseg_plugins.torchmetrics import RankSEGWrapper\n\n{load}\n"
-            "metric = RankSEGWrapper(metric, decoder=decoder)",
+            "from rankseg_plugins.torchmetrics import RankSEGWrapper\n\n"
+            f"metric = RankSEGWrapper(metric, decoder={path!r})",
         ),
     )
-    text = (
-        f"{DECODER} holds the options, the temperature and the evidence. It decides on probabilities that were made "
-        "like those here: same network, same activation."
-    )
-    if found.decoder.is_argmax:
-        text += " Here it holds plain argmax, so using it changes nothing."
-    return Section("How to use it", text, code=code)

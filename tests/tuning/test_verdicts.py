@@ -1,0 +1,94 @@
+"""A verdict says why argmax is kept, and what a winner leaves open."""
+
+import re
+
+import pytest
+import torch
+
+from rankseg_plugins.evaluation import Sample, tune
+from rankseg_plugins.evaluation.choosing import choose
+
+pytestmark = pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
+
+
+def images(count, temperature=2.0, seed=1, size=24):
+    """Smooth probabilities of a rare foreground, labels drawn from them, then softened by ``temperature``."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(count, 1, 5, 5, generator=generator) * 2 - 1.5
+    logits = torch.nn.functional.interpolate(coarse, size, mode="bilinear")[:, 0]
+    labels = (torch.rand(logits.shape, generator=generator) < logits.sigmoid()).long()
+    foreground = (logits / temperature).sigmoid()
+    probs = torch.stack([1 - foreground, foreground], 1)
+    return [Sample(f"{i:03d}", probs[i], labels[i]) for i in range(count)]
+
+
+QUICK = {"pruning_probs": [0.5], "resamples": 100}
+
+
+def test_a_single_case():
+    samples = [Sample(s.name, s.probs, s.labels, case="one patient") for s in images(4)]
+    found = tune(samples, min_cases=0, **QUICK)
+    assert found.decoder.is_argmax
+    assert "nan" not in found.verdict
+    assert "+0.00" not in found.verdict
+    assert "all images are of a single case, so none is left to score a choice on" in found.verdict
+
+
+def test_no_image_has_a_score():
+    samples = [Sample(s.name, s.probs, torch.full_like(s.labels, 255)) for s in images(24)]
+    found = tune(samples, ignore_index=255, **QUICK)
+    assert found.verdict == "keep argmax: no image has a score to compare in dice_image"
+    assert (found.decoder.evidence["gain"], found.decoder.evidence["interval"]) == (None, None)
+
+
+def test_argmax_is_the_best_candidate():
+    """Labels that argmax gives, and a candidate that can only differ from it for the worse."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (24, 100), generator=generator)
+    probs = 0.5 * torch.nn.functional.one_hot(labels, 3).movedim(2, 1) + 0.5 / 3
+    found = tune([(str(i), p, t) for i, (p, t) in enumerate(zip(probs, labels, strict=True))], **QUICK)
+    assert found.decoder.evidence["best_candidate"] == "argmax"
+    assert choose(found.comparison, "dice_image").winner == "argmax"
+    assert found.verdict.startswith("keep argmax: no certain gain, ")
+
+
+@pytest.mark.parametrize(
+    ("temperatures", "caveat"),
+    [
+        ([0.5, 1.0], "; lowest temperature tried: try lower ones too"),
+        ([0.5, 0.01], "; highest temperature tried: try higher ones too"),
+        ([0.5], ""),
+        ([0.01, 0.5, 1.0], ""),
+    ],
+)
+def test_edge_of_the_temperatures(temperatures, caveat):
+    found = tune(images(40), temperatures=temperatures, **QUICK)
+    assert found.decoder.temperature == 0.5
+    assert found.verdict.partition(";")[1] + found.verdict.partition(";")[2] == caveat
+    assert found.decoder.evidence["verdict"] == found.verdict
+
+
+def test_a_gain_of_choices_alone_is_named(monkeypatch):
+    """The interval of the choices is above 0, that of the best candidate on all images is not."""
+    from rankseg_plugins.evaluation import choosing
+
+    comparison = tune(images(40), temperatures=[0.5], **QUICK).comparison
+    assert choose(comparison, "dice_image").certain
+    monkeypatch.setattr(choosing, "_pair", lambda found, best: found)
+    original = choosing._gain
+    monkeypatch.setattr(
+        choosing, "_gain", lambda found, name, *level: original(found, name, *level) - 0.2 * (name != choosing.CHOSEN)
+    )
+    verdict = choose(comparison, "dice_image").verdict
+    assert re.match(r"keep argmax: on all images the gain of rankseg\(.* is not certain, -\d", verdict)
+    low = float(re.search(r"not used to choose \(([+-][\d.]+) to", verdict)[1])
+    assert low > 0
+
+
+def test_a_global_winner_says_what_it_was_fitted_to(tmp_path):
+    pytest.importorskip("matplotlib")
+    found = tune(images(40, 1.0), "iou_dataset", aggregation_levels=["global"], temperatures=[1.0], resamples=100)
+    assert not found.decoder.is_argmax
+    assert found.verdict.endswith("; its rule was fitted to all images, without their labels")
+    found.report(tmp_path)
+    assert "fitted once, to all images, without their labels" in (tmp_path / "report.md").read_text()
