@@ -30,7 +30,7 @@ def read_list(name: str, values: object, read: Callable[[str, object], T]) -> li
     """An option that holds several values, each brought into one form.
 
     Args:
-        name: of the option, a plural with s.
+        name: of the option.
         values: a list, tuple or other iterable, not a string.
         read: gets a name for messages and a value.
 
@@ -51,14 +51,14 @@ def read_list(name: str, values: object, read: Callable[[str, object], T]) -> li
     if given is None:
         raise TypeError(f"{name} must be a list, got {values!r}")
     if not given:
-        raise ValueError(f"{name} must hold at least one value: with none there is no candidate beside argmax")
-    return [read(f"{name}: each {name[:-1]}", value) for value in given]
+        raise ValueError(f"{name} must hold at least one value, got none")
+    return [read(f"each of {name}", value) for value in given]
 
 
 def read_temperature(name: str, value: object) -> float:
     """A finite number above 0."""
     if isinstance(value, Real) and not 0 < float(value) < math.inf:
-        raise ValueError(f"{name} must be above 0 and finite, got {value!r}")
+        raise ValueError(f"{name} must be finite and above 0, got {value!r}")
     return read_real(name, value, 0.0, math.inf)
 
 

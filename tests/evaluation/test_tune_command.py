@@ -266,7 +266,7 @@ def test_what_is_skipped_does_not_shape_the_rule(softened):
     ("extra", "message"),
     [
         (["--folds", "5", "--exclude", "7"], "excluded classes must lie in 0 to 1, got 7"),
-        (["--min-cases", "3", "--solvers", "magic"], "solvers: each solver must be one of"),
+        (["--min-cases", "3", "--solvers", "magic"], "each of solvers must be one of"),
         (["--temperatures", "0.9"], "belongs to a run with other decoders"),
     ],
 )
@@ -284,8 +284,8 @@ def test_refused_before_any_file_is_fitted_to(softened, monkeypatch, extra, mess
     [
         (["--objective", "dice"], "--objective must be one of 'dice_dataset'"),
         (["--temperatures", "0.7,hot"], "--temperatures must be numbers separated by commas, got '0.7,hot'"),
-        (["--temperatures", "0"], "temperatures: each temperature must be above 0 and finite"),
-        (["--pruning-probs", "2"], "pruning_probs: each pruning_prob must be in [0, 1]"),
+        (["--temperatures", "0"], "each of temperatures must be finite and above 0"),
+        (["--pruning-probs", "2"], "each of pruning_probs must be in [0, 1]"),
         (["--pruning-probs", ","], "--pruning-probs must be numbers separated by commas, got ','"),
         (["--solvers", "RMA,"], "--solvers must be words separated by commas, none of them empty, got 'RMA,'"),
         (["--temperatures", "1,,1"], "--temperatures must be numbers separated by commas"),
@@ -294,14 +294,11 @@ def test_refused_before_any_file_is_fitted_to(softened, monkeypatch, extra, mess
         (["--aggregation-levels", "global", "--solvers", "exact"], "solvers is an option of 'samplewise'"),
         (["--aggregation-levels", "global,global"], "aggregation_levels must differ"),
         (["--output-mode", ""], "output_mode must be one of"),
-        (["--metrics", "acc"], "metrics: each metric must be one of 'dice', 'iou', got 'acc'"),
+        (["--metrics", "acc"], "each of metrics must be one of 'dice', 'iou', got 'acc'"),
         (["--seed", "-1"], "Invalid value for '--seed'"),
-        (["--metrics", "f1"], "metrics: each metric must be one of"),
-        (["--solvers", "magic"], "solvers: each solver must be one of"),
-        (
-            ["--aggregation-levels", "local"],
-            "aggregation_levels: each aggregation_level must be one of 'samplewise', 'global'",
-        ),
+        (["--metrics", "f1"], "each of metrics must be one of"),
+        (["--solvers", "magic"], "each of solvers must be one of"),
+        (["--aggregation-levels", "local"], "each of aggregation_levels must be one of 'samplewise', 'global'"),
         (["--output-mode", "both"], "output_mode must be one of"),
         (["--folds", "1"], "Invalid value for '--folds'"),
         (["--present", "maybe"], "present must be one of"),
