@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.options import read_integer
+from rankseg_plugins.core.probabilities import check_valid_mask
 from rankseg_plugins.evaluation.checks import check_decoder
 from rankseg_plugins.evaluation.temperature import scale_probs
 from rankseg_plugins.evaluation.writing import write_atomically
@@ -122,8 +123,12 @@ class TunedDecoder(nn.Module):
         if tuple(probs.shape[1:2]) != (self.num_classes,):
             raise ValueError(f"probs must have {self.num_classes} classes, got shape {tuple(probs.shape)}")
         # Not scaled at 1, where rounding could change a tie.
-        scaled = probs if self.temperature == 1 else self.scaling(probs)
-        return self.decoder(scaled, valid_mask)
+        if self.temperature == 1:
+            return self.decoder(probs, valid_mask)
+        check_valid_mask(probs, valid_mask)
+        # What lies outside may be no probability at all.
+        inside = probs if valid_mask is None else probs.masked_fill(~valid_mask.unsqueeze(1 - probs.ndim), 0)
+        return self.decoder(self.scaling(inside), valid_mask)
 
     def scaling(self, probs: Tensor) -> Tensor:
         r"""The probabilities (B, C, \*spatial) at its temperature."""

@@ -183,3 +183,12 @@ def test_a_write_that_is_cut_off_leaves_the_file_as_it_was(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["decoder.json"]
     larger.save(path)
     assert TunedDecoder.load(path).evidence == larger.evidence
+
+
+def test_pixels_without_data(decoder):
+    """They may be NaN, as for the decoder inside."""
+    probs = probabilities("multiclass" if decoder.output_mode == "multiclass" else "multilabel", count=2)
+    valid = torch.ones(20, 20, dtype=torch.bool)
+    valid[:, 15:] = False
+    nothing = probs.masked_fill(~valid, float("nan"))
+    assert torch.equal(decoder(nothing, valid), decoder(probs, valid))
