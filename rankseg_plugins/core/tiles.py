@@ -39,7 +39,7 @@ class Tiles:
         self.dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
         self.clamp = False
         copied = self.probs.stride(-1) != 1 or probs.dtype != self.dtype or self.valid is not None
-        share = probs.numel() * probs.element_size() // (26 if copied else 13)
+        share = probs.numel() * probs.element_size() // (24 if copied else 12)
         self.size = max(_SMALLEST_TILE, min(TILE, share))
         self._scratch: dict[int, Tensor] = {}
 
