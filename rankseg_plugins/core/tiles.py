@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 #: Values in a tile, at most and at least: 2 MiB of float32, which stays in a processor's cache, for large inputs, and
-#: in proportion for small ones, so that extra memory stays below half of the input.
+#: in proportion for small ones, so that extra memory stays near half of the input or below.
 TILE, _SMALLEST_TILE = 1 << 19, 1 << 15
 
 #: Values that are read in less time than it takes to begin another slice.
@@ -39,7 +39,7 @@ class Tiles:
         self.dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
         self.clamp = False
         copied = self.probs.stride(-1) != 1 or probs.dtype != self.dtype or self.valid is not None
-        share = probs.numel() * probs.element_size() // (24 if copied else 12)
+        share = probs.numel() * probs.element_size() // (22 if copied else 11)
         self.size = max(_SMALLEST_TILE, min(TILE, share))
         self._scratch: dict[int, Tensor] = {}
 
