@@ -7,12 +7,12 @@ import uuid
 from pathlib import Path
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: str | bytes) -> None:
     """Write a file that is there whole or not at all, also while other processes write the same one.
 
     Args:
         path: its folder is made if absent.
-        data: all of it.
+        data: all of it; text becomes UTF-8.
 
     Raises:
         OSError: if it cannot be written; it names the file. What was there before stays.
@@ -21,7 +21,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(data)
+            temporary.write_bytes(data if isinstance(data, bytes) else data.encode())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

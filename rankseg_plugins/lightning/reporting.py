@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rankseg_plugins.evaluation import Recorder, Scoring
@@ -62,8 +61,6 @@ class LoaderReport:
             argmax: the baseline's labels (B, \*spatial) or masks (B, C, \*spatial).
             decided: RankSEG's, likewise.
         """
-        # CUDA has no deterministic kernel for the weighted counts of the calibration, and would raise.
-        probs = probs.cpu() if torch.are_deterministic_algorithms_enabled() else probs
         images = zip(names, cases, probs, target, argmax, decided, strict=True)
         for name, case, image_probs, truth, *decisions in images:
             self._recorder.add_decided(name, truth, decisions, image_probs, case)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.tuning import softened
 from rankseg_plugins import GlobalRankSEG, RankSEG
 from rankseg_plugins.evaluation.measuring import Sample
 from rankseg_plugins.evaluation.tuned import TunedDecoder
@@ -17,13 +18,7 @@ DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "camvid" / "pro
 
 def images(count, temperature=1.0, seed=0, size=24):
     """Smooth probabilities of a rare foreground, labels drawn from them, then softened by ``temperature``."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(count, 1, 5, 5, generator=generator) * 2 - 1.5
-    logits = torch.nn.functional.interpolate(coarse, size, mode="bilinear")[:, 0]
-    labels = (torch.rand(logits.shape, generator=generator) < logits.sigmoid()).long()
-    foreground = (logits / temperature).sigmoid()
-    probs = torch.stack([1 - foreground, foreground], 1)
-    return [Sample(f"{seed}-{i}", probs[i], labels[i]) for i in range(count)]
+    return softened(count, seed, temperature, size)
 
 
 def image_dice(decoder, samples):

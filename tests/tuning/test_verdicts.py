@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+from benchmarks.tuning import softened
 from rankseg_plugins.evaluation import Sample, tune
 from rankseg_plugins.evaluation.choosing import choose
 
@@ -13,13 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the probabilities are too unsure
 
 def images(count, temperature=2.0, seed=1, size=24):
     """Smooth probabilities of a rare foreground, labels drawn from them, then softened by ``temperature``."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(count, 1, 5, 5, generator=generator) * 2 - 1.5
-    logits = torch.nn.functional.interpolate(coarse, size, mode="bilinear")[:, 0]
-    labels = (torch.rand(logits.shape, generator=generator) < logits.sigmoid()).long()
-    foreground = (logits / temperature).sigmoid()
-    probs = torch.stack([1 - foreground, foreground], 1)
-    return [Sample(f"{i:03d}", probs[i], labels[i]) for i in range(count)]
+    return softened(count, seed, temperature, size)
 
 
 QUICK = {"pruning_probs": [0.5], "resamples": 100}

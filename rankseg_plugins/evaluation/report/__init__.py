@@ -14,6 +14,7 @@ from rankseg_plugins.evaluation.report.introduction import Introduction
 from rankseg_plugins.evaluation.report.markdown import to_markdown
 from rankseg_plugins.evaluation.report.words import unit
 from rankseg_plugins.evaluation.tables import to_csv, to_dict
+from rankseg_plugins.evaluation.writing import write_atomically
 
 
 def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> None:
@@ -30,8 +31,8 @@ def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     """
     folder = Path(path)
     write_pages(comparison, folder)
-    write_file(folder / "report.json", json.dumps(to_dict(comparison), indent=2) + "\n")
-    write_file(folder / "images.csv", to_csv(comparison))
+    write_atomically(folder / "report.json", json.dumps(to_dict(comparison), indent=2) + "\n")
+    write_atomically(folder / "images.csv", to_csv(comparison))
 
 
 def write_pages(comparison: Comparison, folder: Path, introduction: Introduction | None = None) -> None:
@@ -45,9 +46,9 @@ def write_pages(comparison: Comparison, folder: Path, introduction: Introduction
     drawn = _draw(comparison)
     pictures = {f"pictures/{each['name']}.png": (each["title"], each["text"]) for each in drawn}
     for each in drawn:
-        write_file(folder / f"pictures/{each['name']}.png", each["paper"])
-    write_file(folder / "report.html", to_html(comparison, drawn, introduction))
-    write_file(folder / "report.md", to_markdown(comparison, pictures, introduction))
+        write_atomically(folder / f"pictures/{each['name']}.png", each["paper"])
+    write_atomically(folder / "report.html", to_html(comparison, drawn, introduction))
+    write_atomically(folder / "report.md", to_markdown(comparison, pictures, introduction))
 
 
 def _draw(comparison: Comparison) -> list[dict[str, Any]]:
@@ -77,20 +78,3 @@ def _draw(comparison: Comparison) -> list[dict[str, Any]]:
         for name, chart, title, text in chosen
         if chart is not charts.reliability or comparison.calibration is not None
     ]
-
-
-def write_file(path: Path, data: str | bytes) -> None:
-    """Write a file as a whole, or not at all; its folder is made if absent.
-
-    Raises:
-        OSError: if it cannot be written; it names the file.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data if isinstance(data, bytes) else data.encode())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rankseg_plugins.evaluation.candidates import GLOBAL
-from rankseg_plugins.evaluation.report import write_file, write_pages
+from rankseg_plugins.evaluation.report import write_pages
 from rankseg_plugins.evaluation.report.introduction import Introduction, Section
 from rankseg_plugins.evaluation.report.words import percent, points, sign, span
 from rankseg_plugins.evaluation.tables import to_csv, to_dict
+from rankseg_plugins.evaluation.writing import write_atomically
 
 if TYPE_CHECKING:
     from rankseg_plugins.evaluation.tuning import Tuned
@@ -86,9 +87,9 @@ def write_tuning(found: Tuned, path: str | os.PathLike[str]) -> None:
     """
     folder = Path(path)
     write_pages(found.validated, folder, _introduction(found, folder / DECODER))
-    write_file(folder / "report.json", json.dumps(figures(found), indent=2) + "\n")
-    write_file(folder / "images.csv", to_csv(found.comparison))
-    write_file(folder / DECODER, json.dumps(found.decoder.to_dict(), indent=2) + "\n")
+    write_atomically(folder / "report.json", json.dumps(figures(found), indent=2) + "\n")
+    write_atomically(folder / "images.csv", to_csv(found.comparison))
+    found.decoder.save(folder / DECODER)
 
 
 def _introduction(found: Tuned, file: Path) -> Introduction:
