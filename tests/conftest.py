@@ -1,5 +1,6 @@
-"""Real probabilities for tests, where the checkout has them beside it."""
+"""Real probabilities for tests, where the checkout has them beside it; Triton's interpreter, where there is no GPU."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,10 @@ import pytest
 import torch
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+# Triton looks at this when it is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 REAL = {"camvid": DATA / "camvid" / "probs_val.npz", "horses": DATA / "voc21_horses" / "probs.npz"}
 
 

@@ -10,6 +10,7 @@ from rankseg_plugins.core.assignment import assign_labels, assign_masks
 from rankseg_plugins.core.exact import expected_scores, search_exact
 from rankseg_plugins.core.objectives import OBJECTIVES, Objective
 from rankseg_plugins.core.options import fold, read_choice, read_integer, read_real
+from rankseg_plugins.core.paths import choose_path
 from rankseg_plugins.core.probabilities import check_floating, check_shape, check_valid_mask, to_masks
 from rankseg_plugins.core.rankdice import SOLVERS as RANKDICE_SOLVERS
 from rankseg_plugins.core.rankdice import search_rankdice
@@ -163,25 +164,14 @@ class RankSEG(nn.Module):
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """See :meth:`predict`."""
         self._check(probs, valid_mask)
-        dense_path = self._is_dense(probs)
-        decided = (self._decide_dense if dense_path else self._decide_tiled)(probs, valid_mask)
+        path = choose_path(probs, self.solver, self._objective() if self.solver == "RMA" else None, self.pruning_prob)
+        decide = {"tiled": self._decide_tiled, "dense": self._decide_dense, "fused": self._decide_fused}[path]
+        decided = decide(probs, valid_mask)
         if valid_mask is None:
             return decided
         invalid = ~valid_mask if self.output_mode == "multiclass" else ~valid_mask.unsqueeze(1 - probs.ndim)
-        fill = decided.masked_fill if dense_path else decided.masked_fill_
+        fill = decided.masked_fill if path == "dense" else decided.masked_fill_
         return fill(invalid, self.void_index if self.output_mode == "multiclass" else False)
-
-    def _is_dense(self, probs: Tensor) -> bool:
-        """Choose between the two paths: whole tensors where the host cannot, or should not, look at values."""
-        blind = torch.compiler.is_compiling() or torch.jit.is_tracing() or dense.is_transforming()
-        if self.metric == "acc" or self.solver == "RMA":
-            return blind or probs.device.type != "cpu"
-        if blind:
-            raise RuntimeError(
-                f"solver={self.solver!r} looks at the values it decides on and cannot be compiled, exported or "
-                "mapped; use solver='RMA'"
-            )
-        return False
 
     def _decide_tiled(self, probs: Tensor, valid_mask: Tensor | None) -> Tensor:
         tiles = Tiles(probs, valid_mask)
@@ -212,6 +202,17 @@ class RankSEG(nn.Module):
             decided = dense.assign_labels(p, volumes, objective, self._unassigned_label())
         else:
             decided = p > volumes.threshold.unsqueeze(-1)
+        return decided.unflatten(-1, probs.shape[2:])
+
+    def _decide_fused(self, probs: Tensor, valid_mask: Tensor | None) -> Tensor:
+        from rankseg_plugins.core import fused
+
+        objective = self._objective()
+        rows = fused.search_volumes(fused.Pixels(probs, valid_mask), objective, self.pruning_prob)
+        if self.output_mode == "multiclass":
+            decided = fused.assign_labels(rows, objective, self._unassigned_label())
+        else:
+            decided = fused.assign_masks(rows)
         return decided.unflatten(-1, probs.shape[2:])
 
     def _objective(self) -> Objective:

@@ -1,0 +1,56 @@
+"""Which implementation decides: the one place where device and tracing state matter."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from rankseg_plugins.core.dense import is_transforming
+from rankseg_plugins.core.objectives import Objective
+
+#: Within these limits few pixels are undecided where the score is no ratio. The fused path compares each with each.
+_MOST_SMOOTH, _LEAST_PRUNING = 1e3, 0.1
+
+
+def choose_path(probs: Tensor, solver: str, objective: Objective | None, pruning_prob: float) -> str:
+    """Name of the path for these probabilities and options.
+
+    - ``"tiled"`` looks at values, in pieces that fit a processor's cache: on the CPU, and for every solver but RMA.
+    - ``"dense"`` is one graph of whole-tensor operations: under ``torch.compile``, ``torch.export``,
+      ``torch.jit.trace`` and ``torch.func``, and on accelerators that the third cannot serve.
+    - ``"fused"`` is a chain of Triton kernels: RMA on an NVIDIA GPU.
+
+    Args:
+        probs: (B, C, *spatial).
+        solver: of the decoder.
+        objective: what RMA maximises; None for other solvers.
+        pruning_prob: of the decoder.
+
+    Raises:
+        RuntimeError: if the solver looks at values where it cannot.
+    """
+    blind = torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transforming()
+    if objective is None and solver not in ("argmax", "TR"):
+        if blind:
+            raise RuntimeError(
+                f"solver={solver!r} looks at the values it decides on and cannot be compiled, exported or "
+                "mapped; use solver='RMA'"
+            )
+        return "tiled"
+    if not blind and probs.device.type == "cpu":
+        return "tiled"
+    if blind or objective is None or not probs.numel() or not _has_kernels(probs.device):
+        return "dense"
+    few_undecided = objective.smooth <= _MOST_SMOOTH and pruning_prob >= _LEAST_PRUNING
+    return "fused" if objective.is_ratio or few_undecided else "dense"
+
+
+@cache
+def _has_kernels(device: torch.device) -> bool:
+    if device.type != "cuda" or torch.version.cuda is None or find_spec("triton") is None:
+        return False
+    # Triton's own lower limit.
+    return torch.cuda.get_device_capability(device) >= (7, 0)
