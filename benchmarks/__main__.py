@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import agreement, solvers, speed
+from benchmarks import agreement, gpu, solvers, speed
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
@@ -44,7 +44,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
         + table(solvers.HEADER, solvers.rows())
     ),
     "Volumes beside `rankseg`": lambda: agreement.EXPLANATION + "\n" + table(agreement.HEADER, agreement.rows()),
-    "GPU": lambda: "Not measured: no GPU was at hand.\n",
+    "GPU": lambda: gpu.explanation() + "\n" + table(gpu.HEADER, gpu.rows()),
 }
 
 
@@ -60,19 +60,25 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    sections = read_sections(arguments.out) if arguments.only else {}
-    for title in [arguments.only] if arguments.only else SECTIONS:
+    head, sections = read(arguments.out) if arguments.out.exists() else ("", {})
+    if not (arguments.only and head):
+        head = f"{INTRODUCTION}\n{describe_machine()}"
+    wanted = [arguments.only] if arguments.only else list(SECTIONS)
+    if not arguments.only and not torch.cuda.is_available():
+        # What a GPU gave elsewhere stays.
+        wanted.remove("GPU")
+        sections.setdefault("GPU", "Not measured: no GPU was at hand.\n")
+    for title in wanted:
         print(f"## {title}\n", flush=True)
         sections[title] = SECTIONS[title]()
-    parts = [INTRODUCTION, describe_machine()]
-    parts += [f"## {title}\n\n{sections[title]}" for title in SECTIONS if title in sections]
+    parts = [head, *(f"## {title}\n\n{sections[title]}" for title in SECTIONS if title in sections)]
     arguments.out.write_text("\n".join(parts), encoding="utf-8")
 
 
-def read_sections(path: Path) -> dict[str, str]:
-    """The sections of an earlier run, by title."""
-    parts = path.read_text(encoding="utf-8").split("\n## ")[1:]
-    return {title: text.strip("\n") + "\n" for title, text in (part.split("\n", 1) for part in parts)}
+def read(path: Path) -> tuple[str, dict[str, str]]:
+    """What an earlier run wrote: the head, and the sections by title."""
+    head, *parts = path.read_text(encoding="utf-8").split("\n## ")
+    return head, {title: text.strip("\n") + "\n" for title, text in (part.split("\n", 1) for part in parts)}
 
 
 def describe_machine() -> str:

@@ -4,17 +4,19 @@ import pytest
 import torch
 
 from rankseg_plugins import GlobalRankSEG, RankSEG
+from rankseg_plugins.core.paths import choose_path
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 RMA = [
     {"metric": metric, "smooth": smooth, "output_mode": output_mode}
-    for metric in ("dice", "iou")
-    for smooth in (0.0, 1.0)
+    for metric, smooth in (("dice", 0.0), ("dice", 1.0), ("dice", 50.0), ("iou", 0.0), ("iou", 1.0))
     for output_mode in ("multiclass", "multilabel")
 ]
 OTHERS = [
     {"metric": "acc"},
+    {"smooth": 1e6},
+    {"smooth": 1.0, "pruning_prob": 0.0},
     {"solver": "exact"},
     {"metric": "iou", "solver": "exact", "smooth": 1.0},
     *({"solver": solver, "output_mode": "multilabel"} for solver in ("BA", "TRNA", "BA+TRNA")),
@@ -23,8 +25,16 @@ OTHERS = [
 
 @pytest.fixture
 def probs():
+    return random_probs(3.0)
+
+
+def random_probs(sharpness, shape=(2, 5, 33, 47)):
     generator = torch.Generator().manual_seed(0)
-    return (3 * torch.randn(2, 5, 33, 47, generator=generator)).softmax(1)
+    return (sharpness * torch.randn(shape, generator=generator)).softmax(1)
+
+
+def path_of(decoder, probs):
+    return choose_path(probs, decoder.solver, decoder._objective(), decoder.pruning_prob)
 
 
 @pytest.mark.parametrize("options", [*RMA, *OTHERS])
@@ -37,6 +47,39 @@ def test_same_decisions_as_on_the_cpu(probs, options, dtype):
 
 
 @pytest.mark.parametrize("options", RMA)
+@pytest.mark.parametrize("pruning_prob", [0.1, 0.5])
+@pytest.mark.parametrize("sharpness", [0.3, 1.0, 10.0])
+def test_fused_path_of_sure_and_unsure_networks(options, pruning_prob, sharpness):
+    pytest.importorskip("triton")
+    decoder, probs = RankSEG(**options, pruning_prob=pruning_prob), random_probs(sharpness, (3, 4, 201, 333))
+    assert path_of(decoder, probs.cuda()) == "fused"
+    valid = torch.rand(3, 201, 333, generator=torch.Generator().manual_seed(1)) > 0.3
+    for mask in (None, valid, valid[0]):
+        decided = decoder(probs.cuda(), None if mask is None else mask.cuda())
+        assert torch.equal(decided.cpu(), decoder(probs, mask))
+
+
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+def test_many_classes_and_layouts(metric):
+    decoder, probs = RankSEG(metric, pruning_prob=0.6), random_probs(2.0, (2, 150, 64, 70))
+    expected = decoder(probs)
+    assert torch.equal(decoder(probs.cuda()).cpu(), expected)
+    assert torch.equal(decoder(probs.cuda().contiguous(memory_format=torch.channels_last)).cpu(), expected)
+    assert torch.equal(decoder(torch.cat([probs, probs], -1).cuda()[..., :70]).cpu(), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 1), (0, 3, 4), (1, 2, 3, 4, 5)])
+def test_shapes(shape):
+    decoder, probs = RankSEG(), torch.rand(shape, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(decoder(probs.cuda()).cpu(), decoder(probs))
+
+
+def test_no_class_left(probs):
+    decoder = RankSEG(pruning_prob=1.0, unassigned_policy="void", void_index=-3)
+    assert torch.equal(decoder(probs.cuda()).cpu(), decoder(probs))
+
+
+@pytest.mark.parametrize("options", [*RMA, {"smooth": 1.0, "pruning_prob": 0.0}])
 def test_no_synchronisation(probs, options):
     decoder = RankSEG(**options)
     probs, valid = probs.cuda(), torch.ones(33, 47, dtype=torch.bool, device="cuda")
@@ -46,6 +89,27 @@ def test_no_synchronisation(probs, options):
         decoder(probs, valid)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("options", RMA[::3])
+def test_in_a_cuda_graph(probs, options):
+    decoder, given = RankSEG(**options), probs.cuda()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        decoder(given)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        decided = decoder(given)
+    for images in (probs, probs.flip(0), probs.flip(1)):
+        given.copy_(images)
+        graph.replay()
+        assert torch.equal(decided.cpu(), decoder(images))
+
+
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+def test_compiled_to_one_graph(probs, metric):
+    decoder = RankSEG(metric)
+    assert torch.equal(torch.compile(decoder, fullgraph=True)(probs.cuda()).cpu(), decoder(probs))
 
 
 def test_expected_score(probs):
