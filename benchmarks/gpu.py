@@ -23,11 +23,11 @@ _BEYOND_CACHE = 1 << 28
 
 def explanation() -> str:
     return (
-        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, with Triton. Time over the base (argmax, or `p > 0.5`\n"
-        "where there is a single channel), called one after the other: a call on a small input lasts as long as the\n"
-        "host needs to launch its kernels, and the base is a single one. Nothing of ours waits for the host, so that a\n"
-        "CUDA graph can replay all of it: the columns of the graph, over the base in a graph, are the time that the GPU\n"
-        "itself needs. The reference reads values back and cannot be captured.\n"
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, with Triton. Time over the base (argmax, or\n"
+        "`p > 0.5` where there is a single channel), called one after the other: a call on a small input lasts as\n"
+        "long as the host needs to launch its kernels, and the base is a single one. Nothing of ours waits for the\n"
+        "host, so that a CUDA graph can replay all of it: the columns of the graph, over the base in a graph, are the\n"
+        "time that the GPU itself needs. The reference reads values back and cannot be captured.\n"
     )
 
 
