@@ -11,6 +11,7 @@ import typer
 
 from rankseg_plugins.cli import options
 from rankseg_plugins.cli.reading import RESULTS, asked_for, bad_input, find, note, show, to_device, warnings_as_notes
+from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
 from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.decoders import parse_decoder
 from rankseg_plugins.evaluation.facts import collect_facts
@@ -75,6 +76,7 @@ def compare(
     with bad_input(ValueError, TypeError):
         for text in decoder:
             parse_decoder(text)
+        check_choice("--activation", activation, ACTIVATIONS)
         scoring = Scoring(score, present, absent, tuple(exclude))
         images = find(probs, labels, one_vs_rest, map_labels, group_by, ignore_index, class_names, keep_going)
         recorder = Recorder(

@@ -20,6 +20,7 @@ from rankseg_plugins.evaluation.cases import Case, find_cases, one_against_rest,
 from rankseg_plugins.evaluation.decoders import Decoder
 from rankseg_plugins.evaluation.files import PROBABILITY_SUFFIXES, InputError
 from rankseg_plugins.evaluation.recording import check_class_names
+from rankseg_plugins.evaluation.results import holds_no_image
 from rankseg_plugins.evaluation.run import first_sample
 from rankseg_plugins.evaluation.tuned import TunedDecoder
 
@@ -120,9 +121,13 @@ def check_results(path: Path, asked: Mapping[str, Any]) -> None:
         InputError: if they belong to a run that asked for something else.
     """
     try:
+        if holds_no_image(path):
+            return
         with path.open("rb") as file:
             found = json.loads(file.readline())
     except (OSError, ValueError):  # absent, or torn: the file is opened, or refused, when it is needed
+        return
+    if not isinstance(found, dict):  # likewise
         return
     differing = [name for name in asked if name != TUNED and found.get(name) != asked[name]]
     if differing:

@@ -23,7 +23,7 @@ from rankseg_plugins.cli.reading import (
     to_device,
     warnings_as_notes,
 )
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
 from rankseg_plugins.evaluation.candidates import PRUNING_PROBS, TEMPERATURES, GlobalCandidates
 from rankseg_plugins.evaluation.choosing import ARGMAX, OBJECTIVES, check_intervals
 from rankseg_plugins.evaluation.facts import collect_facts
@@ -108,6 +108,7 @@ def tune(
     """
     with bad_input(ValueError, TypeError):
         check_choice("--objective", objective, OBJECTIVES)
+        check_choice("--activation", activation, ACTIVATIONS)
         given = {"pruning_probs": pruning_probs, "solvers": solvers}
         levels = check_levels(
             _words("--aggregation-levels", aggregation_levels),

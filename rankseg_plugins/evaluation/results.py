@@ -1,7 +1,8 @@
 """The file of results of a run, a line for each image, so that an interrupted run goes on where it stopped.
 
-The first line says what was asked for; a run that asks for something else does not touch the file. A line is written
-at once and as a whole; a last line that was cut off all the same (power failure, full disk) is dropped.
+The first line says what was asked for; a run that asks for something else does not touch the file once it holds an
+image. A line is written at once and as a whole; a last line that was cut off all the same (power failure, full disk) is
+dropped.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class ResultsFile:
 
     Args:
         path: the file; its folder is made.
-        asked: what was asked for, as values that JSON holds. An earlier file that differs in it is refused.
+        asked: what was asked for, as values that JSON holds. An earlier file that differs in it is refused
+            if it holds an image, and otherwise begun anew.
 
     Raises:
         InputError: if the file belongs to another run, is damaged before its last line, or cannot be written.
@@ -55,12 +57,14 @@ class ResultsFile:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             self._drop_torn_line()
-            if os.fstat(self._file).st_size == 0:
+            found = _first_line(path)
+            if found != head and holds_no_image(path):
+                # Nothing is lost, and a run that failed at its first image is not to block the corrected one.
+                os.ftruncate(self._file, 0)
                 self._write(head)
+                found = head
         except OSError as error:
             raise InputError(path, f"cannot be written: {error.strerror or error}") from error
-        with path.open("rb") as file:
-            found = file.readline()
         if found != head:
             os.close(self._file)
             differing = _differing(found, head)
@@ -105,6 +109,25 @@ class ResultsFile:
         os.ftruncate(self._file, whole)
 
 
+def holds_no_image(path: Path) -> bool:
+    """Whether a file is empty, or holds nothing but the first line of a run.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with path.open("rb") as file:
+        head, first = file.readline(), file.readline()
+    try:
+        return not first.endswith(b"\n") and (not head or "format" in json.loads(head))
+    except (ValueError, TypeError):  # a file of something else
+        return False
+
+
+def _first_line(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.readline()
+
+
 def _line(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
@@ -113,7 +136,7 @@ def _differing(found: bytes, head: bytes) -> str:
     try:
         theirs, ours = json.loads(found), json.loads(head)
         keys = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
-    except (ValueError, AttributeError):
+    except (ValueError, TypeError):
         return "contents"
     return ", ".join(keys)
 

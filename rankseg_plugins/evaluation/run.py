@@ -16,6 +16,9 @@ from rankseg_plugins.evaluation.measuring import Sample
 from rankseg_plugins.evaluation.recording import Recorder
 from rankseg_plugins.evaluation.results import Result, ResultsFile
 
+#: How the message about values begins that may be logits.
+OUTSIDE = "probs must lie in [0, 1]"
+
 R = TypeVar("R")
 
 
@@ -135,8 +138,11 @@ def _blaming(case: Case, function: Callable[..., R], *args: Any) -> R:
     except InputError:
         raise
     except (TypeError, ValueError) as error:
+        problem = str(error)
+        if problem.startswith(OUTSIDE):
+            problem += ": --activation softmax, or --activation sigmoid"
         # Errors about the truth speak of the target, all others of the probabilities.
-        raise InputError(case.files["target" in str(error)], error) from error
+        raise InputError(case.files["target" in problem], problem) from error
 
 
 def _add_pictures(restored: Sequence[Case], recorder: Recorder, activation: str) -> None:
