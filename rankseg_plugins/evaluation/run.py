@@ -112,15 +112,23 @@ def first_sample(cases: Sequence[Case], keep_going: bool) -> Sample:
 
 def _restore(cases: Sequence[Case], recorder: Recorder, results: ResultsFile) -> tuple[set[str], dict[str, str]]:
     known = {case.name: case for case in cases}
-    hashes = {}
-    for result in results:
+    hashes: dict[str, str] = {}
+    counts: dict[str, np.ndarray] = {}
+    for number, result in enumerate(results, 2):  # the first line is no image
         name = result.measurement.name
         if name not in known or result.stamp != _stamp(known[name]):
             raise InputError(
                 results.path, f"holds results of another {name!r}; choose another --out or remove the file"
             )
+        if name in hashes:
+            # A line that was written twice, as by two runs at once, which took different times for the same.
+            if result.inputs == hashes[name] and np.array_equal(result.measurement.counts, counts[name]):
+                continue
+            raise InputError(
+                results.path, f"line {number} holds other results of {name!r} than a line before it; remove the file"
+            )
         recorder.restore(replace(result.measurement, case=known[name].group or name))
-        hashes[name] = result.inputs
+        hashes[name], counts[name] = result.inputs, result.measurement.counts
     return set(hashes), hashes
 
 

@@ -84,3 +84,21 @@ def test_a_torn_line_is_no_image(tmp_path):
     check_results(path, {"classes": 3})
     ResultsFile(path, {"classes": 3}).close()
     assert [json.loads(line)["classes"] for line in path.read_text().splitlines()] == [3]
+
+
+@pytest.mark.parametrize("command", QUICK)
+def test_a_repeated_line(tmp_path, command):
+    options = [*QUICK[command], "--json"]
+    first = run(write_images(tmp_path, lambda probs: probs), command, *options)
+    assert first.exit_code == 0, first.stderr
+    path = tmp_path / "out/results.jsonl"
+    lines = path.read_text().splitlines()
+    again = json.loads(lines[2])
+    again["seconds"] = [second + 1 for second in again["seconds"]]
+    path.write_text("\n".join([*lines, json.dumps(again), ""]))
+    assert run(tmp_path, command, *options).exit_code == 0
+    again["counts"][1][0][0] += 1
+    path.write_text("\n".join([*lines, json.dumps(again), ""]))
+    refused = run(tmp_path, command, *options)
+    assert refused.exit_code == 2
+    assert f"error: {path}: line 8 holds other results of '1' than a line before it; remove the file" in refused.stderr
