@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rankseg_plugins.core.decoder import OUTPUT_MODES
+from rankseg_plugins.core.options import read_integer
 from rankseg_plugins.core.probabilities import (
     ACTIVATIONS,
     check_choice,
@@ -25,6 +26,8 @@ from rankseg_plugins.evaluation.truth import to_truth
 
 #: Probabilities of 0 have no logarithm.
 TINY = 1e-12
+#: In the sample, the logit of a class that -inf rules out: no temperature within the limit makes it possible.
+RULED_OUT = -1e6
 #: Below this temperature, probabilities are so unsure that RankSEG may lose to argmax.
 UNSURE = 0.8
 #: Decisions that are right more often than their probability says by more than this: a warning is due.
@@ -73,7 +76,8 @@ class TemperatureScaling(nn.Module):
         - Output: probabilities of the same shape, float32 or float64.
 
     Raises:
-        ValueError: for an unknown option, or one channel in multiclass mode.
+        TypeError: for an option of the wrong type.
+        ValueError: for an option that is unknown or out of range, or one channel in multiclass mode.
 
     Source: Guo et al., "On calibration of modern neural networks", ICML 2017.
 
@@ -101,12 +105,13 @@ class TemperatureScaling(nn.Module):
         super().__init__()
         check_choice("output_mode", output_mode, OUTPUT_MODES)
         check_choice("activation", activation, ACTIVATIONS)
+        num_classes, max_pixels = read_integer("num_classes", num_classes), read_integer("max_pixels", max_pixels)
         if num_classes < 1 or max_pixels < 1:
             raise ValueError(f"num_classes and max_pixels must be at least 1, got {num_classes} and {max_pixels}")
         if num_classes == 1 and output_mode == "multiclass":
             raise ValueError("num_classes=1 needs output_mode='multilabel'")
         self.num_classes, self.activation, self.output_mode = num_classes, activation, output_mode
-        self._sample = Reservoir(max_pixels, 2 * num_classes, seed)
+        self._sample = Reservoir(max_pixels, 2 * num_classes, read_integer("seed", seed))
         self.register_buffer("temperature", torch.ones(num_classes if by_class else 1))
 
     @torch.no_grad()
@@ -114,30 +119,36 @@ class TemperatureScaling(nn.Module):
         r"""Add a batch of images to the sample.
 
         Args:
-            values: (B, C, \*spatial) logits or probabilities, as ``activation`` says.
+            values: (B, C, \*spatial) logits or probabilities, as ``activation`` says. A logit of -inf rules a class out
+                in a multiclass softmax, where another class of the pixel is finite.
             labels: (B, \*spatial) integer labels, or masks (B, C, \*spatial); with one channel 0 and 1.
-            ignore_index: label of pixels that do not count.
+            ignore_index: label of pixels that do not count; their logits need not be finite.
 
         Raises:
-            TypeError: for tensors of the wrong type.
-            ValueError: for wrong shapes or values.
+            TypeError: for tensors or an ``ignore_index`` of the wrong type.
+            ValueError: for wrong shapes or values: NaN or infinite ones, or a label whose class is ruled out. The
+                sample is then as before.
         """
         logits = self._logits(values)
         classes = self.num_classes
+        ignore_index = None if ignore_index is None else read_integer("ignore_index", ignore_index)
         truth = to_truth(labels, classes, tuple(values.shape[2:]), ignore_index).to(values.device)
+        if len(truth) != len(values):
+            raise ValueError(f"labels must hold one image for each of {len(values)} in values, got {len(truth)}")
         kept = torch.ones(len(truth), *values.shape[2:], dtype=torch.bool, device=values.device)
         if truth.dtype != torch.bool:
             kept = kept if ignore_index is None else truth != ignore_index
             numbers = torch.arange(classes, device=truth.device) + (classes == 1)
             truth = truth.unsqueeze(1) == numbers.view(-1, *[1] * (truth.ndim - 1))
         rows = torch.cat([logits, truth.to(logits.dtype)], 1).movedim(1, -1)
-        self._sample.add(rows[kept])
+        self._sample.add(self._finite(rows[kept].float()))
 
     def fit(self) -> TemperatureFit:
         """Find the temperature by L-BFGS; warns if it says that the probabilities are too unsure for RankSEG.
 
         Raises:
-            RuntimeError: before any :meth:`update`.
+            RuntimeError: before any :meth:`update` with a pixel that counts.
+            ValueError: if the loss is not finite.
         """
         if not len(self._sample.rows):
             raise RuntimeError("TemperatureScaling has no pixels to fit: call update(values, labels) first")
@@ -155,6 +166,8 @@ class TemperatureScaling(nn.Module):
         before = closure()
         optimiser.step(closure)
         after = closure()
+        if not (math.isfinite(before) and math.isfinite(after)):
+            raise ValueError(f"the loss of the sample must be finite, got {before} before the fit and {after} after")
         if not after < before:
             sharpness, after = torch.zeros_like(sharpness), before
         found = (-sharpness.detach().clamp(-LIMIT, LIMIT)).exp()
@@ -178,6 +191,19 @@ class TemperatureScaling(nn.Module):
 
     def _logits(self, values: Tensor) -> Tensor:
         return _to_logits(values, self.num_classes, self.activation, self.output_mode)
+
+    def _finite(self, rows: Tensor) -> Tensor:
+        """Rows that the loss can take; others are refused."""
+        logits, truth = rows.split(self.num_classes, 1)
+        ruled_out = logits.isneginf() & (self.output_mode == "multiclass")
+        if not (logits.isfinite() | ruled_out).all():
+            raise ValueError(
+                "values must be finite where they count, got NaN or infinite ones; only a multiclass softmax takes "
+                "-inf, for some of the classes of a pixel"
+            )
+        if (ruled_out & (truth > 0)).any():
+            raise ValueError("values hold -inf for the class of a label, which rules it out at every temperature")
+        return torch.cat([logits.masked_fill(ruled_out, RULED_OUT), truth], 1)
 
     def _loss(self, logits: Tensor, truth: Tensor) -> Tensor:
         if self.output_mode == "multiclass":
@@ -226,7 +252,8 @@ def _to_logits(values: Tensor, num_classes: int, activation: str, output_mode: s
     if activation == "sigmoid" and output_mode == "multilabel":
         return values
     probs = to_probabilities(values, activation)
-    check_range(probs.amin().item(), probs.amax().item())
+    if probs.numel():
+        check_range(probs.amin().item(), probs.amax().item())
     if output_mode == "multiclass":
         return probs.clamp(TINY, 1).log()
     return probs.logit(eps=1e-7)

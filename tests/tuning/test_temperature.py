@@ -126,6 +126,83 @@ def test_recognises_what_was_activated_twice(classes):
         assert not warn_if_softened(torch.full((1, 3, 4), 1 / 3))
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
+def test_values_that_are_not_finite_are_refused_and_leave_nothing_behind(mode, bad):
+    logits, labels = drawn(2.0)
+    activation = "softmax" if mode == "multiclass" else "sigmoid"
+    truth = labels if mode == "multiclass" else labels.unsqueeze(1) == torch.arange(4).view(-1, 1)
+    scaling, plain = (TemperatureScaling(4, activation=activation, output_mode=mode) for _ in range(2))
+    broken = logits.clone()
+    broken[1, 2, 3] = bad
+    with pytest.raises(ValueError, match="values must be finite where they count"):
+        scaling.update(broken, truth)
+    for each in (scaling, plain):
+        each.update(logits, truth)
+    assert scaling.fit().loss == plain.fit().loss
+    if mode == "multiclass":
+        ignoring = labels.clone()
+        ignoring[1, 3] = 255
+        assert np.isfinite(fit(broken, ignoring, 255, activation="softmax")[1].loss).all()
+
+
+def test_classes_that_are_ruled_out_change_nothing():
+    """A fifth class whose logit is -inf everywhere, and pixels where only one class is left."""
+    logits, labels = drawn(2.0)
+    more = torch.cat([logits, torch.full_like(logits[:, :1], -torch.inf)], 1)
+    _, expected = fit(logits, labels, activation="softmax")
+    scaling, found = fit(more, labels, activation="softmax")
+    assert found.temperature == pytest.approx(expected.temperature, rel=1e-6)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert (scaling(more)[:, 4] == 0).all()
+    assert scaling(more).isfinite().all()
+    with pytest.raises(ValueError, match="values hold -inf for the class of a label"):
+        fit(more, labels.masked_fill(labels == 1, 4), activation="softmax")
+    with pytest.raises(ValueError, match="values must be finite where they count"):
+        fit(torch.full_like(logits, -torch.inf), labels, activation="softmax")
+    masks = torch.ones_like(logits, dtype=torch.bool)
+    with pytest.raises(ValueError, match="values must be finite where they count"):
+        fit(torch.full_like(logits, -torch.inf), masks, activation="sigmoid", output_mode="multilabel")
+
+
+def test_a_loss_that_is_not_finite_is_no_fit():
+    scaling = TemperatureScaling(2)
+    scaling.update(torch.full((1, 2, 5), 0.5), torch.zeros(1, 5, dtype=torch.int64))
+    scaling._sample.rows[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="the loss of the sample must be finite, got nan before the fit"):
+        scaling.fit()
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"num_classes": 3.0}, TypeError, "num_classes must be an integer, got float"),
+        ({"num_classes": "3"}, TypeError, "num_classes must be an integer, got str"),
+        ({"num_classes": 0}, ValueError, "num_classes and max_pixels must be at least 1, got 0"),
+        ({"num_classes": 3, "max_pixels": 1.5}, TypeError, "max_pixels must be an integer, got float"),
+        ({"num_classes": 3, "seed": "a"}, TypeError, "seed must be an integer, got str"),
+    ],
+)
+def test_bad_options(options, kind, message):
+    with pytest.raises(kind, match=message):
+        TemperatureScaling(**options)
+
+
+def test_batches_that_do_not_fit():
+    scaling, values = TemperatureScaling(2), torch.full((2, 2, 9), 0.5)
+    labels = torch.zeros(2, 9, dtype=torch.int64)
+    with pytest.raises(ValueError, match="labels must hold one image for each of 2 in values, got 1"):
+        scaling.update(values, labels[:1])
+    with pytest.raises(TypeError, match="ignore_index must be an integer, got str"):
+        scaling.update(values, labels, "255")
+    scaling.update(values[:0], labels[:0])
+    assert scaling(values[:0]).shape == (0, 2, 9)
+    with pytest.raises(RuntimeError, match="no pixels to fit"):
+        scaling.fit()
+    scaling.update(values, labels.unsqueeze(1))
+    assert scaling.fit().loss[0] == pytest.approx(np.log(2), abs=1e-6)
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="needs output_mode='multilabel'"):
         TemperatureScaling(1)
