@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.evaluation import Scoring, TunedDecoder, Tuner
-from rankseg_plugins.evaluation.choosing import ARGMAX, CHOSEN
-from rankseg_plugins.evaluation.statistics import bootstrap
+from rankseg_plugins.evaluation.choosing import ARGMAX, CHOSEN, check_intervals
 from rankseg_plugins.evaluation.tuning import Tuned
 from rankseg_plugins.lightning._toolkit import Trainer
 
@@ -72,7 +71,7 @@ class Tuning:
         self._tuner: Tuner | None = None
         # The end of the first validation would be too late to refuse an option, or to miss SciPy.
         self.objective = Tuner(**self._options).objective
-        bootstrap(lambda weights: weights, 2, **self._finishing)
+        check_intervals(**self._finishing)
 
     def start(self, device: str | torch.device) -> None:
         """Begin anew: the network has changed since the last validation."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.evaluation import Sample, Scoring, Tuner
+from rankseg_plugins.evaluation.choosing import check_intervals
 from rankseg_plugins.mmseg.activations import head_probabilities, last_head
 from rankseg_plugins.mmseg.segmentors import RankSEGMixin
 
@@ -61,10 +62,13 @@ class RankSEGTuningHook(Hook):
             :class:`~rankseg_plugins.evaluation.Tuner`.
 
     Raises:
-        TypeError: when a training or validation begins, for an option of the wrong type, or a model that does not say
-            how many channels it has; while running, if it gives no class scores.
-        ValueError: for an unknown option, or when a training begins that never validates; while running, if an image
-            has no path, no ground truth, or one that does not fit; the message names the file.
+        TypeError: for ``resamples``, ``confidence`` or ``seed`` of the wrong type; when a training or validation
+            begins, for another option of the wrong type, or a model that does not say how many channels it has; while
+            running, if it gives no class scores.
+        ValueError: for an option that is unknown or out of range, some of them when a training or validation begins,
+            or when a training begins that never validates; while running, if an image has no path, no ground truth,
+            or one that does not fit; the message names the file.
+        ImportError: without SciPy.
         OSError: if the file cannot be written.
 
     Example:
@@ -86,6 +90,8 @@ class RankSEGTuningHook(Hook):
     ) -> None:
         for name in options:
             check_choice("option of RankSEGTuningHook", name, OPTIONS)
+        # The end of the first validation would be too late to refuse them, or to miss SciPy.
+        check_intervals(resamples, confidence, seed)
         self.group_by = None if group_by is None else _pattern(group_by)
         self.finishing: dict[str, Any] = {"resamples": resamples, "confidence": confidence, "seed": seed}
         self.options: dict[str, Any] = {

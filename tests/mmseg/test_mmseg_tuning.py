@@ -243,6 +243,27 @@ def test_bad_options_are_refused_before_any_work(dataset, tmp_path, options, wor
         begin_training(full)
 
 
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({"resamples": 0}, ValueError, "resamples must be at least 1, got 0"),
+        ({"resamples": "many"}, TypeError, "resamples must be an integer, got str"),
+        ({"confidence": 95}, ValueError, "confidence must be in"),
+        ({"confidence": "a"}, TypeError, "confidence must be a real number, got str"),
+        ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
+    ],
+)
+def test_options_of_the_intervals_are_refused_when_it_is_built(options, kind, words):
+    with pytest.raises(kind, match=words):
+        RankSEGTuningHook(**options)
+
+
+def test_scipy_is_missed_when_it_is_built(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    with pytest.raises(ImportError, match=r"needs 'scipy\.stats'"):
+        RankSEGTuningHook()
+
+
 def test_testing_is_left_alone(dataset, tmp_path):
     """A config with the hook is tested as ever, also by the wrapper of test-time augmentation."""
     views = [[{"type": "Resize", "scale": tiny.SCALE}], [{"type": "LoadAnnotations"}], [{"type": "PackSegInputs"}]]
