@@ -13,7 +13,7 @@ import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ from rankseg_plugins.mmseg.segmentors import RankSEGMixin
 #: The file of the latest validation, under a name that is known in advance.
 LATEST = "rankseg.json"
 SUFFIX = ".rankseg.json"
+#: MMEngine's defaults of the names of checkpoints.
+BY_EPOCH, BY_ITERATION = "epoch_{}.pth", "iter_{}.pth"
 
 OWN = ("num_classes", "objective", "output_mode", "ignore_index", "scoring", "device", "others")
 OPTIONS = tuple(name for name in inspect.signature(Tuner).parameters if name not in OWN)
@@ -34,11 +36,12 @@ OPTIONS = tuple(name for name in inspect.signature(Tuner).parameters if name not
 
 @HOOKS.register_module()
 class RankSEGTuningHook(Hook):
-    """Tunes a decoder on the images of every validation and writes it as a JSON file into ``work_dir``.
+    """Tunes a decoder on the images of every validation and writes it as a JSON file.
 
-    The file has the name of the checkpoint, such as ``iter_1000.rankseg.json`` beside ``iter_1000.pth``, and a copy
-    is called ``rankseg.json``; ``model.test_cfg.rankseg = dict(tuned='work_dirs/run/rankseg.json')`` uses it. Without
-    training, ``Runner.val`` names it after the checkpoint that was loaded.
+    The file has the name of the checkpoint, such as ``iter_1000.rankseg.json`` beside ``iter_1000.pth``, wherever the
+    ``CheckpointHook`` puts that on disk, and a copy in ``work_dir`` is called ``rankseg.json``;
+    ``model.test_cfg.rankseg = dict(tuned='work_dirs/run/rankseg.json')`` uses it. Without training, ``Runner.val``
+    names it after the checkpoint that was loaded.
 
     The model may be a stock one, or a RankSEG segmentor, whose ``test_cfg.rankseg.activation`` then counts (and belongs
     beside ``tuned``, too). What the validation itself decides and reports stays as it is. Every candidate decodes every
@@ -160,7 +163,7 @@ class RankSEGTuningHook(Hook):
         by_name = itertools.groupby(recorder.measurements, key=lambda measurement: measurement.name)
         recorder.measurements = [next(same) for _, same in by_name]
         found = tuner.finish(**self.finishing)
-        paths = [Path(runner.work_dir) / name for name in (LATEST, *_names(runner))]
+        paths = [Path(runner.work_dir) / LATEST, *_beside_checkpoints(runner)]
         for path in paths:
             found.decoder.save(path)
         runner.logger.info(f"RankSEG tuned on {len(recorder.measurements)} images: {found.verdict}")
@@ -207,10 +210,22 @@ def _step(runner: Runner) -> int:
     return runner.iter if isinstance(runner._train_loop, BaseLoop) else 0
 
 
-def _names(runner: Runner) -> list[str]:
-    """Name of the checkpoint that belongs to these weights, with our suffix, if there is one."""
+def _beside_checkpoints(runner: Runner) -> list[Path]:
+    """Where the checkpoint of these weights is, under its name with our suffix, if there is one."""
     if not isinstance(runner._train_loop, BaseLoop):
-        return [Path(runner._load_from).stem + SUFFIX] if runner._load_from else []
+        return [Path(runner.work_dir) / (Path(runner._load_from).stem + SUFFIX)] if runner._load_from else []
     hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
-    steps = [hook.filename_tmpl.format(runner.epoch if hook.by_epoch else runner.iter) for hook in hooks]
-    return [Path(name).stem + SUFFIX for name in steps]
+    return [_folder(hook, runner) / (Path(_checkpoint(hook, runner)).stem + SUFFIX) for hook in hooks]
+
+
+def _folder(hook: CheckpointHook, runner: Runner) -> Path:
+    # In a storage beyond the file system we cannot write.
+    return Path(runner.work_dir if "://" in str(hook.out_dir) else hook.out_dir)
+
+
+def _checkpoint(hook: CheckpointHook, runner: Runner) -> str:
+    template = str(hook.filename_tmpl)
+    if hook.by_epoch and not isinstance(runner._train_loop, IterBasedTrainLoop):
+        return template.format(runner.epoch)
+    # Such a loop has one epoch: what MMEngine's default for epochs gives would be the same at every validation.
+    return (BY_ITERATION if template == BY_EPOCH else template).format(runner.iter)

@@ -105,6 +105,30 @@ def test_epochs_name_the_file(dataset, tmp_path):
     assert read(tmp_path / "epoch_1.rankseg.json") == read(tmp_path / "rankseg.json")
 
 
+@pytest.mark.parametrize("by_epoch", [False, True])
+def test_the_file_is_beside_the_checkpoint_in_another_folder(dataset, tmp_path, by_epoch):
+    full = with_training(with_hook(tiny.config(tiny.model(), dataset, tmp_path / "run")), by_epoch)
+    full.default_hooks.checkpoint["out_dir"] = str(tmp_path / "elsewhere")
+    Runner.from_cfg(full).train()
+    checkpoints = sorted((tmp_path / "elsewhere/run").glob("*.pth"))
+    assert [path.name for path in checkpoints] == (["epoch_1.pth"] if by_epoch else ["iter_2.pth", "iter_4.pth"])
+    for path in checkpoints:
+        assert path.with_suffix(".rankseg.json").exists()
+    latest = checkpoints[-1].with_suffix(".rankseg.json")
+    assert [path.name for path in (tmp_path / "run").glob("*.json")] == ["rankseg.json"]
+    assert read(tmp_path / "run/rankseg.json") == read(latest)
+
+
+@pytest.mark.parametrize("template", [None, "weights_{}.pth"])
+def test_iterations_name_the_file_also_where_checkpoints_count_epochs(dataset, tmp_path, template):
+    full = with_training(with_hook(tiny.config(tiny.model(), dataset, tmp_path)))
+    full.default_hooks.checkpoint = {"type": "CheckpointHook", "filename_tmpl": template}
+    Runner.from_cfg(full).train()
+    start = "weights" if template else "iter"
+    names = [f"{start}_2.rankseg.json", f"{start}_4.rankseg.json", "rankseg.json"]
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == sorted(names)
+
+
 def test_validation_alone_is_named_after_the_checkpoint_and_reports_as_before(dataset, tmp_path, checkpoint):
     full = with_training(with_hook(tiny.config(tiny.model(), dataset, tmp_path / "tuned")))
     full.log_level = "INFO"
