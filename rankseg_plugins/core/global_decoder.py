@@ -12,7 +12,7 @@ from rankseg_plugins.core.decoder import OUTPUT_MODES
 from rankseg_plugins.core.options import read_choice, read_integer, read_real
 from rankseg_plugins.core.passes import round_down
 from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_valid_mask
-from rankseg_plugins.core.reservoir import Reservoir
+from rankseg_plugins.core.reservoir import Reservoir, gather, join, seed_of_process
 
 METRICS = ("iou", "dice")
 ROUNDS = 30
@@ -51,8 +51,9 @@ class GlobalRankSEG(nn.Module):
         num_classes: C; 1 for a single channel of foreground probabilities, which needs ``"multilabel"``.
         metric: ``"iou"`` or ``"dice"``. In multilabel mode both have the same optimum.
         output_mode: ``"multiclass"`` gives one label per pixel, ``"multilabel"`` one bool mask per class.
-        max_pixels: pixels in the sample, at least 1; the fit needs 4 bytes for each of them and each class, with
-            labels twice that.
+        max_pixels: pixels in the sample, at least 1. It takes 4 bytes for each of them and each class, with labels
+            twice that; :meth:`fit` takes some 70 bytes for each pixel besides, and with several processes holds their
+            samples all at once.
         min_images: a class is pursued if the *effective* number of images that hold it, (sum v)^2 / sum v^2, is at
             least this, >= 0; v is the mean squared probability of an image, or with labels the share of the class.
         min_dice: in [0, 1]; a class is pursued if its best mask has at least this pooled Dice.
@@ -173,7 +174,7 @@ class GlobalRankSEG(nn.Module):
         _check_values(probs if kept.all() else probs.masked_fill(~kept.unsqueeze(1), 0))
         columns = torch.cat(parts, 1).flatten(2)
         if self._sample is None:
-            self._sample = Reservoir(self.max_pixels, columns.shape[1], self.seed + 1_000_003 * _rank())
+            self._sample = Reservoir(self.max_pixels, columns.shape[1], seed_of_process(self.seed))
         self._with_labels = labels is not None
         for image, inside in zip(columns.movedim(1, 2), kept.flatten(1), strict=True):
             rows = image if inside.all() else image[inside]
@@ -183,11 +184,11 @@ class GlobalRankSEG(nn.Module):
                 self._sample.add(rows.clamp(0, 1))
 
     def fit(self) -> GlobalFit:
-        """Find the rule; with several processes, from the samples of all of them, the same on each.
+        """Find the rule; with several processes, which must all call it, from the samples of all, the same on each.
 
         Raises:
             RuntimeError: before any :meth:`update` with a valid pixel.
-            ValueError: if all processes together saw fewer images than ``min_images``.
+            ValueError: if all processes together saw fewer images than ``min_images``, or only some of them labels.
         """
         rows, evidence = self._gathered()
         if evidence[0, 0] < self.min_images:
@@ -196,14 +197,15 @@ class GlobalRankSEG(nn.Module):
                 f"min_images={self.min_images:g}, or lower it"
             )
         probs, truth = rows[:, : self.num_classes], rows[:, -self.num_classes :]
+        volumes = _sums(truth)
         best, thresholds = _best_thresholds(probs, truth)
         effective = evidence[1].square() / evidence[2].clamp(min=torch.finfo(torch.float64).tiny)
         # 1e-9: images that are all alike count in full, whatever rounding says.
-        pursued = (truth.sum(0) > 0) & (effective >= self.min_images - 1e-9) & (best >= self.min_dice)
+        pursued = (volumes > 0) & (effective >= self.min_images - 1e-9) & (best >= self.min_dice)
         if self.output_mode == "multilabel":
-            fit, scale, offset = self._fit_masks(probs, truth, thresholds, pursued)
+            fit, scale, offset = self._fit_masks(probs, truth, volumes, thresholds, pursued)
         else:
-            fit, scale, offset = self._fit_labels(probs, truth, pursued)
+            fit, scale, offset = self._fit_labels(probs, truth, volumes, pursued)
         self.scale.copy_(scale)
         self.offset.copy_(offset)
         return fit
@@ -274,40 +276,41 @@ class GlobalRankSEG(nn.Module):
         return labels.unsqueeze(1) == classes.view(-1, *[1] * (labels.ndim - 1)), known
 
     def _gathered(self) -> tuple[Tensor, Tensor]:
-        ours: Any = None if self._sample is None else (self._sample.keys, self._sample.rows, self._evidence)
-        parts = [ours]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            parts = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(parts, ours)
-        parts = [part for part in parts if part is not None and len(part[1])]
+        sample = self._sample
+        ours: Any = None if sample is None else ((sample.keys, sample.rows), self._evidence, self._with_labels)
+        parts = [part for part in gather(ours) if part is not None and len(part[0][1])]
         if not parts:
             raise RuntimeError(
                 "GlobalRankSEG has no images to fit, or none with a valid pixel: call update(probs) first"
             )
-        joined = Reservoir(self.max_pixels, parts[0][1].shape[1])
-        for keys, rows, _ in parts:
-            joined.join(keys, rows)
-        return joined.rows, torch.stack([evidence for *_, evidence in parts]).sum(0)
+        samples, evidence, with_labels = zip(*parts, strict=True)
+        if len(set(with_labels)) > 1:
+            raise ValueError("labels must be given on every process or on none, got them on some")
+        return join(self.max_pixels, samples), torch.stack(evidence).sum(0)
 
     def _fit_masks(
-        self, probs: Tensor, truth: Tensor, thresholds: Tensor, pursued: Tensor
+        self, probs: Tensor, truth: Tensor, volumes: Tensor, thresholds: Tensor, pursued: Tensor
     ) -> tuple[GlobalFit, Tensor, Tensor]:
         half = torch.full_like(thresholds, 0.5)
-        before, after = (self._mask_scores(probs, truth, each) for each in (half, thresholds))
+        before, after = (self._mask_scores(probs, truth, volumes, each) for each in (half, thresholds))
         # A class leaves 1/2 only for a better score: so the mean, too, cannot fall.
         better = pursued & (after > before)
         thresholds, after = thresholds.where(better, half), after.where(better, before)
-        fit = GlobalFit(_mean_score(before, truth, pursued), _mean_score(after, truth, pursued), pursued)
+        fit = GlobalFit(_mean_score(before, volumes, pursued), _mean_score(after, volumes, pursued), pursued)
         return fit, torch.ones_like(thresholds), thresholds
 
-    def _mask_scores(self, probs: Tensor, truth: Tensor, thresholds: Tensor) -> Tensor:
-        masks = probs > thresholds
-        return self._scores((truth * masks).double().sum(0), masks.sum(0), truth)
+    def _mask_scores(self, probs: Tensor, truth: Tensor, volumes: Tensor, thresholds: Tensor) -> Tensor:
+        hits, counts = torch.zeros_like(volumes), torch.zeros_like(volumes)
+        for label, threshold in enumerate(thresholds):  # one class at a time saves memory
+            mask = probs[:, label] > threshold
+            hits[label], counts[label] = truth[mask, label].double().sum(), mask.sum()
+        return self._scores(hits, counts, volumes)
 
-    def _fit_labels(self, probs: Tensor, truth: Tensor, pursued: Tensor) -> tuple[GlobalFit, Tensor, Tensor]:
+    def _fit_labels(
+        self, probs: Tensor, truth: Tensor, volumes: Tensor, pursued: Tensor
+    ) -> tuple[GlobalFit, Tensor, Tensor]:
         """Fixed-point iteration from argmax; it may oscillate, so steps are damped and the best rule is kept."""
         classes = self.num_classes
-        volumes = truth.double().sum(0)
         largest = int(volumes.masked_fill(~pursued, -1).argmax())
         scale, offset = torch.ones(classes, dtype=torch.float64), torch.zeros(classes, dtype=torch.float64)
         scores, rules = [], []
@@ -318,7 +321,7 @@ class GlobalRankSEG(nn.Module):
             hits = torch.zeros(classes, dtype=torch.float64)
             hits.scatter_add_(0, labels, truth.gather(1, labels[:, None])[:, 0].double())
             counts = torch.bincount(labels, minlength=classes).double()
-            scores.append(_mean_score(self._scores(hits, counts, truth), truth, pursued))
+            scores.append(_mean_score(self._scores(hits, counts, volumes), volumes, pursued))
             target = self._tangent(hits / len(probs), counts / len(probs), volumes / len(probs))
             # Where nothing is pursued, a class meets the largest one as under argmax.
             target = [each.where(pursued, each[largest]) for each in target]
@@ -336,15 +339,20 @@ class GlobalRankSEG(nn.Module):
         total = (counts + volumes).clamp(min=tiny)
         return [2 / total, 2 * hits / total.square()]
 
-    def _scores(self, hits: Tensor, counts: Tensor, truth: Tensor) -> Tensor:
+    def _scores(self, hits: Tensor, counts: Tensor, volumes: Tensor) -> Tensor:
         """Pooled score of each class, (C,) float64; NaN for one that neither occurs nor is chosen."""
-        total = counts + truth.double().sum(0)
+        total = counts + volumes
         return hits / (total - hits) if self.metric == "iou" else 2 * hits / total
 
 
-def _mean_score(scores: Tensor, truth: Tensor, pursued: Tensor) -> float:
+def _mean_score(scores: Tensor, volumes: Tensor, pursued: Tensor) -> float:
     """Mean over the pursued classes, or over those that occur if there are none."""
-    return scores[pursued if pursued.any() else truth.sum(0) > 0].mean().item()
+    return scores[pursued if pursued.any() else volumes > 0].mean().item()
+
+
+def _sums(rows: Tensor) -> Tensor:
+    """Sum of each column in float64, one at a time: all at once would take 8 bytes for every value."""
+    return torch.stack([column.sum(dtype=torch.float64) for column in rows.T])
 
 
 def _best_thresholds(probs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
@@ -383,8 +391,3 @@ def _check_values(probs: Tensor) -> None:
         return
     smallest, largest = torch.aminmax(probs)
     check_range(smallest.item(), largest.item())
-
-
-def _rank() -> int:
-    distributed = torch.distributed
-    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0

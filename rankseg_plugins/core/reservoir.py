@@ -1,9 +1,14 @@
-"""A uniform sample of the pixels of a data set, of fixed memory."""
+"""A uniform sample of the pixels of a data set, of fixed memory, and of the data of several processes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class Reservoir:
@@ -49,3 +54,34 @@ class Reservoir:
         if len(self.keys) > self.capacity:
             self.keys, kept = self.keys.topk(self.capacity, largest=False)
             self.rows = self.rows[kept]
+
+
+def join(capacity: int, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The rows of one reservoir that saw what several saw; those of a single one are not copied.
+
+    Args:
+        capacity: of each of them.
+        parts: keys and rows of at least one.
+    """
+    (keys, rows), *others = parts
+    if not others:
+        return rows
+    joined = Reservoir(capacity, rows.shape[1])
+    joined.join(torch.cat([keys, *(each for each, _ in others)]), torch.cat([rows, *(each for _, each in others)]))
+    return joined.rows
+
+
+def seed_of_process(seed: int) -> int:
+    """The first process draws the keys that a single one does, every other keys of its own."""
+    distributed = torch.distributed
+    running = distributed.is_available() and distributed.is_initialized()
+    return seed + 1_000_003 * (distributed.get_rank() if running else 0)
+
+
+def gather(ours: T) -> list[T]:
+    """What every process holds, by rank, on each of them; in one process that alone. All of them must call it."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [ours]
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, ours)
+    return parts

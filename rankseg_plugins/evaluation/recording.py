@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.reservoir import gather
 from rankseg_plugins.evaluation.calibration import Calibration
 from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.decoders import Decoder, NamedDecoder, named_decoders
@@ -147,10 +148,7 @@ class Recorder:
 
         Every image must have been measured by one process.
         """
-        parts: list[Any] = [(self.measurements, self.calibration, self.extremes.all(), self.skipped)]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            ours, parts = parts[0], [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(parts, ours)
+        parts = gather((self.measurements, self.calibration, self.extremes.all(), self.skipped))
         self.measurements, self.calibration, self.skipped = [], None, {}
         self.extremes = Extremes(self.extremes.count, self.num_classes, self.ignore_index)
         for measurements, calibration, examples, skipped in parts:

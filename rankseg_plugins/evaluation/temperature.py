@@ -20,7 +20,7 @@ from rankseg_plugins.core.probabilities import (
     check_shape,
     to_probabilities,
 )
-from rankseg_plugins.core.reservoir import Reservoir
+from rankseg_plugins.core.reservoir import Reservoir, gather, join, seed_of_process
 from rankseg_plugins.evaluation.calibration import Calibration, calibration
 from rankseg_plugins.evaluation.truth import to_truth
 
@@ -111,7 +111,8 @@ class TemperatureScaling(nn.Module):
         if num_classes == 1 and output_mode == "multiclass":
             raise ValueError("num_classes=1 needs output_mode='multilabel'")
         self.num_classes, self.activation, self.output_mode = num_classes, activation, output_mode
-        self._sample = Reservoir(max_pixels, 2 * num_classes, read_integer("seed", seed))
+        self.max_pixels, self.seed = max_pixels, read_integer("seed", seed)
+        self._sample: Reservoir | None = None
         self.register_buffer("temperature", torch.ones(num_classes if by_class else 1))
 
     @torch.no_grad()
@@ -141,18 +142,21 @@ class TemperatureScaling(nn.Module):
             numbers = torch.arange(classes, device=truth.device) + (classes == 1)
             truth = truth.unsqueeze(1) == numbers.view(-1, *[1] * (truth.ndim - 1))
         rows = torch.cat([logits, truth.to(logits.dtype)], 1).movedim(1, -1)
-        self._sample.add(self._finite(rows[kept].float()))
+        rows = self._finite(rows[kept].float())
+        if self._sample is None:
+            self._sample = Reservoir(self.max_pixels, 2 * classes, seed_of_process(self.seed))
+        self._sample.add(rows)
 
     def fit(self) -> TemperatureFit:
-        """Find the temperature by L-BFGS; warns if it says that the probabilities are too unsure for RankSEG.
+        """Find the temperature by L-BFGS; with several processes, which must all call it, from the samples of all.
+
+        Warns if it says that the probabilities are too unsure for RankSEG.
 
         Raises:
             RuntimeError: before any :meth:`update` with a pixel that counts.
             ValueError: if the loss is not finite.
         """
-        if not len(self._sample.rows):
-            raise RuntimeError("TemperatureScaling has no pixels to fit: call update(values, labels) first")
-        logits, truth = self._sample.rows.double().split(self.num_classes, 1)
+        logits, truth = self._gathered().double().split(self.num_classes, 1)
         # The loss is convex in 1 / T; its logarithm keeps it above 0.
         sharpness = torch.zeros(len(self.temperature), dtype=torch.float64, requires_grad=True)
         optimiser = torch.optim.LBFGS([sharpness], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
@@ -204,6 +208,14 @@ class TemperatureScaling(nn.Module):
         if (ruled_out & (truth > 0)).any():
             raise ValueError("values hold -inf for the class of a label, which rules it out at every temperature")
         return torch.cat([logits.masked_fill(ruled_out, RULED_OUT), truth], 1)
+
+    def _gathered(self) -> Tensor:
+        sample = self._sample
+        parts = gather(None if sample is None else (sample.keys, sample.rows))
+        held = [part for part in parts if part is not None and len(part[1])]
+        if not held:
+            raise RuntimeError("TemperatureScaling has no pixels to fit: call update(values, labels) first")
+        return join(self.max_pixels, held)
 
     def _loss(self, logits: Tensor, truth: Tensor) -> Tensor:
         if self.output_mode == "multiclass":

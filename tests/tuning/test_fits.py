@@ -1,0 +1,109 @@
+"""What fits to a sample of pixels take, refuse and say: memory, processes, evidence."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rankseg_plugins import GlobalRankSEG
+from rankseg_plugins.evaluation import TemperatureScaling
+
+FITTING = """
+import sys
+import torch
+from rankseg_plugins import GlobalRankSEG
+
+def status(key):
+    (line,) = [line for line in open("/proc/self/status") if line.startswith(key)]
+    return 1024 * int(line.split()[1])
+
+torch.set_num_threads(1)
+generator = torch.Generator().manual_seed(0)
+decoder = GlobalRankSEG(60, output_mode=sys.argv[1])
+for _ in range(20):
+    probs = torch.randn(1, 60, 10_000, generator=generator).mul_(4).softmax(1)
+    decoder.update(probs, probs.argmax(1) if sys.argv[2] == "labels" else None)
+open("/proc/self/clear_refs", "w").write("5")  # forget the peak
+before = status("VmRSS")
+decoder.fit()
+print((status("VmHWM") - before) / 200_000)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="this system does not tell peaks apart")
+@pytest.mark.parametrize(("mode", "labels"), [("multiclass", ""), ("multilabel", ""), ("multiclass", "labels")])
+def test_the_memory_of_a_fit_does_not_grow_with_the_classes(mode, labels):
+    """A copy of the sample would take 240 bytes for each pixel, in float64 twice that."""
+    exact = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed is given back
+    done = subprocess.run([sys.executable, "-c", FITTING, mode, labels], capture_output=True, text=True, env=exact)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 100
+
+
+def drawn(images=12, classes=3, pixels=400):
+    """Logits, and labels drawn from softmax(logits / 2)."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(images, classes, pixels, generator=generator)
+    probs = (logits / 2).softmax(1).movedim(1, -1).flatten(0, 1)
+    return logits, torch.multinomial(probs, 1, generator=generator).view(images, pixels)
+
+
+def scaled(share, max_pixels):
+    logits, labels = drawn()
+    scaling = TemperatureScaling(3, activation="softmax", max_pixels=max_pixels)
+    if len(logits[share]):
+        scaling.update(logits[share], labels[share])
+    return scaling
+
+
+def _one_process(rank, port, folder):
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    found = {}
+    for name, max_pixels, shares in SETTINGS:
+        found[name] = scaled(shares[rank], max_pixels).fit()
+    try:
+        scaled(slice(0, 0), 10).fit()
+    except RuntimeError as error:
+        found["nothing"] = str(error)
+    logits, labels = drawn()
+    decoder = GlobalRankSEG(3, min_images=0)
+    decoder.update(logits.softmax(1), labels if rank == 0 else None)
+    try:
+        decoder.fit()
+    except ValueError as error:
+        found["labels"] = str(error)
+    torch.save(found, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+SETTINGS = [
+    ("uneven", 100_000, (slice(0, 9), slice(9, 12))),
+    ("one holds nothing", 100_000, (slice(0, 12), slice(0, 0))),
+    ("small", 2000, (slice(0, 5), slice(5, 12))),
+]
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+def test_two_processes_fit_what_one_fits_and_refuse_alike(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_one_process, args=(port, str(tmp_path)), nprocs=2)
+    ours, theirs = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
+    expected = scaled(slice(None), 100_000).fit()
+    for name, max_pixels, _ in SETTINGS:
+        assert np.array_equal(ours[name].temperature, theirs[name].temperature)
+        assert (ours[name].loss, ours[name].error) == (theirs[name].loss, theirs[name].error)
+        tolerance = 1e-6 if max_pixels == 100_000 else 0.1
+        assert ours[name].temperature == pytest.approx(expected.temperature, rel=tolerance)
+        assert ours[name].loss == pytest.approx(expected.loss, rel=tolerance)
+    for each in (ours, theirs):
+        assert each["labels"] == "labels must be given on every process or on none, got them on some"
+        assert "no pixels to fit" in each["nothing"]
