@@ -26,7 +26,7 @@ _CONTESTED = -1
 _ROWS = 4
 
 #: Gains of a pixel take about this many times the memory of its probabilities.
-_SHARE = 8
+_SHARE = 16
 
 
 def assign_masks(tiles: Tiles, volumes: Volumes) -> Tensor:
@@ -109,10 +109,13 @@ def _settle_contested(
 
 def _pieces(where: Tensor, pixels: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Images and positions of the pixels that are True, in pieces that take a fraction of a tile's memory."""
-    image, pixel = where.nonzero(as_tuple=True)
-    if len(image):
-        size = max(1, pixels // _SHARE)
-        yield from zip(image.split(size), pixel.split(size), strict=True)
+    size = max(1, pixels // _SHARE)
+    total = where.shape[1]
+    step = total if int(where.count_nonzero()) <= size else max(1, size // len(where))
+    for start in range(0, total, step):
+        image, pixel = where[:, start : start + step].nonzero(as_tuple=True)
+        if len(image):
+            yield image, pixel + start
 
 
 def _of(table: Tensor, image: Tensor) -> Tensor:

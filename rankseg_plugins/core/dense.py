@@ -42,7 +42,7 @@ def to_checked(probs: Tensor, valid_mask: Tensor | None) -> Tensor:
 def search_volumes(p: Tensor, objective: Objective, pruning_prob: float) -> Volumes:
     """As :func:`rankseg_plugins.core.rma.search_volumes`, for p (B, C, d)."""
     mu = p.sum(-1, dtype=torch.float64)
-    active = p.amax(-1).double() > pruning_prob
+    active = p.amax(-1) > pruning_prob
     search = _dinkelbach if objective.is_ratio else _best_prefix
     threshold, n, s = search(p, objective, mu)
     threshold = round_down(threshold, p.dtype).masked_fill(~active, torch.inf)

@@ -97,9 +97,10 @@ def search_volumes(pixels: Pixels, objective: Objective, pruning_prob: float) ->
     Values that are no probabilities fail an assertion, which shows at the next synchronisation.
     """
     rows, smooth, dice = Rows(pixels), _bits(objective.smooth), isinstance(objective, Dice)
+    pruning = pruning_prob if pixels.dtype == tl.float64 else struct.unpack("<f", struct.pack("<f", pruning_prob))[0]
     (span, parts), (step, steps) = pixels.split(_STATISTICS["block"]), pixels.split(_COLLECT["block"])
     partial, fits = pixels.empty(5, pixels.rows * parts), pixels.empty(dtype=torch.int32)
-    room = pixels.pixels // _SHARE + _ROOM
+    room = min(pixels.pixels, pixels.pixels // _SHARE + _ROOM)
     held = pixels.empty(pixels.rows, room, dtype=pixels.probs.dtype)
     source, layout = (pixels.probs, pixels.valid), (*pixels.layout, pixels.stride_v)
     with torch.cuda.device_of(pixels.probs):
@@ -107,7 +108,7 @@ def search_volumes(pixels: Pixels, objective: Objective, pruning_prob: float) ->
             *source, partial, fits, *layout, span, parts, **pixels.options, **_STATISTICS
         )
         volume_kernels.first_floor[(pixels.rows,)](
-            partial, rows.record, rows.overlap, fits, pixels.pixels, parts, smooth, _bits(pruning_prob),
+            partial, rows.record, rows.overlap, fits, pixels.pixels, parts, smooth, _bits(pruning),
             dice=dice, block=512,
         )  # fmt: skip
         torch._assert_async(fits, "probs must be finite and lie in [0, 1]")

@@ -91,22 +91,22 @@ class Dice(Objective):
     def ceiling(self, mu: Tensor) -> Tensor:
         """1/2 at g = 0.
 
-        At g > 0, with D = n + mu + 1 + g, one more pixel gains iff ``p > s / D + g (D + 1) / (2 D (D - 1))``. The
-        first term is at most ``mu / (2 mu + 1 + g)`` (s <= mu and s <= n), the second is largest at n = 0.
+        At g > 0, with D = n + mu + 1 + g, one more pixel gains iff ``p > (s + g / 2) / D + g / (D (D - 1))``. The
+        first term is at most ``(mu + g / 2) / (2 mu + 1 + g)`` (s <= mu and s <= n), the second is largest at n = 0.
         """
         g = self.smooth
         if g == 0:
             return super().ceiling(mu)
-        return mu / (2 * mu + 1 + g) + self._margin(mu)
+        return (mu + g / 2) / (2 * mu + 1 + g) + self._margin(mu)
 
     def ceiling_beyond(self, n: Tensor, floor: Tensor, mu: Tensor) -> Tensor:
         """A ceiling for masks of at least ``n`` pixels, once ``floor`` is the optimal threshold of the ratio part."""
-        return floor + self._margin(n + mu) * (1 + 1e-9)
+        # No mask has a larger first term than `floor`.
+        return floor + self._margin(n + mu)
 
     def _margin(self, size: Tensor) -> Tensor:
-        """``g (D + 1) / (2 D (D - 1))`` with ``D = size + 1 + g``."""
-        d = size + 1 + self.smooth
-        return self.smooth / (size + self.smooth) * (d + 1) / (2 * d)
+        """``g / (D (D - 1))`` with ``D = size + 1 + g``, and a little more for rounding."""
+        return self.smooth / (size + self.smooth) / (size + 1 + self.smooth) * (1 + 1e-9) + 1e-15
 
     def gain(self, p: Tensor, m: Tensor, t: Tensor, mu: Tensor) -> Tensor:
         """``2 (p - m / D) / (D + 1) - g / (D (D - 1))`` with ``D = t + mu + 1 + g``."""

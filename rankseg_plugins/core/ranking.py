@@ -38,9 +38,17 @@ class Ranking:
         self.position = torch.arange(len(rows), device=rows.device) - self.first[self.rows]
 
     def cumulate(self, terms: Tensor) -> Tensor:
-        """Running sums (K + R,) of ``terms`` inside each row; those of the sentinels count as 0."""
-        total = terms.masked_fill(self.position == 0, 0).cumsum(0)
-        return total - total[self.first][self.rows]
+        """Running sums (K + R,) of ``terms`` inside each row; those of the sentinels count as 0.
+
+        Rows with the same terms get the same sums, whatever lies before them: the leading digits of the terms add up
+        without rounding.
+        """
+        terms = terms.masked_fill(self.position == 0, 0)
+        unit = torch.ldexp(torch.ones_like(terms[:1]), torch.frexp(terms.abs().sum()).exponent - 52)
+        leading = (terms / unit).round() * unit
+        running = leading.cumsum(0), (terms - leading).cumsum(0)
+        sums = [total - total[self.first][self.rows] for total in running]
+        return sums[0] + sums[1]
 
     def totals(self, running: Tensor) -> Tensor:
         """Last running sum of every row, (R,)."""

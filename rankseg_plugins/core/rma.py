@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.passes import count_above, few_pixels_between, round_down
+from rankseg_plugins.core.passes import count_above, few_pixels_between, pixels_between, round_down
 from rankseg_plugins.core.probabilities import check_range
 from rankseg_plugins.core.ranking import Ranking
 from rankseg_plugins.core.tiles import Tiles, row_sum
@@ -83,7 +83,8 @@ def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective
         objective: Dice or IoU.
         pruning_prob: a class whose largest probability is not above it stays empty.
     """
-    mu, active = statistics.mu, statistics.maximum > pruning_prob
+    # In the precision of the probabilities: one that is equal to `pruning_prob` as written is not above it.
+    mu, active = statistics.mu, statistics.maximum.to(tiles.dtype) > pruning_prob
     if not active.any():
         nothing = torch.zeros_like(mu)
         return Volumes(torch.full_like(mu, torch.inf, dtype=tiles.dtype), nothing, nothing, mu, active)
@@ -101,15 +102,39 @@ def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective
         if torch.equal(raised, floor):
             # The floor is as high as it gets. For a ratio it is the threshold: nothing is undecided any more.
             lowered = objective.ceiling_beyond(base_n, floor, mu)
-            if objective.is_ratio or not (lowered < ceiling * (1 - 1e-6))[active].any():
-                room = active.numel() * tiles.shape[2]
+            if not objective.is_ratio and not (lowered < ceiling * (1 - 1e-6))[active].any():
+                break
             ceiling = torch.minimum(ceiling, lowered)
             base_n, base_s = (n, s) if objective.is_ratio else count_above(tiles, active, ceiling)
         floor = raised
-    search = _dinkelbach if objective.is_ratio else _best_prefix
-    threshold, n, s = search(*undecided, objective, mu, base_n, base_s, floor)
+    if undecided is None:
+        threshold, n, s = _row_by_row(tiles, active, objective, mu, base_n, base_s, floor, ceiling)
+    else:
+        search = _dinkelbach if objective.is_ratio else _best_prefix
+        threshold, n, s = search(*undecided, objective, mu, base_n, base_s, floor)
     threshold = round_down(threshold, tiles.dtype).masked_fill(~active, torch.inf)
     return Volumes(threshold, n * active, s * active, mu, active)
+
+
+def _row_by_row(
+    tiles: Tiles,
+    active: Tensor,
+    objective: Objective,
+    mu: Tensor,
+    base_n: Tensor,
+    base_s: Tensor,
+    floor: Tensor,
+    ceiling: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`_best_prefix` where the undecided pixels are many, such as a haze of equal probabilities."""
+    found = floor.clone(), base_n.clone(), base_s.clone()
+    for image, label in active.nonzero().tolist():
+        alone = torch.zeros_like(active)
+        alone[image, label] = True
+        best = _best_prefix(*pixels_between(tiles, alone, floor, ceiling), objective, mu, base_n, base_s, floor)
+        for total, part in zip(found, best, strict=True):
+            total[image, label] = part[image, label]
+    return found
 
 
 def _dinkelbach(

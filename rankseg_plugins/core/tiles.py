@@ -21,24 +21,26 @@ _CHEAP = 1 << 16
 
 #: Values that are added up in the input's own precision before float64 takes over. The sums are then the same for
 #: every number of threads, and as exact as the float32 input deserves.
-_RUN = 1024
+_RUN = 256
 
 
 class Tiles:
     """A (B, C, d) view of probabilities, served in tiles of at most about ``size`` values.
 
     Args:
-        probs: (B, C, *spatial), floating point, any memory layout. A crop, which no view can flatten, is copied.
+        probs: (B, C, *spatial), floating point, any memory layout.
         valid_mask: optional (B, *spatial) or (*spatial), bool; probabilities of pixels marked False read as 0.
     """
 
     def __init__(self, probs: Tensor, valid_mask: Tensor | None = None) -> None:
-        self.probs = probs.flatten(2)
-        self.shape = self.probs.shape
+        #: (B, C, d); or (B, C, *spatial), such as a crop, where no view has that shape.
+        self.probs = _flat_view(probs)
+        self.shape = torch.Size([*probs.shape[:2], math.prod(probs.shape[2:])])
         self.valid = None if valid_mask is None else valid_mask.expand(probs.shape[0], *probs.shape[2:]).flatten(1)
         self.dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
         self.clamp = False
-        copied = self.probs.stride(-1) != 1 or probs.dtype != self.dtype or self.valid is not None
+        self._is_flat = self.probs.ndim == 3 and self.probs.stride(-1) == 1
+        copied = not self._is_flat or probs.dtype != self.dtype or self.valid is not None
         share = probs.numel() * probs.element_size() // (22 if copied else 11)
         self.size = max(_SMALLEST_TILE, min(TILE, share))
         self._scratch: dict[int, Tensor] = {}
@@ -90,9 +92,12 @@ class Tiles:
 
         It is a view of the input, never to be written to, or a piece of scratch memory that the next call reuses.
         """
-        tile = self.probs[images, classes, pixels]
-        if tile.stride(-1) != 1 or tile.dtype != self.dtype or self.valid is not None or self.clamp:
-            tile = self.scratch(1, tile.shape).copy_(tile)
+        source = self.probs[images, classes]
+        if self._is_flat and source.dtype == self.dtype and self.valid is None and not self.clamp:
+            tile = source[..., pixels]
+        else:
+            tile = self.scratch(1, (*source.shape[:2], pixels.stop - pixels.start))
+            _copy_pixels(source, pixels.start, pixels.stop, tile)
             if self.valid is not None:
                 tile.masked_fill_(~self.valid[images, None, pixels], 0.0)
             if self.clamp:
@@ -115,16 +120,49 @@ class Tiles:
 
     def masked(self, masks: Tensor) -> Tiles:
         """The same pixels with all probabilities outside ``masks`` (B, C, d), bool, set to 0; a copy."""
-        tiles = Tiles(self.probs.masked_fill(~masks, 0.0))
+        tiles = Tiles(self.probs.flatten(2).masked_fill(~masks, 0.0))
         tiles.clamp = self.clamp
         return tiles
 
     def gather(self, image: Tensor, classes: Tensor, pixel: Tensor) -> Tensor:
         """Probabilities of single pixels, (K, len(classes)), for their images (K,) and positions (K,)."""
-        values = self.probs[image.unsqueeze(1), classes, pixel.unsqueeze(1)].to(self.dtype)
+        place: list[Tensor] = []
+        rest = pixel.unsqueeze(1)
+        for size in reversed(self.probs.shape[3:]):
+            place.insert(0, rest % size)
+            rest = rest // size
+        values = self.probs[(image.unsqueeze(1), classes, rest, *place)].to(self.dtype)
         if self.valid is not None:
             values = values.masked_fill(~self.valid[image, pixel].unsqueeze(1), 0.0)
         return values.clamp(0.0, 1.0) if self.clamp else values
+
+
+def _flat_view(probs: Tensor) -> Tensor:
+    try:
+        return probs.view(*probs.shape[:2], -1) if probs.numel() else probs.flatten(2)
+    except RuntimeError:
+        return probs
+
+
+def _copy_pixels(source: Tensor, start: int, stop: int, to: Tensor) -> None:
+    """Copy pixels start to stop, in the order of ``source.flatten(2)``, into ``to`` (images, classes, stop - start)."""
+    if source.ndim == 3:
+        to.copy_(source[..., start:stop])
+        return
+    # Part of one line, whole lines, and part of another; a line is all that lies at one place of the first dimension.
+    length = math.prod(source.shape[3:])
+    first, last = -(-start // length), stop // length
+    if first > last:
+        _copy_pixels(source[:, :, last], start - last * length, stop - last * length, to)
+        return
+    head, tail = first * length - start, stop - last * length
+    if head:
+        _copy_pixels(source[:, :, first - 1], length - head, length, to[..., :head])
+    if first < last:
+        lines = to[..., head : stop - start - tail]
+        lines.unflatten(-1, (last - first, *source.shape[3:])).copy_(source[:, :, first:last])
+    if tail:
+        _copy_pixels(source[:, :, last], 0, tail, to[..., stop - start - tail :])
 
 
 def row_sum(tile: Tensor) -> Tensor:

@@ -50,8 +50,7 @@ def threshold_of(s, n, mu, smooth, dice: tl.constexpr):
 @triton.jit
 def margin_of(mu, smooth):
     """How far above the ratio's threshold Dice may leave out a pixel: ``Dice.ceiling_beyond`` for n = 0."""
-    d = mu + 1 + smooth
-    return ratio(smooth, mu + smooth) * (d + 1) / (2 * d) * (1 + 1e-9)
+    return ratio(smooth, mu + smooth) / (mu + 1 + smooth) * (1 + 1e-9) + 1e-15
 
 
 @triton.jit
