@@ -43,7 +43,7 @@ class Recorder:
         scoring: what counts as better.
         panels: pictures to keep of the most improved images, and of the most damaged.
         device: where to decode.
-        warn: whether to warn, once, of probabilities on which RankSEG loses.
+        warn: whether to warn, once, of probabilities on which RankSEG loses; may be changed later.
 
     Example:
         >>> recorder = Recorder(["argmax", "rankseg"], num_classes=2)
@@ -80,8 +80,9 @@ class Recorder:
         self.measurements: list[Measurement] = []
         self.calibration: Calibration | None = None
         self.skipped: dict[str, str] = {}
+        self.warn = warn
         # Which of the two occasions are over: the first image, and the comparison.
-        self._looked = self._warned = not warn
+        self._looked = self._warned = False
 
     def add(self, sample: Sample) -> Measurement:
         """Decode one image with every decoder and keep what it scored.
@@ -109,6 +110,7 @@ class Recorder:
         decisions: Sequence[Tensor],
         probs: Tensor | None = None,
         case: str | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         r"""Keep what an image scored that was decoded elsewhere.
 
@@ -118,13 +120,14 @@ class Recorder:
             decisions: of every decoder, likewise, in the order of ``decoders``.
             probs: (C, \*spatial) probabilities, for the calibration; None leaves it out.
             case: see :class:`Sample`.
+            calibration: of the probabilities, where it was measured already; ``probs`` are not needed then.
         """
         if len(decisions) != len(self.decoders):
             raise ValueError(f"decisions must be one for each of {list(self.decoders)}, got {len(decisions)}")
         counted = [count(each[None], labels[None], self.num_classes, self.ignore_index) for each in decisions]
         counts = np.stack([torch.cat(list(each)).cpu().numpy() for each in counted])
         unknown = np.full(len(decisions), np.nan)
-        found = None if probs is None else calibrate(probs, labels, self.ignore_index)
+        found = calibration if probs is None else calibrate(probs, labels, self.ignore_index)
         measurement = Measurement(name, name if case is None else case, counts, unknown, found)
         self._remember(measurement)
         self._offer(measurement, labels, decisions)
@@ -161,7 +164,7 @@ class Recorder:
 
     def _look_at(self, probs: Tensor) -> None:
         """Warn, by the first image, of probabilities on which RankSEG loses."""
-        if not self._looked:
+        if self.warn and not self._looked:
             self._looked, self._warned = True, warn_if_softened(probs.unsqueeze(0))
 
     def _remember(self, measurement: Measurement) -> None:
@@ -198,7 +201,7 @@ class Recorder:
         Raises:
             ValueError: without any image, with two of the same name, or if the class names do not fit.
         """
-        if self.calibration is not None and not self._warned:
+        if self.warn and self.calibration is not None and not self._warned:
             self._warned = warn_if_unsure(self.calibration, self.num_classes)
         facts = options.pop("facts", None)
         facts = {**(collect_facts() if facts is None else facts), "ignore_index": self.ignore_index}

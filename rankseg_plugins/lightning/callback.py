@@ -13,9 +13,11 @@ from torch import Tensor
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_shape, to_probabilities
 from rankseg_plugins.evaluation import Scoring
+from rankseg_plugins.evaluation.calibration import Calibration
 from rankseg_plugins.evaluation.checks import check_report
+from rankseg_plugins.evaluation.measuring import calibrate
 from rankseg_plugins.evaluation.recording import check_class_names
-from rankseg_plugins.evaluation.temperature import warn_if_softened
+from rankseg_plugins.evaluation.temperature import warn_if_softened, warn_if_unsure
 from rankseg_plugins.evaluation.tuned import TunedDecoder, as_decoder
 from rankseg_plugins.evaluation.tuning import Tuned
 from rankseg_plugins.lightning._toolkit import Callback, LightningModule, Trainer, rank_zero_info
@@ -331,11 +333,15 @@ class RankSEGCallback(Callback):
         decided, argmax, target = self.decoder(probs)[:count], self.baseline(probs)[:count], target[:count]
         loader.score.update(decided, target)
         loader.baseline.update(argmax, target)
+        tuning = self.tuning if step == "validation_step" else None
+        measured: list[Calibration] = []
+        if loader.report is not None or tuning is not None:
+            measured = [calibrate(*each, self._score.ignore_index) for each in zip(probs, target, strict=False)]
         if loader.report is not None:
-            loader.report.add(names, cases, probs[:count], target, argmax, decided)
-        if self.tuning is not None and step == "validation_step":
+            loader.report.add(names, cases, measured, target, argmax, decided)
+        if tuning is not None:
             own = [f"{loader.suffix}/{name}".strip("/") for name in names]
-            self.tuning.add(own, cases, probs[:count], target, argmax)
+            tuning.add(own, cases, probs[:count], measured, target, argmax)
         if self.log_images:
             image = find_image(self.image, outputs, batch, step)[:count]
             maps = label_maps(target, argmax, decided, self.num_classes, self._score.ignore_index)
@@ -384,6 +390,9 @@ class RankSEGCallback(Callback):
         if self.tuning is None or found is None:
             return {}
         self.tuned, self.decoder = found, found.decoder.to(pl_module.device)
+        measured = found.comparison.calibration
+        if measured is not None and trainer.is_global_zero and not self._told:
+            self._told = warn_if_unsure(measured, self.num_classes)
         rank_zero_info(f"{stage}/{self.prefix}, tuned on {len(found.comparison.names)} images: {found.verdict}")
         if self.report is not None and trainer.is_global_zero:
             found.decoder.save(self.report / "decoder.json")

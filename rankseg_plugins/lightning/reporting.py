@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from rankseg_plugins.evaluation import Recorder, Scoring
+from rankseg_plugins.evaluation.calibration import Calibration
 from rankseg_plugins.evaluation.facts import collect_facts
 from rankseg_plugins.evaluation.temperature import warn_if_unsure
 from rankseg_plugins.lightning._toolkit import Trainer
@@ -46,7 +47,7 @@ class LoaderReport:
         self,
         names: Sequence[str],
         cases: Sequence[str | None],
-        probs: Tensor,
+        calibrations: Sequence[Calibration],
         target: Tensor,
         argmax: Tensor,
         decided: Tensor,
@@ -56,14 +57,14 @@ class LoaderReport:
         Args:
             names: of the images.
             cases: see :class:`~rankseg_plugins.evaluation.Sample`.
-            probs: (B, C, \*spatial) probabilities.
+            calibrations: of the probabilities.
             target: truth in any form that the callback takes.
             argmax: the baseline's labels (B, \*spatial) or masks (B, C, \*spatial).
             decided: RankSEG's, likewise.
         """
-        images = zip(names, cases, probs, target, argmax, decided, strict=True)
-        for name, case, image_probs, truth, *decisions in images:
-            self._recorder.add_decided(name, truth, decisions, image_probs, case)
+        images = zip(names, cases, calibrations, target, argmax, decided, strict=True)
+        for name, case, measured, truth, *decisions in images:
+            self._recorder.add_decided(name, truth, decisions, case=case, calibration=measured)
 
     def write(
         self, folder: Path, class_names: Sequence[str] | None, stage: str, trainer: Trainer, quiet: bool = False

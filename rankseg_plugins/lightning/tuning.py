@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.evaluation import Scoring, TunedDecoder, Tuner
+from rankseg_plugins.evaluation.calibration import Calibration
 from rankseg_plugins.evaluation.choosing import ARGMAX, CHOSEN, check_intervals
 from rankseg_plugins.evaluation.tuning import Tuned
 from rankseg_plugins.lightning._toolkit import Trainer
@@ -40,12 +41,14 @@ class Tuning:
         ImportError: without SciPy.
 
     Example:
+        >>> from rankseg_plugins.evaluation.measuring import calibrate
         >>> tuning = Tuning(True, 2, "multiclass", None, Scoring("iou"))
         >>> tuning.objective
         'iou_image'
         >>> tuning.start("cpu")
         >>> probs = torch.tensor([[[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]]])
-        >>> tuning.add(["000000"], ["000000"], probs, torch.tensor([[0, 1, 1]]), probs.argmax(1))
+        >>> target = torch.tensor([[0, 1, 1]])
+        >>> tuning.add(["000000"], ["000000"], probs, [calibrate(probs[0], target[0])], target, probs.argmax(1))
         >>> tuning.finish().decoder.is_argmax
         True
     """
@@ -76,9 +79,17 @@ class Tuning:
     def start(self, device: str | torch.device) -> None:
         """Begin anew: the network has changed since the last validation."""
         self._tuner = Tuner(**self._options, device=device)
+        # The callback warns, once for all validations.
+        self._tuner.recorder.warn = False
 
     def add(
-        self, names: Sequence[str], cases: Sequence[str | None], probs: Tensor, target: Tensor, argmax: Tensor
+        self,
+        names: Sequence[str],
+        cases: Sequence[str | None],
+        probs: Tensor,
+        calibrations: Sequence[Calibration],
+        target: Tensor,
+        argmax: Tensor,
     ) -> None:
         r"""Decode a batch with every candidate; each argument holds the same B images.
 
@@ -86,15 +97,17 @@ class Tuning:
             names: of the images.
             cases: see :class:`~rankseg_plugins.evaluation.Sample`.
             probs: (B, C, \*spatial) probabilities.
+            calibrations: of them.
             target: truth in any form that the callback takes.
             argmax: its labels (B, \*spatial) or masks (B, C, \*spatial).
         """
         assert self._tuner is not None
         candidates = [decoder for name, decoder in self._tuner.candidates.items() if name != ARGMAX]
         # Image by image: all decisions on a large batch at once would take the memory of many batches.
-        for name, case, image, truth, baseline in zip(names, cases, probs, target, argmax, strict=True):
+        images = zip(names, cases, probs, calibrations, target, argmax, strict=True)
+        for name, case, image, measured, truth, baseline in images:
             decisions = [baseline, *(decoder(image[None])[0] for decoder in candidates)]
-            self._tuner.recorder.add_decided(name, truth, decisions, case=case)
+            self._tuner.recorder.add_decided(name, truth, decisions, case=case, calibration=measured)
 
     def finish(self, class_names: Sequence[str] | None = None) -> Tuned | None:
         """Choose from the images of all processes, the same on each of them; None without any image."""

@@ -275,6 +275,20 @@ def test_probabilities_softened_twice_are_warned_of_once(scaling, make_trainer, 
         )
 
 
+@pytest.mark.parametrize("with_report", [False, True])
+def test_unsure_probabilities_are_warned_of_once(scaling, make_trainer, tmp_path, with_report):
+    light = dict(temperatures=[1.0], pruning_probs=[0.5])
+    callback = RankSEGCallback(num_classes=CLASSES, tune=light, report=tmp_path if with_report else None)
+    trainer, model = make_trainer(callbacks=[callback]), scaling(0.4)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            trainer.validate(model, batches(), verbose=False)
+    assert len([each for each in caught if "too unsure" in str(each.message)]) == 1
+    measured, expected = callback.tuned.comparison.calibration, expected_decoder(0.4, **light).comparison.calibration
+    assert np.allclose(measured.error(), expected.error())
+
+
 RUN = """
 import json, sys
 import lightning_nets
