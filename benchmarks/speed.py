@@ -20,11 +20,13 @@ Rows = Iterator[list[str]]
 
 SPEED_HEADER = [
     "workload", "shape", "pruned", "undecided", "base", "ours, Dice", "ours, IoU", "ours, Dice, smooth 1",
-    "ours, IoU, smooth 1", "ours, data set", "`rankseg`, Dice", "`rankseg` auto, Dice", "`rankseg`, IoU", "softmax",
+    "ours, IoU, smooth 1", "ours, data set", "`rankseg`, Dice", "`rankseg` auto, Dice", "`rankseg`, IoU",
+    "`rankseg`, Dice, smooth 1", "`rankseg`, IoU, smooth 1", "softmax",
     "base, ms",
 ]  # fmt: skip
 MEMORY_HEADER = [
-    "workload", "ours", "IoU", "`smooth` 1", "`pruning_prob` 0", "float16 input", "exact", "`rankseg`",
+    "workload", "ours", "IoU", "`smooth` 1", "`pruning_prob` 0", "multilabel", "float16 input", "bfloat16 input",
+    "a crop", "exact", "`rankseg`",
     "`rankseg` auto",
 ]  # fmt: skip
 OPTIONS_HEADER = ["output", "input", "Dice, smooth 0", "Dice, smooth 1", "IoU, smooth 0", "IoU, smooth 1", "exact Dice"]
@@ -61,6 +63,8 @@ def speed() -> Rows:
             "theirs, Dice": theirs(workload),
             "auto, Dice": auto,
             "theirs, IoU": theirs(workload, metric="iou"),
+            "theirs, Dice, smooth 1": theirs(workload, smooth=1.0),
+            "theirs, IoU, smooth 1": theirs(workload, metric="iou", smooth=1.0),
             "softmax": (lambda p: p.softmax(1)) if probs.shape[1] > 1 else torch.sigmoid,
         }
         times = interleave(
@@ -81,18 +85,22 @@ def memory() -> Rows:
     """Extra peak memory as a share of the input, the result not counted."""
     for workload in filter(lambda each: each.available and "small" not in each.name, WORKLOADS):
         probs = workload.make()
-        calls = [
-            ours(workload),
-            ours(workload, metric="iou"),
-            ours(workload, smooth=1.0),
-            ours(workload, pruning_prob=0.0),
-            ours(workload),
-            ours(workload, solver="exact"),
-            theirs(workload),
-            theirs(workload, safe_screening="auto"),
+        width = probs.shape[-1]
+        crop = torch.cat([probs, probs[..., :1]], dim=-1)[..., :width]
+        cells = [
+            (ours(workload), probs),
+            (ours(workload, metric="iou"), probs),
+            (ours(workload, smooth=1.0), probs),
+            (ours(workload, pruning_prob=0.0), probs),
+            (RankSEG(output_mode="multilabel"), probs),
+            (ours(workload), probs.half()),
+            (ours(workload), probs.bfloat16()),
+            (ours(workload), crop),
+            (ours(workload, solver="exact"), probs),
+            (theirs(workload), probs),
+            (theirs(workload, safe_screening="auto"), probs),
         ]
-        inputs = [probs.half() if index == 4 else probs for index in range(len(calls))]
-        yield [workload.name, *(f"{extra_memory(*each):.2f}" for each in zip(calls, inputs, strict=True))]
+        yield [workload.name, *(f"{extra_memory(*each):.2f}" for each in cells)]
 
 
 def options() -> Rows:

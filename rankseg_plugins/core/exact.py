@@ -125,8 +125,14 @@ def expected_scores(tiles: Tiles, masks: Tensor, objective: Objective) -> Tensor
         masks: (B, C, d) bool; pixels that are not valid belong to no mask.
         objective: Dice or IoU.
     """
-    if not masks.numel():
-        return torch.zeros(masks.shape[:2], dtype=torch.float64, device=masks.device)
+    scores = torch.zeros(masks.shape[:2], dtype=torch.float64, device=masks.device)
+    # Several copies of the probabilities are needed: of a few classes at a time.
+    for images, classes in tiles.rows():
+        scores[images, classes] = _scores_of_masks(tiles.part(images, classes), masks[images, classes], objective)
+    return scores
+
+
+def _scores_of_masks(tiles: Tiles, masks: Tensor, objective: Objective) -> Tensor:
     expectation = make_expectation(objective)
     others = ~masks
     if tiles.valid is not None:

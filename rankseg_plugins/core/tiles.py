@@ -52,6 +52,22 @@ class Tiles:
         for start in range(0, batch, step):
             yield slice(start, min(start + step, batch))
 
+    def rows(self) -> Iterator[tuple[slice, slice]]:
+        """Slices of images and classes that together fill about a tile, or hold a single class."""
+        batch, classes, pixels = self.shape
+        number = max(1, self.size // pixels)
+        images, step = max(1, number // classes), min(number, classes)
+        for image in range(0, batch, images):
+            for start in range(0, classes, step):
+                yield slice(image, min(image + images, batch)), slice(start, min(start + step, classes))
+
+    def part(self, images: slice, classes: slice) -> Tiles:
+        """Some classes of some images."""
+        tiles = Tiles(self.probs[images, classes])
+        tiles.valid = None if self.valid is None else self.valid[images]
+        tiles.clamp = self.clamp
+        return tiles
+
     def pixels(self, rows: int) -> Iterator[slice]:
         """Slices of pixels, such that ``rows`` of them fill a tile."""
         total = self.shape[2]

@@ -50,6 +50,14 @@ def test_equal_gains_go_to_the_lowest_class():
     assert RankSEG(metric="iou", pruning_prob=0.1)(torch.full((1, 4, 3), 0.25)).tolist() == [[0, 0, 0]]
 
 
+@pytest.mark.parametrize("options", [{"smooth": 1.0}, {"smooth": 7.0}, {"solver": "exact"}, {"metric": "iou"}])
+@pytest.mark.parametrize("value", [1 / 3, 0.3, 0.2])
+def test_classes_that_are_alike_tie_in_every_image_of_a_batch(options, value):
+    """Their sums are the same to the last digit, whatever was added up before."""
+    p = torch.full((3, 3, 24), value, dtype=torch.float64)
+    assert RankSEG(**options, pruning_prob=0.1)(p).unique().tolist() == [0]
+
+
 def test_zero_probability_everywhere():
     """0/0 := 0 leaves no NaN to win."""
     for metric in ("dice", "iou"):

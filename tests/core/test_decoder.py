@@ -222,9 +222,10 @@ def test_bad_valid_mask():
 
 
 def test_threads_do_not_change_the_result():
-    logits = torch.nn.functional.interpolate(torch.randn(2, 6, 9, 9), size=(500, 700), mode="bilinear")
+    logits = torch.nn.functional.interpolate(torch.randn(2, 6, 9, 9), size=(500, 500), mode="bilinear")
     probs = (4 * logits).softmax(1)
-    for decoder in (RankSEG(smooth=1.0), RankSEG("iou"), RankSEG(solver="exact")):
+    rankdice = [RankSEG(output_mode="multilabel", solver=solver) for solver in ("BA", "TRNA")]
+    for decoder in (RankSEG(smooth=1.0), RankSEG("iou"), RankSEG(solver="exact"), *rankdice):
         decided = []
         for threads in (1, 2, 4, 1):
             torch.set_num_threads(threads)

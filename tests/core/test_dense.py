@@ -27,7 +27,7 @@ def random_probs(sharpness=3.0, seed=0):
 
 
 @pytest.mark.parametrize("options", [*OPTIONS, *ACCURACY])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_same_decisions(options, dtype):
     decoder = RankSEG(**options)
     valid = torch.ones(12, 17, dtype=torch.bool)

@@ -45,6 +45,31 @@ def test_no_mask_at_all_is_better(p, metric, smooth):
     assert not mask[p == 0].any()
 
 
+@settings(deadline=None, max_examples=6)
+@given(st.lists(probabilities, min_size=11, max_size=12), st.sampled_from(METRICS), st.sampled_from(SMOOTH))
+def test_no_mask_of_twelve_pixels_is_better(p, metric, smooth):
+    p = np.array(p)
+    truths = np.array(list(np.ndindex(*[2] * len(p))))
+    weights = np.prod(np.where(truths == 1, p, 1 - p), axis=1)
+    hits, volumes = truths @ truths.T, truths.sum(1)  # every mask is one of the truths
+    best = (weights @ oracle.score(hits, volumes[:, None], volumes[None], metric, smooth)).max()
+    mask = exact_mask(p, metric, smooth)
+    assert oracle.by_enumeration(p, mask, metric, smooth) == pytest.approx(best, abs=1e-9)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("smooth", [0.0, 1.0])
+@pytest.mark.parametrize(("pixels", "power", "step"), [(120, 1, 1), (150, 6, 1), (2000, 3, 97)])
+def test_best_of_all_volumes_of_different_pixels(metric, smooth, pixels, power, step):
+    """Counting gives the score of every volume, or of those around the optimum and of some elsewhere."""
+    generator = np.random.default_rng(pixels + power)
+    p = np.sort(generator.random(pixels) ** power)[::-1]
+    chosen = int(exact_mask(p, metric, smooth).sum())
+    volumes = sorted({*range(0, pixels + 1, step), *range(max(0, chosen - 4), min(pixels, chosen + 4) + 1)})
+    scores = [oracle.by_counts(p, np.arange(pixels) < n, metric, smooth) for n in volumes]
+    assert volumes[int(np.argmax(scores))] == chosen
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("smooth", SMOOTH)
 @pytest.mark.parametrize("power", [0.02, 0.3, 1, 5, 50])
