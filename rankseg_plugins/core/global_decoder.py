@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -55,14 +56,17 @@ class GlobalRankSEG(nn.Module):
             twice that; :meth:`fit` takes some 70 bytes for each pixel besides, and with several processes holds their
             samples all at once.
         min_images: a class is pursued if the *effective* number of images that hold it, (sum v)^2 / sum v^2, is at
-            least this, >= 0; v is the mean squared probability of an image, or with labels the share of the class.
+            least this, >= 0; v is the mean squared probability of an image, or with labels the share of the class. It
+            is the number of images only if all hold the class alike: five uneven images are fewer than 5.
         min_dice: in [0, 1]; a class is pursued if its best mask has at least this pooled Dice.
         void_index: label of pixels that ``valid_mask`` leaves out, outside the class range; multiclass only.
         seed: of the sample.
 
     Attributes:
         scale: (C,) float32, NaN until fitted; part of ``state_dict``.
-        offset: (C,) float32, likewise. Nothing else is in the ``state_dict``.
+        offset: (C,) float32, likewise.
+        multilabel: whether the rule is for masks, int64; part of ``state_dict``, so that no rule for the other
+            ``output_mode`` is loaded. Nothing else is in the ``state_dict``.
 
     Shape:
         - Input: (B, C, \*spatial), float16, bfloat16, float32 or float64 in [0, 1].
@@ -89,6 +93,7 @@ class GlobalRankSEG(nn.Module):
     aggregation_level = "global"
     scale: Tensor
     offset: Tensor
+    multilabel: Tensor
 
     def __init__(
         self,
@@ -119,6 +124,7 @@ class GlobalRankSEG(nn.Module):
             raise ValueError(f"{what}, got num_classes={num_classes}, void_index={void_index}")
         self.register_buffer("scale", torch.full((num_classes,), torch.nan))
         self.register_buffer("offset", torch.full((num_classes,), torch.nan))
+        self.register_buffer("multilabel", torch.tensor(int(self.output_mode == "multilabel")))
         self.reset()
 
     def extra_repr(self) -> str:
@@ -130,6 +136,18 @@ class GlobalRankSEG(nn.Module):
     def fitted(self) -> bool:
         """Whether it can decide: after :meth:`fit`, or with the ``state_dict`` of one that was fitted."""
         return not bool(self.scale.isnan().any())
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *found: list[str]
+    ) -> None:
+        key, (missing, _, errors) = f"{prefix}multilabel", found
+        theirs = OUTPUT_MODES[int(state_dict[key])] if key in state_dict else self.output_mode
+        if theirs != self.output_mode:
+            errors.append(f"the rule is for output_mode={theirs!r}, this decoder has {self.output_mode!r}")
+            return
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *found)
+        if key in missing:  # those of earlier versions do not say what their rule is for
+            missing.remove(key)
 
     def reset(self) -> None:
         """Forget the sample, so that another can be collected; what was fitted stays."""
@@ -149,19 +167,22 @@ class GlobalRankSEG(nn.Module):
 
         Args:
             probs: (B, C, \*spatial) probabilities.
-            labels: None fits what the probabilities promise. Given, the measured counts are fitted: integer labels
-                (B, \*spatial) in 0..C-1, with one channel 0 and 1; or bool masks (B, C, \*spatial).
+            labels: None fits what the probabilities promise. Given, the measured counts are fitted: labels
+                (B, \*spatial) or (B, 1, \*spatial) in 0..C-1, with one channel 0 and 1; or masks (B, C, \*spatial) of
+                zeros and ones. Any dtype that holds whole numbers.
             valid_mask: optional bool (B, \*spatial) or (\*spatial); False leaves a pixel out.
-            ignore_index: label of pixels that are left out; integer labels only.
+            ignore_index: label of pixels that are left out; not with masks.
 
         Raises:
-            TypeError: for tensors of the wrong type.
+            TypeError: for tensors or an ``ignore_index`` of the wrong type.
             ValueError: for wrong shapes or values, if only some batches have labels, or for an ``ignore_index`` without
-                integer labels. The sample is then as before.
+                labels or with masks. The sample is then as before.
         """
         self._check(probs, valid_mask)
+        labels = None if labels is None else _read_labels(labels, tuple(probs.shape))
+        ignore_index = None if ignore_index is None else read_integer("ignore_index", ignore_index)
         if ignore_index is not None and (labels is None or labels.dtype == torch.bool):
-            what = "without labels" if labels is None else "with bool masks"
+            what = "without labels" if labels is None else "with masks"
             raise ValueError(f"ignore_index={ignore_index} has no effect {what}; leave pixels out by valid_mask")
         if self._with_labels is not None and self._with_labels != (labels is not None):
             raise ValueError("labels must be given for every batch or for none; reset() starts anew")
@@ -186,6 +207,8 @@ class GlobalRankSEG(nn.Module):
     def fit(self) -> GlobalFit:
         """Find the rule; with several processes, which must all call it, from the samples of all, the same on each.
 
+        Warns if no class is pursued, so that the rule is plain argmax.
+
         Raises:
             RuntimeError: before any :meth:`update` with a valid pixel.
             ValueError: if all processes together saw fewer images than ``min_images``, or only some of them labels.
@@ -202,6 +225,15 @@ class GlobalRankSEG(nn.Module):
         effective = evidence[1].square() / evidence[2].clamp(min=torch.finfo(torch.float64).tiny)
         # 1e-9: images that are all alike count in full, whatever rounding says.
         pursued = (volumes > 0) & (effective >= self.min_images - 1e-9) & (best >= self.min_dice)
+        if not pursued.any():
+            plain = "argmax" if self.output_mode == "multiclass" else "the threshold 1/2"
+            warnings.warn(
+                f"GlobalRankSEG pursues no class and decides as {plain} does: a class needs an effective number of "
+                f"images of min_images={self.min_images:g}, to which images that hold little of it hardly count, and a "
+                f"mask that promises a pooled Dice of min_dice={self.min_dice:g}. Add images, or lower these",
+                UserWarning,
+                stacklevel=2,
+            )
         if self.output_mode == "multilabel":
             fit, scale, offset = self._fit_masks(probs, truth, volumes, thresholds, pursued)
         else:
@@ -257,13 +289,8 @@ class GlobalRankSEG(nn.Module):
     def _truth(self, labels: Tensor, ignore_index: int | None, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Masks of every class, and which pixels count."""
         everywhere = torch.ones(shape[0], *shape[2:], dtype=torch.bool, device=labels.device)
-        if labels.dtype == torch.bool and tuple(labels.shape) == shape:
+        if labels.dtype == torch.bool:
             return labels, everywhere
-        if labels.is_floating_point() or labels.is_complex() or tuple(labels.shape) != (shape[0], *shape[2:]):
-            raise ValueError(
-                f"labels must be integers {(shape[0], *shape[2:])} or bool masks {shape}, got {labels.dtype} of shape "
-                f"{tuple(labels.shape)}"
-            )
         known = everywhere if ignore_index is None else labels != ignore_index
         highest = max(self.num_classes, 2) - 1
         strange = known & ((labels < 0) | (labels > highest))
@@ -343,6 +370,24 @@ class GlobalRankSEG(nn.Module):
         """Pooled score of each class, (C,) float64; NaN for one that neither occurs nor is chosen."""
         total = counts + volumes
         return hits / (total - hits) if self.metric == "iou" else 2 * hits / total
+
+
+def _read_labels(labels: object, shape: tuple[int, ...]) -> Tensor:
+    """int64 labels (B, *spatial), or bool masks of the shape of the probabilities."""
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels must be a torch.Tensor, got {type(labels).__name__}")
+    plain = (shape[0], *shape[2:])
+    if tuple(labels.shape) == (shape[0], 1, *shape[2:]):
+        labels = labels.squeeze(1)
+    elif tuple(labels.shape) not in (plain, shape):
+        raise ValueError(f"labels must be labels {plain} or masks {shape}, got shape {tuple(labels.shape)}")
+    if labels.is_floating_point() and not (labels == labels.round()).all():
+        raise ValueError("labels must hold whole numbers, got fractions")
+    if labels.ndim < len(shape):
+        return labels.long()
+    if ((labels != 0) & (labels != 1)).any():
+        raise ValueError("labels that are masks must hold 0 and 1 only")
+    return labels.bool()
 
 
 def _mean_score(scores: Tensor, volumes: Tensor, pursued: Tensor) -> float:

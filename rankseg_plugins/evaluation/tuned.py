@@ -211,8 +211,8 @@ class TunedDecoder(nn.Module):
 def _without_state(decoder: GlobalRankSEG) -> GlobalRankSEG:
     """A copy that decides alike, whose rule is in no state_dict, and without the sample that it was fitted to."""
     copied = GlobalRankSEG(decoder.num_classes, **{name: getattr(decoder, name) for name in GLOBAL_OPTIONS})
-    for name in RULE:
-        copied.register_buffer(name, getattr(decoder, name).clone(), persistent=False)
+    for name, value in decoder.named_buffers():
+        copied.register_buffer(name, value.clone(), persistent=False)
     return copied
 
 

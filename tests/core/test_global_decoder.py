@@ -227,7 +227,16 @@ def test_state_dict_carries_the_decision(output_mode):
     other.load_state_dict(decoder.state_dict())
     assert other.fitted
     assert torch.equal(other(probs), decoder(probs))
-    assert sum(value.numel() for value in decoder.state_dict().values()) == 6
+    assert sum(value.numel() for value in decoder.state_dict().values()) == 7
+    earlier = {name: value for name, value in decoder.state_dict().items() if name != "multilabel"}
+    older = GlobalRankSEG(3, output_mode=output_mode)
+    older.load_state_dict(earlier)
+    assert torch.equal(older(probs), decoder(probs))
+    wrong = GlobalRankSEG(3, output_mode="multiclass" if output_mode == "multilabel" else "multilabel")
+    for strict in (True, False):
+        with pytest.raises(RuntimeError, match=f"the rule is for output_mode='{output_mode}', this decoder has"):
+            torch.nn.Sequential(wrong).load_state_dict(torch.nn.Sequential(decoder).state_dict(), strict=strict)
+    assert not wrong.fitted
 
 
 def test_refuses_before_a_fit():
@@ -296,8 +305,30 @@ def test_bad_input():
     decoder.reset()
     with pytest.raises(ValueError, match="0 to 2 or be ignore_index=None, got 7"):
         decoder.update(probs, labels.masked_fill(labels == 1, 7))
-    with pytest.raises(ValueError, match="labels must be integers"):
-        decoder.update(probs, labels[:, :5])
+    for given, kind, error in (
+        (labels[:, :5], ValueError, r"labels must be labels \(8, 400\) or masks \(8, 3, 400\), got shape"),
+        (labels.numpy(), TypeError, r"labels must be a torch\.Tensor, got ndarray"),
+        (labels + 0.5, ValueError, "labels must hold whole numbers"),
+        (torch.full(probs.shape, 2), ValueError, "labels that are masks must hold 0 and 1 only"),
+    ):
+        with pytest.raises(kind, match=error):
+            decoder.update(probs, given)
+    with pytest.raises(TypeError, match="ignore_index must be an integer, got str"):
+        decoder.update(probs, labels, ignore_index="255")
+
+
+@pytest.mark.parametrize("form", [lambda labels: labels.unsqueeze(1).byte(), lambda labels: labels.float()])
+def test_labels_of_other_forms(form):
+    probs, labels = network()
+    labels[:, ::7] = 255
+    assert torch.equal(fitted(probs, form(labels), 255)[0].offset, fitted(probs, labels, 255)[0].offset)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32])
+def test_masks_of_other_dtypes(dtype):
+    probs, labels = network()
+    masks = labels.unsqueeze(1) == torch.arange(3).view(1, -1, 1)
+    assert torch.equal(fitted(probs, masks.to(dtype))[0].offset, fitted(probs, masks)[0].offset)
 
 
 def load(name):

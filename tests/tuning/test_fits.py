@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,25 @@ def test_the_memory_of_a_fit_does_not_grow_with_the_classes(mode, labels):
     done = subprocess.run([sys.executable, "-c", FITTING, mode, labels], capture_output=True, text=True, env=exact)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 100
+
+
+def test_nothing_to_pursue_is_said_once():
+    """Five images, of which one holds almost all of both classes' evidence: fewer than five."""
+    generator = torch.Generator().manual_seed(0)
+    sharpness = torch.tensor([20.0, 1.0, 1.0, 1.0, 1.0]).view(-1, 1, 1)
+    probs = (sharpness * torch.randn(5, 3, 400, generator=generator)).softmax(1)
+    decoder = GlobalRankSEG(3)
+    decoder.update(probs)
+    with pytest.warns(UserWarning, match="pursues no class and decides as argmax does: .* min_images=5") as caught:
+        found = decoder.fit()
+    assert len(caught) == 1
+    assert not found.pursued.any()
+    assert torch.equal(decoder(probs), probs.argmax(1))
+    even = GlobalRankSEG(3)
+    even.update(probs[1:2].expand(5, -1, -1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert even.fit().pursued.all()
 
 
 def drawn(images=12, classes=3, pixels=400):

@@ -58,7 +58,7 @@ def test_the_decoder_that_was_given_keeps_its_own_state():
     inner = fitted()
     rule = inner.offset.clone()
     tuned = TunedDecoder(inner, CLASSES)
-    assert set(inner.state_dict()) == {"scale", "offset"}
+    assert set(inner.state_dict()) == {"scale", "offset", "multilabel"}
     inner.offset.zero_()
     assert torch.equal(tuned.decoder.offset, rule)
 
