@@ -52,7 +52,7 @@ def tune(
         str, typer.Option(help="What is to be gained: dice or iou, _ and a level: image, class or dataset.")
     ] = "dice_image",
     temperatures: Annotated[
-        str, typer.Option(help="Above 0, separated by commas as all of these; below 1 makes surer.", **RACE)
+        str, typer.Option(help="0.001 to 1000, separated by commas as all of these; below 1 makes surer.", **RACE)
     ] = _listed(TEMPERATURES),
     pruning_probs: Annotated[
         str | None,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 from typing import TypeVar
 
 from torch import Tensor
@@ -14,7 +12,7 @@ from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.decoder import SOLVERS
 from rankseg_plugins.core.options import read_choice, read_real
 from rankseg_plugins.evaluation.choosing import ARGMAX
-from rankseg_plugins.evaluation.tuned import TunedDecoder
+from rankseg_plugins.evaluation.tuned import TunedDecoder, read_temperature
 
 AGGREGATION_LEVELS = ("samplewise", "global")
 METRICS = ("dice", "iou")
@@ -53,13 +51,6 @@ def read_list(name: str, values: object, read: Callable[[str, object], T]) -> li
     if not given:
         raise ValueError(f"{name} must hold at least one value, got none")
     return [read(f"each of {name}", value) for value in given]
-
-
-def read_temperature(name: str, value: object) -> float:
-    """A finite number above 0."""
-    if isinstance(value, Real) and not 0 < float(value) < math.inf:
-        raise ValueError(f"{name} must be finite and above 0, got {value!r}")
-    return read_real(name, value, 0.0, math.inf)
 
 
 def read_temperatures(values: object) -> list[float]:
@@ -144,7 +135,7 @@ class GlobalCandidates:
 
     Args:
         num_classes: C.
-        temperatures: above 0.
+        temperatures: in [0.001, 1000].
         metrics: ``"dice"``, ``"iou"``.
         output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the number of channels.
 

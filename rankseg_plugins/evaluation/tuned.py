@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Mapping
-from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
-from rankseg_plugins.core.options import read_integer
+from rankseg_plugins.core.options import read_integer, read_real
 from rankseg_plugins.core.probabilities import check_valid_mask
 from rankseg_plugins.evaluation.checks import check_decoder
 from rankseg_plugins.evaluation.temperature import scale_probs
@@ -25,6 +24,8 @@ VERSION = 1
 KEYS = ("format", "version", "num_classes", "temperature", "options", "rule", "evidence")
 OPTIONS = ("metric", "smooth", "output_mode", "solver", "pruning_prob", "unassigned_policy", "void_index", "eps")
 GLOBAL_OPTIONS = ("metric", "output_mode", "void_index")
+#: Temperatures that make a difference: beyond them, all probabilities are as good as equal, or 0 and 1.
+TEMPERATURE_RANGE = (1e-3, 1e3)
 #: What a GlobalRankSEG has found.
 RULE = ("scale", "offset")
 
@@ -39,7 +40,7 @@ class TunedDecoder(nn.Module):
         decoder: a :class:`~rankseg_plugins.RankSEG` (``metric="acc"`` is argmax) or a fitted
             :class:`~rankseg_plugins.GlobalRankSEG`, whose rule is copied.
         num_classes: C, the channels of the probabilities.
-        temperature: above 0; see :class:`~rankseg_plugins.evaluation.TemperatureScaling`.
+        temperature: in [0.001, 1000]; see :class:`~rankseg_plugins.evaluation.TemperatureScaling`.
         evidence: why it was chosen, as values that JSON holds.
 
     Shape:
@@ -48,7 +49,7 @@ class TunedDecoder(nn.Module):
 
     Raises:
         TypeError: if ``decoder`` is of another class, or a number is none.
-        ValueError: if it is not fitted or not for ``num_classes``, or the temperature is not above 0.
+        ValueError: if it is not fitted or not for ``num_classes``, or the temperature is out of range.
 
     Example:
         >>> decoder = TunedDecoder(RankSEG(pruning_prob=0.3), num_classes=2, temperature=0.7)
@@ -68,11 +69,7 @@ class TunedDecoder(nn.Module):
             raise TypeError(f"decoder must be a RankSEG or a GlobalRankSEG, got {decoder!r}")
         if isinstance(decoder, GlobalRankSEG) and not decoder.fitted:
             raise ValueError("decoder is a GlobalRankSEG that is not fitted: call update() and fit() first")
-        given: object = temperature
-        if isinstance(given, bool) or not isinstance(given, Real):
-            raise TypeError(f"temperature must be a real number, got {temperature!r}")
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature must be above 0, got {temperature!r}")
+        temperature = read_temperature("temperature", temperature)
         least = 2 if decoder.output_mode == "multiclass" else 1
         if read_integer("num_classes", num_classes) < least:
             raise ValueError(
@@ -84,7 +81,7 @@ class TunedDecoder(nn.Module):
             decoder = _without_state(decoder)
         self.decoder, self.num_classes = decoder, int(num_classes)
         self.evidence = dict(evidence or {})
-        self.temperature = float(temperature)
+        self.temperature = temperature
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TunedDecoder:
         # The rule goes where the module goes, but no half() rounds it.
@@ -163,11 +160,10 @@ class TunedDecoder(nn.Module):
         """
         if not isinstance(found, Mapping) or found.get("format") != FORMAT:
             raise ValueError(f"no decoder of rankseg_plugins: 'format' must be {FORMAT!r}")
-        if type(found.get("version")) is not int or found["version"] != VERSION:
-            raise ValueError(
-                f"version {found.get('version')!r} of the format is not known here (this is {VERSION}); a newer "
-                "rankseg_plugins reads it"
-            )
+        version = found.get("version")
+        if type(version) is not int or version != VERSION:
+            later = "; a newer rankseg_plugins reads it" if type(version) is int and version > VERSION else ""
+            raise ValueError(f"version {version!r} of the format is not known here (this is {VERSION}){later}")
         if set(found) != set(KEYS):
             raise ValueError(f"a decoder holds {', '.join(KEYS)}; got {', '.join(map(str, found))}")
         classes, options, rule = found["num_classes"], found["options"], found["rule"]
@@ -191,8 +187,14 @@ class TunedDecoder(nn.Module):
 
         Raises:
             OSError: if it cannot be written; it names the file.
+            TypeError: if ``evidence`` holds what JSON does not.
+            ValueError: likewise, such as NaN.
         """
-        write_atomically(Path(path), (json.dumps(self.to_dict(), indent=2) + "\n").encode())
+        try:
+            text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        except (TypeError, ValueError) as error:  # all else is checked
+            raise type(error)(f"evidence must hold values of JSON, and None for NaN: {error}") from error
+        write_atomically(Path(path), text + "\n")
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> TunedDecoder:
@@ -203,7 +205,11 @@ class TunedDecoder(nn.Module):
             ValueError: if it holds no decoder, or one of a later version; the message names the file.
         """
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+            found = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: not JSON: {error}") from error
+        try:
+            return cls.from_dict(found)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -229,7 +235,18 @@ def _read_rule(rule: Any) -> dict[str, Tensor]:
         numbers: list[Any] = values if isinstance(values, list) else [None]
         if not all(type(each) in (int, float) and math.isfinite(each) for each in numbers):
             raise TypeError(f"{name} of the rule must be a list of finite numbers, got {values!r}")
-    return {name: torch.tensor(values) for name, values in rule.items()}
+    read = {name: torch.tensor(values, dtype=torch.float32) for name, values in rule.items()}
+    for name, each in read.items():
+        if not each.isfinite().all():
+            raise ValueError(f"{name} of the rule must be finite in float32, got {rule[name]!r}")
+    if not (read["scale"] > 0).all():
+        raise ValueError(f"scale of the rule must be above 0 in float32, got {rule['scale']!r}")
+    return read
+
+
+def read_temperature(name: str, value: object) -> float:
+    """A temperature; see :func:`~rankseg_plugins.core.options.read_real`."""
+    return read_real(name, value, *TEMPERATURE_RANGE)
 
 
 def as_decoder(decoder: Any, num_classes: int | None = None) -> Any:

@@ -77,7 +77,7 @@ class Tuner:
     Args:
         num_classes: C.
         objective: ``"dice_image"``, ``"iou_dataset"``, ...: a score and a level.
-        temperatures: finite, above 0; like the next three a list of at least one value.
+        temperatures: in [0.001, 1000]; like the next three a list of at least one value.
         pruning_probs: see :class:`~rankseg_plugins.RankSEG`.
         metrics: ``"dice"``, ``"iou"``; None takes that of the objective.
         solvers: see :class:`~rankseg_plugins.RankSEG`.
@@ -274,10 +274,10 @@ def tune(
         samples: :class:`~rankseg_plugins.evaluation.Sample`, or tuples (name, probs, labels); any iterable. With
             ``"global"`` among the aggregation levels they are gone through twice, so an iterator will not do.
         objective: ``"dice_image"``, ``"iou_dataset"``, ...: a score and a level.
-        temperatures: above 0.
+        temperatures: in [0.001, 1000].
         metrics: ``"dice"``, ``"iou"``; None takes that of the objective.
         aggregation_levels: ``"samplewise"`` is RankSEG, ``"global"`` is
-            :class:`~rankseg_plugins.GlobalRankSEG` fitted to the images without their labels, of which it needs 5.
+            :class:`~rankseg_plugins.GlobalRankSEG` fitted to the images without their labels, 5 or more.
         output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the number of channels.
         resamples: of the bootstrap.
         confidence: of the intervals.

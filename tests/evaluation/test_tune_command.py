@@ -284,7 +284,7 @@ def test_refused_before_any_file_is_fitted_to(softened, monkeypatch, extra, mess
     [
         (["--objective", "dice"], "--objective must be one of 'dice_dataset'"),
         (["--temperatures", "0.7,hot"], "--temperatures must be numbers separated by commas, got '0.7,hot'"),
-        (["--temperatures", "0"], "each of temperatures must be finite and above 0"),
+        (["--temperatures", "0"], "each of temperatures must be in [0.001, 1000], got 0.0"),
         (["--pruning-probs", "2"], "each of pruning_probs must be in [0, 1]"),
         (["--pruning-probs", ","], "--pruning-probs must be numbers separated by commas, got ','"),
         (["--solvers", "RMA,"], "--solvers must be words separated by commas, none of them empty, got 'RMA,'"),
@@ -345,7 +345,8 @@ def test_compare_reads_the_file(softened):
     [
         (None, "decoder.json' cannot be read: No such file or directory"),
         ("{}", "decoder.json: no decoder of rankseg_plugins"),
-        ("[", "decoder.json: Expecting value"),
+        ("[", "decoder.json: not JSON: Expecting value"),
+        ("", "decoder.json: not JSON: Expecting value"),
         (TunedDecoder(RankSEG(), 5), "decoder.json' was tuned for 5 classes, got probabilities of 2"),
     ],
 )

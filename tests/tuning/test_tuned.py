@@ -112,15 +112,20 @@ def test_the_function_is_the_formula_and_what_the_module_gives(mode, dtype):
         ({"options": {"seed": 0}}, "options must hold metric, .*; got metric, .*seed"),
         ({"evidence": None}, "evidence must be a JSON object, got None"),
         ({"evidence": []}, "evidence must be a JSON object"),
-        ({"temperature": True}, "temperature must be a real number, got True"),
+        ({"temperature": True}, "temperature must be a real number, got bool"),
         ({"temperature": "1"}, "temperature must be a real number"),
         ({"temperature": 10**400}, "int too large"),
         ({"temperature": None}, "temperature must be a real number"),
-        ({"temperature": float("nan")}, "temperature must be above 0"),
+        ({"temperature": float("nan")}, r"temperature must be in \[0\.001, 1000\], got nan"),
+        ({"temperature": 1e-300}, "temperature must be in"),
+        ({"temperature": 1e9}, "temperature must be in"),
         ({"num_classes": True}, "num_classes must be an integer"),
         ({"num_classes": 3.0}, "num_classes must be an integer"),
         ({"num_classes": 1}, "num_classes must be at least 2 with output_mode='multiclass', got 1"),
         ({"version": True}, "version True of the format is not known"),
+        ({"version": 0}, r"version 0 of the format is not known here \(this is 1\)$"),
+        ({"version": None}, r"version None of the format is not known here \(this is 1\)$"),
+        ({"version": 2}, "version 2 of the format .*; a newer rankseg_plugins reads it"),
         ({"rule": {}}, "options must hold metric, output_mode, void_index"),
     ],
 )
@@ -145,6 +150,10 @@ def test_values_that_are_missing_or_of_the_wrong_type(tmp_path, change, words):
         ({"scale": 1.0, "offset": [0.0] * CLASSES}, "scale of the rule must be a list of finite numbers, got 1.0"),
         ({"scale": ["1"] * CLASSES, "offset": [0.0] * CLASSES}, "scale of the rule must be a list of finite"),
         ({"scale": [1.0], "offset": [0.0]}, "size mismatch for scale"),
+        ({"scale": [1e39] * CLASSES, "offset": [0.0] * CLASSES}, "scale of the rule must be finite in float32"),
+        ({"scale": [1.0] * CLASSES, "offset": [-1e39] * CLASSES}, "offset of the rule must be finite in float32"),
+        ({"scale": [0, 1, 1], "offset": [0.0] * CLASSES}, "scale of the rule must be above 0"),
+        ({"scale": [1e-60, 1, 1], "offset": [0.0] * CLASSES}, "scale of the rule must be above 0"),
     ],
 )
 def test_rules_that_are_none(tmp_path, change, words):
@@ -158,6 +167,22 @@ def refused(folder, found, words):
     (folder / "decoder.json").write_text(json.dumps(found))
     with pytest.raises(ValueError, match=rf"(?s)decoder\.json: .*{words}"):
         TunedDecoder.load(folder / "decoder.json")
+
+
+@pytest.mark.parametrize("content", ["", "{", b"\xff\xfe"])
+def test_what_is_not_json_is_called_so(tmp_path, content):
+    path = tmp_path / "decoder.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=r"decoder\.json: not JSON: "):
+        TunedDecoder.load(path)
+
+
+@pytest.mark.parametrize(("gain", "error"), [(float("nan"), ValueError), ({1}, TypeError)])
+def test_evidence_that_json_does_not_hold_is_not_written(tmp_path, gain, error):
+    decoder = TunedDecoder(RankSEG(), CLASSES, evidence={"gain": gain})
+    with pytest.raises(error, match="evidence must hold values of JSON, and None for NaN: "):
+        decoder.save(tmp_path / "decoder.json")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_rule_for_other_classes_is_refused():
