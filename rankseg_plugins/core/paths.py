@@ -11,8 +11,9 @@ from torch import Tensor
 from rankseg_plugins.core.dense import is_transforming
 from rankseg_plugins.core.objectives import Objective
 
-#: Within these limits few pixels are undecided where the score is no ratio. The fused path compares each with each.
-_MOST_SMOOTH, _LEAST_PRUNING = 1e3, 0.1
+#: Where the score is no ratio, the fused path compares every undecided pixel with every other. These are few, but in a
+#: haze of equal probabilities, which this keeps out.
+_LEAST_PRUNING = 0.05
 
 
 def choose_path(probs: Tensor, solver: str, objective: Objective | None, pruning_prob: float) -> str:
@@ -44,8 +45,7 @@ def choose_path(probs: Tensor, solver: str, objective: Objective | None, pruning
         return "tiled"
     if blind or objective is None or not probs.numel() or not _has_kernels(probs.device):
         return "dense"
-    few_undecided = objective.smooth <= _MOST_SMOOTH and pruning_prob >= _LEAST_PRUNING
-    return "fused" if objective.is_ratio or few_undecided else "dense"
+    return "fused" if objective.is_ratio or pruning_prob >= _LEAST_PRUNING else "dense"
 
 
 @cache

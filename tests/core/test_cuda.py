@@ -16,6 +16,7 @@ RMA = [
 OTHERS = [
     {"metric": "acc"},
     {"smooth": 1e6},
+    {"smooth": 1e-3},
     {"smooth": 1.0, "pruning_prob": 0.0},
     {"solver": "exact"},
     {"metric": "iou", "solver": "exact", "smooth": 1.0},

@@ -27,7 +27,7 @@ SIZES = {
 }
 OPTIONS = [
     {"metric": metric, "smooth": smooth, "output_mode": output_mode}
-    for metric, smooth in (("dice", 0.0), ("dice", 1.0), ("dice", 50.0), ("iou", 0.0), ("iou", 1.0))
+    for metric, smooth in (("dice", 0.0), ("dice", 1.0), ("dice", 5e4), ("iou", 0.0), ("iou", 1.0))
     for output_mode in ("multiclass", "multilabel")
 ]
 
