@@ -119,6 +119,19 @@ class Scoring:
         return image_scores(areas, SCORES[self.score], self.present, self.absent).numpy()
 
 
+def read_scoring(scoring: object) -> Scoring:
+    """The option ``scoring``; None is the default.
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    if scoring is None:
+        return Scoring()
+    if not isinstance(scoring, Scoring):
+        raise TypeError(f"scoring must be a Scoring, such as Scoring('iou'), got {scoring!r}")
+    return scoring
+
+
 def to_areas(counts: np.ndarray) -> Areas:
     """Counts (3, B, C) as areas."""
     return Areas(*torch.from_numpy(np.ascontiguousarray(counts)))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.options import read_integer
 from rankseg_plugins.core.reservoir import gather
 from rankseg_plugins.evaluation.calibration import Calibration
 from rankseg_plugins.evaluation.comparison import Comparison
@@ -24,6 +25,7 @@ from rankseg_plugins.evaluation.measuring import (
     calibrate,
     measure,
     prepare,
+    read_scoring,
     to_areas,
 )
 from rankseg_plugins.evaluation.temperature import warn_if_softened, warn_if_unsure
@@ -44,6 +46,10 @@ class Recorder:
         panels: pictures to keep of the most improved images, and of the most damaged.
         device: where to decode.
         warn: whether to warn, once, of probabilities on which RankSEG loses; may be changed later.
+
+    Raises:
+        TypeError: for a decoder or an option of the wrong type.
+        ValueError: for an option out of range, or a decoder that does not fit.
 
     Example:
         >>> recorder = Recorder(["argmax", "rankseg"], num_classes=2)
@@ -73,8 +79,9 @@ class Recorder:
             name: each.build(num_classes).to(device) if isinstance(each, NamedDecoder) else each
             for name, each in named_decoders(decoders).items()
         }
-        self.num_classes, self.ignore_index, self.device = num_classes, ignore_index, device
-        self.scoring = Scoring() if scoring is None else scoring
+        self.num_classes, self.device = num_classes, device
+        self.ignore_index = None if ignore_index is None else read_integer("ignore_index", ignore_index)
+        self.scoring = read_scoring(scoring)
         self._kept = self.scoring.kept(num_classes)
         self.extremes = Extremes(panels, num_classes, ignore_index)
         self.measurements: list[Measurement] = []

@@ -284,7 +284,8 @@ def warn_if_softened(probs: Tensor) -> bool:
     r"""Warn where probabilities look as if softmax, or a sigmoid, was applied to probabilities.
 
     Softmax of values in [0, 1] can never make one class more than e times as probable as another, and a sigmoid of
-    them lies in [0.5, 0.731]. RankSEG loses on such probabilities. No labels are needed.
+    them lies in [0.5, 0.731]. RankSEG loses on such probabilities. No labels are needed. A network that has hardly been
+    trained may look the same; one that gives all classes alike, or 1/2 everywhere, is not warned of.
 
     Args:
         probs: (B, C, \*spatial) probabilities.
@@ -303,16 +304,17 @@ def warn_if_softened(probs: Tensor) -> bool:
     smallest, largest = (each.double() for each in probs.aminmax(dim=1))
     slack = 1.01
     if probs.shape[1] == 1:
-        twice = bool(0.5 / slack <= smallest.min()) and bool(largest.max() <= slack * math.e / (1 + math.e))
+        twice = bool(0.5 / slack <= smallest.min()) and bool(0.6 < largest.max() <= slack * math.e / (1 + math.e))
     else:
-        # All equal is what a network gives that knows nothing, not a sign of anything applied twice.
+        # All equal is what a network gives that knows nothing, not a sign of anything applied twice; as 1/2 above.
         twice = bool((largest <= slack * math.e * smallest).all()) and bool((largest > 1.5 * smallest).any())
     if twice:
         name = "the sigmoid" if probs.shape[1] == 1 else "softmax"
-        # At this place, whoever calls: Python then shows it once, though an adapter and a recorder look at the same.
+        # At this place, whoever calls: where an adapter and a recorder look at the same, Python shows it once, unless
+        # something between them entered warnings.catch_warnings(), which makes it forget.
         warnings.warn(
-            f"the probabilities look as if {name} was applied twice, and RankSEG loses on them: pass the network's "
-            "logits, or say activation='identity' if it gives probabilities",
+            f"the probabilities look as if {name} was applied twice, and RankSEG loses on them: apply it once, in the "
+            "network or by the option activation. (A network that is hardly trained may look the same)",
             UserWarning,
             stacklevel=1,
         )
@@ -341,8 +343,8 @@ def warn_if_unsure(measured: Calibration, num_classes: int) -> bool:
     warnings.warn(
         f"the probabilities are too unsure: decisions are right {100 * gap:.0f} points more often than their "
         "probability says, and RankSEG loses on such probabilities. Likely causes: softmax was applied twice, label "
-        "smoothing, or averaged predictions. A temperature below 1 mends it: tune() tries some, and "
-        "TemperatureScaling fits one",
+        "smoothing, or averaged predictions. A temperature below 1 mends it: TemperatureScaling fits one, "
+        "and tune() takes those that it is given, such as temperatures=[0.25, 0.5, 1]",
         UserWarning,
         stacklevel=1,
     )

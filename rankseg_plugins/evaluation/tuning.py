@@ -29,7 +29,7 @@ from rankseg_plugins.evaluation.candidates import (
 )
 from rankseg_plugins.evaluation.choosing import ARGMAX, OBJECTIVES, check_intervals, choose, read_folds
 from rankseg_plugins.evaluation.comparison import Comparison
-from rankseg_plugins.evaluation.measuring import Measurement, Sample, Scoring, as_sample
+from rankseg_plugins.evaluation.measuring import Measurement, Sample, Scoring, as_sample, read_scoring
 from rankseg_plugins.evaluation.progress import progress_bar
 from rankseg_plugins.evaluation.recording import Recorder
 from rankseg_plugins.evaluation.tuned import TunedDecoder
@@ -136,7 +136,7 @@ class Tuner:
         self._recording: dict[str, Any] = {
             "num_classes": num_classes,
             "ignore_index": ignore_index,
-            "scoring": replace(Scoring() if scoring is None else scoring, score=score),
+            "scoring": replace(read_scoring(scoring), score=score),
             "panels": 0,
             "device": device,
         }
@@ -222,7 +222,7 @@ class Tuner:
         )
         choice = choose(comparison, self.objective, self.folds, self.min_cases)
         chosen = self.candidates[choice.winner if choice.certain else ARGMAX]
-        verdict = "; ".join([choice.verdict, *(self._caveats(chosen) if choice.certain else ())])
+        verdict = "; ".join([choice.verdict, *self._caveats(chosen, comparison)])
         evidence = {
             "objective": self.objective,
             "images": len(comparison.names),
@@ -237,15 +237,25 @@ class Tuner:
         decoder = TunedDecoder.from_dict({**chosen.to_dict(), "evidence": evidence})
         return Tuned(decoder, comparison, choice.validated, verdict)
 
-    def _caveats(self, winner: TunedDecoder) -> Iterator[str]:
-        """What to know about a winner beside its gain."""
-        if isinstance(winner.decoder, GlobalRankSEG):
+    def _caveats(self, chosen: TunedDecoder, comparison: Comparison) -> Iterator[str]:
+        """What to know about a winner beside its gain, and about the other candidates where argmax is kept."""
+        if isinstance(chosen.decoder, GlobalRankSEG):
             yield "its rule was fitted to all images, without their labels"
-        if len(self._temperatures) > 1:
-            if winner.temperature == min(self._temperatures):
-                yield "lowest temperature tried: try lower ones too"
-            elif winner.temperature == max(self._temperatures):
-                yield "highest temperature tried: try higher ones too"
+        low, high = min(self._temperatures), max(self._temperatures)
+        # With ties between temperatures nothing speaks for an end.
+        best = self._best_temperatures(comparison) if chosen.is_argmax else {chosen.temperature}
+        for end, name, more in ((low, "lowest", "lower"), (high, "highest", "higher")):
+            if low < high and best == {end}:
+                # Where all lose to argmax, the best of them may lie at the wrong end.
+                kept = f"the best other candidate has the {name} temperature tried: try some outside {low:g} to"
+                yield f"{kept} {high:g} too" if chosen.is_argmax else f"{name} temperature tried: try {more} ones too"
+
+    def _best_temperatures(self, comparison: Comparison) -> set[float]:
+        """Of the best candidates but argmax, which may be several of equal score; none without a score."""
+        score, level = self.objective.split("_")
+        scores = {name: comparison.level(name, score, level) for name in comparison.candidates}
+        top = max((each for each in scores.values() if not math.isnan(each)), default=math.nan)
+        return {self.candidates[name].temperature for name, each in scores.items() if each == top}
 
 
 def tune(

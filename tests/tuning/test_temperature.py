@@ -124,6 +124,7 @@ def test_recognises_what_was_activated_twice(classes):
         warnings.simplefilter("error")
         assert not warn_if_softened(activate(logits))
         assert not warn_if_softened(torch.full((1, 3, 4), 1 / 3))
+        assert not warn_if_softened(torch.full((1, 1, 4), 0.5))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

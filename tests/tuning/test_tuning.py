@@ -157,7 +157,7 @@ def test_file(tmp_path, kind):
         ({"version": 2}, "a newer rankseg_plugins reads it"),
         ({"format": "else"}, "no decoder of rankseg_plugins"),
         ({"options": {"metrik": "dice"}}, "not a valid decoder"),
-        ({"temperature": -1}, "temperature must be above 0"),
+        ({"temperature": -1}, "temperature must be in"),
         ({"extra": 1}, "a decoder holds"),
     ],
 )

@@ -45,6 +45,9 @@ QUICK = {"temperatures": [1.0], "pruning_probs": [0.5], "resamples": 20}
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
         ({"folds": 2.5}, TypeError, "folds must be an integer, got float"),
         ({"min_cases": -1}, ValueError, "min_cases must be at least 0, got -1"),
+        ({"ignore_index": "x"}, TypeError, "ignore_index must be an integer, got str"),
+        ({"ignore_index": 1.5}, TypeError, "ignore_index must be an integer, got float"),
+        ({"scoring": "dice"}, TypeError, r"scoring must be a Scoring, such as Scoring\('iou'\), got 'dice'"),
         ({"others": [RankSEG()]}, TypeError, "others must be a dict of TunedDecoder by name"),
         ({"others": {"a": RankSEG()}}, TypeError, "others must hold TunedDecoder"),
         (

@@ -63,6 +63,24 @@ def test_edge_of_the_temperatures(temperatures, caveat):
     assert found.decoder.evidence["verdict"] == found.verdict
 
 
+@pytest.mark.parametrize(
+    ("temperatures", "end"),
+    [([0.5, 1.0], "lowest"), ([0.5, 0.01], "highest"), ([0.5], None), ([0.01, 0.5, 1.0], None)],
+)
+def test_edge_of_the_temperatures_where_argmax_is_kept(temperatures, end):
+    found = tune(images(40), temperatures=temperatures, min_cases=50, **QUICK)
+    assert found.decoder.is_argmax
+    span = f"{min(temperatures):g} to {max(temperatures):g}"
+    hint = f"; the best other candidate has the {end} temperature tried: try some outside {span} too"
+    assert found.verdict.partition(";")[1] + found.verdict.partition(";")[2] == ("" if end is None else hint)
+    assert found.decoder.evidence["verdict"] == found.verdict
+
+
+def test_equal_candidates_speak_for_no_end():
+    samples = [Sample(str(i), torch.eye(3)[:, i % 3, None].expand(3, 50), torch.full((50,), i % 3)) for i in range(24)]
+    assert "temperature" not in tune(samples, **QUICK).verdict
+
+
 def test_a_gain_of_choices_alone_is_named(monkeypatch):
     """The interval of the choices is above 0, that of the best candidate on all images is not."""
     from rankseg_plugins.evaluation import choosing
