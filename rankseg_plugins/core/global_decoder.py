@@ -4,36 +4,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rankseg_plugins.core.decoder import OUTPUT_MODES
+from rankseg_plugins.core.global_fit import GlobalFit, affine_argmax, best_thresholds, fit_labels, fit_masks, sums_of
 from rankseg_plugins.core.options import read_choice, read_integer, read_real
-from rankseg_plugins.core.passes import round_down
 from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_valid_mask
 from rankseg_plugins.core.reservoir import Reservoir, gather, join, seed_of_process
 
 METRICS = ("iou", "dice")
-ROUNDS = 30
-DAMPING = 0.5
-
-
-class GlobalFit(NamedTuple):
-    """What a fit found; scores are those of the sample that it was fitted on.
-
-    Args:
-        before: pooled score of plain argmax (multilabel: of the threshold 1/2), expected or, with labels, measured. It
-            is the mean over the pursued classes; if none is pursued, over all that occur (without labels: that have
-            any probability), and NaN if none does.
-        after: that of the fitted decision, never below ``before``.
-        pursued: (C,) bool, the classes that the decision was fitted to.
-    """
-
-    before: float
-    after: float
-    pursued: Tensor
 
 
 class GlobalRankSEG(nn.Module):
@@ -220,8 +202,8 @@ class GlobalRankSEG(nn.Module):
                 f"min_images={self.min_images:g}, or lower it"
             )
         probs, truth = rows[:, : self.num_classes], rows[:, -self.num_classes :]
-        volumes = _sums(truth)
-        best, thresholds = _best_thresholds(probs, truth)
+        volumes = sums_of(truth)
+        best, thresholds = best_thresholds(probs, truth)
         effective = evidence[1].square() / evidence[2].clamp(min=torch.finfo(torch.float64).tiny)
         # 1e-9: images that are all alike count in full, whatever rounding says.
         pursued = (volumes > 0) & (effective >= self.min_images - 1e-9) & (best >= self.min_dice)
@@ -235,9 +217,9 @@ class GlobalRankSEG(nn.Module):
                 stacklevel=2,
             )
         if self.output_mode == "multilabel":
-            fit, scale, offset = self._fit_masks(probs, truth, volumes, thresholds, pursued)
+            fit, scale, offset = fit_masks(probs, truth, volumes, thresholds, pursued, self.metric)
         else:
-            fit, scale, offset = self._fit_labels(probs, truth, volumes, pursued)
+            fit, scale, offset = fit_labels(probs, truth, volumes, pursued, self.metric)
         self.scale.copy_(scale)
         self.offset.copy_(offset)
         return fit
@@ -276,7 +258,7 @@ class GlobalRankSEG(nn.Module):
             p = probs.float() if probs.dtype == torch.float64 else probs
             masks = p > (self.offset / self.scale).view(-1, *[1] * (probs.ndim - 2))
             return masks if outside is None else masks.masked_fill(outside, False)
-        labels = _affine_argmax(probs, self.scale, self.offset)
+        labels = affine_argmax(probs, self.scale, self.offset)
         return labels if valid_mask is None else labels.masked_fill(~valid_mask, self.void_index)
 
     def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
@@ -315,62 +297,6 @@ class GlobalRankSEG(nn.Module):
             raise ValueError("labels must be given on every process or on none, got them on some")
         return join(self.max_pixels, samples), torch.stack(evidence).sum(0)
 
-    def _fit_masks(
-        self, probs: Tensor, truth: Tensor, volumes: Tensor, thresholds: Tensor, pursued: Tensor
-    ) -> tuple[GlobalFit, Tensor, Tensor]:
-        half = torch.full_like(thresholds, 0.5)
-        before, after = (self._mask_scores(probs, truth, volumes, each) for each in (half, thresholds))
-        # A class leaves 1/2 only for a better score: so the mean, too, cannot fall.
-        better = pursued & (after > before)
-        thresholds, after = thresholds.where(better, half), after.where(better, before)
-        fit = GlobalFit(_mean_score(before, volumes, pursued), _mean_score(after, volumes, pursued), pursued)
-        return fit, torch.ones_like(thresholds), thresholds
-
-    def _mask_scores(self, probs: Tensor, truth: Tensor, volumes: Tensor, thresholds: Tensor) -> Tensor:
-        hits, counts = torch.zeros_like(volumes), torch.zeros_like(volumes)
-        for label, threshold in enumerate(thresholds):  # one class at a time saves memory
-            mask = probs[:, label] > threshold
-            hits[label], counts[label] = truth[mask, label].double().sum(), mask.sum()
-        return self._scores(hits, counts, volumes)
-
-    def _fit_labels(
-        self, probs: Tensor, truth: Tensor, volumes: Tensor, pursued: Tensor
-    ) -> tuple[GlobalFit, Tensor, Tensor]:
-        """Fixed-point iteration from argmax; it may oscillate, so steps are damped and the best rule is kept."""
-        classes = self.num_classes
-        largest = int(volumes.masked_fill(~pursued, -1).argmax())
-        scale, offset = torch.ones(classes, dtype=torch.float64), torch.zeros(classes, dtype=torch.float64)
-        scores, rules = [], []
-        for _ in range(ROUNDS if pursued.any() else 1):
-            # Only the ratios matter: the rule is scored as it will be kept, in float32.
-            rules.append(((scale / scale.max()).float(), (offset / scale.max()).float()))
-            labels = _affine_argmax(probs, *rules[-1])
-            hits = torch.zeros(classes, dtype=torch.float64)
-            hits.scatter_add_(0, labels, truth.gather(1, labels[:, None])[:, 0].double())
-            counts = torch.bincount(labels, minlength=classes).double()
-            scores.append(_mean_score(self._scores(hits, counts, volumes), volumes, pursued))
-            target = self._tangent(hits / len(probs), counts / len(probs), volumes / len(probs))
-            # Where nothing is pursued, a class meets the largest one as under argmax.
-            target = [each.where(pursued, each[largest]) for each in target]
-            step = 1.0 if len(rules) == 1 else DAMPING
-            scale, offset = (old + step * (new - old) for old, new in zip((scale, offset), target, strict=True))
-        best = max(range(len(scores)), key=scores.__getitem__)
-        return GlobalFit(scores[0], scores[best], pursued), *rules[best]
-
-    def _tangent(self, hits: Tensor, counts: Tensor, volumes: Tensor) -> list[Tensor]:
-        """Slope of every class's score in its hits and in its count, from shares of the pixels."""
-        tiny = torch.finfo(torch.float32).tiny
-        if self.metric == "iou":
-            union = (counts + volumes - hits).clamp(min=tiny)
-            return [(union + hits) / union.square(), hits / union.square()]
-        total = (counts + volumes).clamp(min=tiny)
-        return [2 / total, 2 * hits / total.square()]
-
-    def _scores(self, hits: Tensor, counts: Tensor, volumes: Tensor) -> Tensor:
-        """Pooled score of each class, (C,) float64; NaN for one that neither occurs nor is chosen."""
-        total = counts + volumes
-        return hits / (total - hits) if self.metric == "iou" else 2 * hits / total
-
 
 def _read_labels(labels: object, shape: tuple[int, ...]) -> Tensor:
     """int64 labels (B, *spatial), or bool masks of the shape of the probabilities."""
@@ -388,47 +314,6 @@ def _read_labels(labels: object, shape: tuple[int, ...]) -> Tensor:
     if ((labels != 0) & (labels != 1)).any():
         raise ValueError("labels that are masks must hold 0 and 1 only")
     return labels.bool()
-
-
-def _mean_score(scores: Tensor, volumes: Tensor, pursued: Tensor) -> float:
-    """Mean over the pursued classes, or over those that occur if there are none."""
-    return scores[pursued if pursued.any() else volumes > 0].mean().item()
-
-
-def _sums(rows: Tensor) -> Tensor:
-    """Sum of each column in float64, one at a time: all at once would take 8 bytes for every value."""
-    return torch.stack([column.sum(dtype=torch.float64) for column in rows.T])
-
-
-def _best_thresholds(probs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Best pooled Dice of each class alone (float64), and the threshold of its mask (float32).
-
-    It lies halfway between the pixels inside and outside, rounded so that no pixel of the sample changes sides.
-    """
-    found = []
-    for p, t in zip(probs.T, truth.T, strict=True):
-        ranked, order = p.double().sort(descending=True)
-        number = torch.arange(1, len(p) + 1, dtype=torch.float64)
-        scores = 2 * t[order].double().cumsum(0) / (number + t.double().sum())
-        following = torch.cat([ranked[1:], ranked.new_zeros(1)])
-        scores[ranked == following] = -1  # equal probabilities stay together
-        best = int(scores.argmax())
-        found.append((scores[best].clamp(min=0), (ranked[best] + following[best]) / 2))
-    dice, thresholds = zip(*found, strict=True)
-    return torch.stack(dice), round_down(torch.stack(thresholds), torch.float32)
-
-
-def _affine_argmax(probs: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-    """Class of the largest ``scale * probs - offset``, the lowest class of equals; one class at a time saves memory."""
-    dtype = probs.dtype if probs.dtype == torch.float64 else torch.float32
-    scale, offset = scale.to(dtype), offset.to(dtype)
-    best = probs[:, 0].to(dtype) * scale[0] - offset[0]
-    labels = torch.zeros(best.shape, dtype=torch.int64, device=probs.device)
-    for label in range(1, probs.shape[1]):
-        score = probs[:, label].to(dtype) * scale[label] - offset[label]
-        labels.masked_fill_(score > best, label)
-        best = torch.maximum(best, score)
-    return labels
 
 
 def _check_values(probs: Tensor) -> None:
