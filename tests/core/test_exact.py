@@ -63,7 +63,7 @@ def test_no_mask_of_twelve_pixels_is_better(p, metric, smooth):
 def test_best_of_all_volumes_of_different_pixels(metric, smooth, pixels, power, step):
     """Counting gives the score of every volume, or of those around the optimum and of some elsewhere."""
     generator = np.random.default_rng(pixels + power)
-    p = np.sort(generator.random(pixels) ** power)[::-1]
+    p = np.sort(generator.random(pixels) ** power)[::-1].copy()
     chosen = int(exact_mask(p, metric, smooth).sum())
     volumes = sorted({*range(0, pixels + 1, step), *range(max(0, chosen - 4), min(pixels, chosen + 4) + 1)})
     scores = [oracle.by_counts(p, np.arange(pixels) < n, metric, smooth) for n in volumes]
