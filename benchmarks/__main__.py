@@ -17,7 +17,7 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 INTRODUCTION = """# What decoding costs
 
 `make benchmark` wrote this file. All contestants of a row take turns in one run, and a ratio is the median of seven
-rounds (five in the last tables; one where a call takes more than 8 seconds). The machine is shared, so trust ratios and
+rounds (five in the last tables; one where a call takes more than 2 seconds). The machine is shared, so trust ratios and
 not milliseconds. "ours" is this package at its defaults, "data set" a fitted `GlobalRankSEG`, `rankseg` the reference
 package, "auto" its opt-in `safe_screening="auto"`. Probabilities are float32. Rows marked (real) hold a trained
 network's; the others are generated: softmax of smooth random fields, with as many classes pruned as published for real

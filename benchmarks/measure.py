@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer
 
 #: A contestant that takes longer than this for one call, in seconds, is called once only.
-PATIENCE = 8.0
+PATIENCE = 2.0
 
 
 def interleave(contestants: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, list[float]]:

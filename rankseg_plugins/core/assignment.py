@@ -8,6 +8,7 @@ gains: the lowest class index.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -109,13 +110,13 @@ def _settle_contested(
 
 def _pieces(where: Tensor, pixels: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Images and positions of the pixels that are True, in pieces that take a fraction of a tile's memory."""
-    size = max(1, pixels // _SHARE)
-    total = where.shape[1]
-    step = total if int(where.count_nonzero()) <= size else max(1, size // len(where))
-    for start in range(0, total, step):
+    size, number = max(1, pixels // _SHARE), where.shape[1]
+    # Their positions alone would take much memory where nearly all are True.
+    step = max(1, math.ceil(number / max(1, math.ceil(int(where.count_nonzero()) / size))))
+    for start in range(0, number, step):
         image, pixel = where[:, start : start + step].nonzero(as_tuple=True)
         if len(image):
-            yield image, pixel + start
+            yield from zip(image.split(size), (pixel + start).split(size), strict=True)
 
 
 def _of(table: Tensor, image: Tensor) -> Tensor:
