@@ -23,6 +23,9 @@ _CHEAP = 1 << 16
 #: every number of threads, and as exact as the float32 input deserves.
 _RUN = 256
 
+#: Slices of pixels begin at multiples of this, which is one of the runs' length, too.
+_STEP = 1024
+
 
 class Tiles:
     """A (B, C, d) view of probabilities, served in tiles of at most about ``size`` values.
@@ -72,7 +75,7 @@ class Tiles:
         """Slices of pixels, such that ``rows`` of them fill a tile."""
         total = self.shape[2]
         tiles = math.ceil(total * max(rows, 1) / self.size)
-        step = math.ceil(math.ceil(total / tiles) / _RUN) * _RUN
+        step = math.ceil(math.ceil(total / tiles) / _STEP) * _STEP
         for start in range(0, total, step):
             yield slice(start, min(start + step, total))
 
