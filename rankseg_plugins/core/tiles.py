@@ -23,7 +23,7 @@ _CHEAP = 1 << 16
 #: every number of threads, and as exact as the float32 input deserves.
 _RUN = 256
 
-#: Slices of pixels begin at multiples of this, which is one of the runs' length, too.
+#: Slices of pixels begin at multiples of this, which is a multiple of the runs' length: no run is cut in two.
 _STEP = 1024
 
 
