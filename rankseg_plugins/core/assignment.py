@@ -15,9 +15,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core import dense
 from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.rma import Volumes
-from rankseg_plugins.core.tiles import Tiles
+from rankseg_plugins.core.tiles import FEW, Tiles
 
 #: Mark of the pixels that several classes selected, until they are settled. Those that nobody selected are negative
 #: too.
@@ -49,7 +50,10 @@ def assign_labels(tiles: Tiles, volumes: Volumes, objective: Objective, void_ind
         objective: Dice or IoU, whose gain settles the contested pixels.
         void_index: label of the pixels that no class selected; None gives them to a class.
     """
-    batch, _, pixels = tiles.shape
+    batch, classes, pixels = tiles.shape
+    if batch * classes * pixels <= FEW:
+        everything = tiles.load(slice(0, batch), slice(0, classes), slice(0, pixels))
+        return dense.assign_labels(everything, volumes, objective, void_index)
     labels = torch.empty(batch, pixels, dtype=torch.int64, device=tiles.probs.device)
     # Where pruning left no class at all, every class competes for every pixel.
     eligible = volumes.active | ~volumes.active.any(1, keepdim=True)
@@ -102,7 +106,7 @@ def _settle_contested(
             nobody = ~selected.any(1, keepdim=True)
             gain = objective.gain(p.double(), _of(m, image), _of(t, image), _of(mu, image))
             gain.masked_fill_(~(selected | (nobody & _of(allowed, image))), -torch.inf)
-            winner = classes[gain.argmax(1)]
+            winner = classes[gain.max(1).indices]
             if void_index is not None:
                 winner = winner.masked_fill(nobody.squeeze(1), void_index)
             labels[images, pixels][image, pixel] = winner

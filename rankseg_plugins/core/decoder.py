@@ -266,7 +266,8 @@ class RankSEG(nn.Module):
     def _most_probable(self, probs: Tensor) -> Tensor:
         if self.solver == "TR":
             return probs > 0.5
-        labels = probs.argmax(1)
+        # The same as argmax(1), which takes 2 to 20 times as long on a CPU.
+        labels = probs.max(1).indices
         if self.output_mode == "multiclass":
             return labels
         return torch.zeros_like(probs, dtype=torch.bool).scatter(1, labels.unsqueeze(1), True)

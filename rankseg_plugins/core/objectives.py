@@ -78,7 +78,9 @@ class Dice(Objective):
 
     def score(self, s: Tensor, n: Tensor, mu: Tensor) -> Tensor:
         """``2 s / (n + mu + 1 + g) + g / (n + mu + g)``; the empty mask scores ``g / (mu + g)``."""
-        return 2 * s / (n + mu + 1 + self.smooth) + _ratio(torch.full_like(mu, self.smooth), n + mu + self.smooth)
+        size = n + mu
+        score = 2 * s / (size + (1 + self.smooth))
+        return score if self.smooth == 0 else score + self.smooth / (size + self.smooth)
 
     def threshold(self, s: Tensor, n: Tensor, mu: Tensor) -> Tensor:
         """``(s + g/2) / (n + mu + 1 + g)``.
@@ -86,7 +88,7 @@ class Dice(Objective):
         At g > 0 it belongs to the ratio part ``(2s + g) / (n + mu + 1 + g)`` of the score; what remains,
         ``g / ((n + mu + 1 + g)(n + mu + g))``, falls with n, so the best mask is never larger than the ratio's.
         """
-        return (s + self.smooth / 2) / (n + mu + 1 + self.smooth)
+        return (s + self.smooth / 2) / (n + mu + (1 + self.smooth))
 
     def ceiling(self, mu: Tensor) -> Tensor:
         """1/2 at g = 0.
@@ -106,7 +108,7 @@ class Dice(Objective):
 
     def _margin(self, size: Tensor) -> Tensor:
         """``g / (D (D - 1))`` with ``D = size + 1 + g``, and a little more for rounding."""
-        return self.smooth / (size + self.smooth) / (size + 1 + self.smooth) * (1 + 1e-9) + 1e-15
+        return self.smooth * (1 + 1e-9) / (size + self.smooth) / (size + (1 + self.smooth)) + 1e-15
 
     def gain(self, p: Tensor, m: Tensor, t: Tensor, mu: Tensor) -> Tensor:
         """``2 (p - m / D) / (D + 1) - g / (D (D - 1))`` with ``D = t + mu + 1 + g``."""

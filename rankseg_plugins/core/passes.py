@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.tiles import Tiles, row_sum
+from rankseg_plugins.core.tiles import FEW, Tiles, row_sum
 
 #: Pixels that are looked at together where few are wanted.
 _BLOCK = 32
@@ -27,8 +27,8 @@ def count_above(tiles: Tiles, active: Tensor, threshold: Tensor) -> tuple[Tensor
         tile = tiles.load(images, classes, pixels)
         above = torch.gt(tile, bound[images, classes], out=tiles.scratch(0, tile.shape))
         # A tile has fewer than 2^24 pixels: float32 counts them exactly.
-        n[images, classes] += above.sum(-1)
-        s[images, classes] += row_sum(above.mul_(tile))
+        n[images, classes].add_(above.sum(-1))
+        s[images, classes].add_(row_sum(above.mul_(tile)))
     return n, s
 
 
@@ -47,35 +47,40 @@ def few_pixels_between(
     tiles: Tiles, active: Tensor, floor: Tensor, ceiling: Tensor, room: int
 ) -> tuple[Tensor, Tensor] | None:
     """As :func:`pixels_between`, or None as soon as the pixels are more than ``room``."""
-    low = round_down(floor, tiles.dtype).masked_fill(~active, torch.inf).unsqueeze(-1)
-    high = round_down(ceiling, tiles.dtype).masked_fill(~active, torch.inf).unsqueeze(-1)
-    middle = ((floor + ceiling) / 2).masked_fill(~active, 2.0).to(tiles.dtype).unsqueeze(-1)
-    # A little more than half the width, for rounding; nothing lies that near to the middle of an inactive class.
-    reach = ((ceiling - floor) / 2 + 4 * torch.finfo(tiles.dtype).eps).masked_fill(~active, 0.0)
-    reach = reach.to(tiles.dtype).unsqueeze(-1)
+    bounds = round_down(torch.stack([floor, ceiling]), tiles.dtype).masked_fill_(~active, torch.inf)
+    low, high = bounds.view(2, -1, 1)
     row = torch.arange(floor.numel(), device=floor.device).view(floor.shape)
     values, rows = [], []
     for images, classes, pixels in tiles.passes(active):
         tile = tiles.load(images, classes, pixels)
-        distance = torch.sub(tile, middle[images, classes], out=tiles.scratch(0, tile.shape)).abs_()
-        # Most blocks of pixels hold none: find the blocks that may, then the pixels in them.
-        for blocked, far in zip(_blocks(tile), _blocks(distance), strict=True):
-            where = (far.amin(-1) <= reach[images, classes]).nonzero()
-            # Where most blocks hold some, a copy of them all would double the memory: piece by piece.
-            for piece in where.split(max(1, tiles.size // (8 * blocked.shape[-1]))):
-                image, label, block = piece.unbind(1)
-                candidates = blocked[image, label, block]
-                inside = candidates > low[images, classes][image, label]
-                inside &= candidates <= high[images, classes][image, label]
-                room -= int(inside.sum())
-                if room < 0:
-                    return None
-                found, place = inside.nonzero(as_tuple=True)
-                values.append(candidates[found, place])
-                rows.append(row[images, classes][image, label][found])
+        for candidates, of in _candidates(tiles, tile, row[images, classes], bounds[:, images, classes]):
+            inside = (candidates > low[of]).logical_and_(candidates <= high[of])
+            room -= int(inside.count_nonzero())
+            if room < 0:
+                return None
+            found, place = inside.nonzero(as_tuple=True)
+            values.append(candidates[found, place])
+            rows.append(of[found])
     if not values:
         return floor.new_empty(0, dtype=tiles.dtype), row.new_empty(0)
     return torch.cat(values), torch.cat(rows)
+
+
+def _candidates(tiles: Tiles, tile: Tensor, row: Tensor, bounds: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks of pixels (N, block) that may hold some between the bounds (2, images, classes), and their rows (N,)."""
+    if tile.numel() <= FEW:
+        yield tile.flatten(0, 1), row.flatten()
+        return
+    low, high = bounds.unsqueeze(-1)
+    # NaN for inactive classes, where nothing lies near; a little more than half the width, for rounding.
+    middle, reach = (low + high) / 2, (high - low) / 2 + 4 * torch.finfo(tiles.dtype).eps
+    distance = torch.sub(tile, middle, out=tiles.scratch(0, tile.shape)).abs_()
+    for blocked, far in zip(_blocks(tile), _blocks(distance), strict=True):
+        where = (far.amin(-1) <= reach).nonzero()
+        # Where most blocks hold some, a copy of them all would double the memory: piece by piece.
+        for piece in where.split(max(1, tiles.size // (8 * blocked.shape[-1]))):
+            image, label, block = piece.unbind(1)
+            yield blocked[image, label, block], row[image, label]
 
 
 def _blocks(tile: Tensor) -> Iterator[Tensor]:
@@ -101,7 +106,7 @@ def sum_powers(tiles: Tiles, active: Tensor, group: Group, order: int) -> Tensor
         base = group(tiles.load(images, classes, pixels).double(), images, classes, pixels)
         power = base.clone()
         for k in range(order):
-            sums[images, classes, k] += row_sum(power)
+            sums[images, classes, k].add_(row_sum(power))
             power *= base
     return sums
 
@@ -110,4 +115,4 @@ def round_down(threshold: Tensor, dtype: torch.dtype) -> Tensor:
     """Largest value of ``dtype`` not above ``threshold``: for p of that dtype, ``p > threshold`` stays the same."""
     rounded = threshold.to(dtype)
     below = torch.nextafter(rounded, torch.full_like(rounded, -torch.inf))
-    return torch.where(rounded.double() > threshold, below, rounded)
+    return torch.where(rounded > threshold, below, rounded)

@@ -35,7 +35,8 @@ class Ranking:
         order = order[rows[order].argsort(stable=True)]
         self.values, self.rows = values[order], rows[order]
         self.first = torch.searchsorted(self.rows, opening)
-        self.position = torch.arange(len(rows), device=rows.device) - self.first[self.rows]
+        self._start = self.first[self.rows]
+        self.position = torch.arange(len(rows), device=rows.device) - self._start
 
     def cumulate(self, terms: Tensor) -> Tensor:
         """Running sums (K + R,) of ``terms`` inside each row; those of the sentinels count as 0.
@@ -44,11 +45,10 @@ class Ranking:
         without rounding.
         """
         terms = terms.masked_fill(self.position == 0, 0)
-        unit = torch.ldexp(torch.ones_like(terms[:1]), torch.frexp(terms.abs().sum()).exponent - 52)
+        unit = torch.ldexp(terms.new_ones(1), torch.frexp(terms.abs().sum()).exponent - 52)
         leading = (terms / unit).round() * unit
-        running = leading.cumsum(0), (terms - leading).cumsum(0)
-        sums = [total - total[self.first][self.rows] for total in running]
-        return sums[0] + sums[1]
+        running = torch.stack([leading, terms - leading]).cumsum(1)
+        return (running - running[:, self._start]).sum(0)
 
     def totals(self, running: Tensor) -> Tensor:
         """Last running sum of every row, (R,)."""
@@ -56,7 +56,7 @@ class Ranking:
 
     def following(self, floor: Tensor) -> Tensor:
         """The next smaller value (K + R,) in the row, and ``floor`` (R,) after its last."""
-        following = torch.cat([self.values[1:], self.values.new_tensor([-torch.inf])])
+        following = self.values.roll(-1)
         following[self._last()] = floor
         return following
 
@@ -68,4 +68,5 @@ class Ranking:
         return index.scatter_reduce(0, self.rows[found], found.nonzero().flatten(), "amin")
 
     def _last(self) -> Tensor:
-        return torch.cat([self.first[1:], self.first.new_tensor([len(self.rows)])]) - 1
+        # Where the next row begins, less one: -1, the very last, for the last row.
+        return self.first.roll(-1) - 1

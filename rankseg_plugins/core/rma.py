@@ -64,9 +64,9 @@ def row_statistics(tiles: Tiles) -> RowStatistics:
         for pixels in tiles.pixels((images.stop - images.start) * classes):
             tile = tiles.load(images, slice(classes), pixels)
             # torch.maximum carries NaN on, as amax does.
-            maximum[images] = torch.maximum(maximum[images], tile.amax(-1))
-            minimum[images] = torch.minimum(minimum[images], tile.amin(-1))
-            mu[images] += row_sum(tile)
+            torch.maximum(maximum[images], tile.amax(-1), out=maximum[images])
+            torch.minimum(minimum[images], tile.amin(-1), out=minimum[images])
+            mu[images].add_(row_sum(tile))
     if batch and not tiles.clamp:
         tiles.clamp = check_range(minimum.amin().item(), maximum.amax().item())
         if tiles.clamp:
@@ -85,7 +85,8 @@ def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective
     """
     # In the precision of the probabilities: one that is equal to `pruning_prob` as written is not above it.
     mu, active = statistics.mu, statistics.maximum.to(tiles.dtype) > pruning_prob
-    if not active.any():
+    number = int(active.count_nonzero())
+    if not number:
         nothing = torch.zeros_like(mu)
         return Volumes(torch.full_like(mu, torch.inf, dtype=tiles.dtype), nothing, nothing, mu, active)
     ceiling = objective.ceiling(mu)
@@ -94,7 +95,7 @@ def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective
     n, s = count_above(tiles, active, torch.where(reaches, ceiling, statistics.maximum / 2))
     base_n, base_s = n * reaches, s * reaches
     floor = objective.threshold(s, n, mu)
-    room = max(_ROOM, int(active.sum()) * tiles.shape[2] // 64)
+    room = max(_ROOM, number * tiles.shape[2] // 64)
     while (undecided := few_pixels_between(tiles, active, floor, ceiling, room)) is None:
         # Too many pixels are undecided to be worth keeping: raise the floor by one more pass over the data.
         n, s = count_above(tiles, active, floor)
@@ -145,15 +146,15 @@ def _dinkelbach(
     base_n, base_s = base_n.flatten(), base_s.flatten()
     threshold, mu = floor.flatten(), mu.flatten()
     while True:
-        # The threshold only grows: what is below it now will not come back.
-        above = (values > threshold[rows]).nonzero().squeeze(1)
-        values, rows = values[above], rows[above]
         n = base_n.index_add(0, rows, torch.ones_like(values))
         s = base_s.index_add(0, rows, values)
         raised = torch.maximum(threshold, objective.threshold(s, n, mu))
         if torch.equal(raised, threshold):
             return threshold.view_as(floor), n.view_as(floor), s.view_as(floor)
         threshold = raised
+        # It only grows: what is below it now will not come back.
+        above = (values > threshold[rows]).nonzero().squeeze(1)
+        values, rows = values[above], rows[above]
 
 
 def _best_prefix(

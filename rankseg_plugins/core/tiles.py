@@ -19,6 +19,9 @@ TILE, _SMALLEST_TILE = 1 << 19, 1 << 15
 #: Values that are read in less time than it takes to begin another slice.
 _CHEAP = 1 << 16
 
+#: So few values cost less to work on all together than to pick those out that matter.
+FEW = 1 << 14
+
 #: Values that are added up in the input's own precision before float64 takes over. The sums are then the same for
 #: every number of threads, and as exact as the float32 input deserves.
 _RUN = 256
@@ -89,7 +92,9 @@ class Tiles:
         if self.probs.stride(-1) != 1:
             gap = self.shape[1]
         runs: list[slice] = []
-        for index in wanted[images].any(0).nonzero().flatten().tolist():
+        for index, is_wanted in enumerate(wanted[images].any(0).tolist()):
+            if not is_wanted:
+                continue
             if runs and index - runs[-1].stop <= gap:
                 runs[-1] = slice(runs[-1].start, index + 1)
             else:

@@ -191,7 +191,7 @@ class RankSEGMixin:
 
     def _argmax(self, probs: Tensor) -> Tensor:
         if len(probs) > 1:
-            return probs.argmax(0, keepdim=True)
+            return probs.max(0, keepdim=True).indices
         head: Any = last_head(self.decode_head)
         return (probs > head.threshold).to(probs.dtype)
 

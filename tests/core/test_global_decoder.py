@@ -1,11 +1,10 @@
 """Dataset-level decisions against enumeration, measured counts, real data and another process count."""
 
 import itertools
-import os
-import socket
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 
@@ -368,10 +367,7 @@ def test_photographs_of_two_of_21_classes_keep_their_score():
 SETTINGS = [*itertools.product((100_000, 2000), ("multiclass", "multilabel"), (True, False))]
 
 
-def _one_process(rank, port, folder, shares):
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+def _one_process(rank, folder, shares):
     probs, labels = network(images=12)
     found = {}
     for max_pixels, output_mode, blind in SETTINGS:
@@ -381,16 +377,12 @@ def _one_process(rank, port, folder, shares):
         fit = decoder.fit()
         found[max_pixels, output_mode, blind] = (decoder.scale, decoder.offset, fit.after)
     torch.save(found, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 @pytest.mark.parametrize("shares", [(slice(0, 9), slice(9, 12)), (slice(0, 12), slice(0, 0))])
 def test_two_processes_give_what_one_gives(shares, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_one_process, args=(port, str(tmp_path), shares), nprocs=2)
+    processes.run(_one_process, 2, tmp_path, shares)
     ours, theirs = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     probs, labels = network(images=12)
     for max_pixels, output_mode, blind in SETTINGS:

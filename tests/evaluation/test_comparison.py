@@ -1,12 +1,11 @@
 """Comparisons, against loops in Python, resamples drawn by hand, SciPy and TorchMetrics."""
 
 import math
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import scipy.stats
 import torch
@@ -255,34 +254,26 @@ def test_decided_elsewhere(with_probs):
         assert found.calibration is None
 
 
-GATHER = """
-import sys, torch
-from test_comparison import make_samples
-from rankseg_plugins.evaluation import Recorder
-rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-torch.distributed.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
-recorder = Recorder(["argmax", "rankseg(pruning_prob=0.0)"], num_classes=4, ignore_index=255, panels=2)
-for sample in list(make_samples())[rank::2]:
-    recorder.add(sample)
-recorder.gather()
-found = recorder.comparison()
-torch.save([found.names, found.differences.paired.tolist(), found.calibration.error().tolist(),
-            [e.name for e in found.improved], [e.name for e in found.damaged]], out + str(rank))
-"""
+DECODERS = ["argmax", "rankseg(pruning_prob=0.0)"]
 
 
+def _one_process(rank, folder):
+    recorder = Recorder(DECODERS, num_classes=4, ignore_index=IGNORE, panels=2)
+    for sample in list(make_samples())[rank::2]:
+        recorder.add(sample)
+    recorder.gather()
+    found = recorder.comparison()
+    names = [[example.name for example in examples] for examples in (found.improved, found.damaged)]
+    result = [found.names, found.differences.paired.tolist(), found.calibration.error().tolist(), *names]
+    torch.save(result, folder / f"{rank}.pt")
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_two_processes_find_what_one_finds(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
-    command = [sys.executable, "-c", GATHER]
-    processes = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "store"), str(tmp_path / "out")], env=environment)
-        for rank in range(2)
-    ]
-    assert [process.wait() for process in processes] == [0, 0]
-    decoders = ["argmax", "rankseg(pruning_prob=0.0)"]
-    expected = compare(make_samples(), decoders, ignore_index=IGNORE, panels=2)
+    processes.run(_one_process, 2, tmp_path)
+    expected = compare(make_samples(), DECODERS, ignore_index=IGNORE, panels=2)
     for rank in range(2):
-        names, paired, error, improved, damaged = torch.load(tmp_path / f"out{rank}", weights_only=True)
+        names, paired, error, improved, damaged = torch.load(tmp_path / f"{rank}.pt")
         assert names == expected.names
         assert paired == expected.differences.paired.tolist()
         assert error == pytest.approx(expected.calibration.error().tolist(), abs=1e-6)

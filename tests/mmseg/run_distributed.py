@@ -7,6 +7,7 @@ distributed all the same.
 import json
 import sys
 
+import processes
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -23,4 +24,4 @@ if __name__ == "__main__":
         batches = len(getattr(runner, f"{phase}_dataloader"))
         with open(output, "w") as file:
             json.dump({"batches": batches, "scores": {key: float(value) for key, value in scores.items()}}, file)
-    torch.distributed.destroy_process_group()
+    processes.leave()

@@ -204,7 +204,8 @@ def evaluate(full_config, weights=None):
 
 def environment():
     """Environment of a process that tests start: this checkout, and mmcv's stub where it is needed."""
-    paths = [str(ROOT), str(Path(__file__).parent / "mmcv_stub"), str(Path(__file__).parent)]
+    here = Path(__file__).parent
+    paths = [str(path) for path in (ROOT, here / "mmcv_stub", here, here.parent)]
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     return {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(paths), "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
 

@@ -1,13 +1,11 @@
 """Several processes with uneven data give what one process gives."""
 
-import os
-import socket
-
 import pytest
 import torch
 
 pytest.importorskip("torchmetrics")
 
+import processes
 import references
 from batches import CLASSES, make, run
 from torchmetrics import MetricCollection
@@ -42,10 +40,7 @@ def batches():
     return make(batches=4, ignore=IGNORE)
 
 
-def _one_process(rank, world, port, folder):
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
+def _one_process(rank, world, folder):
     own = batches()[slice(*SHARES[world][rank])]
     result = {}
     for name, metric in metrics(world).items():
@@ -54,15 +49,11 @@ def _one_process(rank, world, port, folder):
         result[name] = metric.compute()
         result[f"{name} alone"] = steps
     torch.save(result, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_processes_with_uneven_data(world, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_one_process, args=(world, port, str(tmp_path)), nprocs=world)
+    processes.run(_one_process, world, world, tmp_path)
     expected = {name: run(metric, batches()) for name, metric in metrics(world).items()}
     steps = {name: [metric(*batch) for batch in batches()] for name, metric in metrics(world).items()}
     for rank, share in enumerate(SHARES[world]):

@@ -1,13 +1,13 @@
 """What fits to a sample of pixels take, refuse and say: memory, processes, evidence."""
 
 import os
-import socket
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 
@@ -81,10 +81,7 @@ def scaled(share, max_pixels):
     return scaling
 
 
-def _one_process(rank, port, folder):
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+def _one_process(rank, folder):
     found = {}
     for name, max_pixels, shares in SETTINGS:
         found[name] = scaled(shares[rank], max_pixels).fit()
@@ -100,7 +97,6 @@ def _one_process(rank, port, folder):
     except ValueError as error:
         found["labels"] = str(error)
     torch.save(found, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 SETTINGS = [
@@ -112,10 +108,7 @@ SETTINGS = [
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_two_processes_fit_what_one_fits_and_refuse_alike(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_one_process, args=(port, str(tmp_path)), nprocs=2)
+    processes.run(_one_process, 2, tmp_path)
     ours, theirs = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
     expected = scaled(slice(None), 100_000).fit()
     for name, max_pixels, _ in SETTINGS:
