@@ -28,7 +28,7 @@ _CONTESTED = -1
 _ROWS = 4
 
 #: Gains of a pixel take about this many times the memory of its probabilities.
-_SHARE = 16
+_SHARE = 24
 
 
 def assign_masks(tiles: Tiles, volumes: Volumes) -> Tensor:

@@ -9,17 +9,20 @@ both its ends; the tests compare with every mask.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from rankseg_plugins.core.expectation import Terms, empty_scores, make_expectation, prefix_scores
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.passes import pixels_between, round_down, sum_powers
+from rankseg_plugins.core.passes import few_pixels_between, pixels_between, round_down, sum_powers
+from rankseg_plugins.core.pieces import Bound, room, split
 from rankseg_plugins.core.quadrature import SMALL, Nodes, deviation, make_nodes, order
 from rankseg_plugins.core.ranking import Ranking
 from rankseg_plugins.core.rma import RowStatistics, Volumes, search_volumes
 from rankseg_plugins.core.tiles import Tiles
-from rankseg_plugins.core.window import Bound, find_window
+from rankseg_plugins.core.window import find_window
 
 
 def search_exact(tiles: Tiles, statistics: RowStatistics, objective: Objective, pruning_prob: float) -> Volumes:
@@ -39,23 +42,92 @@ def search_exact(tiles: Tiles, statistics: RowStatistics, objective: Objective, 
     mean, variance = _moments(tiles, active)
     lower = objective.score(approximate.s, approximate.n, mu)
     low, high = find_window(tiles, active, statistics, variance, lower, expectation)
+    most = room(tiles, active)
+    best = _best_between(tiles, active, low, high, (mean, variance), objective, most)
+    if best is None:
+        best = _row_by_row(tiles, active, low, high, (mean, variance), objective, most)
+    # The window is one of masks that hold a pixel. The empty one may be better, and far away from it.
+    apart = active & (high.n > 0) & _empty_may_win(lower, mean, variance, objective.smooth)
+    nothing = apart & (_empty_scores_of(tiles, apart, mean, variance, objective) >= best.score)
+    threshold = round_down(best.threshold, tiles.dtype).masked_fill(nothing | ~active, torch.inf)
+    kept = active & ~nothing
+    return Volumes(threshold, best.n * kept, best.s * kept, mu, active)
 
+
+@dataclass
+class _Best:
+    """The best mask of every image and class, ``{p > threshold}``, each (B, C) float64."""
+
+    score: Tensor
+    threshold: Tensor
+    n: Tensor
+    s: Tensor
+
+    def fields(self) -> tuple[Tensor, ...]:
+        return self.score, self.threshold, self.n, self.s
+
+
+def _row_by_row(
+    tiles: Tiles,
+    active: Tensor,
+    low: Bound,
+    high: Bound,
+    moments: tuple[Tensor, Tensor],
+    objective: Objective,
+    most: int,
+) -> _Best:
+    """As :func:`_best_between` where the pixels between the bounds are many, such as a haze of small probabilities."""
+    best = _Best(torch.full_like(low.n, -torch.inf), low.threshold.clone(), low.n.clone(), low.s.clone())
+    tiles.release_scratch()
+    for image, label in active.nonzero().tolist():
+        place = slice(image, image + 1), slice(label, label + 1)
+        alone, wanted = tiles.single(image, label), active[place]
+        ends = low.of(image, label), high.of(image, label)
+        for piece in split(alone, *ends, most):
+            own = moments[0][place], moments[1][place]
+            found = _best_between(alone, wanted, *piece, own, objective)
+            assert found is not None
+            if found.score > best.score[place]:
+                for total, part in zip(best.fields(), found.fields(), strict=True):
+                    total[place] = part
+    return best
+
+
+def _best_between(
+    tiles: Tiles,
+    active: Tensor,
+    low: Bound,
+    high: Bound,
+    moments: tuple[Tensor, Tensor],
+    objective: Objective,
+    most: int | None = None,
+) -> _Best | None:
+    """The best of the masks between the bounds, the upper one included; None if more than ``most`` have to be ranked.
+
+    Args:
+        tiles: the probabilities.
+        active: (B, C) bool, the classes that matter.
+        low: the largest mask.
+        high: the smallest mask.
+        moments: mean and variance of the number of foreground pixels.
+        objective: Dice or IoU.
+        most: number of pixels; None if all can be ranked.
+    """
+    expectation, (mean, variance) = make_expectation(objective), moments
     spread = deviation(variance)
     slowest, _ = expectation.rates(high.n, low.s, mean, spread)
     _, fastest = expectation.rates(low.n, high.s, mean, spread)
     nodes = make_nodes(slowest, fastest, active, _empty_counts(high.n, mean, objective))
-    terms, floor = _rank_window(tiles, active, low, high, nodes)
-
+    ranked = _rank(tiles, active, low, high, nodes, most)
+    if ranked is None:
+        return None
+    terms, floor = ranked
     following = terms.ranking.following(floor.flatten())
-    score = prefix_scores(terms, expectation).masked_fill(following == terms.ranking.values, -torch.inf)
+    outside = following > high.threshold.flatten()[terms.row]
+    score = prefix_scores(terms, expectation)
+    score.masked_fill_((following == terms.ranking.values) | outside, -torch.inf)
     chosen = terms.ranking.best(score)
-    # The window is one of masks that hold a pixel. The empty one may be better, and far away from it.
-    apart = active & (high.n > 0) & _empty_may_win(lower, mean, variance, objective.smooth)
-    nothing = apart & (_empty_scores_of(tiles, apart, mean, variance, objective) >= score[chosen].view_as(mu))
-    threshold = round_down(following[chosen].view_as(mu), tiles.dtype).masked_fill(nothing | ~active, torch.inf)
-    n, s = terms.n[chosen].view_as(mu), terms.s[chosen].view_as(mu)
-    kept = active & ~nothing
-    return Volumes(threshold, n * kept, s * kept, mu, active)
+    return _Best(*(values[chosen].view_as(mean) for values in (score, following, terms.n, terms.s)))
 
 
 def _moments(tiles: Tiles, active: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,25 +168,41 @@ def _empty_scores_of(tiles: Tiles, wanted: Tensor, mean: Tensor, variance: Tenso
     return empty_scores(terms, objective.smooth).view_as(mean)
 
 
-def _rank_window(tiles: Tiles, active: Tensor, low: Bound, high: Bound, nodes: Nodes) -> tuple[Terms, Tensor]:
-    """Rank the pixels between the bounds; the others enter by power sums where those converge, and one by one else.
+def _rank(
+    tiles: Tiles, active: Tensor, low: Bound, high: Bound, nodes: Nodes, most: int | None
+) -> tuple[Terms, Tensor] | None:
+    """Rank the pixels between the bounds; of the others, the large ones one by one, the rest enters by power sums.
 
     Returns:
-        The terms, and the threshold (B, C) below the last ranked pixel.
+        The terms, which are right for the masks between the bounds, and the threshold (B, C) below the last ranked
+        pixel; None if more than ``most`` pixels would be ranked.
     """
     reach = nodes.reach.view_as(low.threshold)
-    by_power = reach <= SMALL
-    floor = torch.where(by_power, low.threshold, torch.minimum(low.threshold, SMALL / reach))
-    ceiling = torch.where(by_power, high.threshold, torch.ones_like(floor))
-    below, above = (round_down(bound, tiles.dtype).double().unsqueeze(-1) for bound in (floor, ceiling))
-    terms = order(float((reach * torch.where(by_power, torch.ones_like(floor), floor))[active].max()))
-    rest = sum_powers(tiles, active, lambda tile, i, c, _: tile * (tile <= below[i, c]), terms)
-    base = sum_powers(tiles, active, lambda tile, i, c, _: tile * (tile > above[i, c]), terms)
+    # Power sums converge up to here; a class whose pixels are nearly all larger has few of them.
+    small = SMALL / reach
+    floor, ceiling = torch.minimum(low.threshold, small), torch.maximum(high.threshold, small)
+    parts = []
+    for ends in ((ceiling, torch.ones_like(ceiling)), (floor, high.threshold)):
+        part = few_pixels_between(tiles, active, *ends, tiles.probs.numel() if most is None else most)
+        if part is None:
+            return None
+        parts.append(part)
+    below, between, above = (
+        round_down(bound, tiles.dtype).double().unsqueeze(-1) for bound in (floor, high.threshold, ceiling)
+    )
+    largest = torch.where(high.threshold < small, small.clamp(max=1), floor)
+    terms = order(float((reach * largest)[active].max()))
+    rest = sum_powers(tiles, active, lambda tile, i, c, _: tile * (tile <= below[i, c]), terms).flatten(0, 1)
+    base = sum_powers(
+        tiles, active, lambda tile, i, c, _: tile * ((tile > between[i, c]) & (tile <= above[i, c])), terms
+    ).flatten(0, 1)
 
-    ranking = Ranking(*pixels_between(tiles, active, floor, ceiling), floor.numel())
-    n = (high.n * by_power).flatten()[ranking.rows] + ranking.position
-    s = base[..., 0].flatten()[ranking.rows] + ranking.cumulate(ranking.values)
-    return Terms(ranking, nodes, n, s, rest.flatten(0, 1), base.flatten(0, 1)), floor
+    values, rows = (torch.cat(both) for both in zip(*parts, strict=True))
+    ranking = Ranking(values, rows, floor.numel())
+    own = torch.bincount(parts[0][1], minlength=floor.numel())
+    n = (high.n.flatten() - own)[ranking.rows] + ranking.position
+    s = base[:, 0][ranking.rows] + ranking.cumulate(ranking.values)
+    return Terms(ranking, nodes, n, s, rest, base), floor
 
 
 def expected_scores(tiles: Tiles, masks: Tensor, objective: Objective) -> Tensor:

@@ -78,7 +78,7 @@ def _candidates(tiles: Tiles, tile: Tensor, row: Tensor, bounds: Tensor) -> Iter
     for blocked, far in zip(_blocks(tile), _blocks(distance), strict=True):
         where = (far.amin(-1) <= reach).nonzero()
         # Where most blocks hold some, a copy of them all would double the memory: piece by piece.
-        for piece in where.split(max(1, tiles.size // (8 * blocked.shape[-1]))):
+        for piece in where.split(max(1, tiles.size // (16 * blocked.shape[-1]))):
             image, label, block = piece.unbind(1)
             yield blocked[image, label, block], row[image, label]
 
@@ -102,12 +102,14 @@ def sum_powers(tiles: Tiles, active: Tensor, group: Group, order: int) -> Tensor
         order: the largest power.
     """
     sums = torch.zeros(*active.shape, order, dtype=torch.float64, device=active.device)
+    tiles.release_scratch()
     for images, classes, pixels in tiles.passes(active, _SHARE):
         base = group(tiles.load(images, classes, pixels).double(), images, classes, pixels)
         power = base.clone()
         for k in range(order):
             sums[images, classes, k].add_(row_sum(power))
             power *= base
+        del base, power  # before the next ones are made
     return sums
 
 

@@ -16,7 +16,7 @@ Source: Dai & Li, "RankSEG", JMLR 24:224 (2023), equations (9), (12) and (13).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,11 +24,11 @@ from torch import Tensor
 
 from rankseg_plugins.core.expectation import make_expectation
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.passes import pixels_between, round_down, sum_powers
+from rankseg_plugins.core.passes import count_above, pixels_between, round_down, sum_powers
+from rankseg_plugins.core.pieces import Bound, room, split
 from rankseg_plugins.core.poisson_binomial import RefinedNormal
-from rankseg_plugins.core.ranking import Ranking
 from rankseg_plugins.core.rma import RowStatistics, Volumes, search_volumes
-from rankseg_plugins.core.tiles import Tiles
+from rankseg_plugins.core.tiles import Tiles, row_sum
 from rankseg_plugins.core.window import find_window
 
 SOLVERS = ("BA", "TRNA", "BA+TRNA")
@@ -39,8 +39,11 @@ _TRNA_DEVIATION = 5.0
 #: Points at which a smooth function is computed; between them it is the polynomial through them.
 _NODES = 24
 
-#: Entries of the largest intermediate matrix.
-_CHUNK = 1 << 22
+#: Entries of the largest intermediate matrices: in any case, and as a share of the probabilities.
+_LEAST_CHUNK, _SHARE = 1 << 13, 128
+
+#: A pass in float64 over several copies of a tile takes this share of it at a time.
+_TILE_SHARE = 16
 
 
 def search_rankdice(
@@ -68,99 +71,121 @@ def search_rankdice(
     low, high = find_window(tiles, active, statistics, variance, score, make_expectation(objective))
     counts = RefinedNormal(mu.flatten(), variance.flatten(), third.flatten())
     blind = (counts.scale > _TRNA_DEVIATION) | (solver == "BA") if solver != "TRNA" else counts.scale < 0
-    # BA needs of the pixels that are surely selected their number and sum only, TRNA each of them.
-    surely = blind.view_as(mu)
-    ceiling = torch.where(surely, high.threshold, torch.ones_like(mu))
-    taken_n, taken_s = (high.n * surely).flatten(), (high.s * surely).flatten()
-    ranking = Ranking(*pixels_between(tiles, active, low.threshold, ceiling), mu.numel())
-    threshold, n, s = volumes.threshold.flatten(), volumes.n.flatten(), volumes.s.flatten()
-    following = ranking.following(low.threshold.flatten())
-    intervals = torch.stack(counts.interval(eps, tiles.shape[2]), dim=1).tolist()
-    ends = [*ranking.first[1:].tolist(), len(ranking.rows)]
-    for row in active.flatten().nonzero().flatten().tolist():
-        begin = int(ranking.first[row])
-        prefixes = Prefixes(
-            ranking.values[begin + 1 : ends[row]], float(taken_n[row]), float(taken_s[row]), objective.smooth
-        )
-        count = RefinedNormal(counts.mean[row], counts.variance[row], counts.third[row])
-        smallest = float(high.n.flatten()[row])
-        best = prefixes.best(count, intervals[row], smallest, bool(blind[row]))
+    blind = blind.view_as(mu)
+    chunk = max(_LEAST_CHUNK, tiles.probs.numel() // _SHARE)
+    threshold, n, s = (table.clone() for table in (volumes.threshold, volumes.n, volumes.s))
+    first, last = (ends.view_as(mu) for ends in counts.interval(eps, tiles.shape[2]))
+    most = room(tiles, active)
+    tiles.release_scratch()
+    for image, label in active.nonzero().tolist():
+        place, ends = (image, label), (low.of(image, label), high.of(image, label))
+        count = RefinedNormal(mu[place], variance[place], third[place])
+        support = torch.arange(float(first[place]), float(last[place]) + 1, dtype=torch.float64, device=mu.device)
+        row = _Row(tiles.single(image, label), count, support, objective.smooth, bool(blind[place]), chunk)
+        best = row.best(*ends, most)
         if best is None:
-            threshold[row], n[row], s[row] = torch.inf, 0, 0
-            continue
-        threshold[row] = round_down(following[begin + best], tiles.dtype)
-        n[row], s[row] = prefixes.n + best, prefixes.s + prefixes.p[:best].sum()
-    return volumes
+            threshold[place], n[place], s[place] = torch.inf, 0, 0
+        else:
+            n[place], s[place] = best.n, best.s
+            threshold[place] = round_down(best.threshold, tiles.dtype)
+    return Volumes(threshold, n, s, mu, active)
 
 
 @dataclass
-class Prefixes:
-    """The volumes of one row that are in question: ``n`` pixels of sum ``s``, and any number of those that follow.
+class _Mask:
+    """``{p > threshold}`` of ``n`` pixels that sum to ``s``, with its score."""
 
-    Args:
-        p: (K,) probabilities of those that follow, in falling order.
-        n: number of pixels that are in every mask.
-        s: their sum.
-        smooth: the g of the formulas.
-    """
-
-    p: Tensor
+    score: float
+    threshold: Tensor
     n: float
     s: float
-    smooth: float
 
-    def best(self, count: RefinedNormal, interval: list[float], smallest: float, blind: bool) -> int | None:
-        """Number of following pixels in the best mask; None if the empty mask is better.
 
-        Args:
-            count: distribution of the number of foreground pixels.
-            interval: first and last count of the sums.
-            smallest: volumes below it need not be scored, but that of the empty mask.
-            blind: BA, else TRNA.
-        """
-        support = torch.arange(interval[0], interval[1] + 1, dtype=torch.float64, device=self.p.device)
-        full = _normalise(count.pmf(support))
-        kernel, coefficients = _blind(full) if blind else _leave_one_out(count, support)
+class _Row:
+    """The volumes of a single class of an image.
 
-        scores = self.p.new_full((len(self.p) + 1,), -torch.inf)
-        # The sums of 2 p_j P(Z_-j), as factors of the kernel's rows; before the first pixel there is no Z_-j.
-        running = torch.full((1, len(kernel)), self.s, dtype=torch.float64, device=self.p.device)
-        start, step = 0, max(1, _CHUNK // max(len(kernel), _NODES))
-        scores[:1] = self._score(running, kernel, full, support, self.n)
-        while start < len(self.p):
-            # At most twice the denominator, so that few points give its reciprocal exactly.
-            stop = start + min(step, int(self.n + start + 1 + self.smooth + interval[0]))
-            p = self.p[start:stop]
-            running = (p[:, None] * coefficients(p)).cumsum(0) + running[-1]
-            if self.n + start + len(p) >= smallest:
-                scores[start + 1 : stop + 1] = self._score(running, kernel, full, support, self.n + start + 1)
-            start += len(p)
-        # Equal probabilities are taken together or not at all.
-        scores[1:-1].masked_fill_(self.p[1:] == self.p[:-1], -torch.inf)
-        if self.smooth and (self.smooth * full / (support + self.smooth)).sum() >= scores.max():
+    Args:
+        tiles: its probabilities.
+        count: distribution of the number of foreground pixels.
+        support: (W,) the counts of the sums.
+        smooth: the g of the formulas.
+        blind: BA, else TRNA.
+        chunk: entries of the largest intermediate matrices.
+    """
+
+    def __init__(
+        self, tiles: Tiles, count: RefinedNormal, support: Tensor, smooth: float, blind: bool, chunk: int
+    ) -> None:
+        self.tiles, self.support, self.smooth = tiles, support, smooth
+        self.full = _normalise(count.pmf(support))
+        self.shares: _Shares
+        if blind:
+            self.shares = _Blind(self.full)
+        elif count.variance < 1:
+            self.shares = _Each(count, support, chunk)
+        else:
+            self.shares = _Smooth(count, support, chunk)
+        self.step = max(1, chunk // max(len(self.shares.kernel), _NODES))
+        self.rows = max(1, chunk // len(support))
+
+    def best(self, low: Bound, high: Bound, most: int) -> _Mask | None:
+        """The best mask between the bounds, the smaller one included; None if the empty mask is better."""
+        n, s = float(high.n), float(high.s)
+        running = self.shares.of_all_above(self.tiles, high.threshold)
+        best = _Mask(float(self._score(running.unsqueeze(0), n)), high.threshold.flatten(), n, s)
+        for below, above in split(self.tiles, low, high, most):
+            if above.n > n:
+                # A run of equal probabilities that was too long to be ranked.
+                value = (above.s.view(1) - s) / (above.n.view(1) - n)
+                running = running + (above.n.view(1) - n) * self.shares.of_each(value)[0]
+                n, s = float(above.n), float(above.s)
+                score = float(self._score(running.unsqueeze(0), n))
+                best = max(best, _Mask(score, above.threshold.flatten(), n, s), key=lambda mask: mask.score)
+            for p, following in self._chunks(below, above, n):
+                sums = self.shares.of_each(p).cumsum(0) + running
+                # Equal probabilities are taken together or not at all.
+                scores = self._score(sums, n + 1).masked_fill_(p == following, -torch.inf)
+                index = int((scores == scores.max()).nonzero()[0])
+                if scores[index] > best.score:
+                    taken = float(p[: index + 1].sum())
+                    best = _Mask(float(scores[index]), following[index : index + 1], n + index + 1, s + taken)
+                running, n, s = sums[-1], n + len(p), s + float(p.sum())
+        if self.smooth and float((self.smooth * self.full / (self.support + self.smooth)).sum()) >= best.score:
             return None
-        return int((scores == scores.max()).nonzero()[0])
+        return best
 
-    def _score(self, running: Tensor, kernel: Tensor, full: Tensor, support: Tensor, n: float) -> Tensor:
-        """Scores (K,) of the masks of n, n + 1, ... pixels, with the sums (K, M) of the kernel's rows."""
-        volume = n + torch.arange(len(running), dtype=torch.float64, device=running.device)
-        taken = 2 * (running * _mean_reciprocal(volume + 1 + self.smooth, support, kernel)).sum(1)
+    def _chunks(self, below: Bound, above: Bound, n: float) -> Iterator[tuple[Tensor, Tensor]]:
+        """Probabilities (K,) between the bounds in falling order, and those that follow each of them."""
+        every = torch.ones_like(below.n, dtype=torch.bool)
+        values = pixels_between(self.tiles, every, below.threshold, above.threshold)[0].double()
+        p = values.sort(descending=True).values
+        following = torch.cat([p[1:], below.threshold.flatten()])
+        start = 0
+        while start < len(p):
+            # At most twice the denominator, so that few points give its reciprocal exactly.
+            stop = start + min(self.step, int(n + start + 1 + self.smooth + float(self.support[0])))
+            yield p[start:stop], following[start:stop]
+            start = stop
+
+    def _score(self, sums: Tensor, n: float) -> Tensor:
+        """Scores (K,) of the masks of n, n + 1, ... pixels, with the sums (K, M) of their pixels' shares."""
+        volume = n + torch.arange(len(sums), dtype=torch.float64, device=sums.device)
+        taken = 2 * (sums * self._mean_reciprocal(volume + 1 + self.smooth, self.shares.kernel)).sum(1)
         if not self.smooth:
             return taken
-        return taken + self.smooth * _mean_reciprocal(volume + self.smooth, support, full.unsqueeze(0))[:, 0]
+        return taken + self.smooth * self._mean_reciprocal(volume + self.smooth, self.full.unsqueeze(0))[:, 0]
 
+    def _mean_reciprocal(self, a: Tensor, kernel: Tensor) -> Tensor:
+        """``sum_z kernel[m, z] / (a + z)`` (K, M) for rising a (K,), all above ``-support[0]``, over z in the support.
 
-def _mean_reciprocal(a: Tensor, support: Tensor, kernel: Tensor) -> Tensor:
-    """``sum_z kernel[m, z] / (a + z)`` (K, M) for rising a (K,), all above ``-support[0]``, over z in the support.
-
-    As a function of a it is smooth: where a has many values, it is computed at a few points between its ends. The
-    error is below 1e-15 as long as ``a + z`` does not grow to more than about twice its first value.
-    """
-    if len(a) <= _NODES:
-        return (1 / (support + a.unsqueeze(1))) @ kernel.T
-    width = a[-1] - a[0]
-    points = _mean_reciprocal(a[0] + width * _points(a.device), support, kernel)
-    return _interpolation((a - a[0]) / width) @ points
+        As a function of a it is smooth: where a has many values, it is computed at a few points between its ends. The
+        error is below 1e-15 as long as ``a + z`` does not grow to more than about twice its first value.
+        """
+        if len(a) <= _NODES:
+            return torch.cat([(1 / (self.support + part.unsqueeze(1))) @ kernel.T for part in a.split(self.rows)])
+        width = a[-1] - a[0]
+        points = self._mean_reciprocal(a[0] + width * _points(a.device), kernel)
+        return _interpolation((a - a[0]) / width) @ points
 
 
 def _points(device: torch.device) -> Tensor:
@@ -181,26 +206,81 @@ def _interpolation(x: Tensor) -> Tensor:
     return terms / terms.sum(1, keepdim=True)
 
 
-#: For probabilities (K,), the factors (K, M) of the M rows of a kernel.
-_Coefficients = Callable[[Tensor], Tensor]
+class _Blind:
+    """BA: the distribution of Z serves for every pixel.
 
-
-def _blind(full: Tensor) -> tuple[Tensor, _Coefficients]:
-    """BA: the distribution of Z serves for every pixel."""
-    return full.unsqueeze(0), lambda p: torch.ones_like(p).unsqueeze(1)
-
-
-def _leave_one_out(count: RefinedNormal, support: Tensor) -> tuple[Tensor, _Coefficients]:
-    """TRNA: the distribution of Z without a pixel of probability p, as a sum of kernel rows (M, W).
-
-    It is smooth in p where Z has a variance of at least 1, and a polynomial in p then gives it to more than 9 digits;
-    elsewhere the support is short, and each pixel gets its own distribution.
+    Like its siblings it writes ``p_j P(Z_-j = z)`` as a sum over the rows of a kernel (M, W): the shares (M,) of pixel
+    j are the factors of these rows.
     """
-    if count.variance < 1:
-        return torch.eye(len(support), dtype=torch.float64, device=support.device), lambda p: _without(
-            count, p, support
-        )
-    return _without(count, _points(support.device), support), _interpolation
+
+    def __init__(self, full: Tensor) -> None:
+        self.kernel = full.unsqueeze(0)
+
+    def of_each(self, p: Tensor) -> Tensor:
+        """Shares (K, M) of pixels with probabilities p (K,)."""
+        return p.unsqueeze(1)
+
+    def of_all_above(self, tiles: Tiles, threshold: Tensor) -> Tensor:
+        """Sum (M,) of the shares of all pixels above the threshold (1, 1)."""
+        return count_above(tiles, torch.ones_like(threshold, dtype=torch.bool), threshold)[1].view(1)
+
+
+class _Smooth:
+    """TRNA where Z has a variance of at least 1: the distribution without a pixel is smooth in its probability.
+
+    The polynomial through a few points gives it to more than 9 digits.
+    """
+
+    def __init__(self, count: RefinedNormal, support: Tensor, chunk: int) -> None:
+        self.points = _points(support.device)
+        parts = self.points.split(max(1, chunk // len(support)))
+        self.kernel = torch.cat([_without(count, part, support) for part in parts])
+
+    def of_each(self, p: Tensor) -> Tensor:
+        """See :class:`_Blind`."""
+        return p.unsqueeze(1) * _interpolation(p)
+
+    def of_all_above(self, tiles: Tiles, threshold: Tensor) -> Tensor:
+        """See :class:`_Blind`; by sums of Chebyshev's polynomials T_k, of which Lagrange's are made up."""
+        every, bound = torch.ones_like(threshold, dtype=torch.bool), round_down(threshold, tiles.dtype).double()
+        sums = torch.zeros(_NODES, dtype=torch.float64, device=threshold.device)
+        for images, classes, pixels in tiles.passes(every, _TILE_SHARE):
+            p = tiles.load(images, classes, pixels).double().flatten()
+            p = p * (p > bound.flatten())
+            x = 2 * p - 1
+            before, current = x, torch.ones_like(x)
+            for k in range(_NODES):
+                sums[k] += row_sum(p * current)
+                before, current = current, (2 * x * current).sub_(before)
+        angles = torch.acos((2 * self.points - 1).clamp(-1, 1))
+        orders = torch.arange(_NODES, dtype=torch.float64, device=sums.device)
+        sums[0] /= 2
+        return torch.cos(angles.unsqueeze(1) * orders) @ sums * (2 / _NODES)
+
+
+class _Each:
+    """TRNA where Z has a small variance: its support is short, and each pixel gets its own distribution."""
+
+    def __init__(self, count: RefinedNormal, support: Tensor, chunk: int) -> None:
+        self.count, self.support, self.step = count, support, max(1, chunk // len(support))
+        self.kernel = torch.eye(len(support), dtype=torch.float64, device=support.device)
+
+    def of_each(self, p: Tensor) -> Tensor:
+        """See :class:`_Blind`."""
+        return p.unsqueeze(1) * _without(self.count, p, self.support)
+
+    def of_all_above(self, tiles: Tiles, threshold: Tensor) -> Tensor:
+        """See :class:`_Blind`."""
+        every, bound = torch.ones_like(threshold, dtype=torch.bool), round_down(threshold, tiles.dtype)
+        total = torch.zeros_like(self.support)
+        for images, classes, pixels in tiles.passes(every, _TILE_SHARE):
+            tile = tiles.load(images, classes, pixels).flatten()
+            for p in tile[tile > bound.flatten()].double().split(self.step):
+                total += self.of_each(p).sum(0)
+        return total
+
+
+_Shares = _Blind | _Smooth | _Each
 
 
 def _without(count: RefinedNormal, p: Tensor, support: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.passes import count_above, few_pixels_between, pixels_between, round_down
+from rankseg_plugins.core.pieces import Bound, room, split
 from rankseg_plugins.core.probabilities import check_range
 from rankseg_plugins.core.ranking import Ranking
 from rankseg_plugins.core.tiles import Tiles, row_sum
@@ -108,8 +109,10 @@ def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective
             ceiling = torch.minimum(ceiling, lowered)
             base_n, base_s = (n, s) if objective.is_ratio else count_above(tiles, active, ceiling)
         floor = raised
+    tiles.release_scratch()
     if undecided is None:
-        threshold, n, s = _row_by_row(tiles, active, objective, mu, base_n, base_s, floor, ceiling)
+        low, high = Bound(floor, *count_above(tiles, active, floor)), Bound(ceiling, base_n, base_s)
+        threshold, n, s = _row_by_row(tiles, active, objective, mu, low, high)
     else:
         search = _dinkelbach if objective.is_ratio else _best_prefix
         threshold, n, s = search(*undecided, objective, mu, base_n, base_s, floor)
@@ -118,24 +121,22 @@ def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective
 
 
 def _row_by_row(
-    tiles: Tiles,
-    active: Tensor,
-    objective: Objective,
-    mu: Tensor,
-    base_n: Tensor,
-    base_s: Tensor,
-    floor: Tensor,
-    ceiling: Tensor,
+    tiles: Tiles, active: Tensor, objective: Objective, mu: Tensor, low: Bound, high: Bound
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As :func:`_best_prefix` where the undecided pixels are many, such as a haze of equal probabilities."""
-    found = floor.clone(), base_n.clone(), base_s.clone()
+    best, most = Bound(low.threshold.clone(), low.n.clone(), low.s.clone()), room(tiles, active)
     for image, label in active.nonzero().tolist():
-        alone = torch.zeros_like(active)
-        alone[image, label] = True
-        best = _best_prefix(*pixels_between(tiles, alone, floor, ceiling), objective, mu, base_n, base_s, floor)
-        for total, part in zip(found, best, strict=True):
-            total[image, label] = part[image, label]
-    return found
+        place = slice(image, image + 1), slice(label, label + 1)
+        alone, wanted, size, largest = tiles.single(image, label), active[place], mu[place], None
+        for below, above in split(alone, low.of(image, label), high.of(image, label), most):
+            pixels = pixels_between(alone, wanted, below.threshold, above.threshold)
+            found = _best_prefix(*pixels, objective, size, above.n, above.s, below.threshold)
+            score = objective.score(found[2], found[1], size)
+            if largest is None or score > largest:
+                largest = score
+                for total, part in zip((best.threshold, best.n, best.s), found, strict=True):
+                    total[place] = part
+    return best.threshold, best.n, best.s
 
 
 def _dinkelbach(

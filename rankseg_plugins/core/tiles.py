@@ -74,6 +74,10 @@ class Tiles:
         tiles.clamp = self.clamp
         return tiles
 
+    def single(self, image: int, label: int) -> Tiles:
+        """A single class of an image."""
+        return self.part(slice(image, image + 1), slice(label, label + 1))
+
     def pixels(self, rows: int) -> Iterator[slice]:
         """Slices of pixels, such that ``rows`` of them fill a tile."""
         total = self.shape[2]

@@ -8,27 +8,17 @@ pixels what remains is one interval, whose ends are found by bisection of the th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from rankseg_plugins.core.expectation import Expectation
 from rankseg_plugins.core.passes import count_above
+from rankseg_plugins.core.pieces import Bound, room
 from rankseg_plugins.core.rma import RowStatistics
 from rankseg_plugins.core.tiles import Tiles
 
-#: Rounds of bisection, and the number of pixels in the window at which they end early.
-_ROUNDS, _FEW = 12, 1 << 12
-
-
-@dataclass
-class Bound:
-    """One end of the window: the mask {p > threshold}, its count and sum; each (B, C)."""
-
-    threshold: Tensor
-    n: Tensor
-    s: Tensor
+#: Rounds of bisection; they end early when the pixels in the window are few.
+_ROUNDS = 12
 
 
 def find_window(
@@ -62,7 +52,7 @@ def find_window(
     peak = torch.nextafter(peak, torch.zeros_like(peak)).double()
     high = _choose(expectation.excess(zero, zero, mu, level) < 0, Bound(peak, *count_above(tiles, active, peak)), high)
     inside_low = inside_high = expectation.peak(level)
-    few = max(_FEW, int(active.sum()) * tiles.shape[2] // 64)
+    few = room(tiles, active)
     for _ in range(_ROUNDS):
         if ((low.n - high.n) * active).sum() <= few:
             break
