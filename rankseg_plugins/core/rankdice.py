@@ -40,7 +40,7 @@ _TRNA_DEVIATION = 5.0
 _NODES = 24
 
 #: Entries of the largest intermediate matrices: in any case, and as a share of the probabilities.
-_LEAST_CHUNK, _SHARE = 1 << 13, 128
+_LEAST_CHUNK, _SHARE = 1 << 14, 64
 
 #: A pass in float64 over several copies of a tile takes this share of it at a time.
 _TILE_SHARE = 16
@@ -142,14 +142,15 @@ class _Row:
                 score = float(self._score(running.unsqueeze(0), n))
                 best = max(best, _Mask(score, above.threshold.flatten(), n, s), key=lambda mask: mask.score)
             for p, following in self._chunks(below, above, n):
-                sums = self.shares.of_each(p).cumsum(0) + running
+                sums = self.shares.of_each(p).cumsum(0).add_(running)
                 # Equal probabilities are taken together or not at all.
                 scores = self._score(sums, n + 1).masked_fill_(p == following, -torch.inf)
                 index = int((scores == scores.max()).nonzero()[0])
                 if scores[index] > best.score:
                     taken = float(p[: index + 1].sum())
                     best = _Mask(float(scores[index]), following[index : index + 1], n + index + 1, s + taken)
-                running, n, s = sums[-1], n + len(p), s + float(p.sum())
+                running, n, s = sums[-1].clone(), n + len(p), s + float(p.sum())
+                del sums  # before the next ones are made
         if self.smooth and float((self.smooth * self.full / (self.support + self.smooth)).sum()) >= best.score:
             return None
         return best
@@ -170,7 +171,7 @@ class _Row:
     def _score(self, sums: Tensor, n: float) -> Tensor:
         """Scores (K,) of the masks of n, n + 1, ... pixels, with the sums (K, M) of their pixels' shares."""
         volume = n + torch.arange(len(sums), dtype=torch.float64, device=sums.device)
-        taken = 2 * (sums * self._mean_reciprocal(volume + 1 + self.smooth, self.shares.kernel)).sum(1)
+        taken = 2 * self._mean_reciprocal(volume + 1 + self.smooth, self.shares.kernel).mul_(sums).sum(1)
         if not self.smooth:
             return taken
         return taken + self.smooth * self._mean_reciprocal(volume + self.smooth, self.full.unsqueeze(0))[:, 0]
@@ -199,11 +200,11 @@ def _interpolation(x: Tensor) -> Tensor:
     angles = (2 * torch.arange(_NODES, dtype=torch.float64, device=x.device) + 1) * math.pi / (2 * _NODES)
     weights = torch.sin(angles)
     weights[1::2] *= -1
-    distance = x.unsqueeze(1) - _points(x.device)
-    on_point = distance == 0
-    terms = weights / distance.masked_fill(on_point, 1.0)
-    terms = torch.where(on_point.any(1, keepdim=True), on_point.double(), terms)
-    return terms / terms.sum(1, keepdim=True)
+    terms = x.unsqueeze(1) - _points(x.device)
+    on_point = terms == 0
+    torch.div(weights, terms.masked_fill_(on_point, 1.0), out=terms)
+    terms.masked_fill_(on_point.any(1, keepdim=True), 0.0).masked_fill_(on_point, 1.0)
+    return terms.div_(terms.sum(1, keepdim=True))
 
 
 class _Blind:
@@ -238,7 +239,7 @@ class _Smooth:
 
     def of_each(self, p: Tensor) -> Tensor:
         """See :class:`_Blind`."""
-        return p.unsqueeze(1) * _interpolation(p)
+        return _interpolation(p).mul_(p.unsqueeze(1))
 
     def of_all_above(self, tiles: Tiles, threshold: Tensor) -> Tensor:
         """See :class:`_Blind`; by sums of Chebyshev's polynomials T_k, of which Lagrange's are made up."""
@@ -267,7 +268,7 @@ class _Each:
 
     def of_each(self, p: Tensor) -> Tensor:
         """See :class:`_Blind`."""
-        return p.unsqueeze(1) * _without(self.count, p, self.support)
+        return _without(self.count, p, self.support).mul_(p.unsqueeze(1))
 
     def of_all_above(self, tiles: Tiles, threshold: Tensor) -> Tensor:
         """See :class:`_Blind`."""
