@@ -78,7 +78,7 @@ def _candidates(tiles: Tiles, tile: Tensor, row: Tensor, bounds: Tensor) -> Iter
     for blocked, far in zip(_blocks(tile), _blocks(distance), strict=True):
         where = (far.amin(-1) <= reach).nonzero()
         # Where most blocks hold some, a copy of them all would double the memory: piece by piece.
-        for piece in where.split(max(1, tiles.size // (32 * blocked.shape[-1]))):
+        for piece in where.split(max(1, tiles.size // (16 * blocked.shape[-1]))):
             image, label, block = piece.unbind(1)
             yield blocked[image, label, block], row[image, label]
 
