@@ -16,11 +16,12 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 
 INTRODUCTION = """# What decoding costs
 
-`make benchmark` wrote this file. All contestants of a row take turns in one run, and a ratio is the median of seven
-rounds (five in the last tables; one where a call takes more than 2 seconds). The machine is shared, so trust ratios and
-not milliseconds. "ours" is this package at its defaults, "data set" a fitted `GlobalRankSEG`, `rankseg` the reference
-package, "auto" its opt-in `safe_screening="auto"`. Probabilities are float32. Rows marked (real) hold a trained
-network's; the others are generated: softmax of smooth random fields, with as many classes pruned as published for real
+`make benchmark` wrote this file. All contestants of a row take turns in one run, and a ratio is the median of five
+rounds (one where a call takes more than 15 seconds). The machine is shared, so trust ratios and not milliseconds;
+argmax itself takes one of two times on it, one about twice the other, from run to run. "ours" is this package at its
+defaults, "data set" a fitted `GlobalRankSEG`, `rankseg` the reference package, "auto" its opt-in
+`safe_screening="auto"`. Probabilities are float32. Rows marked (real) hold a trained network's; the others are
+generated: softmax of smooth random fields, with as many classes pruned as published for real
 models of that kind. "pruned" is the share of classes whose largest probability is at most 0.5, "undecided" the share of
 the remaining classes' pixels between the first lower bound of the Dice threshold and 1/2.
 """
@@ -28,8 +29,8 @@ the remaining classes' pixels between the first lower bound of the Dice threshol
 
 SECTIONS: dict[str, Callable[[], str]] = {
     "Time over argmax": lambda: (
-        "Below 1.00: faster than `probs.argmax(1)`, which is what toolkits call. `probs.max(1).indices` gives the same\n"
-        "labels in less time; it is in the column before the last.\n\n" + table(speed.SPEED_HEADER, speed.speed())
+        "Below 1.00: faster than `probs.argmax(1)`, which is what toolkits call. `probs.max(1).indices` gives the\n"
+        "same labels in less time; it is in the column before the last.\n\n" + table(speed.SPEED_HEADER, speed.speed())
     ),
     "Extra memory": lambda: (
         "Largest memory allocated at any time over the input's size, input and result not counted; Dice at the\n"

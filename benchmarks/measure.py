@@ -10,10 +10,10 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer
 
 #: A contestant that takes longer than this for one call, in seconds, is called once only.
-PATIENCE = 2.0
+PATIENCE = 15.0
 
 
-def interleave(contestants: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, list[float]]:
+def interleave(contestants: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, list[float]]:
     """Seconds per call of every contestant, one value a round; the contestants take turns within each round.
 
     Small inputs are called many times a round, so that a round lasts some milliseconds.

@@ -50,7 +50,7 @@ def rows() -> Iterator[list[str]]:
         for solver, most in _REFERENCE_PIXELS.items():
             if pixels <= most:
                 decoders[f"reference {solver}"] = partial(reference, output_mode="multilabel", solver=solver)
-        times = interleave({each: lambda d=d, p=probs: d(p) for each, d in decoders.items()}, rounds=5)
+        times = interleave({each: lambda d=d, p=probs: d(p) for each, d in decoders.items()})
         yield [
             name,
             f"{scores['exact'].mean():.4f}",

@@ -159,6 +159,14 @@ def test_accuracy_is_argmax_and_threshold():
     assert torch.equal(one_hot.sum(1), torch.ones_like(PROBS[:, 0], dtype=torch.long))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_accuracy_gives_ties_to_the_lowest_class(dtype):
+    steps = torch.randint(0, 4, (2, 7, 50, 60), generator=torch.Generator().manual_seed(0))
+    probs = (steps / 4).to(dtype)
+    for layout in (probs, probs.contiguous(memory_format=torch.channels_last), probs.transpose(-1, -2)):
+        assert torch.equal(RankSEG("acc")(layout), layout.argmax(1))
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(ALL), st.integers(0, 10**6))
 def test_invariances(options, seed):
