@@ -21,7 +21,7 @@ from rankseg_plugins.core.pieces import Bound, room, split
 from rankseg_plugins.core.quadrature import SMALL, Nodes, deviation, make_nodes, order
 from rankseg_plugins.core.ranking import Ranking
 from rankseg_plugins.core.rma import RowStatistics, Volumes, search_volumes
-from rankseg_plugins.core.tiles import Tiles
+from rankseg_plugins.core.tiles import FEW, Tiles
 from rankseg_plugins.core.window import find_window
 
 
@@ -43,7 +43,8 @@ def search_exact(tiles: Tiles, statistics: RowStatistics, objective: Objective, 
     lower = objective.score(approximate.s, approximate.n, mu)
     low, high = find_window(tiles, active, statistics, variance, lower, expectation)
     most = room(tiles, active)
-    best = _best_between(tiles, active, low, high, (mean, variance), objective, most)
+    # Many small images would take long one by one.
+    best = _best_between(tiles, active, low, high, (mean, variance), objective, max(most, FEW))
     if best is None:
         best = _row_by_row(tiles, active, low, high, (mean, variance), objective, most)
     # The window is one of masks that hold a pixel. The empty one may be better, and far away from it.

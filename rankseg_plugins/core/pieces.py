@@ -13,7 +13,7 @@ from rankseg_plugins.core.tiles import Tiles
 
 #: Pixels that are ranked at a time in any case, and the share of all pixels of the active classes: a ranked pixel
 #: takes about 200 bytes.
-_LEAST, _SHARE = 1 << 11, 128
+_LEAST, _SHARE = 1 << 12, 128
 
 
 @dataclass
