@@ -203,6 +203,11 @@ def test_float32_loses_no_digits(metric):
     torch.testing.assert_close(decoder.expected_score(probs, masks), expected, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_probabilities_below_the_normal_numbers(metric):
+    assert exact_mask([2e-311], metric, 0.0).shape == (1,)
+
+
 def test_an_empty_batch():
     decoder = RankSEG()
     assert decoder.expected_score(torch.rand(0, 2, 4), torch.zeros(0, 4, dtype=torch.int64)).shape == (0, 2)
