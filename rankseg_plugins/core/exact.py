@@ -126,8 +126,7 @@ def _best_between(
     following = terms.ranking.following(floor.flatten())
     outside = following > high.threshold.flatten()[terms.row]
     score = prefix_scores(terms, expectation)
-    # Not a number: probabilities so small that their quotients are none.
-    score.masked_fill_((following == terms.ranking.values) | outside | score.isnan(), -torch.inf)
+    score.masked_fill_((following == terms.ranking.values) | outside, -torch.inf)
     chosen = terms.ranking.best(score)
     return _Best(*(values[chosen].view_as(mean) for values in (score, following, terms.n, terms.s)))
 

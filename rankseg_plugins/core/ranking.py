@@ -45,7 +45,9 @@ class Ranking:
         without rounding.
         """
         terms = terms.masked_fill(self.position == 0, 0)
-        unit = torch.ldexp(terms.new_ones(1), torch.frexp(terms.abs().sum()).exponent - 52)
+        # Not below the normal numbers, where a quotient by it is infinite.
+        exponent = (torch.frexp(terms.abs().sum()).exponent - 52).clamp(min=-1022)
+        unit = torch.ldexp(terms.new_ones(1), exponent)
         leading = (terms / unit).round() * unit
         running = torch.stack([leading, terms - leading]).cumsum(1)
         return (running - running[:, self._start]).sum(0)
