@@ -1,12 +1,9 @@
 """What fits to a sample of pixels take, refuse and say: memory, processes, evidence."""
 
-import os
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
+import peaks
 import processes
 import pytest
 import torch
@@ -19,31 +16,21 @@ import sys
 import torch
 from rankseg_plugins import GlobalRankSEG
 
-def status(key):
-    (line,) = [line for line in open("/proc/self/status") if line.startswith(key)]
-    return 1024 * int(line.split()[1])
-
 torch.set_num_threads(1)
 generator = torch.Generator().manual_seed(0)
 decoder = GlobalRankSEG(60, output_mode=sys.argv[1])
 for _ in range(20):
     probs = torch.randn(1, 60, 10_000, generator=generator).mul_(4).softmax(1)
     decoder.update(probs, probs.argmax(1) if sys.argv[2] == "labels" else None)
-open("/proc/self/clear_refs", "w").write("5")  # forget the peak
-before = status("VmRSS")
-decoder.fit()
-print((status("VmHWM") - before) / 200_000)
+print(peak(decoder.fit) / 200_000)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="this system does not tell peaks apart")
+@peaks.needed
 @pytest.mark.parametrize(("mode", "labels"), [("multiclass", ""), ("multilabel", ""), ("multiclass", "labels")])
 def test_the_memory_of_a_fit_does_not_grow_with_the_classes(mode, labels):
     """A copy of the sample would take 240 bytes for each pixel, in float64 twice that."""
-    exact = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed is given back
-    done = subprocess.run([sys.executable, "-c", FITTING, mode, labels], capture_output=True, text=True, env=exact)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 100
+    assert peaks.run(FITTING, mode, labels) < 100
 
 
 def test_nothing_to_pursue_is_said_once():
