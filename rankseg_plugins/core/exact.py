@@ -21,7 +21,7 @@ from rankseg_plugins.core.pieces import Bound, room, split
 from rankseg_plugins.core.quadrature import SMALL, Nodes, deviation, make_nodes, order
 from rankseg_plugins.core.ranking import Ranking
 from rankseg_plugins.core.rma import RowStatistics, Volumes, search_volumes
-from rankseg_plugins.core.tiles import FEW, Tiles
+from rankseg_plugins.core.tiles import FEW, Tiles, single
 from rankseg_plugins.core.window import find_window
 
 
@@ -81,12 +81,10 @@ def _row_by_row(
     best = _Best(torch.full_like(low.n, -torch.inf), low.threshold.clone(), low.n.clone(), low.s.clone())
     tiles.release_scratch()
     for image, label in active.nonzero().tolist():
-        place = slice(image, image + 1), slice(label, label + 1)
-        alone, wanted = tiles.single(image, label), active[place]
-        ends = low.of(image, label), high.of(image, label)
-        for piece in split(alone, *ends, most):
-            own = moments[0][place], moments[1][place]
-            found = _best_between(alone, wanted, *piece, own, objective)
+        place = single(image, label)
+        alone, own = tiles.part(*place), (moments[0][place], moments[1][place])
+        for piece in split(alone, low.at(place), high.at(place), most):
+            found = _best_between(alone, active[place], *piece, own, objective)
             assert found is not None
             if found.score > best.score[place]:
                 for total, part in zip(best.fields(), found.fields(), strict=True):

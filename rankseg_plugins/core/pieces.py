@@ -24,9 +24,8 @@ class Bound:
     n: Tensor
     s: Tensor
 
-    def of(self, image: int, label: int) -> Bound:
-        """That of a single class of an image, (1, 1)."""
-        place = slice(image, image + 1), slice(label, label + 1)
+    def at(self, place: tuple[slice, slice]) -> Bound:
+        """That of a part of the images and classes."""
         return Bound(self.threshold[place], self.n[place], self.s[place])
 
 

@@ -28,7 +28,7 @@ from rankseg_plugins.core.passes import count_above, pixels_between, round_down,
 from rankseg_plugins.core.pieces import Bound, room, split
 from rankseg_plugins.core.poisson_binomial import RefinedNormal
 from rankseg_plugins.core.rma import RowStatistics, Volumes, search_volumes
-from rankseg_plugins.core.tiles import Tiles, row_sum
+from rankseg_plugins.core.tiles import Tiles, row_sum, single
 from rankseg_plugins.core.window import find_window
 
 SOLVERS = ("BA", "TRNA", "BA+TRNA")
@@ -78,11 +78,11 @@ def search_rankdice(
     most = room(tiles, active)
     tiles.release_scratch()
     for image, label in active.nonzero().tolist():
-        place, ends = (image, label), (low.of(image, label), high.of(image, label))
+        place, alone = (image, label), single(image, label)
         count = RefinedNormal(mu[place], variance[place], third[place])
         support = torch.arange(float(first[place]), float(last[place]) + 1, dtype=torch.float64, device=mu.device)
-        row = _Row(tiles.single(image, label), count, support, objective.smooth, bool(blind[place]), chunk)
-        best = row.best(*ends, most)
+        row = _Row(tiles.part(*alone), count, support, objective.smooth, bool(blind[place]), chunk)
+        best = row.best(low.at(alone), high.at(alone), most)
         if best is None:
             threshold[place], n[place], s[place] = torch.inf, 0, 0
         else:

@@ -22,7 +22,7 @@ from rankseg_plugins.core.passes import count_above, few_pixels_between, pixels_
 from rankseg_plugins.core.pieces import Bound, room, split
 from rankseg_plugins.core.probabilities import check_range
 from rankseg_plugins.core.ranking import Ranking
-from rankseg_plugins.core.tiles import Tiles, row_sum
+from rankseg_plugins.core.tiles import Tiles, row_sum, single
 
 #: Undecided pixels that are kept in any case; of large inputs a small share.
 _ROOM = 1 << 12
@@ -96,8 +96,8 @@ def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective
     n, s = count_above(tiles, active, torch.where(reaches, ceiling, statistics.maximum / 2))
     base_n, base_s = n * reaches, s * reaches
     floor = objective.threshold(s, n, mu)
-    room = max(_ROOM, number * tiles.shape[2] // 64)
-    while (undecided := few_pixels_between(tiles, active, floor, ceiling, room)) is None:
+    most = max(_ROOM, number * tiles.shape[2] // 64)
+    while (undecided := few_pixels_between(tiles, active, floor, ceiling, most)) is None:
         # Too many pixels are undecided to be worth keeping: raise the floor by one more pass over the data.
         n, s = count_above(tiles, active, floor)
         raised = torch.maximum(floor, objective.threshold(s, n, mu))
@@ -126,10 +126,10 @@ def _row_by_row(
     """As :func:`_best_prefix` where the undecided pixels are many, such as a haze of equal probabilities."""
     best, most = Bound(low.threshold.clone(), low.n.clone(), low.s.clone()), room(tiles, active)
     for image, label in active.nonzero().tolist():
-        place = slice(image, image + 1), slice(label, label + 1)
-        alone, wanted, size, largest = tiles.single(image, label), active[place], mu[place], None
-        for below, above in split(alone, low.of(image, label), high.of(image, label), most):
-            pixels = pixels_between(alone, wanted, below.threshold, above.threshold)
+        place = single(image, label)
+        alone, size, largest = tiles.part(*place), mu[place], None
+        for below, above in split(alone, low.at(place), high.at(place), most):
+            pixels = pixels_between(alone, active[place], below.threshold, above.threshold)
             found = _best_prefix(*pixels, objective, size, above.n, above.s, below.threshold)
             score = objective.score(found[2], found[1], size)
             if largest is None or score > largest:

@@ -74,10 +74,6 @@ class Tiles:
         tiles.clamp = self.clamp
         return tiles
 
-    def single(self, image: int, label: int) -> Tiles:
-        """A single class of an image."""
-        return self.part(slice(image, image + 1), slice(label, label + 1))
-
     def pixels(self, rows: int) -> Iterator[slice]:
         """Slices of pixels, such that ``rows`` of them fill a tile."""
         total = self.shape[2]
@@ -163,6 +159,11 @@ class Tiles:
         if self.valid is not None:
             values = values.masked_fill(~self.valid[image, pixel].unsqueeze(1), 0.0)
         return values.clamp(0.0, 1.0) if self.clamp else values
+
+
+def single(image: int, label: int) -> tuple[slice, slice]:
+    """Where a single class of an image lies in a (B, C) table: for :meth:`Tiles.part`, and for (1, 1) views."""
+    return slice(image, image + 1), slice(label, label + 1)
 
 
 def _flat_view(probs: Tensor) -> Tensor:
