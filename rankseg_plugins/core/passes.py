@@ -48,32 +48,36 @@ def few_pixels_between(
 ) -> tuple[Tensor, Tensor] | None:
     """As :func:`pixels_between`, or None as soon as the pixels are more than ``room``."""
     bounds = round_down(torch.stack([floor, ceiling]), tiles.dtype).masked_fill_(~active, torch.inf)
-    low, high = bounds.view(2, -1, 1)
+    # NaN for inactive classes, where nothing lies near; a little more than half the width, for rounding.
+    middle = (bounds[0] + bounds[1]).div_(2).unsqueeze(-1)
+    reach = (bounds[1] - bounds[0]).div_(2).add_(4 * torch.finfo(tiles.dtype).eps).unsqueeze(-1)
+    bounds = bounds.view(2, -1, 1)
     row = torch.arange(floor.numel(), device=floor.device).view(floor.shape)
     values, rows = [], []
     for images, classes, pixels in tiles.passes(active):
+        part = images, classes
         tile = tiles.load(images, classes, pixels)
-        for candidates, of in _candidates(tiles, tile, row[images, classes], bounds[:, images, classes]):
-            inside = (candidates > low[of]).logical_and_(candidates <= high[of])
+        for candidates, of in _candidates(tiles, tile, row[part], middle[part], reach[part]):
+            low, high = bounds.index_select(1, of)
+            inside = (candidates > low).logical_and_(candidates <= high).flatten()
             room -= int(inside.count_nonzero())
             if room < 0:
                 return None
-            found, place = inside.nonzero(as_tuple=True)
-            values.append(candidates[found, place])
-            rows.append(of[found])
+            found = inside.nonzero().squeeze(1)
+            values.append(candidates.flatten().index_select(0, found))
+            rows.append(of.index_select(0, found.div_(candidates.shape[1], rounding_mode="floor")))
     if not values:
         return floor.new_empty(0, dtype=tiles.dtype), row.new_empty(0)
     return torch.cat(values), torch.cat(rows)
 
 
-def _candidates(tiles: Tiles, tile: Tensor, row: Tensor, bounds: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Blocks of pixels (N, block) that may hold some between the bounds (2, images, classes), and their rows (N,)."""
+def _candidates(
+    tiles: Tiles, tile: Tensor, row: Tensor, middle: Tensor, reach: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks of pixels (N, block) that may hold some within ``reach`` of the middle, and their rows (N,)."""
     if tile.numel() <= FEW:
         yield tile.flatten(0, 1), row.flatten()
         return
-    low, high = bounds.unsqueeze(-1)
-    # NaN for inactive classes, where nothing lies near; a little more than half the width, for rounding.
-    middle, reach = (low + high) / 2, (high - low) / 2 + 4 * torch.finfo(tiles.dtype).eps
     distance = torch.sub(tile, middle, out=tiles.scratch(0, tile.shape)).abs_()
     for blocked, far in zip(_blocks(tile), _blocks(distance), strict=True):
         where = (far.amin(-1) <= reach).nonzero()

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.passes import count_above, few_pixels_between, pixels_between, round_down
+from rankseg_plugins.core.passes import count_above, pixels_between, round_down
 from rankseg_plugins.core.pieces import Bound, room, split
 from rankseg_plugins.core.probabilities import check_range
 from rankseg_plugins.core.ranking import Ranking
+from rankseg_plugins.core.survey import Survey
 from rankseg_plugins.core.tiles import Tiles, row_sum, single
 
 #: Undecided pixels that are kept in any case; of large inputs a small share.
@@ -62,7 +63,7 @@ def row_statistics(tiles: Tiles) -> RowStatistics:
     minimum = torch.ones_like(maximum)
     mu = torch.zeros_like(maximum, dtype=torch.float64)
     for images in tiles.groups():
-        for pixels in tiles.pixels((images.stop - images.start) * classes):
+        for pixels in tiles.pixels((images.stop - images.start) * classes, tiles.reach):
             tile = tiles.load(images, slice(classes), pixels)
             # torch.maximum carries NaN on, as amax does.
             torch.maximum(maximum[images], tile.amax(-1), out=maximum[images])
@@ -93,11 +94,11 @@ def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective
     ceiling = objective.ceiling(mu)
     # Any mask gives a floor. Where nothing lies above the ceiling, the upper half of the probabilities is a good one.
     reaches = statistics.maximum > ceiling
-    n, s = count_above(tiles, active, torch.where(reaches, ceiling, statistics.maximum / 2))
-    base_n, base_s = n * reaches, s * reaches
-    floor = objective.threshold(s, n, mu)
+    survey = Survey(tiles, active, torch.where(reaches, ceiling, statistics.maximum / 2), ceiling)
+    base_n, base_s = survey.n * reaches, survey.s * reaches
+    floor = objective.threshold(survey.s, survey.n, mu)
     most = max(_ROOM, number * tiles.shape[2] // 64)
-    while (undecided := few_pixels_between(tiles, active, floor, ceiling, most)) is None:
+    while (undecided := survey.between(floor, ceiling, most)) is None:
         # Too many pixels are undecided to be worth keeping: raise the floor by one more pass over the data.
         n, s = count_above(tiles, active, floor)
         raised = torch.maximum(floor, objective.threshold(s, n, mu))
@@ -149,13 +150,12 @@ def _dinkelbach(
     while True:
         n = base_n.index_add(0, rows, torch.ones_like(values))
         s = base_s.index_add(0, rows, values)
-        raised = torch.maximum(threshold, objective.threshold(s, n, mu))
-        if torch.equal(raised, threshold):
-            return threshold.view_as(floor), n.view_as(floor), s.view_as(floor)
-        threshold = raised
+        threshold = torch.maximum(threshold, objective.threshold(s, n, mu))
         # It only grows: what is below it now will not come back.
-        above = (values > threshold[rows]).nonzero().squeeze(1)
-        values, rows = values[above], rows[above]
+        above = (values > threshold.index_select(0, rows)).nonzero().squeeze(1)
+        if len(above) == len(values):
+            return threshold.view_as(floor), n.view_as(floor), s.view_as(floor)
+        values, rows = values.index_select(0, above), rows.index_select(0, above)
 
 
 def _best_prefix(

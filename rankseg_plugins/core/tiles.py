@@ -26,7 +26,10 @@ FEW = 1 << 14
 #: every number of threads, and as exact as the float32 input deserves.
 _RUN = 256
 
-#: Slices of pixels begin at multiples of this, which is a multiple of the runs' length: no run is cut in two.
+#: Pixels that are summarised together, and looked at together where few are wanted.
+BLOCK = 32
+
+#: Slices of pixels begin at multiples of this, which is a multiple of both: no run and no block is cut in two.
 _STEP = 1024
 
 
@@ -45,10 +48,12 @@ class Tiles:
         self.valid = None if valid_mask is None else valid_mask.expand(probs.shape[0], *probs.shape[2:]).flatten(1)
         self.dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
         self.clamp = False
-        self._is_flat = self.probs.ndim == 3 and self.probs.stride(-1) == 1
-        copied = not self._is_flat or probs.dtype != self.dtype or self.valid is not None
-        share = probs.numel() * probs.element_size() // (22 if copied else 11)
+        is_flat = self.probs.ndim == 3 and self.probs.stride(-1) == 1
+        self._is_copied = not is_flat or probs.dtype != self.dtype or self.valid is not None
+        share = probs.numel() * probs.element_size() // (22 if self._is_copied else 11)
         self.size = max(_SMALLEST_TILE, min(TILE, share))
+        #: The same for passes without scratch memory of their own: a view takes none.
+        self.reach = self.size if self._is_copied else TILE
         self._scratch: dict[int, Tensor] = {}
 
     def groups(self) -> Iterator[slice]:
@@ -74,10 +79,10 @@ class Tiles:
         tiles.clamp = self.clamp
         return tiles
 
-    def pixels(self, rows: int) -> Iterator[slice]:
-        """Slices of pixels, such that ``rows`` of them fill a tile."""
+    def pixels(self, rows: int, size: int | None = None) -> Iterator[slice]:
+        """Slices of pixels, such that ``rows`` of them fill a tile of ``size`` values, by default the usual one."""
         total = self.shape[2]
-        tiles = math.ceil(total * max(rows, 1) / self.size)
+        tiles = math.ceil(total * max(rows, 1) / (size or self.size))
         step = math.ceil(math.ceil(total / tiles) / _STEP) * _STEP
         for start in range(0, total, step):
             yield slice(start, min(start + step, total))
@@ -116,17 +121,14 @@ class Tiles:
 
         It is a view of the input, never to be written to, or a piece of scratch memory that the next call reuses.
         """
+        if not self._is_copied and not self.clamp:
+            return self.probs[images, classes, pixels]
         source = self.probs[images, classes]
-        if self._is_flat and source.dtype == self.dtype and self.valid is None and not self.clamp:
-            tile = source[..., pixels]
-        else:
-            tile = self.scratch(1, (*source.shape[:2], pixels.stop - pixels.start))
-            _copy_pixels(source, pixels.start, pixels.stop, tile)
-            if self.valid is not None:
-                tile.masked_fill_(~self.valid[images, None, pixels], 0.0)
-            if self.clamp:
-                tile.clamp_(0.0, 1.0)
-        return tile
+        tile = self.scratch(1, (*source.shape[:2], pixels.stop - pixels.start))
+        _copy_pixels(source, pixels.start, pixels.stop, tile)
+        if self.valid is not None:
+            tile.masked_fill_(~self.valid[images, None, pixels], 0.0)
+        return tile.clamp_(0.0, 1.0) if self.clamp else tile
 
     def scratch(self, slot: int, shape: Sequence[int]) -> Tensor:
         """Uninitialised memory of this shape, one of two pieces (slot 0 or 1) that are the same at every call.
@@ -150,14 +152,35 @@ class Tiles:
 
     def gather(self, image: Tensor, classes: Tensor, pixel: Tensor) -> Tensor:
         """Probabilities of single pixels, (K, len(classes)), for their images (K,) and positions (K,)."""
+        return self._at(image.unsqueeze(1), classes, pixel.unsqueeze(1))
+
+    def blocks(self, image: Tensor, label: Tensor, block: Tensor) -> Tensor:
+        """Probabilities of whole blocks, (K, BLOCK), from their images, classes and positions (K,); 0 past the end."""
+        start, past = block * BLOCK, self.shape[2] % BLOCK
+        if past:
+            # The last block would reach past the end: it begins earlier, and what it then has twice counts once.
+            start.clamp_max_(self.shape[2] - BLOCK)
+        if self.probs.ndim == 3 and self.valid is None:
+            values = self.probs.unfold(-1, BLOCK, 1)[image, label, start].to(self.dtype)
+            values = values.clamp_(0.0, 1.0) if self.clamp else values
+        else:
+            pixel = start.unsqueeze(1) + torch.arange(BLOCK, device=start.device)
+            values = self._at(image.unsqueeze(1), label.unsqueeze(1), pixel)
+        if past:
+            last = (block == self.shape[2] // BLOCK).nonzero().squeeze(1)
+            values[last, : BLOCK - past] = 0.0
+        return values
+
+    def _at(self, image: Tensor, label: Tensor, pixel: Tensor) -> Tensor:
+        """Single probabilities, from their images, classes and positions, which are broadcast."""
         place: list[Tensor] = []
-        rest = pixel.unsqueeze(1)
+        rest = pixel
         for size in reversed(self.probs.shape[3:]):
             place.insert(0, rest % size)
             rest = rest // size
-        values = self.probs[(image.unsqueeze(1), classes, rest, *place)].to(self.dtype)
+        values = self.probs[(image, label, rest, *place)].to(self.dtype)
         if self.valid is not None:
-            values = values.masked_fill(~self.valid[image, pixel].unsqueeze(1), 0.0)
+            values = values.masked_fill(~self.valid[image, pixel], 0.0)
         return values.clamp(0.0, 1.0) if self.clamp else values
 
 
