@@ -8,7 +8,6 @@ gains: the lowest class index.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,16 +17,13 @@ from torch import Tensor
 from rankseg_plugins.core import dense
 from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.rma import Volumes
-from rankseg_plugins.core.tiles import FEW, Tiles
-
-#: Mark of the pixels that no class or several classes selected, until they are settled.
-_DISPUTED = -1
+from rankseg_plugins.core.tiles import FEW, Tiles, places
 
 #: The first pass works on so many values for each pixel at a time.
 _ROWS = 4
 
-#: What is worked out about a disputed pixel takes about this many times the memory of its probabilities.
-_SHARE = 12
+#: What is worked out about disputed pixels takes about this many times the memory of their probabilities.
+_SHARE = 16
 
 
 @dataclass
@@ -45,6 +41,11 @@ class _Disputed:
     pixel: Tensor
     p: Tensor
     selected: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return sum(field.nbytes for field in (self.image, self.pixel, self.p, self.selected))
 
 
 def assign_masks(tiles: Tiles, volumes: Volumes) -> Tensor:
@@ -86,6 +87,8 @@ class _Group:
 
     def __init__(self, tiles: Tiles, images: slice, volumes: Volumes) -> None:
         self.tiles, self.images = tiles, images
+        #: What a class adds to its index; more than any index.
+        self.one = _power_above(tiles.shape[1])
         active = volumes.active[images]
         # Where pruning left no class at all, every class competes for every pixel.
         eligible = active | ~active.any(1, keepdim=True)
@@ -96,39 +99,42 @@ class _Group:
 
     def label(self, objective: Objective, void_index: int | None, labels: Tensor) -> None:
         """Label the pixels that one class selected, then all others."""
-        found, room = [], self.tiles.size // _SHARE
+        found, room = [], self.tiles.size // 2
         for pixels in self.tiles.pixels(_ROWS * len(self.threshold)):
-            index, is_disputed = self._first_choice(pixels)
-            labels[self.images, pixels] = index.masked_fill_(is_disputed, _DISPUTED)
-            for disputed in self._disputed(is_disputed, pixels):
-                self.n.index_add_(0, disputed.image, disputed.selected.double(), alpha=-1)
-                self.s.index_add_(0, disputed.image, (disputed.selected * disputed.p).double(), alpha=-1)
-                room -= disputed.p.numel()
-                if room >= 0:
-                    found.append(disputed)
-        for disputed in found if room >= 0 else self._find_again(labels):
-            labels[self.images].index_put_((disputed.image, disputed.pixel), self._settle(disputed, objective, void_index))
+            for disputed in self._look_at(self._choose(pixels, labels), pixels):
+                _subtract(self.n, disputed.image, disputed.selected.double())
+                _subtract(self.s, disputed.image, (disputed.selected * disputed.p).double())
+                room -= disputed.nbytes
+                found = [*found, disputed] if room >= 0 else []
+        for disputed in found if room >= 0 else self._look_again(labels):
+            winner = self._settle(disputed, objective, void_index)
+            labels[self.images].index_put_((disputed.image, disputed.pixel), winner)
 
-    def _first_choice(self, pixels: slice) -> tuple[Tensor, Tensor]:
-        """The class that selected a pixel, if it was one, and whether it was none or several: (images, pixels)."""
+    def _choose(self, pixels: slice, labels: Tensor) -> Tensor:
+        """Label the pixels that one class selected; whether they are disputed, (images, pixels) bool."""
         # A pixel adds up one code per class that selected it: from the sum, a single class reads off its own index.
-        one = _power_above(self.tiles.shape[1])
         shape = len(self.threshold), 1, pixels.stop - pixels.start
         total = torch.zeros(shape, dtype=self.tiles.dtype, device=self.threshold.device)
         selected = self.tiles.scratch(0, shape)
         for label, bound in zip(self.classes.tolist(), self.threshold.unsqueeze(-1).split(1, 1), strict=True):
             tile = self.tiles.load(self.images, slice(label, label + 1), pixels)
-            total.add_(torch.gt(tile, bound, out=selected), alpha=one + label)
-        index = total.sub_(one).squeeze(1)
-        half = (one - 1) / 2
-        return index, torch.sub(index, half, out=selected.squeeze(1)).abs_() > half
+            total.add_(torch.gt(tile, bound, out=selected), alpha=self.one + label)
+        index = total.sub_(self.one).squeeze(1)
+        labels[self.images, pixels] = index
+        return self._is_disputed(index)
 
-    def _find_again(self, labels: Tensor) -> Iterator[_Disputed]:
+    def _is_disputed(self, index: Tensor) -> Tensor:
+        """Whether it is no index: negative where no class selected the pixel, ``one`` or more where several did."""
+        middle = (self.one - 1) / 2
+        return torch.sub(index, middle, out=self.tiles.scratch(0, index.shape)).abs_() > middle
+
+    def _look_again(self, labels: Tensor) -> Iterator[_Disputed]:
         for pixels in self.tiles.pixels(_ROWS * len(self.threshold)):
-            yield from self._disputed(labels[self.images, pixels] == _DISPUTED, pixels)
+            yield from self._look_at(self._is_disputed(labels[self.images, pixels].to(self.tiles.dtype)), pixels)
 
-    def _disputed(self, where: Tensor, pixels: slice) -> Iterator[_Disputed]:
-        for image, pixel in _pieces(where, self.tiles.size // len(self.classes)):
+    def _look_at(self, where: Tensor, pixels: slice) -> Iterator[_Disputed]:
+        most = self.tiles.size // (_SHARE * len(self.classes))
+        for image, pixel in places(where, max(1, most)):
             pixel = pixel + pixels.start
             p = self.tiles.gather(image + self.images.start, self.classes, pixel)
             yield _Disputed(image, pixel, p, p > _of(self.threshold, image))
@@ -143,20 +149,17 @@ class _Group:
         return winner if void_index is None else winner.masked_fill(nobody.squeeze(1), void_index)
 
 
-def _pieces(where: Tensor, pixels: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and positions of the pixels that are True, in pieces that take a fraction of a tile's memory."""
-    size, number = max(1, pixels // _SHARE), where.shape[1]
-    # Their positions alone would take much memory where nearly all are True.
-    step = max(1, math.ceil(number / max(1, math.ceil(int(where.count_nonzero()) / size))))
-    for start in range(0, number, step):
-        image, pixel = where[:, start : start + step].nonzero(as_tuple=True)
-        if len(image):
-            yield from zip(image.split(size), (pixel + start).split(size), strict=True)
-
-
 def _of(table: Tensor, image: Tensor) -> Tensor:
     """Rows of a table per image (images, classes) for pixels of these images; a single row is left to broadcasting."""
     return table if len(table) == 1 else table[image]
+
+
+def _subtract(table: Tensor, image: Tensor, values: Tensor) -> None:
+    """Take the rows (K, classes) of pixels of these images (K,) out of the table (images, classes)."""
+    if len(table) == 1:
+        table.sub_(values.sum(0))
+    else:
+        table.index_add_(0, image, values, alpha=-1)
 
 
 def _power_above(number: int) -> int:

@@ -144,7 +144,8 @@ class IoU(Objective):
         """``(p - r (1 - p)) / (u + 1 - p)`` with ``u = t + mu - m + g`` and ``r = (m + g) / u``."""
         u = t + mu - m + self.smooth
         r = _ratio(m + self.smooth, u)
-        return _ratio(p - r * (1 - p), u + 1 - p)
+        denominator = u + 1 - p
+        return (p - r * (1 - p)).div_(denominator.masked_fill_(denominator == 0, 1.0))
 
 
 OBJECTIVES: dict[str, type[Objective]] = {"dice": Dice, "iou": IoU}

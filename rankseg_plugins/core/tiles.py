@@ -17,7 +17,7 @@ from torch import Tensor
 TILE, _SMALLEST_TILE = 1 << 19, 1 << 15
 
 #: Values that are read in less time than it takes to begin another slice.
-_CHEAP = 1 << 16
+_CHEAP = 1 << 15
 
 #: So few values cost less to work on all together than to pick those out that matter.
 FEW = 1 << 14
@@ -48,13 +48,17 @@ class Tiles:
         self.valid = None if valid_mask is None else valid_mask.expand(probs.shape[0], *probs.shape[2:]).flatten(1)
         self.dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
         self.clamp = False
-        is_flat = self.probs.ndim == 3 and self.probs.stride(-1) == 1
-        self._is_copied = not is_flat or probs.dtype != self.dtype or self.valid is not None
-        share = probs.numel() * probs.element_size() // (22 if self._is_copied else 11)
+        share = probs.numel() * probs.element_size() // (22 if self.are_copies else 11)
         self.size = max(_SMALLEST_TILE, min(TILE, share))
         #: The same for passes without scratch memory of their own: a view takes none.
-        self.reach = self.size if self._is_copied else TILE
+        self.reach = self.size if self.are_copies else TILE
         self._scratch: dict[int, Tensor] = {}
+
+    @property
+    def are_copies(self) -> bool:
+        """Whether a tile is a copy in scratch memory instead of a view."""
+        is_flat = self.probs.ndim == 3 and self.probs.stride(-1) == 1
+        return not is_flat or self.probs.dtype != self.dtype or self.valid is not None or self.clamp
 
     def groups(self) -> Iterator[slice]:
         """Slices of images: several small images at a time, or one large image."""
@@ -121,7 +125,7 @@ class Tiles:
 
         It is a view of the input, never to be written to, or a piece of scratch memory that the next call reuses.
         """
-        if not self._is_copied and not self.clamp:
+        if not self.are_copies:
             return self.probs[images, classes, pixels]
         source = self.probs[images, classes]
         tile = self.scratch(1, (*source.shape[:2], pixels.stop - pixels.start))
@@ -155,20 +159,20 @@ class Tiles:
         return self._at(image.unsqueeze(1), classes, pixel.unsqueeze(1))
 
     def blocks(self, image: Tensor, label: Tensor, block: Tensor) -> Tensor:
-        """Probabilities of whole blocks, (K, BLOCK), from their images, classes and positions (K,); 0 past the end."""
-        start, past = block * BLOCK, self.shape[2] % BLOCK
-        if past:
-            # The last block would reach past the end: it begins earlier, and what it then has twice counts once.
-            start.clamp_max_(self.shape[2] - BLOCK)
+        """Probabilities of blocks of BLOCK pixels, (K, block), from images, classes and positions (K,); 0 past the end."""
+        total = self.shape[2]
+        width, start = min(BLOCK, total), block * BLOCK
+        if total % BLOCK:
+            # The last block ends with the image: it begins earlier, and what it then shares with another is left out.
+            start.clamp_max_(total - width)
         if self.probs.ndim == 3 and self.valid is None:
-            values = self.probs.unfold(-1, BLOCK, 1)[image, label, start].to(self.dtype)
+            values = self.probs.unfold(-1, width, 1)[image, label, start].to(self.dtype)
             values = values.clamp_(0.0, 1.0) if self.clamp else values
         else:
-            pixel = start.unsqueeze(1) + torch.arange(BLOCK, device=start.device)
+            pixel = start.unsqueeze(1) + torch.arange(width, device=start.device)
             values = self._at(image.unsqueeze(1), label.unsqueeze(1), pixel)
-        if past:
-            last = (block == self.shape[2] // BLOCK).nonzero().squeeze(1)
-            values[last, : BLOCK - past] = 0.0
+        if total > BLOCK and total % BLOCK:
+            values[block == total // BLOCK, : BLOCK - total % BLOCK] = 0.0
         return values
 
     def _at(self, image: Tensor, label: Tensor, pixel: Tensor) -> Tensor:
@@ -187,6 +191,16 @@ class Tiles:
 def single(image: int, label: int) -> tuple[slice, slice]:
     """Where a single class of an image lies in a (B, C) table: for :meth:`Tiles.part`, and for (1, 1) views."""
     return slice(image, image + 1), slice(label, label + 1)
+
+
+def places(where: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Row and column (K,) of the elements of a bool matrix that are True, in pieces of at most ``most``."""
+    # All of them at once would take up to 16 times the memory of the matrix.
+    columns, pieces = where.shape[1], math.ceil(int(where.count_nonzero()) / most)
+    step = max(1, columns // max(1, pieces))
+    for start in range(0, columns if pieces else 0, step):
+        row, column = where[:, start : start + step].nonzero(as_tuple=True)
+        yield from zip(row.split(most), (column + start).split(most), strict=True)
 
 
 def _flat_view(probs: Tensor) -> Tensor:
