@@ -115,8 +115,7 @@ def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective
         low, high = Bound(floor, *count_above(tiles, active, floor)), Bound(ceiling, base_n, base_s)
         threshold, n, s = _row_by_row(tiles, active, objective, mu, low, high)
     else:
-        search = _dinkelbach if objective.is_ratio else _best_prefix
-        threshold, n, s = search(*undecided, objective, mu, base_n, base_s, floor)
+        threshold, n, s = _decide(*undecided, objective, mu, floor, Bound(ceiling, base_n, base_s))
     threshold = round_down(threshold, tiles.dtype).masked_fill(~active, torch.inf)
     return Volumes(threshold, n * active, s * active, mu, active)
 
@@ -138,6 +137,28 @@ def _row_by_row(
                 for total, part in zip((best.threshold, best.n, best.s), found, strict=True):
                     total[place] = part
     return best.threshold, best.n, best.s
+
+
+def _decide(
+    values: Tensor, rows: Tensor, objective: Objective, mu: Tensor, floor: Tensor, high: Bound
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Threshold, count and sum of the best mask, from the undecided pixels and the mask above them."""
+    floor, n, s = _dinkelbach(values, rows, objective, mu, high.n, high.s, floor)
+    if objective.is_ratio:
+        return floor, n, s
+    # That is the best mask of the ratio part. The best one of all is a part of it that lacks few pixels, if any.
+    ceiling = torch.minimum(high.threshold, objective.ceiling_beyond(high.n, floor, mu))
+    values = values.double()
+    above = (values > floor.flatten().index_select(0, rows)).nonzero().squeeze(1)
+    values, rows = values.index_select(0, above), rows.index_select(0, above)
+    is_left = values <= ceiling.flatten().index_select(0, rows)
+    if not is_left.any():
+        return floor, n, s
+    n, s = (
+        base.flatten().index_add(0, rows[~is_left], more).view_as(mu)
+        for base, more in ((high.n, torch.ones_like(values[~is_left])), (high.s, values[~is_left]))
+    )
+    return _best_prefix(values[is_left], rows[is_left], objective, mu, n, s, floor)
 
 
 def _dinkelbach(
