@@ -78,15 +78,14 @@ class Survey:
 
     def _blocks_above(self, low: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """The pixels (K, block) of blocks that reach above ``low``, and the rows (K,) of ``low.flatten()``."""
-        number, most = low.shape[1], max(1, self._tiles.size // (_SHARE * BLOCK))
+        most = max(1, self._tiles.size // (_SHARE * BLOCK))
         rows = torch.arange(low.numel(), device=low.device).view(low.shape)
         for images, labels, highest in self._groups:
             of = rows[images, labels].flatten()
             near = highest.flatten(0, 1) > low.flatten().index_select(0, of).unsqueeze(1)
             for place, block in places(near, most):
                 row = of.index_select(0, place)
-                image = row // number
-                yield self._tiles.blocks(image, row - image * number, block), row
+                yield self._tiles.blocks(row, block), row
 
 
 def _block_maxima(tile: Tensor, to: Tensor) -> None:
