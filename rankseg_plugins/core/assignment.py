@@ -50,7 +50,7 @@ class _Disputed:
 
 def assign_masks(tiles: Tiles, volumes: Volumes) -> Tensor:
     """The masks themselves, (B, C, d) bool."""
-    masks = torch.zeros(tiles.shape, dtype=torch.bool, device=tiles.probs.device)
+    masks = _decision(tiles.shape, torch.bool, tiles).zero_()
     threshold = volumes.threshold.unsqueeze(-1)
     for images, classes, pixels in tiles.passes(volumes.active):
         tile = tiles.load(images, classes, pixels)
@@ -68,14 +68,20 @@ def assign_labels(tiles: Tiles, volumes: Volumes, objective: Objective, void_ind
         void_index: label of the pixels that no class selected; None gives them to a class.
     """
     batch, classes, pixels = tiles.shape
+    labels = _decision((batch, pixels), torch.int64, tiles)
     if batch * classes * pixels <= FEW:
         everything = tiles.load(slice(0, batch), slice(0, classes), slice(0, pixels))
-        return dense.assign_labels(everything, volumes, objective, void_index)
-    labels = torch.empty(batch, pixels, dtype=torch.int64, device=tiles.probs.device)
+        return labels.copy_(dense.assign_labels(everything, volumes, objective, void_index))
     tiles.release_scratch()
     for images in tiles.groups():
         _Group(tiles, images, volumes).label(objective, void_index, labels)
     return labels
+
+
+def _decision(shape: tuple[int, ...], dtype: torch.dtype, tiles: Tiles) -> Tensor:
+    """Memory for the decision; not an inference tensor even in inference mode, as a loss could not use one."""
+    with torch.inference_mode(False):
+        return torch.empty(shape, dtype=dtype, device=tiles.probs.device)
 
 
 class _Group:
@@ -99,7 +105,9 @@ class _Group:
 
     def label(self, objective: Objective, void_index: int | None, labels: Tensor) -> None:
         """Label the pixels that one class selected, then all others."""
-        found, room = [], self.tiles.size // 2
+        # What was found is kept while it is little, at most an eighth of a tile.
+        found: list[_Disputed] = []
+        room = self.tiles.size // 2
         for pixels in self.tiles.pixels(_ROWS * len(self.threshold)):
             for disputed in self._look_at(self._choose(pixels, labels), pixels):
                 _subtract(self.n, disputed.image, disputed.selected.double())
@@ -125,8 +133,7 @@ class _Group:
 
     def _is_disputed(self, index: Tensor) -> Tensor:
         """Whether it is no index: negative where no class selected the pixel, ``one`` or more where several did."""
-        middle = (self.one - 1) / 2
-        return torch.sub(index, middle, out=self.tiles.scratch(0, index.shape)).abs_() > middle
+        return torch.clamp(index, 0, self.one - 1, out=self.tiles.scratch(0, index.shape)) != index
 
     def _look_again(self, labels: Tensor) -> Iterator[_Disputed]:
         for pixels in self.tiles.pixels(_ROWS * len(self.threshold)):
@@ -144,7 +151,9 @@ class _Group:
         image, selected = disputed.image, disputed.selected
         nobody = ~selected.any(1, keepdim=True)
         gain = objective.gain(disputed.p.double(), _of(self.s, image), _of(self.n, image), _of(self.mu, image))
-        gain.masked_fill_(~(selected | (nobody & _of(self.allowed, image))), -torch.inf)
+        gain.masked_fill_((selected | nobody).logical_not_(), -torch.inf)
+        if len(self.allowed) > 1:
+            gain.masked_fill_(~self.allowed[image], -torch.inf)
         winner = self.classes.index_select(0, gain.max(1).indices)
         return winner if void_index is None else winner.masked_fill(nobody.squeeze(1), void_index)
 

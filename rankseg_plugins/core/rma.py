@@ -3,8 +3,8 @@
 The best mask of a ratio of linear functions is ``{p > threshold}``, and Dinkelbach's iteration finds the threshold
 from the count and the sum of the pixels above the current one. One pass over the data decides all pixels but the
 few between a lower bound of the threshold and the ceiling of :class:`~rankseg_plugins.core.objectives.Objective`;
-the iteration then runs on those alone. Dice with ``smooth > 0`` is not a ratio: there the few undecided pixels, and
-only those, are sorted.
+the iteration then runs on those alone. Dice with ``smooth > 0`` is a ratio and a little more: its best mask lacks a few
+pixels of the ratio's, if any, and only these are sorted.
 
 Source: Wang & Dai, "RankSEG-RMA", NeurIPS 2025 (the objective); Dinkelbach, "On nonlinear fractional programming",
 Management Science 13 (1967) (the iteration).
@@ -151,14 +151,12 @@ def _decide(
     values = values.double()
     above = (values > floor.flatten().index_select(0, rows)).nonzero().squeeze(1)
     values, rows = values.index_select(0, above), rows.index_select(0, above)
-    is_left = values <= ceiling.flatten().index_select(0, rows)
-    if not is_left.any():
+    sure = values > ceiling.flatten().index_select(0, rows)
+    if sure.all():
         return floor, n, s
-    n, s = (
-        base.flatten().index_add(0, rows[~is_left], more).view_as(mu)
-        for base, more in ((high.n, torch.ones_like(values[~is_left])), (high.s, values[~is_left]))
-    )
-    return _best_prefix(values[is_left], rows[is_left], objective, mu, n, s, floor)
+    n = (high.n.flatten() + rows[sure].bincount(minlength=mu.numel())).view_as(mu)
+    s = high.s.flatten().index_add(0, rows[sure], values[sure]).view_as(mu)
+    return _best_prefix(values[~sure], rows[~sure], objective, mu, n, s, floor)
 
 
 def _dinkelbach(
@@ -169,7 +167,7 @@ def _dinkelbach(
     base_n, base_s = base_n.flatten(), base_s.flatten()
     threshold, mu = floor.flatten(), mu.flatten()
     while True:
-        n = base_n.index_add(0, rows, torch.ones_like(values))
+        n = base_n + rows.bincount(minlength=len(base_n))
         s = base_s.index_add(0, rows, values)
         threshold = torch.maximum(threshold, objective.threshold(s, n, mu))
         # It only grows: what is below it now will not come back.

@@ -24,7 +24,7 @@ FEW = 1 << 14
 
 #: Values that are added up in the input's own precision before float64 takes over. The sums are then the same for
 #: every number of threads, and as exact as the float32 input deserves.
-_RUN = 256
+_RUN = 64
 
 #: Pixels that are summarised together, and looked at together where few are wanted.
 BLOCK = 32
@@ -48,17 +48,20 @@ class Tiles:
         self.valid = None if valid_mask is None else valid_mask.expand(probs.shape[0], *probs.shape[2:]).flatten(1)
         self.dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
         self.clamp = False
+        self._are_views = self.probs.ndim == 3 and self.probs.stride(-1) == 1 and probs.dtype == self.dtype
         share = probs.numel() * probs.element_size() // (22 if self.are_copies else 11)
         self.size = max(_SMALLEST_TILE, min(TILE, share))
-        #: The same for passes without scratch memory of their own: a view takes none.
-        self.reach = self.size if self.are_copies else TILE
         self._scratch: dict[int, Tensor] = {}
 
     @property
     def are_copies(self) -> bool:
         """Whether a tile is a copy in scratch memory instead of a view."""
-        is_flat = self.probs.ndim == 3 and self.probs.stride(-1) == 1
-        return not is_flat or self.probs.dtype != self.dtype or self.valid is not None or self.clamp
+        return not self._are_views or self.valid is not None or self.clamp
+
+    @property
+    def reach(self) -> int:
+        """As ``size``, for passes that need no scratch memory of their own: a view takes none."""
+        return self.size if self.are_copies else TILE
 
     def groups(self) -> Iterator[slice]:
         """Slices of images: several small images at a time, or one large image."""
@@ -156,7 +159,13 @@ class Tiles:
 
     def gather(self, image: Tensor, classes: Tensor, pixel: Tensor) -> Tensor:
         """Probabilities of single pixels, (K, len(classes)), for their images (K,) and positions (K,)."""
-        return self._at(image.unsqueeze(1), classes, pixel.unsqueeze(1))
+        image, pixel = image.unsqueeze(1), pixel.unsqueeze(1)
+        if self.probs.ndim > 3 or self.valid is not None or self.clamp:
+            return self._at(image, classes, pixel)
+        # The same, in a third of the time.
+        strides = self.probs.stride()
+        place = image * strides[0] + pixel * strides[2] + classes * strides[1]
+        return self._memory(1).index_select(0, place.flatten()).view(place.shape).to(self.dtype)
 
     def blocks(self, row: Tensor, block: Tensor) -> Tensor:
         """Probabilities of blocks of pixels, (K, block), from their rows (K,) of B times C and positions (K,).
@@ -183,14 +192,18 @@ class Tiles:
         strides = self.probs.stride()
         if strides[2] == 1:
             # Overlapping views: picking rows of a matrix is several times faster than picking elements.
-            length = 1 + sum((size - 1) * stride for size, stride in zip(self.shape, strides, strict=True))
             start = image * strides[0] + label * strides[1] + first
-            values = self.probs.as_strided((length - width + 1, width), (1, 1)).index_select(0, start).to(self.dtype)
+            values = self._memory(width).index_select(0, start).to(self.dtype)
         else:
             values = self.probs.unfold(2, width, 1)[image, label, first].to(self.dtype)
         if self.valid is not None:
             values.masked_fill_(~self.valid.unfold(1, width, 1)[image, first], 0.0)
         return values
+
+    def _memory(self, width: int) -> Tensor:
+        """Every stretch of ``width`` values as they lie in memory, (places, width)."""
+        length = 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.probs.stride(), strict=True))
+        return self.probs.as_strided((length - width + 1, width), (1, 1))
 
     def _at(self, image: Tensor, label: Tensor, pixel: Tensor) -> Tensor:
         """Single probabilities, from their images, classes and positions, which are broadcast."""
@@ -217,7 +230,7 @@ def places(where: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:
     step = max(1, columns // max(1, pieces))
     for start in range(0, columns if pieces else 0, step):
         row, column = where[:, start : start + step].nonzero(as_tuple=True)
-        yield from zip(row.split(most), (column + start).split(most), strict=True)
+        yield from zip(row.split(most), column.add_(start).split(most), strict=True)
 
 
 def _flat_view(probs: Tensor) -> Tensor:

@@ -250,3 +250,19 @@ def test_inference_mode_and_autocast(options):
         assert torch.equal(decoder(PROBS), decided)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(decoder(PROBS), decided)
+
+
+@pytest.mark.parametrize("options", ALL)
+@pytest.mark.parametrize("pixels", [50, 20_000])
+def test_decisions_may_be_changed_and_enter_a_loss(options, pixels):
+    logits = torch.randn(2, 4, pixels, generator=torch.Generator().manual_seed(6), requires_grad=True)
+    decided = rankseg(logits.softmax(1), **options)
+    assert not decided.is_inference()
+    assert not decided.requires_grad
+    if decided.dtype == torch.bool:
+        loss = (logits * decided).sum()
+    else:
+        decided[decided > 3] = 0
+        loss = nn.functional.cross_entropy(logits, decided)
+    loss.backward()
+    assert logits.grad.isfinite().all()
