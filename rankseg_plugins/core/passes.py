@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.tiles import FEW, Tiles, row_sum
-
-#: Pixels that are looked at together where few are wanted.
-_BLOCK = 32
+from rankseg_plugins.core.tiles import BLOCK, FEW, Tiles, row_sum
 
 #: Work in float64 on several copies of a tile takes this share of it at a time.
 _SHARE = 8
@@ -48,50 +45,57 @@ def few_pixels_between(
 ) -> tuple[Tensor, Tensor] | None:
     """As :func:`pixels_between`, or None as soon as the pixels are more than ``room``."""
     bounds = round_down(torch.stack([floor, ceiling]), tiles.dtype).masked_fill_(~active, torch.inf)
-    # NaN for inactive classes, where nothing lies near; a little more than half the width, for rounding.
-    middle = (bounds[0] + bounds[1]).div_(2).unsqueeze(-1)
-    reach = (bounds[1] - bounds[0]).div_(2).add_(4 * torch.finfo(tiles.dtype).eps).unsqueeze(-1)
-    bounds = bounds.view(2, -1, 1)
-    row = torch.arange(floor.numel(), device=floor.device).view(floor.shape)
-    values, rows = [], []
-    for images, classes, pixels in tiles.passes(active):
-        part = images, classes
-        tile = tiles.load(images, classes, pixels)
-        for candidates, of in _candidates(tiles, tile, row[part], middle[part], reach[part]):
-            low, high = bounds.index_select(1, of)
-            inside = (candidates > low).logical_and_(candidates <= high).flatten()
-            room -= int(inside.count_nonzero())
-            if room < 0:
-                return None
-            found = inside.nonzero().squeeze(1)
-            values.append(candidates.flatten().index_select(0, found))
-            rows.append(of.index_select(0, found.div_(candidates.shape[1], rounding_mode="floor")))
-    if not values:
-        return floor.new_empty(0, dtype=tiles.dtype), row.new_empty(0)
+    return collect(_candidates(tiles, active, bounds), bounds.flatten(1), room)
+
+
+def collect(candidates: Iterable[tuple[Tensor, Tensor]], bounds: Tensor, room: int) -> tuple[Tensor, Tensor] | None:
+    """The pixels with ``bounds[0] < p <= bounds[1]``, or None as soon as they are more than ``room``.
+
+    Args:
+        candidates: pixels (N, block) and the rows (N,) that they belong to.
+        bounds: (2, rows), in the precision of the pixels.
+        room: number of pixels.
+
+    Returns:
+        Values (K,) and rows (K,).
+    """
+    values, rows = [bounds.new_empty(0)], [torch.empty(0, dtype=torch.int64, device=bounds.device)]
+    for pixels, row in candidates:
+        low, high = bounds.index_select(1, row).unsqueeze(2)
+        found = (pixels > low).logical_and_(pixels <= high).flatten().nonzero().squeeze(1)
+        room -= len(found)
+        if room < 0:
+            return None
+        values.append(pixels.flatten().index_select(0, found))
+        rows.append(row.index_select(0, found.div_(pixels.shape[1], rounding_mode="floor")))
     return torch.cat(values), torch.cat(rows)
 
 
-def _candidates(
-    tiles: Tiles, tile: Tensor, row: Tensor, middle: Tensor, reach: Tensor
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Blocks of pixels (N, block) that may hold some within ``reach`` of the middle, and their rows (N,)."""
-    if tile.numel() <= FEW:
-        yield tile.flatten(0, 1), row.flatten()
-        return
-    distance = torch.sub(tile, middle, out=tiles.scratch(0, tile.shape)).abs_()
-    for blocked, far in zip(_blocks(tile), _blocks(distance), strict=True):
-        where = (far.amin(-1) <= reach).nonzero()
-        # Where most blocks hold some, a copy of them all would double the memory: piece by piece.
-        for piece in where.split(max(1, tiles.size // (16 * blocked.shape[-1]))):
-            image, label, block = piece.unbind(1)
-            yield blocked[image, label, block], row[image, label]
+def _candidates(tiles: Tiles, active: Tensor, bounds: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks of pixels (N, block) that may hold some between the bounds (2, B, C), and their rows (N,)."""
+    # NaN for inactive classes, where nothing lies near; a little more than half the width, for rounding.
+    middle = (bounds[0] + bounds[1]).div_(2).unsqueeze(-1)
+    reach = (bounds[1] - bounds[0]).div_(2).add_(4 * torch.finfo(tiles.dtype).eps).unsqueeze(-1)
+    row = torch.arange(active.numel(), device=active.device).view(active.shape)
+    for images, classes, pixels in tiles.passes(active):
+        tile, rows = tiles.load(images, classes, pixels), row[images, classes]
+        if tile.numel() <= FEW:
+            yield tile.flatten(0, 1), rows.flatten()
+            continue
+        distance = torch.sub(tile, middle[images, classes], out=tiles.scratch(0, tile.shape)).abs_()
+        for blocked, far in zip(_blocks(tile), _blocks(distance), strict=True):
+            where = (far.amin(-1) <= reach[images, classes]).nonzero()
+            # Where most blocks hold some, a copy of them all would double the memory: piece by piece.
+            for piece in where.split(max(1, tiles.size // (16 * blocked.shape[-1]))):
+                image, label, block = piece.unbind(1)
+                yield blocked[image, label, block], rows[image, label]
 
 
 def _blocks(tile: Tensor) -> Iterator[Tensor]:
     """The pixels in blocks (images, classes, blocks, block), and those that fill no block one by one."""
-    whole = tile.shape[-1] // _BLOCK * _BLOCK
+    whole = tile.shape[-1] // BLOCK * BLOCK
     if whole:
-        yield tile[..., :whole].unflatten(-1, (-1, _BLOCK))
+        yield tile[..., :whole].unflatten(-1, (-1, BLOCK))
     if whole < tile.shape[-1]:
         yield tile[..., whole:].unsqueeze(-1)
 

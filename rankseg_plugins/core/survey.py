@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.passes import round_down
+from rankseg_plugins.core.passes import collect, round_down
 from rankseg_plugins.core.tiles import BLOCK, Tiles, places, row_sum
 
 #: Pixels that are looked at one by one take this share of a tile at a time.
@@ -67,18 +67,7 @@ class Survey:
         """
         bounds = round_down(torch.stack([floor, ceiling]), self._tiles.dtype).masked_fill_(~self._active, torch.inf)
         self._tiles.release_scratch()
-        values, rows = [], []
-        for pixels, row in self._blocks_above(bounds[0].flatten()):
-            low, high = bounds.view(2, -1, 1).index_select(1, row)
-            found = (pixels > low).logical_and_(pixels <= high).flatten().nonzero().squeeze(1)
-            room -= len(found)
-            if room < 0:
-                return None
-            values.append(pixels.flatten().index_select(0, found))
-            rows.append(row.index_select(0, found.div_(pixels.shape[1], rounding_mode="floor")))
-        if not values:
-            return floor.new_empty(0, dtype=self._tiles.dtype), torch.empty(0, dtype=torch.int64, device=floor.device)
-        return torch.cat(values), torch.cat(rows)
+        return collect(self._blocks_above(bounds[0].flatten()), bounds.flatten(1), room)
 
     def _blocks_above(self, low: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """The pixels (K, block) of blocks that reach above ``low`` (rows,), and the rows (K,) of the blocks."""
