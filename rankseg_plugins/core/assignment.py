@@ -22,8 +22,9 @@ from rankseg_plugins.core.tiles import FEW, Tiles, places
 #: The first pass works on so many values for each pixel at a time.
 _ROWS = 4
 
-#: What is worked out about disputed pixels takes about this many times the memory of their probabilities.
-_SHARE = 16
+#: What is worked out about disputed pixels takes about this many times the memory of their probabilities. Fewer than
+#: 2^15 values at a time, which PyTorch adds up in one thread: the same for every number of threads.
+_SHARE = 17
 
 
 @dataclass
@@ -105,7 +106,7 @@ class _Group:
 
     def label(self, objective: Objective, void_index: int | None, labels: Tensor) -> None:
         """Label the pixels that one class selected, then all others."""
-        # What was found is kept while it is little, at most an eighth of a tile.
+        # What was found is kept while it is little, half a byte for each value of a tile.
         found: list[_Disputed] = []
         room = self.tiles.size // 2
         for pixels in self.tiles.pixels(_ROWS * len(self.threshold)):
@@ -142,7 +143,8 @@ class _Group:
     def _look_at(self, where: Tensor, pixels: slice) -> Iterator[_Disputed]:
         most = self.tiles.size // (_SHARE * len(self.classes))
         for image, pixel in places(where, max(1, most)):
-            pixel = pixel + pixels.start
+            # Not views, which would keep the places of all other pieces in memory.
+            image, pixel = image.clone(), pixel + pixels.start
             p = self.tiles.gather(image + self.images.start, self.classes, pixel)
             yield _Disputed(image, pixel, p, p > _of(self.threshold, image))
 

@@ -3,8 +3,8 @@
 The best mask of a ratio of linear functions is ``{p > threshold}``, and Dinkelbach's iteration finds the threshold
 from the count and the sum of the pixels above the current one. One pass over the data decides all pixels but the
 few between a lower bound of the threshold and the ceiling of :class:`~rankseg_plugins.core.objectives.Objective`;
-the iteration then runs on those alone. Dice with ``smooth > 0`` is a ratio and a little more: its best mask lacks a few
-pixels of the ratio's, if any, and only these are sorted.
+the iteration then runs on those alone. Dice with ``smooth > 0`` is a ratio and a little more: its best mask lacks some
+of the least probable pixels of the ratio's, if any, and only these are sorted.
 
 Source: Wang & Dai, "RankSEG-RMA", NeurIPS 2025 (the objective); Dinkelbach, "On nonlinear fractional programming",
 Management Science 13 (1967) (the iteration).
@@ -146,7 +146,7 @@ def _decide(
     floor, n, s = _dinkelbach(values, rows, objective, mu, high.n, high.s, floor)
     if objective.is_ratio:
         return floor, n, s
-    # That is the best mask of the ratio part. The best one of all is a part of it that lacks few pixels, if any.
+    # That is the best mask of the ratio part. The best one of all may lack the least probable pixels of it, no others.
     ceiling = torch.minimum(high.threshold, objective.ceiling_beyond(high.n, floor, mu))
     values = values.double()
     above = (values > floor.flatten().index_select(0, rows)).nonzero().squeeze(1)

@@ -27,14 +27,14 @@ class Survey:
         ceiling: (B, C), the largest upper bound that will be asked for; at least the cut.
 
     Attributes:
-        n: (B, C) float64, number of pixels above the cut.
+        n: (B, C) float64, number of pixels above the cut, where a class is active.
         s: (B, C) float64, their sum.
     """
 
     def __init__(self, tiles: Tiles, active: Tensor, cut: Tensor, ceiling: Tensor) -> None:
         self._tiles, self._active = tiles, active
         self.n, self.s = torch.zeros_like(cut), torch.zeros_like(cut)
-        bound, is_ceiling = round_down(cut, tiles.dtype).unsqueeze(-1), not ((cut != ceiling) & active).any()
+        bound, is_ceiling = round_down(cut, tiles.dtype).unsqueeze(-1), ~active | (cut == ceiling)
         every = torch.arange(cut.numel(), device=cut.device).view(cut.shape)
         # Rows of the (B, C) tables, and the largest probability up to the ceiling in each of their blocks.
         self._highest: list[tuple[Tensor, Tensor]] = []
@@ -44,10 +44,11 @@ class Survey:
                 highest = bound.new_empty(*rows.shape, -(-tiles.shape[2] // BLOCK))
                 parts = highest.split([classes.stop - classes.start for classes in runs], 1)
                 for classes, part in zip(runs, parts, strict=True):
-                    self._look(images, classes, bound[images, classes], is_ceiling, part)
+                    self._look(images, classes, bound[images, classes], is_ceiling[images, classes], part)
                 self._highest.append((rows.flatten(), highest.flatten(0, 1)))
 
-    def _look(self, images: slice, classes: slice, cut: Tensor, is_ceiling: bool, highest: Tensor) -> None:
+    def _look(self, images: slice, classes: slice, cut: Tensor, is_ceiling: Tensor, highest: Tensor) -> None:
+        only_below = is_ceiling.all()
         n, s = self.n[images, classes], self.s[images, classes]
         for pixels in self._tiles.pixels(cut.shape[0] * cut.shape[1]):
             tile = self._tiles.load(images, classes, pixels)
@@ -56,7 +57,7 @@ class Survey:
             n.add_(above.sum(-1))
             s.add_(row_sum(above.mul_(tile)))
             # Where the ceiling lies above the cut, what is above both counts too: more blocks than need be.
-            below = torch.sub(tile, above, out=above) if is_ceiling else tile
+            below = torch.sub(tile, above, out=above) if only_below else tile
             _block_maxima(below, highest[..., pixels.start // BLOCK : -(-pixels.stop // BLOCK)])
 
     def between(self, floor: Tensor, ceiling: Tensor, room: int) -> tuple[Tensor, Tensor] | None:

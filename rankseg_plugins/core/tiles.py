@@ -230,7 +230,8 @@ def places(where: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:
     step = max(1, columns // max(1, pieces))
     for start in range(0, columns if pieces else 0, step):
         row, column = where[:, start : start + step].nonzero(as_tuple=True)
-        yield from zip(row.split(most), column.add_(start).split(most), strict=True)
+        if len(row):
+            yield from zip(row.split(most), column.add_(start).split(most), strict=True)
 
 
 def _flat_view(probs: Tensor) -> Tensor:
