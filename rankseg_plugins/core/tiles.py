@@ -142,10 +142,11 @@ class Tiles:
 
         Fresh memory for every tile would cost more than the work on it, as the system has to map each page.
         """
-        size, piece = math.prod(shape), self._scratch.get(slot)
-        if piece is None or len(piece) < size:
-            piece = self._scratch[slot] = torch.empty(size, dtype=self.dtype, device=self.probs.device)
-        return piece[:size].view(shape)
+        size = math.prod(shape)
+        if slot not in self._scratch or len(self._scratch[slot]) < size:
+            self._scratch.pop(slot, None)  # before the larger piece is made
+            self._scratch[slot] = torch.empty(size, dtype=self.dtype, device=self.probs.device)
+        return self._scratch[slot][:size].view(shape)
 
     def release_scratch(self) -> None:
         """Give the scratch memory back, before something else needs memory."""
