@@ -9,19 +9,17 @@ both its ends; the tests compare with every mask.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from rankseg_plugins.core.expectation import Terms, empty_scores, make_expectation, prefix_scores
 from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.passes import few_pixels_between, pixels_between, round_down, sum_powers
-from rankseg_plugins.core.pieces import Bound, room, split
+from rankseg_plugins.core.pieces import Bound, Mask, Place, best_of_pieces, room
 from rankseg_plugins.core.quadrature import SMALL, Nodes, deviation, make_nodes, order
 from rankseg_plugins.core.ranking import Ranking
 from rankseg_plugins.core.rma import RowStatistics, Volumes, search_volumes
-from rankseg_plugins.core.tiles import FEW, Tiles, single
+from rankseg_plugins.core.tiles import FEW, Tiles
 from rankseg_plugins.core.window import find_window
 
 
@@ -46,50 +44,20 @@ def search_exact(tiles: Tiles, statistics: RowStatistics, objective: Objective, 
     # Many small images would take long one by one.
     best = _best_between(tiles, active, low, high, (mean, variance), objective, max(most, FEW))
     if best is None:
-        best = _row_by_row(tiles, active, low, high, (mean, variance), objective, most)
+
+        def best_between(alone: Tiles, place: Place, below: Bound, above: Bound) -> Mask:
+            found = _best_between(alone, active[place], below, above, (mean[place], variance[place]), objective)
+            assert found is not None
+            return found
+
+        tiles.release_scratch()
+        best = best_of_pieces(tiles, active, low, high, most, best_between)
     # The window is one of masks that hold a pixel. The empty one may be better, and far away from it.
     apart = active & (high.n > 0) & _empty_may_win(lower, mean, variance, objective.smooth)
     nothing = apart & (_empty_scores_of(tiles, apart, mean, variance, objective) >= best.score)
     threshold = round_down(best.threshold, tiles.dtype).masked_fill(nothing | ~active, torch.inf)
     kept = active & ~nothing
     return Volumes(threshold, best.n * kept, best.s * kept, mu, active)
-
-
-@dataclass
-class _Best:
-    """The best mask of every image and class, ``{p > threshold}``, each (B, C) float64."""
-
-    score: Tensor
-    threshold: Tensor
-    n: Tensor
-    s: Tensor
-
-    def fields(self) -> tuple[Tensor, ...]:
-        return self.score, self.threshold, self.n, self.s
-
-
-def _row_by_row(
-    tiles: Tiles,
-    active: Tensor,
-    low: Bound,
-    high: Bound,
-    moments: tuple[Tensor, Tensor],
-    objective: Objective,
-    most: int,
-) -> _Best:
-    """As :func:`_best_between` where the pixels between the bounds are many, such as a haze of small probabilities."""
-    best = _Best(torch.full_like(low.n, -torch.inf), low.threshold.clone(), low.n.clone(), low.s.clone())
-    tiles.release_scratch()
-    for image, label in active.nonzero().tolist():
-        place = single(image, label)
-        alone, own = tiles.part(*place), (moments[0][place], moments[1][place])
-        for piece in split(alone, low.at(place), high.at(place), most):
-            found = _best_between(alone, active[place], *piece, own, objective)
-            assert found is not None
-            if found.score > best.score[place]:
-                for total, part in zip(best.fields(), found.fields(), strict=True):
-                    total[place] = part
-    return best
 
 
 def _best_between(
@@ -100,7 +68,7 @@ def _best_between(
     moments: tuple[Tensor, Tensor],
     objective: Objective,
     most: int | None = None,
-) -> _Best | None:
+) -> Mask | None:
     """The best of the masks between the bounds, the upper one included; None if more than ``most`` have to be ranked.
 
     Args:
@@ -126,7 +94,7 @@ def _best_between(
     score = prefix_scores(terms, expectation)
     score.masked_fill_((following == terms.ranking.values) | outside, -torch.inf)
     chosen = terms.ranking.best(score)
-    return _Best(*(values[chosen].view_as(mean) for values in (score, following, terms.n, terms.s)))
+    return Mask(*(values[chosen].view_as(mean) for values in (following, terms.n, terms.s, score)))
 
 
 def _moments(tiles: Tiles, active: Tensor) -> tuple[Tensor, Tensor]:

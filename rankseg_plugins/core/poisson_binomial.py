@@ -41,6 +41,10 @@ class RefinedNormal:
         self.scale = variance.sqrt()
         self.skew = self.third / variance**1.5
 
+    def at(self, place: Tensor | tuple[slice | None, ...]) -> RefinedNormal:
+        """Some of the counts."""
+        return RefinedNormal(self.mean[place], self.variance[place], self.third[place])
+
     def cdf(self, k: Tensor) -> Tensor:
         """P(Z <= k), in [0, 1]."""
         return self._standard_cdf((k + 0.5 - self.mean) / self.scale)

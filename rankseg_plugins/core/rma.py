@@ -19,11 +19,11 @@ from torch import Tensor
 
 from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.passes import count_above, pixels_between, round_down
-from rankseg_plugins.core.pieces import Bound, room, split
+from rankseg_plugins.core.pieces import Bound, Mask, Place, best_of_pieces, room
 from rankseg_plugins.core.probabilities import check_range
 from rankseg_plugins.core.ranking import Ranking
 from rankseg_plugins.core.survey import Survey
-from rankseg_plugins.core.tiles import Tiles, row_sum, single
+from rankseg_plugins.core.tiles import Tiles, row_sum
 
 #: Undecided pixels that are kept in any case; of large inputs a small share.
 _ROOM = 1 << 12
@@ -112,59 +112,41 @@ def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective
         floor = raised
     tiles.release_scratch()
     if undecided is None:
-        low, high = Bound(floor, *count_above(tiles, active, floor)), Bound(ceiling, base_n, base_s)
-        threshold, n, s = _row_by_row(tiles, active, objective, mu, low, high)
-    else:
-        threshold, n, s = _decide(*undecided, objective, mu, floor, Bound(ceiling, base_n, base_s))
-    threshold = round_down(threshold, tiles.dtype).masked_fill(~active, torch.inf)
-    return Volumes(threshold, n * active, s * active, mu, active)
-
-
-def _row_by_row(
-    tiles: Tiles, active: Tensor, objective: Objective, mu: Tensor, low: Bound, high: Bound
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`_best_prefix` where the undecided pixels are many, such as a haze of equal probabilities."""
-    best, most = Bound(low.threshold.clone(), low.n.clone(), low.s.clone()), room(tiles, active)
-    for image, label in active.nonzero().tolist():
-        place = single(image, label)
-        alone, size, largest = tiles.part(*place), mu[place], None
-        for below, above in split(alone, low.at(place), high.at(place), most):
+        # A haze of equal probabilities, for example.
+        def best_between(alone: Tiles, place: Place, below: Bound, above: Bound) -> Mask:
             pixels = pixels_between(alone, active[place], below.threshold, above.threshold)
-            found = _best_prefix(*pixels, objective, size, above.n, above.s, below.threshold)
-            score = objective.score(found[2], found[1], size)
-            if largest is None or score > largest:
-                largest = score
-                for total, part in zip((best.threshold, best.n, best.s), found, strict=True):
-                    total[place] = part
-    return best.threshold, best.n, best.s
+            return _best_prefix(*pixels, objective, mu[place], above, below.threshold)
+
+        low, high = Bound(floor, *count_above(tiles, active, floor)), Bound(ceiling, base_n, base_s)
+        best: Bound = best_of_pieces(tiles, active, low, high, room(tiles, active), best_between)
+    else:
+        best = _decide(*undecided, objective, mu, floor, Bound(ceiling, base_n, base_s))
+    threshold = round_down(best.threshold, tiles.dtype).masked_fill(~active, torch.inf)
+    return Volumes(threshold, best.n * active, best.s * active, mu, active)
 
 
-def _decide(
-    values: Tensor, rows: Tensor, objective: Objective, mu: Tensor, floor: Tensor, high: Bound
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Threshold, count and sum of the best mask, from the undecided pixels and the mask above them."""
-    floor, n, s = _dinkelbach(values, rows, objective, mu, high.n, high.s, floor)
+def _decide(values: Tensor, rows: Tensor, objective: Objective, mu: Tensor, floor: Tensor, high: Bound) -> Bound:
+    """The best mask, from the undecided pixels and the mask above them."""
+    ratio = _dinkelbach(values, rows, objective, mu, floor, high)
     if objective.is_ratio:
-        return floor, n, s
+        return ratio
     # That is the best mask of the ratio part. The best one of all may lack the least probable pixels of it, no others.
-    ceiling = torch.minimum(high.threshold, objective.ceiling_beyond(high.n, floor, mu))
+    ceiling = torch.minimum(high.threshold, objective.ceiling_beyond(high.n, ratio.threshold, mu))
     values = values.double()
-    above = (values > floor.flatten().index_select(0, rows)).nonzero().squeeze(1)
+    above = (values > ratio.threshold.flatten().index_select(0, rows)).nonzero().squeeze(1)
     values, rows = values.index_select(0, above), rows.index_select(0, above)
     sure = values > ceiling.flatten().index_select(0, rows)
     if sure.all():
-        return floor, n, s
+        return ratio
     n = (high.n.flatten() + rows[sure].bincount(minlength=mu.numel())).view_as(mu)
     s = high.s.flatten().index_add(0, rows[sure], values[sure]).view_as(mu)
-    return _best_prefix(values[~sure], rows[~sure], objective, mu, n, s, floor)
+    return _best_prefix(values[~sure], rows[~sure], objective, mu, Bound(ceiling, n, s), ratio.threshold)
 
 
-def _dinkelbach(
-    values: Tensor, rows: Tensor, objective: Objective, mu: Tensor, base_n: Tensor, base_s: Tensor, floor: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Threshold, count and sum of the best mask of a ratio, from the undecided pixels and the decided rest."""
+def _dinkelbach(values: Tensor, rows: Tensor, objective: Objective, mu: Tensor, floor: Tensor, high: Bound) -> Bound:
+    """The best mask of a ratio, from the undecided pixels and the mask above them."""
     values = values.double()
-    base_n, base_s = base_n.flatten(), base_s.flatten()
+    base_n, base_s = high.n.flatten(), high.s.flatten()
     threshold, mu = floor.flatten(), mu.flatten()
     while True:
         n = base_n + rows.bincount(minlength=len(base_n))
@@ -173,23 +155,21 @@ def _dinkelbach(
         # It only grows: what is below it now will not come back.
         above = (values > threshold.index_select(0, rows)).nonzero().squeeze(1)
         if len(above) == len(values):
-            return threshold.view_as(floor), n.view_as(floor), s.view_as(floor)
+            return Bound(*(table.view_as(floor) for table in (threshold, n, s)))
         values, rows = values.index_select(0, above), rows.index_select(0, above)
 
 
-def _best_prefix(
-    values: Tensor, rows: Tensor, objective: Objective, mu: Tensor, base_n: Tensor, base_s: Tensor, floor: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Threshold, count and sum of the best mask of any objective: all volumes of the undecided pixels are scored.
+def _best_prefix(values: Tensor, rows: Tensor, objective: Objective, mu: Tensor, high: Bound, floor: Tensor) -> Mask:
+    """The best mask for any objective, from the pixels above ``floor`` and the mask above them; all are scored.
 
     Within a run of equal probabilities the score falls, rises, or falls and then rises, so that the best volume
     lies at an end of the run and a threshold describes it.
     """
     ranking = Ranking(values, rows, mu.numel())
     row = ranking.rows
-    n = base_n.flatten()[row] + ranking.position
-    s = base_s.flatten()[row] + ranking.cumulate(ranking.values)
+    n = high.n.flatten()[row] + ranking.position
+    s = high.s.flatten()[row] + ranking.cumulate(ranking.values)
     following = ranking.following(floor.flatten())
     score = objective.score(s, n, mu.flatten()[row]).masked_fill(following == ranking.values, -torch.inf)
     chosen = ranking.best(score)
-    return following[chosen].view_as(mu), n[chosen].view_as(mu), s[chosen].view_as(mu)
+    return Mask(*(values[chosen].view_as(mu) for values in (following, n, s, score)))

@@ -50,7 +50,8 @@ def find_window(
     # The most probable pixels are often many and equal, so that no bisection would part them from the empty mask.
     peak = statistics.maximum.to(tiles.dtype)
     peak = torch.nextafter(peak, torch.zeros_like(peak)).double()
-    high = _choose(expectation.excess(zero, zero, mu, level) < 0, Bound(peak, *count_above(tiles, active, peak)), high)
+    below_peak = Bound(peak, *count_above(tiles, active, peak))
+    high = below_peak.where(expectation.excess(zero, zero, mu, level) < 0, high)
     inside_low = inside_high = expectation.peak(level)
     few = room(tiles, active)
     for _ in range(_ROUNDS):
@@ -68,12 +69,4 @@ def _tighten(
     middle = (bound.threshold + inside) / 2
     n, s = count_above(tiles, active, middle)
     ruled_out = expectation.excess(s, n, mu, level) < 0
-    return _choose(ruled_out, Bound(middle, n, s), bound), torch.where(ruled_out, inside, middle)
-
-
-def _choose(condition: Tensor, this: Bound, other: Bound) -> Bound:
-    return Bound(
-        torch.where(condition, this.threshold, other.threshold),
-        torch.where(condition, this.n, other.n),
-        torch.where(condition, this.s, other.s),
-    )
+    return Bound(middle, n, s).where(ruled_out, bound), torch.where(ruled_out, inside, middle)
