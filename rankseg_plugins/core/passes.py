@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.tiles import BLOCK, FEW, Tiles, row_sum
+from rankseg_plugins.core.tiles import FEW, Tiles, in_blocks, row_sum
 
 #: Work in float64 on several copies of a tile takes this share of it at a time.
 _SHARE = 8
@@ -83,21 +83,12 @@ def _candidates(tiles: Tiles, active: Tensor, bounds: Tensor) -> Iterator[tuple[
             yield tile.flatten(0, 1), rows.flatten()
             continue
         distance = torch.sub(tile, middle[images, classes], out=tiles.scratch(0, tile.shape)).abs_()
-        for blocked, far in zip(_blocks(tile), _blocks(distance), strict=True):
+        for blocked, far in zip(in_blocks(tile), in_blocks(distance), strict=True):
             where = (far.amin(-1) <= reach[images, classes]).nonzero()
             # Where most blocks hold some, a copy of them all would double the memory: piece by piece.
             for piece in where.split(max(1, tiles.size // (16 * blocked.shape[-1]))):
                 image, label, block = piece.unbind(1)
                 yield blocked[image, label, block], rows[image, label]
-
-
-def _blocks(tile: Tensor) -> Iterator[Tensor]:
-    """The pixels in blocks (images, classes, blocks, block), and those that fill no block one by one."""
-    whole = tile.shape[-1] // BLOCK * BLOCK
-    if whole:
-        yield tile[..., :whole].unflatten(-1, (-1, BLOCK))
-    if whole < tile.shape[-1]:
-        yield tile[..., whole:].unsqueeze(-1)
 
 
 def sum_powers(tiles: Tiles, active: Tensor, group: Group, order: int) -> Tensor:

@@ -60,18 +60,21 @@ class RefinedNormal:
             eps: in (0, 1); half of it is left out on each side.
             largest: number of coins.
         """
-        low = torch.floor(self.mean + self.scale * self._quantile(eps / 2)) - 1
-        high = torch.ceil(self.mean + self.scale * self._quantile(1 - eps / 2))
-        return low.clamp(0, largest), high.clamp(0, largest)
+        low, high = self._quantiles(eps / 2, 1 - eps / 2)
+        first, last = torch.floor(self.mean + self.scale * low) - 1, torch.ceil(self.mean + self.scale * high)
+        return first.clamp(0, largest), last.clamp(0, largest)
 
     def _standard_cdf(self, x: Tensor) -> Tensor:
         density = torch.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
         return (torch.special.ndtr(x) + self.skew * (1 - x**2) * density / 6).clamp(0, 1)
 
-    def _quantile(self, probability: float) -> Tensor:
-        low, high = torch.full_like(self.mean, -40.0), torch.full_like(self.mean, 40.0)
+    def _quantiles(self, *probabilities: float) -> Tensor:
+        """Standardised counts (number of probabilities, *shape) where the distribution reaches the probabilities."""
+        wanted = self.mean.new_tensor(probabilities).view(-1, *[1] * self.mean.ndim)
+        low = torch.full_like(self.mean, -40.0).expand(len(probabilities), *self.mean.shape)
+        high = -low
         for _ in range(60):
             middle = (low + high) / 2
-            below = self._standard_cdf(middle) < probability
+            below = self._standard_cdf(middle) < wanted
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return high

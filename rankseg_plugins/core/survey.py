@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.passes import collect, round_down
-from rankseg_plugins.core.tiles import BLOCK, Tiles, places, row_sum
+from rankseg_plugins.core.tiles import BLOCK, Tiles, in_blocks, places, row_sum
 
 #: Pixels that are looked at one by one take this share of a tile at a time.
 _SHARE = 4
@@ -58,7 +58,10 @@ class Survey:
             s.add_(row_sum(above.mul_(tile)))
             # Where the ceiling lies above the cut, what is above both counts too: more blocks than need be.
             below = torch.sub(tile, above, out=above) if only_below else tile
-            _block_maxima(below, highest[..., pixels.start // BLOCK : -(-pixels.stop // BLOCK)])
+            first = pixels.start // BLOCK
+            for blocks in in_blocks(below):
+                torch.amax(blocks, -1, out=highest[..., first : first + blocks.shape[2]])
+                first += blocks.shape[2]
 
     def between(self, floor: Tensor, ceiling: Tensor, room: int) -> tuple[Tensor, Tensor] | None:
         """The pixels with ``floor < p <= ceiling`` of the active classes, or None if they are more than ``room``.
@@ -77,12 +80,3 @@ class Survey:
             for place, block in places(highest > low.index_select(0, rows).unsqueeze(1), most):
                 row = rows.index_select(0, place)
                 yield self._tiles.blocks(row, block), row
-
-
-def _block_maxima(tile: Tensor, to: Tensor) -> None:
-    """The largest value of every block of pixels, of which the last may be shorter."""
-    whole = tile.shape[-1] // BLOCK
-    if whole:
-        torch.amax(tile[..., : whole * BLOCK].unflatten(-1, (whole, BLOCK)), -1, out=to[..., :whole])
-    if whole < to.shape[-1]:
-        torch.amax(tile[..., whole * BLOCK :], -1, out=to[..., whole])

@@ -268,3 +268,12 @@ def row_sum(tile: Tensor) -> Tensor:
     length = tile.shape[-1] // _RUN * _RUN
     runs = tile[..., :length].unflatten(-1, (-1, _RUN)).sum(-1).sum(-1, dtype=torch.float64)
     return runs if length == tile.shape[-1] else runs + tile[..., length:].sum(-1, dtype=torch.float64)
+
+
+def in_blocks(tile: Tensor) -> Iterator[Tensor]:
+    """The pixels of a tile in blocks, (images, classes, blocks, :data:`BLOCK`), and the rest as one shorter block."""
+    whole = tile.shape[-1] // BLOCK * BLOCK
+    if whole:
+        yield tile[..., :whole].unflatten(-1, (-1, BLOCK))
+    if whole < tile.shape[-1]:
+        yield tile[..., whole:].unsqueeze(-2)
