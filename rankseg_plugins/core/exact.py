@@ -9,6 +9,8 @@ both its ends; the tests compare with every mask.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -44,20 +46,25 @@ def search_exact(tiles: Tiles, statistics: RowStatistics, objective: Objective, 
     # Many small images would take long one by one.
     best = _best_between(tiles, active, low, high, (mean, variance), objective, max(most, FEW))
     if best is None:
-
-        def best_between(alone: Tiles, place: Place, below: Bound, above: Bound) -> Mask:
-            found = _best_between(alone, active[place], below, above, (mean[place], variance[place]), objective)
-            assert found is not None
-            return found
-
         tiles.release_scratch()
-        best = best_of_pieces(tiles, active, low, high, most, best_between)
+        best = best_of_pieces(tiles, active, low, high, most, partial(_best_of_one, (mean, variance), objective))
     # The window is one of masks that hold a pixel. The empty one may be better, and far away from it.
     apart = active & (high.n > 0) & _empty_may_win(lower, mean, variance, objective.smooth)
     nothing = apart & (_empty_scores_of(tiles, apart, mean, variance, objective) >= best.score)
     threshold = round_down(best.threshold, tiles.dtype).masked_fill(nothing | ~active, torch.inf)
     kept = active & ~nothing
     return Volumes(threshold, best.n * kept, best.s * kept, mu, active)
+
+
+def _best_of_one(
+    moments: tuple[Tensor, Tensor], objective: Objective, tiles: Tiles, place: Place, low: Bound, high: Bound
+) -> Mask:
+    """:func:`_best_between` for a single class, which lies at this place of the moments' tables."""
+    mean, variance = moments
+    every = torch.ones_like(low.n, dtype=torch.bool)
+    found = _best_between(tiles, every, low, high, (mean[place], variance[place]), objective)
+    assert found is not None
+    return found
 
 
 def _best_between(

@@ -1,10 +1,10 @@
-"""Intervals of the ranking: described by their ends, and cut into pieces that fit the memory."""
+"""Intervals of the ranking: described by their ends, cut into pieces that fit the memory, and searched in pieces."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,19 +17,28 @@ from rankseg_plugins.core.tiles import Tiles, single
 _LEAST, _SHARE = 1 << 12, 128
 
 
+#: Which part of a (B, C) table: slices of images and classes, a bool mask (B, C) of A classes, or an index.
+Place = tuple[slice, slice] | Tensor | int
+
+_Bound = TypeVar("_Bound", bound="Bound")
+
+
 @dataclass
 class Bound:
-    """One end of an interval of the ranking: the mask ``{p > threshold}``, its count and sum; each (B, C) float64."""
+    """One end of an interval of the ranking: the mask ``{p > threshold}``, its count and sum.
+
+    All fields are float64 tables of one shape: (B, C), or (A,) for some of the classes.
+    """
 
     threshold: Tensor
     n: Tensor
     s: Tensor
 
-    def at(self, place: Place) -> Bound:
+    def at(self: _Bound, place: Place) -> _Bound:
         """That of a part of the images and classes."""
-        return Bound(self.threshold[place], self.n[place], self.s[place])
+        return type(self)(*(table[place] for table in vars(self).values()))
 
-    def where(self, condition: Tensor, other: Self) -> Self:
+    def where(self: _Bound, condition: Tensor, other: _Bound) -> _Bound:
         """This one where the condition holds, and the other one elsewhere."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return type(self)(*(torch.where(condition, this, that) for this, that in pairs))
@@ -37,13 +46,13 @@ class Bound:
 
 @dataclass
 class Mask(Bound):
-    """A mask ``{p > threshold}`` with its count, sum and score."""
+    """A mask with its score."""
 
     score: Tensor
 
-    def or_better(self, other: Mask) -> Mask:
-        """The one with the larger score; this one where they are equal."""
-        return other.where(other.score > self.score, self)
+    def or_better(self, other: Mask, by: float = 0.0) -> Mask:
+        """The other one where its score is larger, relatively by more than ``by``, and this one elsewhere."""
+        return other.where(other.score > self.score * (1 + by), self)
 
     def put(self, place: Place, mask: Mask) -> None:
         """Write another one into a part of the images and classes."""
@@ -51,8 +60,10 @@ class Mask(Bound):
             table[place] = part
 
 
-#: Which part of a (B, C) table: slices of images and classes, a bool mask, or an index.
-Place = tuple[slice, slice] | Tensor | int
+def no_masks(like: Tensor) -> Mask:
+    """Empty masks, whose scores are below all others."""
+    zero = torch.zeros_like(like)
+    return Mask(torch.full_like(like, torch.inf), zero, zero.clone(), torch.full_like(like, -torch.inf))
 
 
 def room(tiles: Tiles, active: Tensor) -> int:
@@ -79,14 +90,12 @@ def best_of_pieces(
         best_between: finds the best mask between two bounds of a single class, which lies at the given place of the
             tables and whose probabilities it gets.
     """
-    best = Mask(low.threshold.clone(), low.n.clone(), low.s.clone(), torch.full_like(low.n, -torch.inf))
+    best = no_masks(low.n)
     for image, label in active.nonzero().tolist():
         place = single(image, label)
         alone = tiles.part(*place)
         for below, above in split(alone, low.at(place), high.at(place), most):
-            found = best_between(alone, place, below, above)
-            if found.score > best.score[place]:
-                best.put(place, found)
+            best.put(place, best.at(place).or_better(best_between(alone, place, below, above)))
     return best
 
 

@@ -23,17 +23,29 @@ from torch import Tensor
 from rankseg_plugins.core.expectation import make_expectation
 from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.passes import pixels_between, round_down, sum_powers
-from rankseg_plugins.core.pieces import Bound, Mask, room, split
+from rankseg_plugins.core.pieces import Bound, Mask, no_masks, room, split
 from rankseg_plugins.core.poisson_binomial import RefinedNormal
 from rankseg_plugins.core.rma import RowStatistics, Volumes, search_volumes
-from rankseg_plugins.core.shares import NODES, Blind, Counts, Each, Shares, Smooth, interpolation, points
-from rankseg_plugins.core.tiles import Tiles, single
+from rankseg_plugins.core.shares import (
+    NODES,
+    BlindShares,
+    Counts,
+    InterpolatedShares,
+    OwnShares,
+    Shares,
+    interpolation,
+    points,
+)
+from rankseg_plugins.core.tiles import Tiles
 from rankseg_plugins.core.window import find_window
 
 SOLVERS = ("BA", "TRNA", "BA+TRNA")
 
 #: "BA+TRNA": the largest deviation of Z at which TRNA is used (Cohen's d of one pixel, 1 / deviation, at least 0.2).
 _TRNA_DEVIATION = 5.0
+
+#: Scores that differ relatively by less are equal, but for rounding: the smaller mask is the better one.
+_TIE = 4e-15
 
 #: Entries of the largest intermediate matrices: in any case, and as a share of the probabilities.
 _LEAST_CHUNK, _SHARE = 1 << 14, 64
@@ -68,26 +80,23 @@ def search_rankdice(
     first, last = normal.interval(eps, tiles.shape[2])
     pixels, width = low.n - high.n, last - first + 1
     most, chunk = room(tiles, active), max(_LEAST_CHUNK, tiles.probs.numel() // _SHARE)
-    threshold, n, s = torch.full_like(mu, torch.inf), torch.zeros_like(mu), torch.zeros_like(mu)
+    best = no_masks(mu)
     for kind, rows in _kinds(normal, solver):
         entries = kind.height(width) * width.clamp(min=NODES)
         for wanted in _groups(active & rows, pixels, most, entries, chunk):
             counts = Counts.between(normal.at(wanted), first[wanted], last[wanted])
-            found = _Search(tiles, wanted, counts, kind(counts, chunk), objective.smooth, chunk).best(low, high, most)
-            for table, part in zip((threshold, n, s), (found.threshold, found.n, found.s), strict=True):
-                table[wanted] = part
-    return Volumes(round_down(threshold, tiles.dtype), n, s, mu, active)
+            place = _extent(wanted)
+            search = _Search(tiles.part(*place), wanted[place], counts, kind(counts, chunk), objective.smooth, chunk)
+            best.put(wanted, search.best(low.at(place), high.at(place), most))
+    return Volumes(round_down(best.threshold, tiles.dtype), best.n, best.s, mu, active)
 
 
 def _kinds(normal: RefinedNormal, solver: str) -> Iterator[tuple[type[Shares], Tensor]]:
-    """What serves each image and class, (B, C) bool."""
-    if solver == "TRNA":
-        blind = torch.zeros_like(normal.mean, dtype=torch.bool)
-    else:
-        blind = (normal.scale > _TRNA_DEVIATION) | (solver == "BA")
-    yield Blind, blind
-    yield Each, ~blind & (normal.variance < 1)
-    yield Smooth, ~blind & (normal.variance >= 1)
+    """Each kind of shares, and the images and classes that it serves, (B, C) bool."""
+    blind = normal.scale > {"BA": 0.0, "TRNA": torch.inf, "BA+TRNA": _TRNA_DEVIATION}[solver]
+    yield BlindShares, blind
+    yield OwnShares, ~blind & (normal.variance < 1)
+    yield InterpolatedShares, ~blind & (normal.variance >= 1)
 
 
 def _groups(wanted: Tensor, pixels: Tensor, most: int, entries: Tensor, chunk: int) -> Iterator[Tensor]:
@@ -102,15 +111,24 @@ def _groups(wanted: Tensor, pixels: Tensor, most: int, entries: Tensor, chunk: i
         entries: (B, C), of a class's matrices.
         chunk: entries in a group.
     """
-    index, sizes = wanted.flatten().nonzero().squeeze(1), torch.stack([pixels[wanted] / most, entries[wanted] / chunk])
+    index = wanted.flatten().nonzero().squeeze(1)
+    # What a class takes of a group.
+    shares = torch.maximum(pixels / most, entries / chunk)[wanted].tolist()
     start, largest = 0, 0.0
-    for stop, size in enumerate(sizes.amax(0).tolist()):
-        if stop > start and (stop + 1 - start) * max(largest, size) > 1:
+    for stop, share in enumerate(shares):
+        if stop > start and (stop + 1 - start) * max(largest, share) > 1:
             yield _mark(index[start:stop], wanted)
             start, largest = stop, 0.0
-        largest = max(largest, size)
+        largest = max(largest, share)
     if start < len(index):
         yield _mark(index[start:], wanted)
+
+
+def _extent(wanted: Tensor) -> tuple[slice, slice]:
+    """The images and classes among which the wanted ones lie."""
+    first, last = wanted.nonzero().aminmax(dim=0)
+    (image, label), (last_image, last_label) = first.tolist(), last.tolist()
+    return slice(image, last_image + 1), slice(label, last_label + 1)
 
 
 def _mark(index: Tensor, like: Tensor) -> Tensor:
@@ -131,7 +149,7 @@ class _Search:
 
     def __init__(self, tiles: Tiles, wanted: Tensor, counts: Counts, shares: Shares, smooth: float, chunk: int) -> None:
         self.tiles, self.wanted, self.shares, self.smooth = tiles, wanted, shares, smooth
-        self.support, self.full = counts.support, counts.pmf()
+        self.support, self.pmf = counts.support, counts.pmf()
         number, height, width = shares.kernel.shape
         self.step = max(1, chunk // (number * max(height, NODES)))
         self.rows = max(1, chunk // (number * width))
@@ -150,20 +168,21 @@ class _Search:
                 value = (above.s - s) / (above.n - n)
                 running = running + (above.n - n) * self.shares.of_each(value.unsqueeze(1))[:, 0]
                 n, s = above.n, above.s
-                best = best.or_better(Mask(above.threshold, n, s, self._score(running.unsqueeze(1), n)[:, 0]))
+                again = Mask(above.threshold, n, s, self._score(running.unsqueeze(1), n)[:, 0])
+                best = best.or_better(again, _TIE)
             p = self._ranked(below, above)
             following = torch.cat([p[:, 1:], below.threshold.unsqueeze(1)], 1)
             for part in self._chunks(p.shape[1], n):
                 sums = self.shares.of_each(p[:, part]).cumsum(1).add_(running.unsqueeze(1))
-                # Equal probabilities are taken together or not at all; what only fills the matrix is equal, too.
+                # Equal probabilities are taken together or not at all.
                 scores = self._score(sums, n + 1).masked_fill_(p[:, part] == following[:, part], -torch.inf)
-                best = best.or_better(_best_prefix(scores, p[:, part], following[:, part], n, s))
+                best = best.or_better(_best_prefix(scores, p[:, part], following[:, part], n, s), _TIE)
                 running, n, s = sums[:, -1].clone(), n + scores.shape[1], s + p[:, part].sum(1)
                 del sums  # before the next ones are made
         if self.smooth:
-            nothing = (self.smooth * self.full / (self.support + self.smooth)).sum(1)
+            nothing = (self.smooth * self.pmf / (self.support + self.smooth)).sum(1)
             zero = torch.zeros_like(nothing)
-            best = Mask(torch.full_like(nothing, torch.inf), zero, zero, nothing).or_better(best)
+            best = Mask(torch.full_like(nothing, torch.inf), zero, zero, nothing).or_better(best, _TIE)
         return best
 
     def _pieces(self, low: Bound, high: Bound, most: int) -> Iterator[tuple[Bound, Bound]]:
@@ -171,18 +190,21 @@ class _Search:
         if len(self.support) > 1:
             yield low.at(self.wanted), high.at(self.wanted)
             return
-        place = single(*self.wanted.nonzero()[0].tolist())
-        for below, above in split(self.tiles.part(*place), low.at(place), high.at(place), most):
+        for below, above in split(self.tiles, low, high, most):
             yield below.at(0), above.at(0)
 
     def _ranked(self, below: Bound, above: Bound) -> Tensor:
-        """Probabilities between the bounds in falling order, (A, K); classes with fewer end with the lower bound."""
+        """Probabilities between the bounds in falling order, (A, K).
+
+        The lower bound fills up the rows of classes with fewer. It lies below all pixels and is equal to what follows
+        the last one, so that it takes no part.
+        """
         ends = torch.zeros(2, *self.wanted.shape, dtype=torch.float64, device=self.wanted.device)
         ends[:, self.wanted] = torch.stack([below.threshold, above.threshold])
         values, row = pixels_between(self.tiles, self.wanted, *ends)
         # From the place in the (B, C) table to that among the A classes.
         row = (self.wanted.flatten().cumsum(0) - 1).index_select(0, row)
-        row, order = row.sort(stable=True)
+        row, order = row.sort()
         number = row.bincount(minlength=len(self.support))
         column = torch.arange(len(row), device=row.device) - (number.cumsum(0) - number).index_select(0, row)
         p = below.threshold.unsqueeze(1).repeat(1, int(number.max()))
@@ -193,7 +215,8 @@ class _Search:
         """Slices of ``size`` ranked pixels that follow masks of ``n`` pixels, (A,)."""
         start, base = 0, n + 1 + self.smooth + self.support[:, 0]
         while start < size:
-            # At most twice the denominator, so that few points give its reciprocal exactly.
+            # The denominator grows to twice its size at most, so that few points give its reciprocal exactly; where
+            # there are no more values than points, they are computed themselves.
             stop = start + min(self.step, max(NODES, int(base.min()) + start))
             yield slice(start, min(stop, size))
             start = stop
@@ -204,14 +227,14 @@ class _Search:
         taken = 2 * self._mean_reciprocal(volume + 1 + self.smooth, self.shares.kernel).mul_(sums).sum(2)
         if not self.smooth:
             return taken
-        return taken + self.smooth * self._mean_reciprocal(volume + self.smooth, self.full.unsqueeze(1))[..., 0]
+        return taken + self.smooth * self._mean_reciprocal(volume + self.smooth, self.pmf.unsqueeze(1))[..., 0]
 
     def _mean_reciprocal(self, a: Tensor, kernel: Tensor) -> Tensor:
-        """``sum_z kernel[m, z] / (a + z)`` (A, K, M) for rising a (A, K), all above ``-support[0]``, over the support.
+        """``sum_z kernel[m, z] / (a + z)`` (A, K, M) over the support, for a (A, K) above ``-support[0]``.
 
-        As a function of a it is smooth: where a has many values, as far apart in every row, it is computed at a few
-        points between its ends. The error is below 1e-15 as long as ``a + z`` does not grow to more than about twice
-        its first value.
+        As a function of a it is smooth: many values, which have to rise in equal steps, the same for every class, are
+        interpolated from a few points between their ends. The error is below 1e-15 as long as ``a + z`` does not grow
+        to more than about twice its first value.
         """
         if a.shape[1] <= NODES:
             parts = [
@@ -227,6 +250,6 @@ def _best_prefix(scores: Tensor, p: Tensor, following: Tensor, n: Tensor, s: Ten
     """The best prefixes of ranked pixels p (A, K), the shortest where equal, after masks of n pixels and sum s."""
     best = scores.amax(1, keepdim=True)
     position = torch.arange(scores.shape[1], device=scores.device)
-    index = torch.where(scores == best, position, len(position)).amin(1, keepdim=True)
+    index = torch.where(scores >= best * (1 - _TIE), position, len(position)).amin(1, keepdim=True)
     threshold, taken = following.gather(1, index)[:, 0], p.cumsum(1).gather(1, index)[:, 0]
-    return Mask(threshold, n + index[:, 0] + 1, s + taken, best[:, 0])
+    return Mask(threshold, n + index[:, 0] + 1, s + taken, scores.gather(1, index)[:, 0])

@@ -13,6 +13,7 @@ Management Science 13 (1967) (the iteration).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -113,16 +114,20 @@ def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective
     tiles.release_scratch()
     if undecided is None:
         # A haze of equal probabilities, for example.
-        def best_between(alone: Tiles, place: Place, below: Bound, above: Bound) -> Mask:
-            pixels = pixels_between(alone, active[place], below.threshold, above.threshold)
-            return _best_prefix(*pixels, objective, mu[place], above, below.threshold)
-
         low, high = Bound(floor, *count_above(tiles, active, floor)), Bound(ceiling, base_n, base_s)
-        best: Bound = best_of_pieces(tiles, active, low, high, room(tiles, active), best_between)
+        search = partial(_best_of_one, mu, objective)
+        best: Bound = best_of_pieces(tiles, active, low, high, room(tiles, active), search)
     else:
         best = _decide(*undecided, objective, mu, floor, Bound(ceiling, base_n, base_s))
     threshold = round_down(best.threshold, tiles.dtype).masked_fill(~active, torch.inf)
     return Volumes(threshold, best.n * active, best.s * active, mu, active)
+
+
+def _best_of_one(mu: Tensor, objective: Objective, tiles: Tiles, place: Place, low: Bound, high: Bound) -> Mask:
+    """The best mask between the bounds of a single class, which lies at this place of the table ``mu``."""
+    every = torch.ones_like(low.n, dtype=torch.bool)
+    pixels = pixels_between(tiles, every, low.threshold, high.threshold)
+    return _best_prefix(*pixels, objective, mu[place], high, low.threshold)
 
 
 def _decide(values: Tensor, rows: Tensor, objective: Objective, mu: Tensor, floor: Tensor, high: Bound) -> Bound:

@@ -1,10 +1,10 @@
 """What the pixels of a mask add to its expected Dice in BA and TRNA, for several classes at a time.
 
-With Z_-j the number of foreground pixels without pixel j, the kinds below write
+With Z_-j the number of foreground pixels without pixel j,
 
-    p_j P(Z_-j = z) = sum over m of share[j, m] kernel[m, z]
+    p_j P(Z_-j = z) = sum over m of share[j, m] kernel[m, z],
 
-with few rows m of the kernel, so that the shares of a mask's pixels add up before the sum over z is taken.
+where the kernel has few rows m: the shares of a mask's pixels are added up before the sum over z is taken.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rankseg_plugins.core.tiles import Tiles, row_sum
 #: Points at which a smooth function is computed; between them it is the polynomial through them.
 NODES = 24
 
-#: A pass in float64 over several copies of a tile takes this share of it at a time.
+#: Work in float64 on several copies of a tile takes this share of it at a time.
 _TILE_SHARE = 16
 
 
@@ -68,38 +68,60 @@ def _on_interval(normal: RefinedNormal, support: Tensor, outside: Tensor) -> Ten
     return pmf.div_(pmf.sum(-1, keepdim=True))
 
 
-class Blind:
-    """BA: the distribution of Z serves for every pixel; a pixel's only share is its probability.
+class Shares:
+    """The shares of the pixels of A classes, and their kernel.
 
     Args:
-        counts: of the A classes.
+        counts: of the classes.
         chunk: entries of the largest intermediate matrices.
 
     Attributes:
-        kernel: (A, M, W), M = 1.
+        kernel: (A, M, W).
     """
+
+    kernel: Tensor
+
+    def __init__(self, counts: Counts, chunk: int) -> None:
+        raise NotImplementedError
+
+    @staticmethod
+    def height(width: Tensor) -> Tensor:
+        """M for intervals of these widths."""
+        raise NotImplementedError
+
+    def of_each(self, p: Tensor) -> Tensor:
+        """Shares (A, K, M) of pixels with probabilities p (A, K)."""
+        raise NotImplementedError
+
+    def of_mask(self, tiles: Tiles, wanted: Tensor, mask: Bound) -> Tensor:
+        """Summed shares (A, M) of all pixels of the masks (B, C) of the wanted classes, (B, C) bool, A of them."""
+        raise NotImplementedError
+
+
+class BlindShares(Shares):
+    """BA: the distribution of Z serves for every pixel; M = 1, and a pixel's share is its probability."""
 
     def __init__(self, counts: Counts, chunk: int) -> None:
         self.kernel = counts.pmf().unsqueeze(1)
 
     @staticmethod
     def height(width: Tensor) -> Tensor:
-        """M for intervals of these widths."""
+        """See :class:`Shares`."""
         return torch.ones_like(width)
 
     def of_each(self, p: Tensor) -> Tensor:
-        """Shares (A, K, M) of pixels with probabilities p (A, K)."""
+        """See :class:`Shares`."""
         return p.unsqueeze(2)
 
     def of_mask(self, tiles: Tiles, wanted: Tensor, mask: Bound) -> Tensor:
-        """Shares (A, M) of all pixels of the masks (B, C) of the wanted classes, (B, C) bool, A of them."""
+        """See :class:`Shares`."""
         return mask.s[wanted].unsqueeze(1)
 
 
-class Smooth:
+class InterpolatedShares(Shares):
     """TRNA where Z has a variance of at least 1: the distribution without a pixel is smooth in its probability.
 
-    The polynomial through M points gives it to more than 9 digits. See :class:`Blind`.
+    The polynomial through its values at M points gives it to more than 9 digits.
     """
 
     def __init__(self, counts: Counts, chunk: int) -> None:
@@ -108,15 +130,16 @@ class Smooth:
 
     @staticmethod
     def height(width: Tensor) -> Tensor:
-        """See :class:`Blind`."""
+        """See :class:`Shares`."""
         return torch.full_like(width, NODES)
 
     def of_each(self, p: Tensor) -> Tensor:
-        """See :class:`Blind`."""
+        """See :class:`Shares`."""
         return interpolation(p).mul_(p.unsqueeze(2))
 
     def of_mask(self, tiles: Tiles, wanted: Tensor, mask: Bound) -> Tensor:
-        """See :class:`Blind`; by sums of Chebyshev's polynomials T_k, of which Lagrange's are made up."""
+        """See :class:`Shares`."""
+        # By sums of Chebyshev's polynomials T_k, of which Lagrange's are made up.
         bound = round_down(mask.threshold, tiles.dtype).unsqueeze(-1)
         sums = torch.zeros(*wanted.shape, NODES, dtype=torch.float64, device=wanted.device)
         for images, classes, pixels in tiles.passes(wanted, _TILE_SHARE):
@@ -133,11 +156,8 @@ class Smooth:
         return sums[wanted] @ torch.cos(orders.unsqueeze(1) * angles) * (2 / NODES)
 
 
-class Each:
-    """TRNA where Z has a smaller variance: the interval is short, and every pixel gets its own distribution.
-
-    M = W. See :class:`Blind`.
-    """
+class OwnShares(Shares):
+    """TRNA where Z has a smaller variance: the interval is short, and every pixel gets its own distribution, M = W."""
 
     def __init__(self, counts: Counts, chunk: int) -> None:
         self._counts, (number, width) = counts, counts.support.shape
@@ -146,30 +166,26 @@ class Each:
 
     @staticmethod
     def height(width: Tensor) -> Tensor:
-        """See :class:`Blind`."""
+        """See :class:`Shares`."""
         return width
 
     def of_each(self, p: Tensor) -> Tensor:
-        """See :class:`Blind`."""
+        """See :class:`Shares`."""
         return self._counts.pmf_without(p).mul_(p.unsqueeze(2))
 
     def of_mask(self, tiles: Tiles, wanted: Tensor, mask: Bound) -> Tensor:
-        """See :class:`Blind`."""
+        """See :class:`Shares`."""
         bound = round_down(mask.threshold, tiles.dtype).masked_fill_(~wanted, torch.inf).unsqueeze(-1)
         index = wanted.flatten().cumsum(0).sub_(1).view_as(wanted)
         total = torch.zeros_like(self._counts.support)
         for images, classes, pixels in tiles.passes(wanted, _TILE_SHARE):
             tile = tiles.load(images, classes, pixels)
             place = (tile > bound[images, classes]).nonzero(as_tuple=True)
-            for p, row in zip(
-                tile[place].double().split(self._step), index[images, classes][place[:2]].split(self._step), strict=True
-            ):
+            values, rows = tile[place].double(), index[images, classes][place[:2]]
+            for p, row in zip(values.split(self._step), rows.split(self._step), strict=True):
                 own = self._counts.at(row).pmf_without(p.unsqueeze(1)).squeeze(1)
                 total.index_add_(0, row, own.mul_(p.unsqueeze(1)))
         return total
-
-
-Shares = Blind | Smooth | Each
 
 
 def points(device: torch.device) -> Tensor:

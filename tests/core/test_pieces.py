@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rankseg_plugins import RankSEG
-from rankseg_plugins.core import exact, pieces, rma
+from rankseg_plugins.core import exact, pieces, rankdice, rma
 from rankseg_plugins.core.passes import count_above
 from rankseg_plugins.core.pieces import Bound, split
 from rankseg_plugins.core.tiles import Tiles
@@ -59,6 +59,7 @@ def test_pieces_change_no_decision(kind, smooth, metric, solver, monkeypatch):
     score = decide.expected_score(probs, at_once)
     monkeypatch.setattr(rma, "_ROOM", 3)
     monkeypatch.setattr(exact, "FEW", 0)
+    monkeypatch.setattr(rankdice, "_LEAST_CHUNK", 1)
     for most in (3, 40):
         monkeypatch.setattr(pieces, "_LEAST", most)
         monkeypatch.setattr(pieces, "_SHARE", 10**9)

@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from rankseg_plugins import RankSEG, rankseg
+from rankseg_plugins.core.passes import count_above
+from rankseg_plugins.core.pieces import Bound
 from rankseg_plugins.core.poisson_binomial import RefinedNormal
+from rankseg_plugins.core.shares import Counts, InterpolatedShares, OwnShares
+from rankseg_plugins.core.tiles import Tiles
 
 reference = pytest.importorskip("rankseg.functional").rankseg
 SOLVERS = ["BA", "TRNA", "BA+TRNA"]
@@ -46,6 +50,68 @@ def test_small_smoothing(solver, smooth, size):
     ours, theirs = (volumes(decide, probs, **options) for decide in (rankseg, reference))
     assert (ours - theirs).abs().max() <= 1
     assert (ours == 0).any()
+
+
+def mixed_classes(pixels=300):
+    """Classes that need few and many ranked pixels: unsure, nearly certain, certain, empty, equal, rare, in steps."""
+    generator = torch.Generator().manual_seed(3)
+    p = torch.rand(7, pixels, generator=generator, dtype=torch.float64)
+    certain = (p[2] > 0.8).double()
+    hazy, rare, steps = p[3] * 1e-9, p[5] / pixels, (p[6] * 4).round() / 4
+    return torch.stack([p[0] ** 2, certain * (1 - p[1] * 1e-3), certain, hazy, torch.full_like(p[0], 0.3), rare, steps])
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("smooth", [0.0, 1e-3, 1.0])
+def test_several_classes_at_once(solver, smooth):
+    """They share matrices; the decision is that on each of them alone, and the reference's."""
+    probs = mixed_classes().repeat(5, 1)[torch.randperm(35, generator=torch.Generator().manual_seed(4))].view(5, 7, -1)
+    options = {"solver": solver, "smooth": smooth, "pruning_prob": 0.0}
+    together = rankseg(probs, output_mode="multilabel", **options)
+    for image, label in np.ndindex(5, 7):
+        alone = rankseg(probs[image, label].view(1, 1, -1), output_mode="multilabel", **options)
+        assert torch.equal(together[image, label], alone[0, 0])
+    assert (together.sum(-1) - volumes(reference, probs, **options)).abs().max() <= 1
+
+
+@pytest.mark.parametrize("solver", ["BA", "TRNA"])
+@pytest.mark.parametrize("m", [2, 7, 40])
+def test_equal_scores_give_the_smaller_mask(solver, m):
+    """m pixels of (m + 1) t, then 81 of m t: all volumes from m on score the same, but for rounding."""
+    t = 2.0**-24
+    p = torch.cat([torch.full((m,), (m + 1) * t), torch.full((81,), m * t), torch.zeros(1500 - m - 81)])
+    others = torch.rand(6, 1500, generator=torch.Generator().manual_seed(m)) * 1e-6
+    decide = RankSEG(output_mode="multilabel", solver=solver, pruning_prob=0.0)
+    assert decide(p.view(1, 1, -1)).sum() == m
+    assert decide(torch.cat([p.unsqueeze(0), others]).unsqueeze(0))[0, 0].sum() == m
+
+
+@pytest.mark.parametrize("kind", [OwnShares, InterpolatedShares])
+def test_shares_of_pixels_and_masks(kind):
+    """The distribution without a pixel, worked out for one pixel after the other."""
+    p = torch.rand(2, 3, 150, generator=torch.Generator().manual_seed(1), dtype=torch.float64) ** 3
+    wanted = torch.tensor([[True, False, True], [False, True, True]])
+    rows = p[wanted]
+    moments = rows.sum(-1), (rows * (1 - rows)).sum(-1), (rows * (1 - rows) * (1 - 2 * rows)).sum(-1)
+    normal = RefinedNormal(*moments)
+    first, last = normal.interval(1e-4, 150)
+    shares = kind(Counts.between(normal, first, last), chunk=100)
+    mask = Bound(torch.full((2, 3), 0.6, dtype=torch.float64), *count_above(Tiles(p), wanted, torch.full((2, 3), 0.6)))
+    of_each = shares.of_each(rows) @ shares.kernel
+    of_mask = (shares.of_mask(Tiles(p), wanted, mask).unsqueeze(1) @ shares.kernel).squeeze(1)
+    for row, values in enumerate(rows):
+        support = torch.arange(first[row], last[row] + 1, dtype=torch.float64)
+        expected = []
+        for value in values:
+            spread = value * (1 - value)
+            without = [
+                m[row] - part for m, part in zip(moments, (value, spread, spread * (1 - 2 * value)), strict=True)
+            ]
+            pmf = RefinedNormal(*without).pmf(support)
+            expected.append(value * pmf / pmf.sum())
+        expected = torch.stack(expected)
+        torch.testing.assert_close(of_each[row, :, : len(support)], expected, rtol=0, atol=1e-9)
+        torch.testing.assert_close(of_mask[row, : len(support)], expected[values > 0.6].sum(0), rtol=0, atol=1e-8)
 
 
 def test_eps():
