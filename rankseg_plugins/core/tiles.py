@@ -162,7 +162,8 @@ class Tiles:
         """Probabilities of single pixels, (K, len(classes)), for their images (K,) and positions (K,)."""
         image, pixel = image.unsqueeze(1), pixel.unsqueeze(1)
         if self.probs.ndim > 3 or self.valid is not None or self.clamp:
-            return self._at(image, classes, pixel)
+            values = self._at(image, classes, pixel)
+            return values.clamp_(0.0, 1.0) if self.clamp else values
         # The same, in a third of the time.
         strides = self.probs.stride()
         place = image * strides[0] + pixel * strides[2] + classes * strides[1]
@@ -207,7 +208,7 @@ class Tiles:
         return self.probs.as_strided((length - width + 1, width), (1, 1))
 
     def _at(self, image: Tensor, label: Tensor, pixel: Tensor) -> Tensor:
-        """Single probabilities, from their images, classes and positions, which are broadcast."""
+        """Single probabilities, from their images, classes and positions, which are broadcast; a copy."""
         place: list[Tensor] = []
         rest = pixel
         for size in reversed(self.probs.shape[3:]):
@@ -215,8 +216,8 @@ class Tiles:
             rest = rest // size
         values = self.probs[(image, label, rest, *place)].to(self.dtype)
         if self.valid is not None:
-            values = values.masked_fill(~self.valid[image, pixel], 0.0)
-        return values.clamp(0.0, 1.0) if self.clamp else values
+            values.masked_fill_(~self.valid[image, pixel], 0.0)
+        return values
 
 
 def single(image: int, label: int) -> tuple[slice, slice]:
