@@ -16,7 +16,6 @@ from rankseg_plugins.core.tiles import Tiles, single
 #: takes about 200 bytes.
 _LEAST, _SHARE = 1 << 12, 128
 
-
 #: Which part of a (B, C) table: slices of images and classes, a bool mask (B, C) of A classes, or an index.
 Place = tuple[slice, slice] | Tensor | int
 
