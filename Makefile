@@ -32,7 +32,7 @@ test: $(VENV)/installed  ## run the tests
 test-stock: $(VENV_STOCK)/installed  ## run MMSegmentation's tests with the original OpenMMLab packages
 	TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 $(VENV_STOCK)/bin/python -m pytest tests/mmseg
 
-benchmark: $(VENV)/installed  ## measure time and memory, write benchmarks/RESULTS.md; about 45 minutes
+benchmark: $(VENV)/installed  ## measure time and memory, write benchmarks/RESULTS.md; about an hour
 	env -u GOMP_SPINCOUNT $(VENV)/bin/python -m benchmarks
 
 lint: $(VENV)/installed  ## check style and types
