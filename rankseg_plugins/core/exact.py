@@ -46,7 +46,6 @@ def search_exact(tiles: Tiles, statistics: RowStatistics, objective: Objective, 
     # Many small images would take long one by one.
     best = _best_between(tiles, active, low, high, (mean, variance), objective, max(most, FEW))
     if best is None:
-        tiles.release_scratch()
         best = best_of_pieces(tiles, active, low, high, most, partial(_best_of_one, (mean, variance), objective))
     # The window is one of masks that hold a pixel. The empty one may be better, and far away from it.
     apart = active & (high.n > 0) & _empty_may_win(lower, mean, variance, objective.smooth)

@@ -59,10 +59,14 @@ class Mask(Bound):
             table[place] = part
 
 
-def no_masks(like: Tensor) -> Mask:
-    """Empty masks, whose scores are below all others."""
-    zero = torch.zeros_like(like)
-    return Mask(torch.full_like(like, torch.inf), zero, zero.clone(), torch.full_like(like, -torch.inf))
+def empty_masks(score: Tensor) -> Mask:
+    """Empty masks with these scores."""
+    return Mask(torch.full_like(score, torch.inf), torch.zeros_like(score), torch.zeros_like(score), score)
+
+
+def number_among(wanted: Tensor) -> Tensor:
+    """The number of each wanted class, (B, C) bool, among the wanted ones: (B, C) int64, elsewhere without meaning."""
+    return wanted.flatten().cumsum(0).sub_(1).view_as(wanted)
 
 
 def room(tiles: Tiles, active: Tensor) -> int:
@@ -89,7 +93,8 @@ def best_of_pieces(
         best_between: finds the best mask between two bounds of a single class, which lies at the given place of the
             tables and whose probabilities it gets.
     """
-    best = no_masks(low.n)
+    best = empty_masks(torch.full_like(low.n, -torch.inf))
+    tiles.release_scratch()  # every class has its own
     for image, label in active.nonzero().tolist():
         place = single(image, label)
         alone = tiles.part(*place)

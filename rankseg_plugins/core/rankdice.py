@@ -23,7 +23,7 @@ from torch import Tensor
 from rankseg_plugins.core.expectation import make_expectation
 from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.passes import pixels_between, round_down, sum_powers
-from rankseg_plugins.core.pieces import Bound, Mask, no_masks, room, split
+from rankseg_plugins.core.pieces import Bound, Mask, empty_masks, number_among, room, split
 from rankseg_plugins.core.poisson_binomial import RefinedNormal
 from rankseg_plugins.core.rma import RowStatistics, Volumes, search_volumes
 from rankseg_plugins.core.shares import (
@@ -80,7 +80,7 @@ def search_rankdice(
     first, last = normal.interval(eps, tiles.shape[2])
     pixels, width = low.n - high.n, last - first + 1
     most, chunk = room(tiles, active), max(_LEAST_CHUNK, tiles.probs.numel() // _SHARE)
-    best = no_masks(mu)
+    best = empty_masks(torch.full_like(mu, -torch.inf))
     for kind, rows in _kinds(normal, solver):
         entries = kind.height(width) * width.clamp(min=NODES)
         for wanted in _groups(active & rows, pixels, most, entries, chunk):
@@ -149,7 +149,7 @@ class _Search:
 
     def __init__(self, tiles: Tiles, wanted: Tensor, counts: Counts, shares: Shares, smooth: float, chunk: int) -> None:
         self.tiles, self.wanted, self.shares, self.smooth = tiles, wanted, shares, smooth
-        self.support, self.pmf = counts.support, counts.pmf()
+        self.counts, self.support = counts, counts.support
         number, height, width = shares.kernel.shape
         self.step = max(1, chunk // (number * max(height, NODES)))
         self.rows = max(1, chunk // (number * width))
@@ -160,16 +160,14 @@ class _Search:
         A single class is ranked in pieces of at most ``most`` pixels.
         """
         running, top = self.shares.of_mask(self.tiles, self.wanted, high), high.at(self.wanted)
-        n, s = top.n, top.s
-        best = Mask(top.threshold, n, s, self._score(running.unsqueeze(1), n)[:, 0])
+        n, s, best = top.n, top.s, self._scored(top, running)
         for below, above in self._pieces(low, high, most):
             if (above.n > n).any():
                 # A run of equal probabilities that was too long to be ranked; of a single class.
                 value = (above.s - s) / (above.n - n)
                 running = running + (above.n - n) * self.shares.of_each(value.unsqueeze(1))[:, 0]
                 n, s = above.n, above.s
-                again = Mask(above.threshold, n, s, self._score(running.unsqueeze(1), n)[:, 0])
-                best = best.or_better(again, _TIE)
+                best = best.or_better(self._scored(above, running), _TIE)
             p = self._ranked(below, above)
             following = torch.cat([p[:, 1:], below.threshold.unsqueeze(1)], 1)
             for part in self._chunks(p.shape[1], n):
@@ -180,9 +178,8 @@ class _Search:
                 running, n, s = sums[:, -1].clone(), n + scores.shape[1], s + p[:, part].sum(1)
                 del sums  # before the next ones are made
         if self.smooth:
-            nothing = (self.smooth * self.pmf / (self.support + self.smooth)).sum(1)
-            zero = torch.zeros_like(nothing)
-            best = Mask(torch.full_like(nothing, torch.inf), zero, zero, nothing).or_better(best, _TIE)
+            nothing = (self.smooth * self.counts.pmf / (self.support + self.smooth)).sum(1)
+            best = empty_masks(nothing).or_better(best, _TIE)
         return best
 
     def _pieces(self, low: Bound, high: Bound, most: int) -> Iterator[tuple[Bound, Bound]]:
@@ -202,9 +199,7 @@ class _Search:
         ends = torch.zeros(2, *self.wanted.shape, dtype=torch.float64, device=self.wanted.device)
         ends[:, self.wanted] = torch.stack([below.threshold, above.threshold])
         values, row = pixels_between(self.tiles, self.wanted, *ends)
-        # From the place in the (B, C) table to that among the A classes.
-        row = (self.wanted.flatten().cumsum(0) - 1).index_select(0, row)
-        row, order = row.sort()
+        row, order = number_among(self.wanted).flatten().index_select(0, row).sort()
         number = row.bincount(minlength=len(self.support))
         column = torch.arange(len(row), device=row.device) - (number.cumsum(0) - number).index_select(0, row)
         p = below.threshold.unsqueeze(1).repeat(1, int(number.max()))
@@ -221,13 +216,17 @@ class _Search:
             yield slice(start, min(stop, size))
             start = stop
 
+    def _scored(self, bound: Bound, sums: Tensor) -> Mask:
+        """The masks of a bound (A,) with their scores, from the sums (A, M) of their pixels' shares."""
+        return Mask(bound.threshold, bound.n, bound.s, self._score(sums.unsqueeze(1), bound.n)[:, 0])
+
     def _score(self, sums: Tensor, n: Tensor) -> Tensor:
         """Scores (A, K) of masks of n (A,), n + 1, ... pixels, with the sums (A, K, M) of their pixels' shares."""
         volume = n.unsqueeze(1) + torch.arange(sums.shape[1], dtype=torch.float64, device=sums.device)
         taken = 2 * self._mean_reciprocal(volume + 1 + self.smooth, self.shares.kernel).mul_(sums).sum(2)
         if not self.smooth:
             return taken
-        return taken + self.smooth * self._mean_reciprocal(volume + self.smooth, self.pmf.unsqueeze(1))[..., 0]
+        return taken + self.smooth * self._mean_reciprocal(volume + self.smooth, self.counts.pmf.unsqueeze(1))[..., 0]
 
     def _mean_reciprocal(self, a: Tensor, kernel: Tensor) -> Tensor:
         """``sum_z kernel[m, z] / (a + z)`` (A, K, M) over the support, for a (A, K) above ``-support[0]``.

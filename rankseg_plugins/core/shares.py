@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from rankseg_plugins.core.passes import round_down
-from rankseg_plugins.core.pieces import Bound
+from rankseg_plugins.core.pieces import Bound, number_among
 from rankseg_plugins.core.poisson_binomial import RefinedNormal
 from rankseg_plugins.core.tiles import Tiles, row_sum
 
@@ -52,6 +53,7 @@ class Counts:
         """Those of the classes at ``index`` (N,)."""
         return Counts(self.normal.at(index), self.support[index], self.outside[index])
 
+    @cached_property
     def pmf(self) -> Tensor:
         """P(Z = z), (A, W); of the interval alone."""
         return _on_interval(self.normal.at((slice(None), None)), self.support, self.outside)
@@ -102,7 +104,7 @@ class BlindShares(Shares):
     """BA: the distribution of Z serves for every pixel; M = 1, and a pixel's share is its probability."""
 
     def __init__(self, counts: Counts, chunk: int) -> None:
-        self.kernel = counts.pmf().unsqueeze(1)
+        self.kernel = counts.pmf.unsqueeze(1)
 
     @staticmethod
     def height(width: Tensor) -> Tensor:
@@ -150,10 +152,9 @@ class InterpolatedShares(Shares):
             for k in range(NODES):
                 sums[images, classes, k] += row_sum(p * current)
                 before, current = current, (2 * x * current).sub_(before)
-        angles = torch.acos((2 * points(sums.device) - 1).clamp(-1, 1))
         orders = torch.arange(NODES, dtype=torch.float64, device=sums.device)
         sums[..., 0] /= 2
-        return sums[wanted] @ torch.cos(orders.unsqueeze(1) * angles) * (2 / NODES)
+        return sums[wanted] @ torch.cos(orders.unsqueeze(1) * _angles(sums.device)) * (2 / NODES)
 
 
 class OwnShares(Shares):
@@ -176,7 +177,7 @@ class OwnShares(Shares):
     def of_mask(self, tiles: Tiles, wanted: Tensor, mask: Bound) -> Tensor:
         """See :class:`Shares`."""
         bound = round_down(mask.threshold, tiles.dtype).masked_fill_(~wanted, torch.inf).unsqueeze(-1)
-        index = wanted.flatten().cumsum(0).sub_(1).view_as(wanted)
+        index = number_among(wanted)
         total = torch.zeros_like(self._counts.support)
         for images, classes, pixels in tiles.passes(wanted, _TILE_SHARE):
             tile = tiles.load(images, classes, pixels)
