@@ -35,7 +35,8 @@ def compare(
         list[str],
         typer.Option(
             help='"argmax", "rankseg(option=value, ...)" or the decoder.json that tune wrote; repeat it. The first is '
-            "the baseline."
+            "the baseline. Where the truth is masks that overlap, argmax is the threshold 0.5; "
+            '"argmax(output_mode=multilabel)" asks for that.'
         ),
     ] = list(DECODERS),  # noqa: B006
     out: options.Out = Path("report"),
@@ -78,7 +79,9 @@ def compare(
             parse_decoder(text)
         check_choice("--activation", activation, ACTIVATIONS)
         scoring = Scoring(score, present, absent, tuple(exclude))
-        images = find(probs, labels, one_vs_rest, map_labels, group_by, ignore_index, class_names, keep_going)
+        images = find(
+            probs, labels, one_vs_rest, map_labels, group_by, ignore_index, class_names, activation, keep_going
+        )
         recorder = Recorder(
             decoder,
             num_classes=images.classes,
@@ -86,6 +89,7 @@ def compare(
             scoring=scoring,
             panels=panels,
             device=to_device(device),
+            output_mode=images.output_mode,
         )
     asked = asked_for(recorder.decoders, images, ignore_index, one_vs_rest, map_labels, activation)
     with warnings_as_notes():

@@ -19,6 +19,7 @@ from rich.console import Console, RenderableType
 from rankseg_plugins.evaluation.cases import Case, find_cases, one_against_rest, relabel, stem
 from rankseg_plugins.evaluation.decoders import Decoder
 from rankseg_plugins.evaluation.files import PROBABILITY_SUFFIXES, InputError
+from rankseg_plugins.evaluation.measuring import fitting_mode
 from rankseg_plugins.evaluation.recording import check_class_names
 from rankseg_plugins.evaluation.results import holds_no_image
 from rankseg_plugins.evaluation.run import first_sample
@@ -47,6 +48,7 @@ class Images(NamedTuple):
         paths: of the probabilities and of the labels.
         cases: the images.
         classes: C.
+        output_mode: what fits the truth of the first image.
         class_names: their names, if there are any.
         unmatched: files without a partner.
     """
@@ -54,6 +56,7 @@ class Images(NamedTuple):
     paths: tuple[Path, Path]
     cases: list[Case]
     classes: int
+    output_mode: str
     class_names: list[str] | None
     unmatched: list[Path]
 
@@ -66,6 +69,7 @@ def find(
     group_by: str | None,
     ignore_index: int,
     class_names: str | None,
+    activation: str,
     keep_going: bool,
 ) -> Images:
     """Find the images that the options speak of; files without a partner are listed.
@@ -77,12 +81,13 @@ def find(
         raise InputError(probs, f"holds no {', '.join(PROBABILITY_SUFFIXES[:-1])} or {PROBABILITY_SUFFIXES[-1]} file")
     found = find_cases(probs, labels)
     cases = _transform(found.cases, one_vs_rest, map_labels, group_by, ignore_index)
-    classes = first_sample(cases, keep_going).probs.shape[0]
+    first = first_sample(cases, activation, keep_going)
+    classes = len(first.probs)
     names = class_names.split(",") if class_names else None if one_vs_rest is not None else found.class_names
     check_class_names(names, classes)
     for path in found.unmatched:
         note.print(f"no partner: {path}", style="yellow", markup=False)
-    return Images((probs, labels or probs), cases, classes, names, found.unmatched)
+    return Images((probs, labels or probs), cases, classes, fitting_mode(first), names, found.unmatched)
 
 
 def asked_for(
@@ -100,6 +105,7 @@ def asked_for(
         "probs": str(probs.resolve()),
         "labels": str(labels.resolve()),
         "classes": images.classes,
+        "output_mode": images.output_mode,
         "ignore_index": ignore_index,
         "one_vs_rest": one_vs_rest,
         "map_labels": map_labels,

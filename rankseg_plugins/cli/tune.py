@@ -28,7 +28,7 @@ from rankseg_plugins.evaluation.candidates import PRUNING_PROBS, TEMPERATURES, G
 from rankseg_plugins.evaluation.choosing import ARGMAX, OBJECTIVES, check_intervals
 from rankseg_plugins.evaluation.facts import collect_facts
 from rankseg_plugins.evaluation.files import InputError
-from rankseg_plugins.evaluation.measuring import Sample, Scoring
+from rankseg_plugins.evaluation.measuring import Scoring
 from rankseg_plugins.evaluation.progress import progress_bar
 from rankseg_plugins.evaluation.report.terminal import tuning_to_terminal
 from rankseg_plugins.evaluation.report.tuning import DECODER, figures
@@ -76,7 +76,7 @@ def tune(
     ] = "samplewise",
     output_mode: Annotated[
         str | None,
-        typer.Option(help="multiclass or multilabel; what fits the number of channels unless given.", **RACE),
+        typer.Option(help="multiclass or multilabel; what fits the truth unless given: masks for masks.", **RACE),
     ] = None,
     folds: Annotated[
         int, typer.Option(help="A choice is scored on each of these parts and made on the others.", min=2)
@@ -118,14 +118,16 @@ def tune(
         race: dict[str, Any] = {
             "temperatures": _numbers("--temperatures", temperatures),
             "metrics": [objective.split("_")[0]] if metrics is None else _words("--metrics", metrics),
-            "output_mode": output_mode,
         }
         own: dict[str, Any] = {}
         if pruning_probs is not None:
             own["pruning_probs"] = _numbers("--pruning-probs", pruning_probs)
         if solvers is not None:
             own["solvers"] = _words("--solvers", solvers)
-        images = find(probs, labels, one_vs_rest, map_labels, group_by, ignore_index, class_names, keep_going)
+        images = find(
+            probs, labels, one_vs_rest, map_labels, group_by, ignore_index, class_names, activation, keep_going
+        )
+        race["output_mode"] = images.output_mode if output_mode is None else output_mode
         tuner = Tuner(
             images.classes,
             objective,
@@ -172,13 +174,9 @@ def tune(
 def _fit(
     candidates: GlobalCandidates, tuner: Tuner, images: Images, activation: str, keep_going: bool
 ) -> dict[str, TunedDecoder]:
-    def take(sample: Sample) -> None:
-        # What is skipped later is not to shape the rule.
-        tuner.recorder.check(sample)
-        candidates.update(sample.probs)
-
     with progress_bar("fitting", len(images.cases)) as step:
-        feed(images.cases, take, activation, keep_going, step)
+        # What is skipped later does not shape the rule.
+        feed(images.cases, tuner.recorder, lambda sample: candidates.update(sample.probs), activation, keep_going, step)
     return candidates.fit()
 
 

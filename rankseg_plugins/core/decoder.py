@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rankseg_plugins.core import dense
 from rankseg_plugins.core.assignment import assign_labels, assign_masks
 from rankseg_plugins.core.exact import expected_scores, search_exact
 from rankseg_plugins.core.objectives import OBJECTIVES, Objective
-from rankseg_plugins.core.options import fold, read_choice, read_integer, read_real
+from rankseg_plugins.core.options import OUTPUT_MODES, fold, read_choice, read_integer, read_real
 from rankseg_plugins.core.paths import choose_path
+from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.probabilities import check_floating, check_shape, check_valid_mask, to_masks
 from rankseg_plugins.core.rankdice import SOLVERS as RANKDICE_SOLVERS
 from rankseg_plugins.core.rankdice import search_rankdice
@@ -18,7 +19,6 @@ from rankseg_plugins.core.rma import row_statistics, search_volumes
 from rankseg_plugins.core.tiles import Tiles
 
 METRICS = ("dice", "iou", "acc")
-OUTPUT_MODES = ("multiclass", "multilabel")
 UNASSIGNED_POLICIES = ("max_score", "void")
 
 #: Solvers of each (metric, output mode); the first one is the default.
@@ -37,10 +37,11 @@ _FLAT_SMOOTH = 1e12
 _LARGEST_SMOOTH = 1e100
 
 
-class RankSEG(nn.Module):
+class RankSEG(ChecksSums):
     r"""Turns class probabilities into the segmentation with the best expected Dice, IoU or accuracy.
 
-    A module without parameters or buffers: it can end a ``nn.Sequential``, be pickled and moved.
+    A module without parameters or buffers: it can end a ``nn.Sequential``, be pickled and moved. It warns, once, if
+    multiclass probabilities do not add up to 1; to decide on scores on purpose, set its ``check_sums`` to False.
 
     Args:
         metric: ``"dice"``, ``"iou"`` or ``"acc"`` (pixel accuracy: plain argmax or a 0.5 threshold). Upper and
@@ -167,6 +168,7 @@ class RankSEG(nn.Module):
         path = choose_path(probs, self.solver, self._objective() if self.solver == "RMA" else None, self.pruning_prob)
         decide = {"tiled": self._decide_tiled, "dense": self._decide_dense, "fused": self._decide_fused}[path]
         decided = decide(probs, valid_mask)
+        self._look_at_sums(probs, valid_mask)
         if valid_mask is None:
             return decided
         invalid = ~valid_mask if self.output_mode == "multiclass" else ~valid_mask.unsqueeze(1 - probs.ndim)

@@ -7,18 +7,18 @@ import warnings
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rankseg_plugins.core.decoder import OUTPUT_MODES
 from rankseg_plugins.core.global_fit import GlobalFit, affine_argmax, best_thresholds, fit_labels, fit_masks, sums_of
-from rankseg_plugins.core.options import read_choice, read_integer, read_real
+from rankseg_plugins.core.options import OUTPUT_MODES, read_choice, read_integer, read_real
+from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_valid_mask
 from rankseg_plugins.core.reservoir import Reservoir, gather, join, seed_of_process
 
 METRICS = ("iou", "dice")
 
 
-class GlobalRankSEG(nn.Module):
+class GlobalRankSEG(ChecksSums):
     r"""Decides for scores pooled over a data set: MMSegmentation's mIoU, TorchMetrics' ``JaccardIndex``.
 
     The best decision for a pooled Dice or IoU is an affine rule, label = argmax of ``scale * probs - offset``, or a
@@ -175,6 +175,7 @@ class GlobalRankSEG(nn.Module):
             truth, known = self._truth(labels.to(probs.device), ignore_index, tuple(probs.shape))
             parts, kept = [*parts, truth.to(probs.dtype)], kept & known
         _check_values(probs if kept.all() else probs.masked_fill(~kept.unsqueeze(1), 0))
+        self._look_at_sums(probs, kept)
         columns = torch.cat(parts, 1).flatten(2)
         if self._sample is None:
             self._sample = Reservoir(self.max_pixels, columns.shape[1], seed_of_process(self.seed))
@@ -253,6 +254,7 @@ class GlobalRankSEG(nn.Module):
         self._check(probs, valid_mask)
         outside = None if valid_mask is None else ~valid_mask.unsqueeze(1 - probs.ndim)
         _check_values(probs if outside is None else probs.masked_fill(outside, 0))
+        self._look_at_sums(probs, valid_mask)
         if self.output_mode == "multilabel":
             # The thresholds belong to probabilities as the sample holds them, in float32.
             p = probs.float() if probs.dtype == torch.float64 else probs

@@ -7,6 +7,8 @@ from numbers import Integral, Real
 
 from rankseg_plugins.core.probabilities import check_choice
 
+OUTPUT_MODES = ("multiclass", "multilabel")
+
 
 def fold(value: object) -> object:
     """Upper and lower case, and blanks around, make no difference in option values."""
@@ -29,6 +31,18 @@ def read_choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
     canonical = {fold(option): option for option in allowed}.get(fold(value), value)
     check_choice(name, canonical, allowed)
     return canonical
+
+
+def read_mode(output_mode: object, channels: int) -> str:
+    """The output mode; None is what fits the number of channels: one alone needs ``"multilabel"``.
+
+    Raises:
+        TypeError: unless it is a string or None.
+        ValueError: for an unknown one.
+    """
+    if output_mode is None:
+        return "multilabel" if channels == 1 else "multiclass"
+    return read_choice("output_mode", output_mode, OUTPUT_MODES)
 
 
 def read_real(name: str, value: object, low: float, high: float) -> float:

@@ -33,7 +33,7 @@ def choose_path(probs: Tensor, solver: str, objective: Objective | None, pruning
     Raises:
         RuntimeError: if the solver looks at values where it cannot.
     """
-    blind = torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transforming()
+    blind = is_blind()
     if objective is None and solver not in ("argmax", "TR"):
         if blind:
             raise RuntimeError(
@@ -46,6 +46,11 @@ def choose_path(probs: Tensor, solver: str, objective: Objective | None, pruning
     if blind or objective is None or not probs.numel() or not _has_kernels(probs.device):
         return "dense"
     return "fused" if objective.is_ratio or pruning_prob >= _LEAST_PRUNING else "dense"
+
+
+def is_blind() -> bool:
+    """Whether a compiler, an exporter, a tracer or a transform is at work, which does not look at values."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transforming()
 
 
 @cache

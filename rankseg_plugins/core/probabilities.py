@@ -23,7 +23,8 @@ def to_probabilities(logits: Tensor, activation: str = "softmax") -> Tensor:
             ``"identity"`` for values that already are probabilities.
 
     Returns:
-        Probabilities of the same shape and dtype, in [0, 1].
+        Probabilities of the same shape in [0, 1], float32, or float64 for float64 input: in half precision, softmax and
+        sigmoid round different pixels to the same probability. ``"identity"`` gives back what it got.
 
     Raises:
         TypeError: if ``logits`` is not a floating point tensor.
@@ -41,21 +42,22 @@ def to_probabilities(logits: Tensor, activation: str = "softmax") -> Tensor:
         raise ValueError(f"logits must have shape (B, C, *spatial), got {tuple(logits.shape)}")
     if activation == "identity":
         return logits
+    dtype = torch.promote_types(logits.dtype, torch.float32)
     if activation == "sigmoid":
-        return logits.sigmoid()
+        return logits.to(dtype).sigmoid()
     if logits.shape[1] == 1:
         raise ValueError(
             f"activation={activation!r} over a single channel gives 1 everywhere; use activation='sigmoid' for "
             f"one-channel logits, got shape {tuple(logits.shape)}"
         )
     if activation == "softmax":
-        return logits.softmax(dim=1)
+        return logits.softmax(dim=1, dtype=dtype)
     if logits.numel() and logits.amin() < 0:
         raise ValueError(
             f"activation='normalize' needs non-negative scores, the smallest is {logits.amin():.4g}; "
             "use 'softmax' for logits"
         )
-    total = logits.sum(dim=1, keepdim=True)
+    total = logits.sum(dim=1, keepdim=True, dtype=dtype)
     return logits / total.masked_fill(total == 0, 1)
 
 

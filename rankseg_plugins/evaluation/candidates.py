@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.decoder import SOLVERS
-from rankseg_plugins.core.options import read_choice, read_real
+from rankseg_plugins.core.options import read_choice, read_mode, read_real
 from rankseg_plugins.evaluation.choosing import ARGMAX
 from rankseg_plugins.evaluation.tuned import TunedDecoder, read_temperature
 
@@ -66,13 +66,6 @@ def read_metrics(values: object) -> list[str]:
 def read_aggregation_levels(values: object) -> list[str]:
     """The option ``aggregation_levels``; see :func:`read_list`."""
     return read_list("aggregation_levels", values, lambda name, value: read_choice(name, value, AGGREGATION_LEVELS))
-
-
-def read_mode(output_mode: str | None, classes: int) -> str:
-    """The option ``output_mode``; None is what fits the number of channels."""
-    if output_mode is None:
-        return "multilabel" if classes == 1 else "multiclass"
-    return read_choice("output_mode", output_mode, ("multiclass", "multilabel"))
 
 
 def samplewise_candidates(

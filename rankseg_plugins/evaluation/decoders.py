@@ -7,12 +7,13 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from rankseg_plugins.core import RankSEG
+from rankseg_plugins.core.options import read_mode
 from rankseg_plugins.evaluation.tuned import TunedDecoder
 
 Decoder = Callable[[Tensor], Tensor]
@@ -26,16 +27,25 @@ class NamedDecoder:
 
     Args:
         name: how it is called in tables.
-        options: options of :class:`rankseg_plugins.RankSEG`; None is argmax.
+        options: options of :class:`rankseg_plugins.RankSEG`.
         tuned: what was read from a file, instead of options.
     """
 
     name: str
-    options: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     tuned: TunedDecoder | None = None
 
-    def build(self, channels: int) -> RankSEG | TunedDecoder:
-        """Build the decoder; on one channel argmax is the threshold 0.5, and RankSEG gives a mask.
+    @property
+    def output_mode(self) -> str | None:
+        """What its text or file asks for; None leaves it to :meth:`build`."""
+        return self.tuned.output_mode if self.tuned is not None else self.options.get("output_mode")
+
+    def build(self, channels: int, output_mode: str | None = None) -> RankSEG | TunedDecoder:
+        """Build the decoder; in multilabel mode argmax is the threshold 0.5.
+
+        Args:
+            channels: C; a single one needs masks.
+            output_mode: of a decoder that does not say; None is what fits the number of channels.
 
         Raises:
             TypeError: for an option of the wrong type.
@@ -49,10 +59,7 @@ class NamedDecoder:
                     f"{channels}"
                 )
             return self.tuned
-        options = {"metric": "acc"} if self.options is None else dict(self.options)
-        if channels == 1:
-            options.setdefault("output_mode", "multilabel")
-        return RankSEG(**options)
+        return RankSEG(**{"output_mode": read_mode(output_mode, channels), **self.options})
 
 
 def parse_decoder(text: str) -> NamedDecoder:
@@ -60,7 +67,8 @@ def parse_decoder(text: str) -> NamedDecoder:
 
     Args:
         text: ``"argmax"``, ``"rankseg"`` or ``"rankseg(option=value, ...)"`` with the options of
-            :class:`rankseg_plugins.RankSEG`; words need no quotes. Or the path of a ``.json`` file that
+            :class:`rankseg_plugins.RankSEG`; words need no quotes. ``"argmax(output_mode=multilabel)"`` is the
+            threshold 0.5, a mask for each class. Or the path of a ``.json`` file that
             :meth:`TunedDecoder.save` wrote.
 
     Returns:
@@ -90,14 +98,16 @@ def parse_decoder(text: str) -> NamedDecoder:
         )
     options = _parse_options(text, match[2] or "")
     if name == "argmax":
-        if options:
-            raise ValueError(f"decoder {text!r}: argmax has no options")
-        return NamedDecoder("argmax")
+        if options.keys() - {"output_mode"}:
+            raise ValueError(f"decoder {text!r}: argmax has no options but output_mode")
+        options["metric"] = "acc"
     try:
-        RankSEG(**options)
+        decoder = RankSEG(**options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"decoder {text!r}: {error}") from error
-    return NamedDecoder(re.sub(r"\s+", "", text).lower(), options)
+    if "output_mode" in options:
+        options["output_mode"] = decoder.output_mode  # in the one way it is written
+    return NamedDecoder(re.sub(r"\s+", "", text).lower().removesuffix("()"), options)
 
 
 def _read_file(path: str) -> NamedDecoder:
@@ -158,3 +168,20 @@ def named_decoders(decoders: Iterable[str] | Mapping[str, Decoder]) -> dict[str,
     if len(named) < 2:
         raise ValueError(f"a comparison needs a baseline and at least one other decoder, got {list(named)}")
     return named
+
+
+def common_mode(decoders: Mapping[str, NamedDecoder | Decoder]) -> str | None:
+    """The output mode that the decoders ask for; None if none of them does.
+
+    Raises:
+        ValueError: if they differ: labels and masks are not scored against the same truth.
+
+    Example:
+        >>> common_mode(named_decoders(["argmax", "rankseg(output_mode=multilabel)"]))
+        'multilabel'
+    """
+    asked = {name: mode for name, each in decoders.items() if (mode := getattr(each, "output_mode", None)) is not None}
+    if len(set(asked.values())) > 1:
+        each = ", ".join(f"{mode} for {name}" for name, mode in asked.items())
+        raise ValueError(f"decoders must have one output_mode, got {each}")
+    return next(iter(asked.values()), None)

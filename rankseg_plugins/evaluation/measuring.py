@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.options import read_mode
+from rankseg_plugins.core.plausibility import describe_sums
 from rankseg_plugins.core.probabilities import check_choice, check_floating, check_range, check_shape
 from rankseg_plugins.evaluation.areas import Areas
 from rankseg_plugins.evaluation.calibration import Calibration, calibration
@@ -54,6 +56,55 @@ def as_sample(given: object) -> Sample:
         what = f"a tuple of {len(given)}" if isinstance(given, tuple) else type(given).__name__
         raise TypeError(f"samples must hold Sample or tuples (name, probs, labels), got {what}")
     return Sample(*given)
+
+
+def fitting_mode(sample: Sample) -> str:
+    """The output mode whose decisions the truth of an image can be scored against.
+
+    Labels take ``"multiclass"`` decisions. Masks that overlap take ``"multilabel"`` ones, and so do masks of channels
+    whose probabilities do not add up to 1; otherwise the masks are labels in another form.
+
+    Example:
+        >>> probs = torch.tensor([[0.9, 0.2], [0.9, 0.1]])  # 2 channels, 2 pixels
+        >>> fitting_mode(Sample("a", probs, torch.tensor([[1, 0], [1, 0]])))
+        'multilabel'
+    """
+    if not _is_masks(sample):
+        return read_mode(None, len(sample.probs))
+    exclusive = not _overlap(sample.labels) and describe_sums(sample.probs.unsqueeze(0)) is None
+    return "multiclass" if exclusive and len(sample.probs) > 1 else "multilabel"
+
+
+def check_exclusive(sample: Sample, output_mode: str) -> None:
+    """Refuse channels that cannot belong to the truth; masks for each class need not add up to anything.
+
+    Args:
+        sample: the image.
+        output_mode: of the decisions.
+
+    Raises:
+        ValueError: if probabilities do not add up to 1 where a pixel has one label, in truth or decision; or if they
+            look like a map without its channel: (H, W), with a truth of the same shape.
+    """
+    if sample.probs.ndim == 2 and _is_masks(sample):
+        classes, pixels = sample.probs.shape
+        raise ValueError(
+            f"probs and labels of shape {(classes, pixels)} would be {classes} classes over {pixels} pixels: a "
+            f"foreground map needs a channel dimension, probs of shape (1, {classes}, {pixels}). "
+            f"(Masks of one spatial dimension: give both as ({classes}, 1, {pixels}))"
+        )
+    if len(sample.probs) > 1 and (output_mode == "multiclass" or not _is_masks(sample)):
+        problem = describe_sums(sample.probs.unsqueeze(0))
+        if problem is not None:
+            raise ValueError(problem)
+
+
+def _is_masks(sample: Sample) -> bool:
+    return isinstance(sample.labels, Tensor) and sample.labels.shape == sample.probs.shape
+
+
+def _overlap(masks: Tensor) -> bool:
+    return bool(((masks == 1).sum(0) > 1).any())
 
 
 @dataclass(frozen=True)
@@ -143,6 +194,7 @@ def measure(
     num_classes: int,
     ignore_index: int | None = None,
     device: str | torch.device = "cpu",
+    output_mode: str | None = None,
 ) -> tuple[Measurement, list[Tensor]]:
     r"""Decode one image once with each decoder, and count.
 
@@ -153,6 +205,7 @@ def measure(
         num_classes: C.
         ignore_index: label of the truth whose pixels do not count.
         device: where to decode.
+        output_mode: of the decoders, where it is known.
 
     Returns:
         The measurement, and the decisions of all decoders, without the batch dimension.
@@ -161,7 +214,7 @@ def measure(
         TypeError: if a tensor is of the wrong kind.
         ValueError: if probabilities are not finite or outside [0, 1], or sizes or labels do not fit.
     """
-    probs, truth = prepare(sample, num_classes, ignore_index, device)
+    probs, truth = prepare(sample, num_classes, ignore_index, device, output_mode)
     counts, seconds, decisions = [], [], []
     for name, decoder in decoders.items():
         start = _now(probs)
@@ -182,7 +235,11 @@ def measure(
 
 
 def prepare(
-    sample: Sample, num_classes: int, ignore_index: int | None = None, device: str | torch.device = "cpu"
+    sample: Sample,
+    num_classes: int,
+    ignore_index: int | None = None,
+    device: str | torch.device = "cpu",
+    output_mode: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Check an image and bring it into the form that is decoded; see :func:`measure`.
 
@@ -192,13 +249,18 @@ def prepare(
     check_floating("probs", sample.probs)
     # Once for all decoders: each of them would convert half precision several times.
     dtype = torch.promote_types(sample.probs.dtype, torch.float32)
-    probs = sample.probs.to(device, dtype).unsqueeze(0)
+    probs = sample.probs.detach().to(device, dtype).unsqueeze(0)
     check_shape(probs)
     if probs.shape[1] != num_classes:
         raise ValueError(f"probs must have {num_classes} classes, got shape {tuple(sample.probs.shape)}")
     check_range(probs.amin().item(), probs.amax().item())
     labels = sample.labels.unsqueeze(0) if isinstance(sample.labels, Tensor) else sample.labels
-    return probs, to_truth(labels, num_classes, tuple(probs.shape[2:]), ignore_index).to(device)
+    truth = to_truth(labels, num_classes, tuple(probs.shape[2:]), ignore_index)
+    if output_mode == "multiclass" and truth.dtype == torch.bool and _overlap(truth[0]):
+        raise ValueError(
+            "target masks overlap, and the decision is one label per pixel: decide on masks, output_mode='multilabel'"
+        )
+    return probs, truth.to(device)
 
 
 def calibrate(probs: Tensor, labels: Tensor, ignore_index: int | None = None) -> Calibration:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.options import read_integer
+from rankseg_plugins.core.options import read_integer, read_mode
+from rankseg_plugins.core.probabilities import check_floating
 from rankseg_plugins.core.reservoir import gather
 from rankseg_plugins.evaluation.calibration import Calibration
 from rankseg_plugins.evaluation.comparison import Comparison
-from rankseg_plugins.evaluation.decoders import Decoder, NamedDecoder, named_decoders
+from rankseg_plugins.evaluation.decoders import Decoder, NamedDecoder, common_mode, named_decoders
 from rankseg_plugins.evaluation.examples import Extremes
 from rankseg_plugins.evaluation.facts import collect_facts
 from rankseg_plugins.evaluation.measuring import (
@@ -23,6 +25,8 @@ from rankseg_plugins.evaluation.measuring import (
     Scoring,
     as_sample,
     calibrate,
+    check_exclusive,
+    fitting_mode,
     measure,
     prepare,
     read_scoring,
@@ -45,6 +49,8 @@ class Recorder:
         scoring: what counts as better.
         panels: pictures to keep of the most improved images, and of the most damaged.
         device: where to decode.
+        output_mode: of the decoders that do not say: ``"multiclass"``, or ``"multilabel"``, in which argmax is the
+            threshold 0.5; None is what fits the number of channels.
         warn: whether to warn, once, of probabilities on which RankSEG loses; may be changed later.
 
     Raises:
@@ -69,15 +75,19 @@ class Recorder:
         scoring: Scoring | None = None,
         panels: int = 5,
         device: str | torch.device = "cpu",
+        output_mode: str | None = None,
         warn: bool = True,
     ) -> None:
         if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
             raise ValueError(f"num_classes must be an integer of at least 1, got {num_classes!r}")
         if isinstance(panels, bool) or not isinstance(panels, int) or panels < 0:
             raise ValueError(f"panels must be an integer of at least 0, got {panels!r}")
+        named = named_decoders(decoders)
+        asked = common_mode(named) or output_mode
+        self.output_mode = read_mode(asked, num_classes)
         self.decoders: dict[str, Decoder] = {
-            name: each.build(num_classes).to(device) if isinstance(each, NamedDecoder) else each
-            for name, each in named_decoders(decoders).items()
+            name: each.build(num_classes, asked).to(device) if isinstance(each, NamedDecoder) else each
+            for name, each in named.items()
         }
         self.num_classes, self.device = num_classes, device
         self.ignore_index = None if ignore_index is None else read_integer("ignore_index", ignore_index)
@@ -88,8 +98,8 @@ class Recorder:
         self.calibration: Calibration | None = None
         self.skipped: dict[str, str] = {}
         self.warn = warn
-        # Which of the two occasions are over: the first image, and the comparison.
-        self._looked = self._warned = False
+        # Which of the occasions are over: the first image, the comparison, and labels beside overlapping channels.
+        self._looked = self._warned = self._told = False
 
     def add(self, sample: Sample) -> Measurement:
         """Decode one image with every decoder and keep what it scored.
@@ -100,15 +110,21 @@ class Recorder:
             TypeError: if a tensor is of the wrong kind.
             ValueError: if probabilities or labels are not valid or do not fit.
         """
-        measurement, decisions = measure(sample, self.decoders, self.num_classes, self.ignore_index, self.device)
+        measurement, decisions = self._measure(sample)
         self._remember(measurement)
         self._offer(measurement, sample.labels, decisions)
         self._look_at(sample.probs)
+        self._look_at_form(sample)
         return measurement
 
     def check(self, sample: Sample) -> None:
         """Raise what :meth:`add` would about the image, without decoding it."""
-        prepare(sample, self.num_classes, self.ignore_index)
+        prepare(sample, self.num_classes, self.ignore_index, output_mode=self.output_mode)
+
+    def _measure(self, sample: Sample) -> tuple[Measurement, list[Tensor]]:
+        return measure(
+            sample, self.decoders, self.num_classes, self.ignore_index, self.device, output_mode=self.output_mode
+        )
 
     def add_decided(
         self,
@@ -134,7 +150,7 @@ class Recorder:
         counted = [count(each[None], labels[None], self.num_classes, self.ignore_index) for each in decisions]
         counts = np.stack([torch.cat(list(each)).cpu().numpy() for each in counted])
         unknown = np.full(len(decisions), np.nan)
-        found = calibration if probs is None else calibrate(probs, labels, self.ignore_index)
+        found = calibration if probs is None else calibrate(probs.detach(), labels, self.ignore_index)
         measurement = Measurement(name, name if case is None else case, counts, unknown, found)
         self._remember(measurement)
         self._offer(measurement, labels, decisions)
@@ -143,7 +159,7 @@ class Recorder:
 
     def picture(self, sample: Sample) -> None:
         """Decode an image that was measured by an earlier run once more, for its picture only."""
-        measurement, decisions = measure(sample, self.decoders, self.num_classes, self.ignore_index, self.device)
+        measurement, decisions = self._measure(sample)
         self._offer(measurement, sample.labels, decisions)
 
     def restore(self, measurement: Measurement) -> None:
@@ -168,6 +184,15 @@ class Recorder:
             for example in examples:
                 self.extremes.keep(example)
         self.measurements.sort(key=lambda measurement: measurement.name)
+
+    def _look_at_form(self, sample: Sample) -> None:
+        """Warn, once, of overlapping channels with labels as truth; multiclass decoders warn themselves."""
+        if self.output_mode == "multilabel" and self.warn and not self._told:
+            try:
+                check_exclusive(sample, self.output_mode)
+            except ValueError as error:
+                self._told = True
+                warnings.warn(f"{sample.name}: {error}", UserWarning, stacklevel=3)
 
     def _look_at(self, probs: Tensor) -> None:
         """Warn, by the first image, of probabilities on which RankSEG loses."""
@@ -245,7 +270,9 @@ def compare(
         samples: :class:`Sample`, or tuples (name, probs, labels); any iterable, also one that loads as it goes.
         decoders: texts such as ``"argmax"``, ``"rankseg(metric=dice)"`` and ``"decoder.json"`` (what
             :func:`~rankseg_plugins.evaluation.tune` found), or callables on probabilities (1, C, \*spatial) by name.
-            The first is the baseline, the second the one that is drawn.
+            The first is the baseline, the second the one that is drawn. Where the first image has overlapping masks
+            as truth, texts mean masks, too, and argmax is the threshold 0.5; see :func:`fitting_mode
+            <rankseg_plugins.evaluation.measuring.fitting_mode>`.
         num_classes: C; None takes that of the first sample.
         ignore_index: label of the truth whose pixels do not count.
         class_names: C names; None numbers the classes.
@@ -274,9 +301,16 @@ def compare(
     for given in samples:
         sample = as_sample(given)
         if recorder is None:
+            check_floating("probs", sample.probs)
             classes = sample.probs.shape[0] if num_classes is None else num_classes
             recorder = Recorder(
-                decoders, num_classes=classes, ignore_index=ignore_index, scoring=scoring, panels=panels, device=device
+                decoders,
+                num_classes=classes,
+                ignore_index=ignore_index,
+                scoring=scoring,
+                panels=panels,
+                device=device,
+                output_mode=fitting_mode(sample),
             )
         try:
             measurement = recorder.add(sample)

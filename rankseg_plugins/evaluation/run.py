@@ -12,7 +12,7 @@ import numpy as np
 from rankseg_plugins.core.probabilities import to_probabilities
 from rankseg_plugins.evaluation.cases import Case
 from rankseg_plugins.evaluation.files import InputError
-from rankseg_plugins.evaluation.measuring import Sample
+from rankseg_plugins.evaluation.measuring import Sample, check_exclusive
 from rankseg_plugins.evaluation.recording import Recorder
 from rankseg_plugins.evaluation.results import Result, ResultsFile
 
@@ -51,7 +51,7 @@ def run(
     for case in cases:
         if case.name not in restored:
             try:
-                sample = _sample(case, activation)
+                sample = _sample(case, activation, recorder.output_mode)
                 measurement = _blaming(case, recorder.add, sample)
             except InputError as error:
                 if not keep_going:
@@ -69,6 +69,7 @@ def run(
 
 def feed(
     cases: Sequence[Case],
+    recorder: Recorder,
     take: Callable[[Sample], Any],
     activation: str = "identity",
     keep_going: bool = False,
@@ -78,6 +79,7 @@ def feed(
 
     Args:
         cases: the images.
+        recorder: as for :func:`run`; what it would refuse is not handed over.
         take: gets each of them.
         activation: what turns the values on disk into probabilities.
         keep_going: leave out images that cannot be read or are not valid; :func:`run` says which.
@@ -88,22 +90,24 @@ def feed(
     """
     for case in cases:
         try:
-            _blaming(case, take, _sample(case, activation))
+            sample = _sample(case, activation, recorder.output_mode)
+            _blaming(case, recorder.check, sample)
+            _blaming(case, take, sample)
         except InputError:
             if not keep_going:
                 raise
         on_image(case)
 
 
-def first_sample(cases: Sequence[Case], keep_going: bool) -> Sample:
-    """The first image that can be read, to learn the number of classes.
+def first_sample(cases: Sequence[Case], activation: str, keep_going: bool) -> Sample:
+    """The first image that can be read, to learn the number of classes and what fits its truth.
 
     Raises:
         InputError: if it cannot be read, with ``keep_going`` if none can.
     """
     for case in cases:
         try:
-            return case.sample()
+            return _sample(case, activation)
         except InputError:
             if not keep_going or case is cases[-1]:
                 raise
@@ -132,12 +136,14 @@ def _restore(cases: Sequence[Case], recorder: Recorder, results: ResultsFile) ->
     return set(hashes), hashes
 
 
-def _sample(case: Case, activation: str) -> Sample:
+def _sample(case: Case, activation: str, output_mode: str | None = None) -> Sample:
+    """Read an image; with ``output_mode``, refuse channels that cannot belong to its truth."""
     sample = case.sample()
-    if activation == "identity":
-        return sample
-    probs = _blaming(case, to_probabilities, sample.probs.float().unsqueeze(0), activation)
-    return replace(sample, probs=probs[0])
+    probs = _blaming(case, to_probabilities, sample.probs.unsqueeze(0), activation)
+    sample = replace(sample, probs=probs[0])
+    if output_mode is not None:
+        _blaming(case, check_exclusive, sample, output_mode)
+    return sample
 
 
 def _blaming(case: Case, function: Callable[..., R], *args: Any) -> R:
@@ -160,7 +166,7 @@ def _add_pictures(restored: Sequence[Case], recorder: Recorder, activation: str)
     ranked = sorted(changed, key=lambda case: gains[case.name])
     count = recorder.extremes.count
     for case in {case.name: case for case in (*ranked[:count], *ranked[::-1][:count])}.values():
-        recorder.picture(_sample(case, activation))
+        recorder.picture(_sample(case, activation, recorder.output_mode))
 
 
 def _hash(sample: Sample) -> str:

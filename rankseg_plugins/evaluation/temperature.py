@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rankseg_plugins.core.decoder import OUTPUT_MODES
-from rankseg_plugins.core.options import read_integer
+from rankseg_plugins.core.options import OUTPUT_MODES, read_integer
+from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.probabilities import (
     ACTIVATIONS,
     check_choice,
@@ -53,7 +53,7 @@ class TemperatureFit(NamedTuple):
     error: tuple[float, float]
 
 
-class TemperatureScaling(nn.Module):
+class TemperatureScaling(ChecksSums):
     r"""Divides logits by a temperature that is fitted on validation data, for probabilities that can be trusted.
 
     Works on logits or on probabilities: softmax(log p / T), where each class has its logit to itself
@@ -194,7 +194,10 @@ class TemperatureScaling(nn.Module):
         return _activate(logits / _as_channels(self.temperature, logits), self.output_mode)
 
     def _logits(self, values: Tensor) -> Tensor:
-        return _to_logits(values, self.num_classes, self.activation, self.output_mode)
+        logits = _to_logits(values, self.num_classes, self.activation, self.output_mode)
+        if self.activation == "identity":
+            self._look_at_sums(values)
+        return logits
 
     def _finite(self, rows: Tensor) -> Tensor:
         """Rows that the loss can take; others are refused."""

@@ -97,6 +97,15 @@ class TunedDecoder(nn.Module):
         return self.decoder.output_mode
 
     @property
+    def check_sums(self) -> bool:
+        """Whether it warns of probabilities that do not add up to 1; see :class:`~rankseg_plugins.RankSEG`."""
+        return self.decoder.check_sums
+
+    @check_sums.setter
+    def check_sums(self, value: bool) -> None:
+        self.decoder.check_sums = value
+
+    @property
     def unassigned_policy(self) -> str:
         """``"void"`` if pixels may stay without a class, else ``"max_score"``."""
         return getattr(self.decoder, "unassigned_policy", "max_score")

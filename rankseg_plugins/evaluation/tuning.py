@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from rankseg_plugins.core import GlobalRankSEG
-from rankseg_plugins.core.options import read_integer
+from rankseg_plugins.core.options import read_integer, read_mode
 from rankseg_plugins.core.probabilities import check_choice, check_floating, check_shape
 from rankseg_plugins.evaluation.candidates import (
     PRUNING_PROBS,
@@ -22,14 +22,13 @@ from rankseg_plugins.evaluation.candidates import (
     argmax_candidate,
     check_names,
     read_aggregation_levels,
-    read_mode,
     read_others,
     read_temperatures,
     samplewise_candidates,
 )
 from rankseg_plugins.evaluation.choosing import ARGMAX, OBJECTIVES, check_intervals, choose, read_folds
 from rankseg_plugins.evaluation.comparison import Comparison
-from rankseg_plugins.evaluation.measuring import Measurement, Sample, Scoring, as_sample, read_scoring
+from rankseg_plugins.evaluation.measuring import Measurement, Sample, Scoring, as_sample, fitting_mode, read_scoring
 from rankseg_plugins.evaluation.progress import progress_bar
 from rankseg_plugins.evaluation.recording import Recorder
 from rankseg_plugins.evaluation.tuned import TunedDecoder
@@ -288,7 +287,8 @@ def tune(
         metrics: ``"dice"``, ``"iou"``; None takes that of the objective.
         aggregation_levels: ``"samplewise"`` is RankSEG, ``"global"`` is
             :class:`~rankseg_plugins.GlobalRankSEG` fitted to the images without their labels, 5 or more.
-        output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the number of channels.
+        output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the truth of the first image, such as
+            ``"multilabel"`` for masks that overlap.
         resamples: of the bootstrap.
         confidence: of the intervals.
         seed: of the folds and the bootstrap.
@@ -326,7 +326,9 @@ def tune(
     if two_passes and iter(samples) is samples:
         raise TypeError("samples must be a list or another iterable that can be gone through twice, got an iterator")
     total = len(samples) if isinstance(samples, Sized) else None
-    classes, samples = _classes(samples, two_passes)
+    first, samples = _first(samples, two_passes)
+    classes = len(first.probs)
+    output_mode = fitting_mode(first) if output_mode is None else output_mode
     tuner = Tuner(classes, objective, temperatures=temperatures, metrics=metrics, output_mode=output_mode, **options)
     if two_passes:
         metrics = (objective.split("_")[0],) if metrics is None else metrics
@@ -387,7 +389,7 @@ def _naming(sample: Sample) -> Iterator[None]:
         raise type(error)(f"{sample.name}: {error}") from error
 
 
-def _classes(samples: Iterable[Any], again: bool) -> tuple[int, Iterable[Any]]:
+def _first(samples: Iterable[Any], again: bool) -> tuple[Sample, Iterable[Any]]:
     iterator = iter(samples)
     try:
         first = as_sample(next(iterator))
@@ -396,4 +398,4 @@ def _classes(samples: Iterable[Any], again: bool) -> tuple[int, Iterable[Any]]:
     with _naming(first):
         check_floating("probs", first.probs)
         check_shape(first.probs.unsqueeze(0))
-    return len(first.probs), samples if again else itertools.chain([first], iterator)
+    return first, samples if again else itertools.chain([first], iterator)

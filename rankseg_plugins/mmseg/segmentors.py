@@ -137,6 +137,8 @@ class RankSEGMixin:
         labels = argmax
         if options is not None:
             decoder = options.build(len(probs), self._tuned_file).to(probs.device)
+            # Built anew for each image. What a head's own activation gives is no mistake of anybody.
+            decoder.check_sums = options.activation == "identity" and not self._checked
             try:
                 labels = self._decided(decoder, probs, argmax)
             except ValueError as error:

@@ -10,8 +10,8 @@ from rankseg_plugins.evaluation.decoders import named_decoders, parse_decoder
 @pytest.mark.parametrize(
     ("text", "name", "options"),
     [
-        ("argmax", "argmax", None),
-        (" ArgMax() ", "argmax", None),
+        ("argmax", "argmax", {"metric": "acc"}),
+        (" ArgMax() ", "argmax", {"metric": "acc"}),
         ("rankseg", "rankseg", {}),
         ("rankseg(metric='iou')", "rankseg(metric='iou')", {"metric": "iou"}),
         ("RankSEG(smooth=1, solver=RMA)", "rankseg(smooth=1,solver=rma)", {"smooth": 1, "solver": "RMA"}),

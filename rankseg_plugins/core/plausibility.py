@@ -1,0 +1,76 @@
+"""Whether multiclass probabilities can be such: they add up to 1 over the classes. A few pixels tell."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from rankseg_plugins.core.paths import is_blind
+
+#: The probabilities of a pixel add up to 1 to within this, bfloat16 of many classes included.
+SUM_TOLERANCE = 0.02
+#: Such sums are normal at a few pixels, such as the rim of what was resampled: not at more than this share.
+_ODD_SHARE = 0.05
+#: Pixels of an image that are looked at along each spatial dimension, and images of a batch.
+_LOOKED_AT, _IMAGES = 16, 8
+
+
+class ChecksSums(nn.Module):
+    """A decoder that warns, once, of multiclass probabilities that do not add up to 1.
+
+    Attributes:
+        check_sums: whether it still looks. A warning ends it, and so does the first call on a device that would have
+            to be waited for; set it to False to decide on scores on purpose.
+    """
+
+    check_sums = True
+    output_mode: str
+
+    def _look_at_sums(self, probs: Tensor, valid_mask: Tensor | None = None) -> None:
+        if not self.check_sums or self.output_mode != "multiclass" or is_blind():
+            return
+        if probs.is_cuda and torch.cuda.is_current_stream_capturing():
+            return
+        problem = describe_sums(probs, valid_mask)
+        self.check_sums = problem is None and probs.device.type == "cpu"
+        if problem is not None:
+            warnings.warn(
+                f"{problem}. To decide on scores on purpose, set check_sums = False", UserWarning, stacklevel=2
+            )
+
+
+def describe_sums(probs: Tensor, valid_mask: Tensor | None = None) -> str | None:
+    r"""What is wrong with multiclass probabilities that do not add up to 1 over the classes; None if they do.
+
+    A grid of pixels of some images is looked at. Pixels without any probability, such as those outside of a crop, are
+    left out, and so are NaN.
+
+    Args:
+        probs: (B, C, \*spatial), floating point.
+        valid_mask: optional bool, (B, \*spatial) or (\*spatial); False leaves a pixel out.
+
+    Example:
+        >>> describe_sums(torch.tensor([[[0.9, 0.2], [0.1, 0.8]]]))
+        >>> describe_sums(torch.tensor([[[0.9, 0.2], [0.9, 0.8]]]))[:60]
+        'multiclass probabilities must add up to 1 over the classes ('
+    """
+    grid = tuple(slice(None, None, -(-size // _LOOKED_AT)) for size in probs.shape[2:])
+    images = slice(None, None, max(1, -(-len(probs) // _IMAGES)))
+    dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
+    sums = probs[(images, slice(None), *grid)].sum(1, dtype=dtype)
+    judged = sums > 0
+    if valid_mask is not None:
+        judged &= valid_mask.expand(probs.shape[0], *probs.shape[2:])[(images, *grid)]
+    odd = judged & ((sums - 1).abs() > SUM_TOLERANCE)
+    if not int(odd.sum()) > _ODD_SHARE * int(judged.sum()):
+        return None
+    low, high = (each.item() for each in sums[judged].aminmax())
+    return (
+        f"multiclass probabilities must add up to 1 over the classes (dimension 1 of (B, C, *spatial)), got sums from "
+        f"{low:.4g} to {high:.4g} for shape {tuple(probs.shape)}. Likely causes: sigmoid channels or overlapping "
+        "regions (output_mode='multilabel', with masks as truth), a missing batch or channel dimension "
+        "(probs.unsqueeze(0) adds the batch, probs.unsqueeze(1) the channel), or scores (activation='normalize' "
+        "divides them by their sum)"
+    )
