@@ -4,6 +4,9 @@ A pixel that exactly one class selected keeps it. These pixels fix, for each cla
 to ``m``; a pixel that several classes selected goes to the one of them that gains most by it, and a pixel that no
 class selected to the active class that gains most (Wang & Dai, NeurIPS 2025, the greedy multiclass rule). Equal
 gains: the lowest class index.
+
+A pixel without any probability, such as one outside of a crop, says nothing about the classes: it is labelled 0, as
+argmax labels it, instead of going to the class that loses least by it.
 """
 
 from __future__ import annotations
@@ -75,7 +78,7 @@ def assign_labels(tiles: Tiles, volumes: Volumes, objective: Objective, void_ind
         return labels.copy_(dense.assign_labels(everything, volumes, objective, void_index))
     tiles.release_scratch()
     for images in tiles.groups():
-        _Group(tiles, images, volumes).label(objective, void_index, labels)
+        _Group(tiles, images, volumes, void_index, labels[images]).label(objective)
     return labels
 
 
@@ -92,34 +95,34 @@ class _Group:
     with others.
     """
 
-    def __init__(self, tiles: Tiles, images: slice, volumes: Volumes) -> None:
-        self.tiles, self.images = tiles, images
+    def __init__(self, tiles: Tiles, images: slice, volumes: Volumes, void_index: int | None, labels: Tensor) -> None:
+        self.tiles, self.images, self.void_index, self.labels = tiles, images, void_index, labels
         #: What a class adds to its index; more than any index.
         self.one = _power_above(tiles.shape[1])
         active = volumes.active[images]
         # Where pruning left no class at all, every class competes for every pixel.
         eligible = active | ~active.any(1, keepdim=True)
-        self.classes = eligible.any(0).nonzero().squeeze(1)
+        competes = eligible.any(0)
+        self.classes, self.others = (which.nonzero().squeeze(1) for which in (competes, ~competes))
         self.allowed = eligible.index_select(1, self.classes)
         fields = volumes.threshold, volumes.n, volumes.s, volumes.mu
         self.threshold, self.n, self.s, self.mu = (field[images].index_select(1, self.classes) for field in fields)
 
-    def label(self, objective: Objective, void_index: int | None, labels: Tensor) -> None:
+    def label(self, objective: Objective) -> None:
         """Label the pixels that one class selected, then all others."""
         # What was found is kept while it is little, half a byte for each value of a tile.
         found: list[_Disputed] = []
         room = self.tiles.size // 2
         for pixels in self.tiles.pixels(_ROWS * len(self.threshold)):
-            for disputed in self._look_at(self._choose(pixels, labels), pixels):
+            for disputed in self._look_at(self._choose(pixels), pixels):
                 _subtract(self.n, disputed.image, disputed.selected.double())
                 _subtract(self.s, disputed.image, (disputed.selected * disputed.p).double())
                 room -= disputed.nbytes
                 found = [*found, disputed] if room >= 0 else []
-        for disputed in found if room >= 0 else self._look_again(labels):
-            winner = self._settle(disputed, objective, void_index)
-            labels[self.images].index_put_((disputed.image, disputed.pixel), winner)
+        for disputed in found if room >= 0 else self._look_again():
+            self.labels.index_put_((disputed.image, disputed.pixel), self._settle(disputed, objective))
 
-    def _choose(self, pixels: slice, labels: Tensor) -> Tensor:
+    def _choose(self, pixels: slice) -> Tensor:
         """Label the pixels that one class selected; whether they are disputed, (images, pixels) bool."""
         # A pixel adds up one code per class that selected it: from the sum, a single class reads off its own index.
         shape = len(self.threshold), 1, pixels.stop - pixels.start
@@ -129,26 +132,47 @@ class _Group:
             tile = self.tiles.load(self.images, slice(label, label + 1), pixels)
             total.add_(torch.gt(tile, bound, out=selected), alpha=self.one + label)
         index = total.sub_(self.one).squeeze(1)
-        labels[self.images, pixels] = index
+        self.labels[:, pixels] = index
         return self._is_disputed(index)
 
     def _is_disputed(self, index: Tensor) -> Tensor:
         """Whether it is no index: negative where no class selected the pixel, ``one`` or more where several did."""
         return torch.clamp(index, 0, self.one - 1, out=self.tiles.scratch(0, index.shape)) != index
 
-    def _look_again(self, labels: Tensor) -> Iterator[_Disputed]:
+    def _look_again(self) -> Iterator[_Disputed]:
         for pixels in self.tiles.pixels(_ROWS * len(self.threshold)):
-            yield from self._look_at(self._is_disputed(labels[self.images, pixels].to(self.tiles.dtype)), pixels)
+            yield from self._look_at(self._is_disputed(self.labels[:, pixels].to(self.tiles.dtype)), pixels)
 
     def _look_at(self, where: Tensor, pixels: slice) -> Iterator[_Disputed]:
         most = self.tiles.size // (_SHARE * len(self.classes))
+        if self.tiles.valid is not None:
+            where = where & self.tiles.valid[self.images, pixels]
         for image, pixel in places(where, max(1, most)):
             # Not views, which would keep the places of all other pieces in memory.
             image, pixel = image.clone(), pixel + pixels.start
             p = self.tiles.gather(image + self.images.start, self.classes, pixel)
+            if self.void_index is None and len(bare := self._without_any(image, pixel, p)):
+                self.labels[image[bare], pixel[bare]] = 0
+                rest = torch.ones_like(image, dtype=torch.bool).index_fill_(0, bare, False)
+                image, pixel, p = image[rest], pixel[rest], p[rest]
             yield _Disputed(image, pixel, p, p > _of(self.threshold, image))
 
-    def _settle(self, disputed: _Disputed, objective: Objective, void_index: int | None) -> Tensor:
+    def _without_any(self, image: Tensor, pixel: Tensor, p: Tensor) -> Tensor:
+        """Which of some pixels have no probability in any class, from their probabilities in ``self.classes``."""
+        empty = (p.amax(1) == 0).nonzero().squeeze(1)
+        if not len(empty) or not len(self.others):
+            return empty
+        # Few pieces come so far, unless most of their pixels are empty: all that lies between these is read.
+        image, pixel = image[empty], pixel[empty]
+        (first, last), (start, end) = (index.aminmax() for index in (image, pixel))
+        offset, pixels = self.images.start, slice(int(start), int(end) + 1)
+        images = slice(offset + int(first), offset + int(last) + 1)
+        largest = torch.zeros_like(self.labels[first : last + 1, pixels], dtype=self.tiles.dtype).unsqueeze(1)
+        for label in self.others.tolist():
+            torch.maximum(largest, self.tiles.load(images, slice(label, label + 1), pixels), out=largest)
+        return empty[largest[image - first, 0, pixel - start] == 0]
+
+    def _settle(self, disputed: _Disputed, objective: Objective) -> Tensor:
         """The class that gains most by a pixel, of those that selected it or, if none did, of all."""
         image, selected = disputed.image, disputed.selected
         nobody = ~selected.any(1, keepdim=True)
@@ -157,7 +181,7 @@ class _Group:
         if len(self.allowed) > 1:
             gain.masked_fill_(~self.allowed[image], -torch.inf)
         winner = self.classes.index_select(0, gain.max(1).indices)
-        return winner if void_index is None else winner.masked_fill(nobody.squeeze(1), void_index)
+        return winner if self.void_index is None else winner.masked_fill(nobody.squeeze(1), self.void_index)
 
 
 def _of(table: Tensor, image: Tensor) -> Tensor:

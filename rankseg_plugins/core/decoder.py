@@ -55,7 +55,8 @@ class RankSEG(ChecksSums):
         pruning_prob: in [0, 1]; a class whose largest probability in an image is not above it stays empty there.
             Dice and IoU only.
         unassigned_policy: what becomes of a pixel that no class selected, in multiclass Dice and IoU:
-            ``"max_score"`` gives it to the class with the largest gain, ``"void"`` labels it ``void_index``.
+            ``"max_score"`` gives it to the class with the largest gain (and one whose probabilities are all 0, such
+            as outside of a crop, to class 0, as argmax does), ``"void"`` labels it ``void_index``.
         void_index: label of void pixels, outside the class range; multiclass only.
         eps: in (0, 1), probability of the foreground counts that BA and TRNA leave out.
 
@@ -171,9 +172,11 @@ class RankSEG(ChecksSums):
         self._look_at_sums(probs, valid_mask)
         if valid_mask is None:
             return decided
-        invalid = ~valid_mask if self.output_mode == "multiclass" else ~valid_mask.unsqueeze(1 - probs.ndim)
+        if self.output_mode == "multilabel":
+            within = decided.logical_and if path == "dense" else decided.logical_and_
+            return within(valid_mask.unsqueeze(1 - probs.ndim))
         fill = decided.masked_fill if path == "dense" else decided.masked_fill_
-        return fill(invalid, self.void_index if self.output_mode == "multiclass" else False)
+        return fill(~valid_mask, self.void_index)
 
     def _decide_tiled(self, probs: Tensor, valid_mask: Tensor | None) -> Tensor:
         if self.metric == "acc":
@@ -275,7 +278,8 @@ class RankSEG(ChecksSums):
         labels = probs.max(1).indices
         if self.output_mode == "multiclass":
             return labels
-        return torch.zeros_like(probs, dtype=torch.bool).scatter(1, labels.unsqueeze(1), True)
+        classes = torch.arange(probs.shape[1], device=probs.device)
+        return labels.unsqueeze(1) == classes.view(-1, *[1] * (probs.ndim - 2))
 
     def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
         check_floating("probs", probs)

@@ -84,5 +84,6 @@ def assign_labels(p: Tensor, volumes: Volumes, objective: Objective, void_index:
     eligible = volumes.active | ~volumes.active.any(1, keepdim=True)
     allowed = selected | ((count == 0) & eligible.unsqueeze(-1))
     gain = objective.gain(p.double(), m, t, volumes.mu.unsqueeze(-1)).masked_fill(~allowed, -torch.inf)
-    labels = gain.max(1).indices
+    # A pixel without any probability: as argmax.
+    labels = gain.max(1).indices.masked_fill(p.amax(1) == 0, 0)
     return labels if void_index is None else labels.masked_fill(count[:, 0] == 0, void_index)

@@ -124,13 +124,16 @@ def best_thresholds(probs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def affine_argmax(probs: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-    """Class of the largest ``scale * probs - offset``, the lowest class of equals; one class at a time saves memory."""
+    """Class of the largest ``scale * probs - offset``, the lowest class of equals; one class at a time saves memory.
+
+    A pixel without any probability, such as one outside of a crop, is labelled 0, as by argmax.
+    """
     dtype = probs.dtype if probs.dtype == torch.float64 else torch.float32
     scale, offset = scale.to(dtype), offset.to(dtype)
     best = probs[:, 0].to(dtype) * scale[0] - offset[0]
-    labels = torch.zeros(best.shape, dtype=torch.int64, device=probs.device)
+    labels = torch.zeros_like(best, dtype=torch.int64)
     for label in range(1, probs.shape[1]):
         score = probs[:, label].to(dtype) * scale[label] - offset[label]
         labels.masked_fill_(score > best, label)
         best = torch.maximum(best, score)
-    return labels
+    return labels.masked_fill_(probs.amax(1) <= 0, 0)

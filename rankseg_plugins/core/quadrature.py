@@ -29,7 +29,7 @@ REACH = 37.0
 SMALL = 0.1
 
 
-def rule(ratio: float) -> tuple[Tensor, Tensor]:
+def rule(ratio: float, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Nodes and weights, each (N,) float64, with ``sum(w exp(-r v)) = 1 / r`` for all rates r in [1 / ratio, 1].
 
     Panels of growing length: the first resolves the fastest exponential, the last reaches the end of the slowest. The
@@ -37,6 +37,7 @@ def rule(ratio: float) -> tuple[Tensor, Tensor]:
 
     Args:
         ratio: largest over smallest rate, >= 1.
+        device: where they are needed; None for the default one.
 
     Example:
         >>> nodes, weights = rule(100.0)
@@ -46,8 +47,8 @@ def rule(ratio: float) -> tuple[Tensor, Tensor]:
     ends = [0.0, _FIRST]
     while ends[-1] < REACH * ratio:
         ends.append(ends[-1] * _GROWTH)
-    points, weights = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(_POINTS))
-    start, end = torch.tensor(ends[:-1], dtype=torch.float64), torch.tensor(ends[1:], dtype=torch.float64)
+    rule_and_ends = *np.polynomial.legendre.leggauss(_POINTS), ends[:-1], ends[1:]
+    points, weights, start, end = (torch.tensor(each, dtype=torch.float64, device=device) for each in rule_and_ends)
     half = ((end - start) / 2).unsqueeze(1)
     return (half * points + ((end + start) / 2).unsqueeze(1)).flatten(), (half * weights).flatten()
 
@@ -80,10 +81,10 @@ def make_nodes(slowest: Tensor, fastest: Tensor, active: Tensor, to_the_end: Ten
         active: bool, the rows that matter.
         to_the_end: bool, rows whose product is needed at u = infinity, too.
     """
-    nodes, weights = rule(float((fastest / slowest)[active].max()))
+    nodes, weights = rule(float((fastest / slowest)[active].max()), slowest.device)
     unit = fastest.flatten().unsqueeze(1)
     reach = (-torch.expm1(-REACH / slowest)).masked_fill(to_the_end, 1.0)
-    return Nodes(nodes.to(unit.device) / unit, weights.to(unit.device) / unit, reach.flatten())
+    return Nodes(nodes / unit, weights / unit, reach.flatten())
 
 
 def deviation(variance: Tensor) -> Tensor:

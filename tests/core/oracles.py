@@ -55,6 +55,9 @@ def labels_of_masks(p, masks, active, metric, g, void_index=None):
         if not selected and void_index is not None:
             labels[i] = void_index
             continue
+        if not p[:, i].any():
+            labels[i] = 0  # as argmax
+            continue
         allowed = selected or [c for c in range(classes) if active[c]] or range(classes)
         gains = [_gain(p[c, i], m[c], t[c], mu[c], metric, g) for c in allowed]
         labels[i] = list(allowed)[int(np.argmax(gains))]

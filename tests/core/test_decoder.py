@@ -266,3 +266,25 @@ def test_decisions_may_be_changed_and_enter_a_loss(options, pixels):
         loss = nn.functional.cross_entropy(logits, decided)
     loss.backward()
     assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"smooth": 1.0, "pruning_prob": 0.0},
+        {"metric": "acc"},
+        {"metric": "iou", "solver": "exact", "smooth": 1.0},
+        *({"solver": solver, "output_mode": "multilabel"} for solver in ("exact", "BA", "TRNA")),
+    ],
+    ids=str,
+)
+def test_another_default_device_changes_nothing(options):
+    """Tensors that are made on the way lie beside the probabilities."""
+    probs, decoder = torch.rand(2, 3, 8, 9).softmax(1), RankSEG(**options)
+    valid, masks = torch.rand(8, 9) > 0.3, probs > 0.4
+    expected, judge = decoder(probs, valid), RankSEG(smooth=decoder.smooth)
+    score = judge.expected_score(probs, masks, valid)
+    with torch.device("meta"):
+        assert torch.equal(decoder(probs, valid), expected)
+        assert torch.equal(judge.expected_score(probs, masks, valid), score)

@@ -14,6 +14,7 @@ OPTIONS = [
     for pruning_prob in (0.5, 0.1)
 ]
 ACCURACY = [{"metric": "acc"}, {"metric": "acc", "output_mode": "multilabel", "solver": "TR"}]
+MOST_PROBABLE = {"metric": "acc", "output_mode": "multilabel", "solver": "argmax"}
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +81,18 @@ def test_exports_behind_softmax(options, tmp_path):
     for images in (1, 3):
         logits = 3 * torch.randn(images, 5, 12, 17)
         assert torch.equal(loaded(logits), network(logits))
+
+
+@pytest.mark.parametrize("options", [*OPTIONS[::3], *ACCURACY, MOST_PROBABLE], ids=str)
+@pytest.mark.parametrize("shape", [None, (12, 17), (2, 12, 17)], ids=str)
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_traces(options, shape):
+    decoder, given = RankSEG(**options), (random_probs(),)
+    if shape is not None:
+        given = *given, torch.rand(shape, generator=torch.Generator().manual_seed(1)) > 0.3
+    traced = torch.jit.trace(decoder, given)
+    others = given[0].flip(0), *given[1:]
+    assert torch.equal(traced(*others), decoder(*others))
 
 
 def test_a_compiled_decoder_still_refuses_bad_values():

@@ -105,7 +105,10 @@ def settle_disputed(
     void_index,
     dice: tl.constexpr, has_void: tl.constexpr, dtype: tl.constexpr, pieces: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """Give the pixels that no class or several classes selected to the one that gains most, or label them void."""
+    """Give the pixels that no class or several classes selected to the one that gains most, or label them void.
+
+    A pixel without any probability is labelled 0, as by argmax.
+    """
     program = tl.program_id(0).to(tl.int64)
     image = program // parts
     smooth = real(smooth_bits)
@@ -124,6 +127,7 @@ def settle_disputed(
             best, winner = tl.full([block], float("-inf"), tl.float64), tl.zeros([block], tl.int32)
             # A class that selected the pixel comes before all that did not, whatever they gain.
             chosen = tl.zeros([block], tl.int1)
+            largest = tl.zeros([block], dtype)
             for i in tl.range(1, number + 1, loop_unroll_factor=2):
                 c = tl.load(listed + i)
                 p = tl.load(probs + c * stride_c + at, left, other=0).to(dtype)
@@ -137,6 +141,13 @@ def settle_disputed(
                 best = tl.where(better, gain, best)
                 winner = tl.where(better, c, winner)
                 chosen = chosen | selected
+                largest = tl.maximum(largest, p)
+            bare = left & (largest == 0)
+            if number < classes and not has_void and tl.max(bare.to(tl.int32), 0) > 0:
+                # Not `c` and `p`: Triton takes the loop above for the same variables.
+                for other in range(classes):
+                    largest = tl.maximum(largest, tl.load(probs + other * stride_c + at, bare, other=0).to(dtype))
+            winner = tl.where(largest == 0, 0, winner)
             decided = winner.to(tl.int64)
             if has_void:
                 decided = tl.where(chosen, decided, void_index)
