@@ -12,7 +12,14 @@ from torch import Tensor
 from rankseg_plugins.core.global_fit import GlobalFit, affine_argmax, best_thresholds, fit_labels, fit_masks, sums_of
 from rankseg_plugins.core.options import OUTPUT_MODES, read_choice, read_integer, read_real
 from rankseg_plugins.core.plausibility import ChecksSums
-from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_valid_mask
+from rankseg_plugins.core.probabilities import (
+    check_classes,
+    check_floating,
+    check_range,
+    check_shape,
+    check_tensor,
+    check_valid_mask,
+)
 from rankseg_plugins.core.reservoir import Reservoir, gather, join, seed_of_process
 
 METRICS = ("iou", "dice")
@@ -266,8 +273,7 @@ class GlobalRankSEG(ChecksSums):
     def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
         check_floating("probs", probs)
         check_shape(probs)
-        if probs.shape[1] != self.num_classes:
-            raise ValueError(f"probs must have {self.num_classes} classes, got shape {tuple(probs.shape)}")
+        check_classes("probs", probs, self.num_classes)
         check_valid_mask(probs, valid_mask)
 
     def _truth(self, labels: Tensor, ignore_index: int | None, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -302,13 +308,13 @@ class GlobalRankSEG(ChecksSums):
 
 def _read_labels(labels: object, shape: tuple[int, ...]) -> Tensor:
     """int64 labels (B, *spatial), or bool masks of the shape of the probabilities."""
-    if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a torch.Tensor, got {type(labels).__name__}")
+    labels = check_tensor("labels", labels)
     plain = (shape[0], *shape[2:])
     if tuple(labels.shape) == (shape[0], 1, *shape[2:]):
         labels = labels.squeeze(1)
     elif tuple(labels.shape) not in (plain, shape):
-        raise ValueError(f"labels must be labels {plain} or masks {shape}, got shape {tuple(labels.shape)}")
+        lacks = "; one image lacks the batch dimension: labels.unsqueeze(0)" if labels.shape == shape[2:] else ""
+        raise ValueError(f"labels must be labels {plain} or masks {shape}, got shape {tuple(labels.shape)}{lacks}")
     if labels.is_floating_point() and not (labels == labels.round()).all():
         raise ValueError("labels must hold whole numbers, got fractions")
     if labels.ndim < len(shape):

@@ -67,10 +67,28 @@ def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
+def check_tensor(name: str, value: object) -> Tensor:
+    """Raise a ``TypeError`` that says how to make one, unless ``value`` is a tensor.
+
+    Example:
+        >>> check_tensor("probs", [0.1, 0.9])
+        Traceback (most recent call last):
+            ...
+        TypeError: probs must be a torch.Tensor, got list: torch.as_tensor(probs) makes one
+    """
+    if isinstance(value, Tensor):
+        return value
+    kind, hint = type(value), ""
+    if kind.__module__ == "numpy":
+        hint = f": torch.from_numpy({name}) makes one"
+    elif isinstance(value, (list, tuple)):
+        hint = f": torch.as_tensor({name}) makes one"
+    raise TypeError(f"{name} must be a torch.Tensor, got {kind.__name__}{hint}")
+
+
 def check_floating(name: str, tensor: object) -> None:
     """Raise a ``TypeError`` unless ``tensor`` is a float16, bfloat16, float32 or float64 tensor."""
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+    tensor = check_tensor(name, tensor)
     if tensor.dtype not in FLOATING:
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
 
@@ -79,11 +97,39 @@ def check_shape(probs: Tensor) -> None:
     """Raise a ``ValueError`` unless ``probs`` is (B, C, *spatial) with C >= 1 and a non-empty spatial size."""
     shape = tuple(probs.shape)
     if len(shape) < 3:
-        raise ValueError(f"probs must have shape (B, C, *spatial) with at least one spatial dimension, got {shape}")
+        hint = "; one image of one channel lacks batch and channel: probs[None, None]" if len(shape) == 2 else ""
+        raise ValueError(
+            f"probs must have shape (B, C, *spatial) with at least one spatial dimension, got {shape}{hint}"
+        )
     if shape[1] == 0:
         raise ValueError(f"probs must hold at least one class (dimension 1), got shape {shape}")
     if 0 in shape[2:]:
         raise ValueError(f"the spatial size of probs must not be empty, got shape {shape}")
+
+
+def check_classes(name: str, tensor: Tensor, num_classes: int) -> None:
+    """Raise a ``ValueError``, with the likely cause, unless ``tensor`` (B, C, *spatial) has C = ``num_classes``."""
+    shape = tuple(tensor.shape)
+    if shape[1:2] != (num_classes,):
+        raise ValueError(
+            f"{name} must have {num_classes} classes, got shape {shape}{missing_dimension(name, shape, (num_classes,))}"
+        )
+
+
+def missing_dimension(name: str, shape: tuple[int, ...], allowed: tuple[int, ...]) -> str:
+    """Which dimension a shape (B, C, *spatial) lacks whose C is none of ``allowed``, as the end of a message.
+
+    Example:
+        >>> missing_dimension("probs", (3, 16, 16), (3,))
+        '; one image lacks the batch dimension: probs.unsqueeze(0)'
+    """
+    if len(shape) == 2:
+        return f"; one image of one channel lacks batch and channel: {name}[None, None]"
+    if 1 in allowed and shape[0] != 1:
+        return f"; images of one channel lack the channel dimension: {name}.unsqueeze(1)"
+    if shape[0] in allowed:
+        return f"; one image lacks the batch dimension: {name}.unsqueeze(0)"
+    return ""
 
 
 def check_valid_mask(probs: Tensor, valid_mask: object) -> None:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.probabilities import check_tensor
+
 
 class Areas(NamedTuple):
     """Pixel counts, each (B, C) int64.
@@ -37,10 +39,11 @@ def areas(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
     Args:
         prediction: integer labels (B, \*spatial), or bool masks (B, num_classes, \*spatial). Labels outside
             0..num_classes - 1, such as void, count for no class.
-        target: truth in either form, independent of the form of ``prediction``.
+        target: truth in either form, independent of the form of ``prediction``, or integer masks
+            (B, num_classes, \*spatial) of 0, 1 and ``ignore_index``.
         num_classes: C, at least 1. For binary masks of one channel it is 1.
-        ignore_index: label of the truth whose pixels count neither in the prediction nor in the truth. Masks know
-            no such pixels; with integer labels it may lie inside the class range.
+        ignore_index: label of the truth whose pixels count neither in the prediction nor in the truth; in integer
+            masks, for the class whose mask holds it. With labels it may lie inside the class range.
 
     Returns:
         The counts of every image, (B, num_classes).
@@ -53,15 +56,17 @@ def areas(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
         >>> areas(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 255]]), num_classes=2, ignore_index=255)
         Areas(intersection=tensor([[1, 0]]), prediction=tensor([[1, 1]]), label=tensor([[2, 0]]))
     """
-    _check(prediction, target, num_classes)
-    if target.dtype == torch.bool:
-        true, predicted = target, _as_masks(prediction, num_classes)
-    else:
-        kept = torch.ones_like(target, dtype=torch.bool) if ignore_index is None else target != ignore_index
+    masks = _check(prediction, target, num_classes)
+    kept = None if target.dtype == torch.bool or ignore_index is None else target != ignore_index
+    if not masks:
+        kept = torch.ones_like(target, dtype=torch.bool) if kept is None else kept
         _check_labels(target, kept, num_classes, ignore_index)
         if prediction.dtype != torch.bool:
             return _areas_of_labels(prediction, target, kept, num_classes)
-        true, predicted = (_as_masks(labels, num_classes) & kept.unsqueeze(1) for labels in (target, prediction))
+        kept = kept.unsqueeze(1)
+    true, predicted = target == 1 if masks else _as_masks(target, num_classes), _as_masks(prediction, num_classes)
+    if kept is not None:
+        true, predicted = true & kept, predicted & kept
     return Areas(*(mask.flatten(2).sum(2) for mask in (predicted & true, predicted, true)))
 
 
@@ -86,16 +91,20 @@ def _as_masks(labels: Tensor, num_classes: int) -> Tensor:
     return labels.unsqueeze(1) == classes
 
 
-def _check(prediction: Tensor, target: Tensor, num_classes: int) -> None:
+def _check(prediction: Tensor, target: Tensor, num_classes: int) -> bool:
+    """Whether the truth is masks."""
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-    shapes = []
+    shapes: list[tuple[int, ...]] = []
     for name, tensor in (("prediction", prediction), ("target", target)):
-        if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex():
-            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise TypeError(f"{name} must be integer labels (B, *spatial) or bool masks (B, C, *spatial), got {got}")
+        check_tensor(name, tensor)
+        if tensor.is_floating_point() or tensor.is_complex():
+            raise TypeError(
+                f"{name} must be integer labels (B, *spatial) or bool masks (B, C, *spatial), got {tensor.dtype}"
+            )
         shape = tuple(tensor.shape)
-        if tensor.dtype == torch.bool:
+        masks = tensor.dtype == torch.bool or (name == "target" and len(shape) == len(shapes[0]) + 1)
+        if masks:
             if len(shape) < 3 or shape[1] != num_classes:
                 raise ValueError(f"{name} masks must have shape (B, {num_classes}, *spatial), got {shape}")
             shape = (shape[0], *shape[2:])
@@ -104,6 +113,7 @@ def _check(prediction: Tensor, target: Tensor, num_classes: int) -> None:
         shapes.append(shape)
     if shapes[0] != shapes[1]:
         raise ValueError(f"prediction and target must cover the same pixels, got {shapes[0]} and {shapes[1]}")
+    return masks
 
 
 def _check_labels(target: Tensor, kept: Tensor, num_classes: int, ignore_index: int | None) -> None:

@@ -87,7 +87,7 @@ def calibration(probs: Tensor, truth: Tensor, kept: Tensor | None = None, bins: 
     Args:
         probs: (C, \*spatial) in [0, 1], floating point.
         truth: labels (\*spatial) of 0 to C - 1 where they are kept, or bool masks (C, \*spatial).
-        kept: optional bool (\*spatial): False leaves a pixel out.
+        kept: optional bool (\*spatial): False leaves a pixel out; with masks also (C, \*spatial), for each by its own.
         bins: number of bins; bin k holds [k / bins, (k + 1) / bins), the last one also 1.
 
     Returns:
@@ -96,19 +96,21 @@ def calibration(probs: Tensor, truth: Tensor, kept: Tensor | None = None, bins: 
     probs, classes = probs.flatten(1), len(probs)
     masks = truth.flatten(1) if truth.dtype == torch.bool else None
     labels = None if masks is not None else truth.flatten()
-    kept = torch.ones_like(probs[0], dtype=torch.bool) if kept is None else kept.flatten()
+    kept = torch.ones_like(probs[:1], dtype=torch.bool) if kept is None else kept.reshape(-1, probs.shape[1])
+    kept = kept.expand(classes if masks is not None else 1, -1)
     top = classes > 1 and labels is not None
     sums = torch.zeros(3, classes + top, bins, dtype=torch.float64)
     for start in range(0, probs.shape[1], CHUNK):
         part = slice(start, start + CHUNK)
-        held = kept[part]
-        confidence = probs[:, part][:, held].double()
-        for row in range(classes):
-            index = _add(sums[:2, row], confidence[row])
-            if masks is not None:
+        if masks is not None:
+            for row, held in enumerate(kept[:, part]):
+                index = _add(sums[:2, row], probs[row, part][held].double())
                 sums[2, row] += torch.bincount(index[masks[row, part][held]], minlength=bins).cpu()
         if labels is not None:
-            true = labels[part][held]
+            held = kept[0, part]
+            confidence, true = probs[:, part][:, held].double(), labels[part][held]
+            for row in range(classes):
+                _add(sums[:2, row], confidence[row])
             index = true * bins + _bin(confidence.gather(0, true[None])[0], bins)
             sums[2, :classes] += torch.bincount(index, minlength=classes * bins).view(classes, bins).cpu()
         if top and labels is not None:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg_plugins.evaluation.truth import known_pixels
+
 
 @dataclass(frozen=True)
 class Example:
@@ -44,12 +46,14 @@ class Extremes:
         Args:
             name: of the image.
             gain: its difference in score; NaN and 0 are not kept.
-            truth: labels (\*spatial) or masks (C, \*spatial).
+            truth: labels (\*spatial) or masks (C, \*spatial), in the form of
+                :func:`~rankseg_plugins.evaluation.truth.to_truth`.
             baseline: its decision, likewise.
             candidate: the decision of the second decoder, likewise.
         """
         if self._would_keep(gain):
-            maps = (self._as_labels(each) for each in (truth, baseline, candidate))
+            dimensions = baseline.ndim - (baseline.dtype == torch.bool)
+            maps = (self._as_labels(each, dimensions) for each in (truth, baseline, candidate))
             self.keep(Example(name, gain, *_plane(*maps)))
 
     def keep(self, example: Example) -> None:
@@ -81,11 +85,12 @@ class Extremes:
         """Everything that is kept."""
         return (*self.improved(), *self.damaged())
 
-    def _as_labels(self, labels: Tensor) -> Tensor:
+    def _as_labels(self, labels: Tensor, dimensions: int) -> Tensor:
         """Labels with -1 for void; of overlapping masks the highest class is shown, and 0 where there is none."""
-        if labels.dtype == torch.bool:
+        if labels.ndim > dimensions:
             ranks = torch.arange(1, len(labels) + 1, device=labels.device).view(-1, *[1] * (labels.ndim - 1))
-            return (labels * ranks).amax(0)
+            highest, known = ((labels == 1) * ranks).amax(0), known_pixels(labels, self.ignore_index)
+            return highest if known is None else highest.masked_fill((highest == 0) & ~known.all(0), -1)
         labels = labels.long()
         void = (labels < 0) | (labels >= max(self.num_classes, 2))
         return labels.masked_fill(void if self.ignore_index is None else void | (labels == self.ignore_index), -1)

@@ -17,7 +17,7 @@ from rankseg_plugins.evaluation.areas import Areas
 from rankseg_plugins.evaluation.calibration import Calibration, calibration
 from rankseg_plugins.evaluation.decoders import Decoder
 from rankseg_plugins.evaluation.levels import ABSENT, PRESENT, SCORES, image_scores
-from rankseg_plugins.evaluation.truth import count, to_truth
+from rankseg_plugins.evaluation.truth import count, known_pixels, to_truth
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def prepare(
     check_range(probs.amin().item(), probs.amax().item())
     labels = sample.labels.unsqueeze(0) if isinstance(sample.labels, Tensor) else sample.labels
     truth = to_truth(labels, num_classes, tuple(probs.shape[2:]), ignore_index)
-    if output_mode == "multiclass" and truth.dtype == torch.bool and _overlap(truth[0]):
+    if output_mode == "multiclass" and truth.ndim == probs.ndim and _overlap(truth[0]):
         raise ValueError(
             "target masks overlap, and the decision is one label per pixel: decide on masks, output_mode='multilabel'"
         )
@@ -274,9 +274,9 @@ def calibrate(probs: Tensor, labels: Tensor, ignore_index: int | None = None) ->
     # CUDA has no deterministic kernel for weighted counts, and would raise.
     probs = probs.cpu() if torch.are_deterministic_algorithms_enabled() else probs
     truth = to_truth(labels.unsqueeze(0), len(probs), tuple(probs.shape[1:]), ignore_index)[0].to(probs.device)
-    kept = None if truth.dtype == torch.bool or ignore_index is None else truth != ignore_index
-    if len(probs) == 1 and truth.dtype != torch.bool:
-        truth = (truth == 1).unsqueeze(0)
+    kept = known_pixels(truth, ignore_index)
+    if truth.ndim == probs.ndim or len(probs) == 1:
+        truth = (truth == 1).reshape(probs.shape)
     return calibration(probs.clamp(0, 1), truth, kept)
 
 

@@ -15,6 +15,7 @@ from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.probabilities import (
     ACTIVATIONS,
     check_choice,
+    check_classes,
     check_floating,
     check_range,
     check_shape,
@@ -22,7 +23,7 @@ from rankseg_plugins.core.probabilities import (
 )
 from rankseg_plugins.core.reservoir import Reservoir, gather, join, seed_of_process
 from rankseg_plugins.evaluation.calibration import Calibration, calibration
-from rankseg_plugins.evaluation.truth import to_truth
+from rankseg_plugins.evaluation.truth import known_pixels, to_truth
 
 #: Probabilities of 0 have no logarithm.
 TINY = 1e-12
@@ -123,7 +124,8 @@ class TemperatureScaling(ChecksSums):
             values: (B, C, \*spatial) logits or probabilities, as ``activation`` says. A logit of -inf rules a class out
                 in a multiclass softmax, where another class of the pixel is finite.
             labels: (B, \*spatial) integer labels, or masks (B, C, \*spatial); with one channel 0 and 1.
-            ignore_index: label of pixels that do not count; their logits need not be finite.
+            ignore_index: label of pixels that do not count; their logits need not be finite. In masks it leaves a pixel
+                out of the class whose mask holds it, with ``output_mode="multiclass"`` altogether.
 
         Raises:
             TypeError: for tensors or an ``ignore_index`` of the wrong type.
@@ -136,12 +138,19 @@ class TemperatureScaling(ChecksSums):
         truth = to_truth(labels, classes, tuple(values.shape[2:]), ignore_index).to(values.device)
         if len(truth) != len(values):
             raise ValueError(f"labels must hold one image for each of {len(values)} in values, got {len(truth)}")
-        kept = torch.ones(len(truth), *values.shape[2:], dtype=torch.bool, device=values.device)
-        if truth.dtype != torch.bool:
-            kept = kept if ignore_index is None else truth != ignore_index
+        known = known_pixels(truth, ignore_index)
+        if truth.ndim == values.ndim:
+            true = (truth == 1).to(logits.dtype)
+        else:
             numbers = torch.arange(classes, device=truth.device) + (classes == 1)
-            truth = truth.unsqueeze(1) == numbers.view(-1, *[1] * (truth.ndim - 1))
-        rows = torch.cat([logits, truth.to(logits.dtype)], 1).movedim(1, -1)
+            true = (truth.unsqueeze(1) == numbers.view(-1, *[1] * (truth.ndim - 1))).to(logits.dtype)
+        kept = torch.ones_like(true[:, 0], dtype=torch.bool) if known is None else known
+        if kept.ndim == values.ndim:
+            if self.output_mode == "multilabel":
+                # Each class counts alone: NaN marks what is not known of one of them.
+                logits, true = logits.masked_fill(~kept, 0), true.masked_fill(~kept, torch.nan)
+            kept = kept.any(1) if self.output_mode == "multilabel" else kept.all(1)
+        rows = torch.cat([logits, true], 1).movedim(1, -1)
         rows = self._finite(rows[kept].float())
         if self._sample is None:
             self._sample = Reservoir(self.max_pixels, 2 * classes, seed_of_process(self.seed))
@@ -223,10 +232,12 @@ class TemperatureScaling(ChecksSums):
     def _loss(self, logits: Tensor, truth: Tensor) -> Tensor:
         if self.output_mode == "multiclass":
             return -(logits.log_softmax(1) * truth).sum(1).mean()
-        return nn.functional.binary_cross_entropy_with_logits(logits, truth)
+        known = ~truth.isnan()
+        return nn.functional.binary_cross_entropy_with_logits(logits[known], truth[known])
 
     def _error(self, logits: Tensor, truth: Tensor) -> float:
-        return float(calibration(_activate(logits, self.output_mode).T, truth.T.bool()).error().mean())
+        known, probs = ~truth.isnan().T, _activate(logits, self.output_mode).T
+        return float(calibration(probs, truth.nan_to_num(0).T.bool(), known).error().mean())
 
 
 @torch.no_grad()
@@ -259,8 +270,7 @@ def scale_probs(probs: Tensor, temperature: float, output_mode: str = "multiclas
 def _to_logits(values: Tensor, num_classes: int, activation: str, output_mode: str) -> Tensor:
     check_floating("values", values)
     check_shape(values)
-    if values.shape[1] != num_classes:
-        raise ValueError(f"values must have {num_classes} classes, got shape {tuple(values.shape)}")
+    check_classes("values", values, num_classes)
     values = values if values.dtype == torch.float64 else values.float()
     if activation == "softmax" and output_mode == "multiclass":
         return values.log_softmax(1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.options import read_integer, read_real
-from rankseg_plugins.core.probabilities import check_valid_mask
+from rankseg_plugins.core.probabilities import check_classes, check_floating, check_shape, check_valid_mask
 from rankseg_plugins.evaluation.checks import check_decoder
 from rankseg_plugins.evaluation.temperature import scale_probs
 from rankseg_plugins.evaluation.writing import write_atomically
@@ -126,8 +126,9 @@ class TunedDecoder(nn.Module):
 
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """Decide; see the class, and :meth:`rankseg_plugins.RankSEG.predict`."""
-        if tuple(probs.shape[1:2]) != (self.num_classes,):
-            raise ValueError(f"probs must have {self.num_classes} classes, got shape {tuple(probs.shape)}")
+        check_floating("probs", probs)
+        check_shape(probs)
+        check_classes("probs", probs, self.num_classes)
         # Not scaled at 1, where rounding could change a tie.
         if self.temperature == 1:
             return self.decoder(probs, valid_mask)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rankseg_plugins._imports import require
 from rankseg_plugins.evaluation.pictures import LEGEND, class_colours, difference, paint
-from rankseg_plugins.evaluation.truth import to_truth
+from rankseg_plugins.evaluation.truth import known_pixels, to_truth
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -185,11 +185,14 @@ def label_maps(
     """
     spatial = tuple(decided.shape[2 if decided.dtype == torch.bool else 1 :])
     truth = to_truth(target, num_classes, spatial, ignore_index)
-    if truth.dtype != torch.bool and ignore_index is not None:
-        truth = truth.masked_fill(truth == ignore_index, -1)
+    known = known_pixels(truth, ignore_index)
+    if truth.ndim > len(spatial) + 1:
+        # A pixel that some mask ignores shows the classes that are known to hold it.
+        truth = truth == 1
+        known = None if known is None else known.all(1) | truth.any(1)
     as_bits = any(each.dtype == torch.bool for each in (truth, argmax, decided))
     found = [_one_map(each, num_classes, as_bits) for each in (truth, argmax, decided)]
-    return found[0], found[1], found[2]
+    return found[0] if known is None else found[0].masked_fill(~known, -1), found[1], found[2]
 
 
 def _one_map(decided: Tensor, num_classes: int, as_bits: bool) -> Tensor:

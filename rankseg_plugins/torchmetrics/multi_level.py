@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from rankseg_plugins.evaluation.levels import LEVELS, SCORES, entries
+from rankseg_plugins.evaluation.levels import ABSENT, LEVELS, SCORES, entries
 from rankseg_plugins.evaluation.levels import worst as worst_share
 from rankseg_plugins.evaluation.sums import check_options, empty_sums, level_names, levels_of, sums_of, worst_name
 from rankseg_plugins.evaluation.truth import count
@@ -76,6 +76,9 @@ class MultiLevelScore(Metric):
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.absent = absent
+        # First, so that nothing of another kind is added up. It also keeps a MetricCollection from sharing the sums of
+        # scores that happen to agree on the first batch.
+        self.add_state("options", default=self._options_as_numbers(), dist_reduce_fx=_equal)
         for name, value in empty_sums(num_classes, self.scores, bool(self.worst)).items():
             self.add_state(name, default=value, dist_reduce_fx="sum")
 
@@ -99,6 +102,44 @@ class MultiLevelScore(Metric):
         for name, value in sums_of(counts, self.scores, self.absent, bool(self.worst)).items():
             setattr(self, name, getattr(self, name) + value)
 
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add the images of another one.
+
+        Args:
+            incoming_state: a ``MultiLevelScore`` with the same options, or its ``metric_state``.
+
+        Raises:
+            ValueError: if it is neither, or its options differ.
+        """
+        if isinstance(incoming_state, MultiLevelScore):
+            for name in ("num_classes", "scores", "levels", "ignore_index", "absent", "worst"):
+                own, other = getattr(self, name), getattr(incoming_state, name)
+                if own != other:
+                    raise ValueError(f"sums of other options cannot be merged: {name} is {own!r} here, {other!r} there")
+        elif isinstance(incoming_state, dict) and not self._defaults.keys() <= incoming_state.keys():
+            lacking = ", ".join(self._defaults.keys() - incoming_state.keys())
+            raise ValueError(f"incoming_state must be the metric_state of a MultiLevelScore like this, lacks {lacking}")
+        super().merge_state(incoming_state)
+        # The base class knows neither of the new images nor that what was computed is stale.
+        self._update_count += incoming_state.update_count if isinstance(incoming_state, Metric) else 1
+        self._computed = None
+
+    def _options_as_numbers(self) -> Tensor:
+        """What the sums depend on. Small numbers: TorchMetrics compares states by their relative distance."""
+        index = (0, 0, 0) if self.ignore_index is None else (1, *divmod(self.ignore_index, 1000))
+        places = [self.scores.index(name) + 1 if name in self.scores else 0 for name in SCORES]
+        return torch.tensor([self.num_classes, *index, list(ABSENT).index(self.absent), *places])
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        theirs = state_dict.get(f"{prefix}options")
+        if theirs is not None and not torch.equal(theirs.cpu(), self._options_as_numbers()):
+            *_, errors = args
+            errors.append(f"{prefix}MultiLevelScore: the sums are of other options (num_classes, score, ...)")
+            return
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        # The base class keeps what was computed before.
+        self._computed = None
+
     def compute(self) -> dict[str, Tensor]:
         """Every level of every score."""
         return levels_of(self.metric_state, self.scores, self.levels, self.absent, self.worst)  # type: ignore[arg-type]
@@ -114,6 +155,13 @@ class MultiLevelScore(Metric):
             Figure and axes.
         """
         return self._plot(val, ax)
+
+
+def _equal(options: Tensor) -> Tensor:
+    """One of several rows that must be equal."""
+    if not (options == options[:1]).all():
+        raise ValueError("sums of MultiLevelScore of other options (num_classes, score, ...) cannot be added up")
+    return options[0]
 
 
 def multi_level_score(

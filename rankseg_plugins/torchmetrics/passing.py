@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,18 @@ class Passing(MetricInputTransformer):
         members = [wrapped] if isinstance(wrapped, Metric) else wrapped.values(copy_state=False)
         answers = {member.higher_is_better for member in members}
         return answers.pop() if len(answers) == 1 else None
+
+    @property
+    def full_state_update(self) -> bool | None:  # type: ignore[override]
+        """Not for a wrapper; only ``Running`` asks, to copy a state that lies in the wrapped metric.
+
+        Raises:
+            ValueError: always.
+        """
+        name = type(self.wrapped_metric).__name__
+        raise ValueError(
+            f"Running cannot look into {type(self).__name__}: write {type(self).__name__}(Running({name}(...)), ...)"
+        )
 
     @property
     def update_count(self) -> int:
@@ -63,6 +76,30 @@ class Passing(MetricInputTransformer):
             RuntimeError: if the wrapped metric cannot merge states.
         """
         merge(self, incoming_state)
+
+    def clone(self, prefix: str | None = None, postfix: str | None = None) -> Passing:
+        """Make a copy.
+
+        Args:
+            prefix: put before the names of a wrapped collection, as its own ``clone`` does.
+            postfix: put after them.
+
+        Raises:
+            ValueError: if there are no names, because a single metric is wrapped.
+        """
+        copied = copy.deepcopy(self)
+        if isinstance(copied.wrapped_metric, MetricCollection):
+            copied.wrapped_metric = copied.wrapped_metric.clone(prefix, postfix)
+        elif not (prefix is None and postfix is None):
+            raise ValueError(f"prefix and postfix are for collections, this wraps {type(self.wrapped_metric).__name__}")
+        return copied
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        # The base class keeps the values computed before the state was loaded.
+        for module in self.wrapped_metric.modules():
+            if isinstance(module, Metric):
+                module._computed = None
+        super()._load_from_state_dict(*args)
 
     def persistent(self, mode: bool = False) -> None:
         """Choose whether the state of the wrapped metric is part of ``state_dict``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection, classification
 
+from rankseg_plugins.core.probabilities import missing_dimension
+from rankseg_plugins.evaluation.truth import known_pixels
+from rankseg_plugins.torchmetrics.multi_level import MultiLevelScore
 from rankseg_plugins.torchmetrics.passing import leaves
 
 #: Metrics of these kinds, and all that derive from them (AUROC, ROC, average precision), score probabilities.
@@ -52,35 +56,45 @@ class Presentation:
 
         Args:
             decision: int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
-            truth: the same for the ground truth.
+            truth: the ground truth in the form of :func:`~rankseg_plugins.evaluation.truth.to_truth`.
             classes: C, the channels of the probabilities.
 
         Raises:
             ValueError: if the metric cannot take what there is.
         """
-        self._check_classes(classes)
         if self.form == "either" and not (classes == 1 and self.num_classes == 2):
             return decision, truth
+        of_masks = decision.ndim + (decision.dtype != torch.bool)
         if self.form != "one-hot":
-            return self._as_labels("the decoder", decision), self._as_labels("target", truth)
-        predicted, true = self._as_masks(decision, classes), self._as_masks(truth, classes)
-        if self.ignore_index is not None and truth.dtype != torch.bool:
-            out = (truth == self.ignore_index).unsqueeze(1)
+            predicted = self._as_labels("the decoder", decision, decision.ndim == of_masks)
+            return predicted, self._as_labels("target", truth, truth.ndim == of_masks)
+        known = known_pixels(truth, self.ignore_index)
+        predicted = self._as_masks(decision, classes)
+        true = truth == 1 if truth.ndim == of_masks else self._as_masks(truth, classes)
+        if known is not None and self.ignore_index is not None:
+            out = ~known if truth.ndim == of_masks else ~known.unsqueeze(1)
             if self.ignores:
                 return predicted.long(), true.long().masked_fill(out, self.ignore_index)
             predicted, true = predicted & ~out, true & ~out
         return (predicted.long(), true.long()) if self.kind == "multilabel" else (predicted, true)
 
-    def _check_classes(self, classes: int) -> None:
+    def check_classes(self, shape: tuple[int, ...]) -> None:
+        r"""Raise a ``ValueError`` if the metric is not for probabilities of the shape (B, C, \*spatial)."""
         # A one-channel decision also reads as two classes, background and foreground.
-        given = (1, 2) if classes == 1 else (classes,)
-        if self.kind == "binary" and classes > 2:
-            raise ValueError(f"{self.metric} scores one foreground class, got probabilities of {classes} classes")
-        if self.num_classes is not None and self.num_classes not in given:
-            raise ValueError(f"{self.metric} was made for {self.num_classes} classes, got probabilities of {classes}")
+        allowed: tuple[int, ...]
+        if self.kind == "binary":
+            allowed, made = (1, 2), "scores one foreground class"
+        elif self.num_classes is not None:
+            allowed = (1, 2) if self.num_classes == 2 else (self.num_classes,)
+            made = f"was made for {self.num_classes} classes"
+        else:
+            return
+        if shape[1] not in allowed:
+            lacking = missing_dimension("preds", shape, allowed)
+            raise ValueError(f"{self.metric} {made}, got probabilities of {shape[1]} classes in shape {shape}{lacking}")
 
-    def _as_labels(self, source: str, decided: Tensor) -> Tensor:
-        if decided.dtype != torch.bool:
+    def _as_labels(self, source: str, decided: Tensor, is_masks: bool) -> Tensor:
+        if not is_masks:
             return decided
         if decided.shape[1] != 1:
             raise ValueError(
@@ -118,6 +132,65 @@ def presentation_of(metric: Metric, decoder: Any, ignore_index: int | None) -> P
     return found[0]
 
 
+def without_effect(metric: Metric | MetricCollection) -> list[str]:
+    """What to warn of when it is made: options that decided labels leave without effect.
+
+    Raises:
+        ValueError: for an option that fails on them.
+    """
+    found = []
+    for leaf in leaves(metric):
+        name, threshold, top = type(leaf).__name__, getattr(leaf, "threshold", 0.5), getattr(leaf, "top_k", 1)
+        if _kind(leaf) == "segmentation":
+            continue
+        if top not in (None, 1):
+            raise ValueError(f"top_k={top} of {name} needs probabilities, and a decision has none: leave it out")
+        if threshold != 0.5:
+            found.append(
+                f"threshold={threshold} of {name} has no effect: the decoder decides, and the metric gets its labels. "
+                "Leave it out, or score the probabilities without RankSEGWrapper"
+            )
+    return list(dict.fromkeys(found))
+
+
+def cautions(metric: Metric | MetricCollection, decoder: Any, decision: Tensor, classes: int) -> list[str]:
+    r"""What to warn of at the first decision: averages that do not say what they seem to.
+
+    Args:
+        metric: what is wrapped.
+        decoder: what decided.
+        decision: int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
+        classes: C, the channels of the probabilities.
+    """
+    labels = decision.dtype != torch.bool and getattr(decoder, "unassigned_policy", "max_score") != "void"
+    return list(dict.fromkeys(text for leaf in leaves(metric) for text in _cautions_of_leaf(leaf, labels, classes)))
+
+
+def _cautions_of_leaf(leaf: Metric, labels: bool, classes: int) -> Iterator[str]:
+    kind, name, average = _kind(leaf), type(leaf).__name__, getattr(leaf, "average", None)
+    if not getattr(leaf, "include_background", True):
+        return
+    as_two = classes == 1 and _num_classes(leaf, kind) == 2
+    # Accuracy and its complement say what they are.
+    meant = any(word in name for word in ("Accuracy", "Hamming", "StatScores"))
+    if average == "micro" and not meant and (as_two or (labels and classes > 1)):
+        yield (
+            f"{name} has average='micro', which over one label per pixel is a form of pixel accuracy: argmax serves it "
+            "best, RankSEG loses on it. Give average='macro', the mean of all classes (micro is the default of "
+            "DiceScore before TorchMetrics 1.9, and of F1Score, FBetaScore, Precision and Recall)"
+        )
+    averages = average in ("macro", "weighted") or isinstance(leaf, MultiLevelScore)
+    if not hasattr(leaf, "average") and hasattr(leaf, "include_background"):
+        averages = not getattr(leaf, "per_class", False)
+    if as_two and averages:
+        instead = {"multiclass": f"use {name.replace('Multiclass', 'Binary')}", "multilabel": "give num_labels=1"}
+        alone = "include_background=False" if hasattr(leaf, "include_background") else "num_classes=1"
+        yield (
+            f"{name} for 2 classes on one channel averages the background in: for the foreground alone "
+            f"{instead.get(kind, f'give {alone}')}"
+        )
+
+
 def shared_ignore_index(metric: Metric | MetricCollection) -> int | None:
     """The ``ignore_index`` that all metrics below ``metric`` were given, None if they differ or one has none."""
     found = {getattr(leaf, "ignore_index", None) for leaf in leaves(metric)}
@@ -149,8 +222,11 @@ def _presentation_of_leaf(leaf: Metric, decoder: Any, ignore_index: int | None) 
             f"{name} has no ignore_index and no input_format='one-hot', so pixels cannot be left out; leave out "
             f"ignore_index={ignore_index}"
         )
-    num_classes = getattr(leaf, "num_labels" if kind == "multilabel" else "num_classes", None)
-    return Presentation(name, form, kind, num_classes, ignore_index, ignores)
+    return Presentation(name, form, kind, _num_classes(leaf, kind), ignore_index, ignores)
+
+
+def _num_classes(leaf: Metric, kind: str) -> int | None:
+    return getattr(leaf, "num_labels" if kind == "multilabel" else "num_classes", None)
 
 
 def _kind(leaf: Metric) -> str:

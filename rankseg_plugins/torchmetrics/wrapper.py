@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from rankseg_plugins.core import RankSEG
+from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_floating, check_shape, to_probabilities
 from rankseg_plugins.evaluation.checks import check_index
 from rankseg_plugins.evaluation.temperature import warn_if_softened
 from rankseg_plugins.evaluation.truth import to_truth
 from rankseg_plugins.evaluation.tuned import as_decoder
 from rankseg_plugins.torchmetrics.passing import Passing
-from rankseg_plugins.torchmetrics.presentation import Presentation, presentation_of, shared_ignore_index
+from rankseg_plugins.torchmetrics.presentation import (
+    Presentation,
+    cautions,
+    presentation_of,
+    shared_ignore_index,
+    without_effect,
+)
 
 
 class RankSEGWrapper(Passing):
     r"""Decode probabilities with RankSEG, then score the labels with any TorchMetrics metric.
 
     The wrapped metric gets integer labels or masks, never floating point values, which it would arg-max again. Which
-    of the two follows from the metric. The first image is checked: a warning tells if softmax seems to have been
-    applied twice. Inside a ``MetricCollection`` the wrapper shares no state with other metrics;
+    of the two follows from the metric. Inside a ``MetricCollection`` the wrapper shares no state with other metrics;
     *around* a ``MetricCollection`` it decodes once for all its members.
+
+    It warns, once, of options of the metric that have no effect on decided labels; of averages that come down to pixel
+    accuracy, or hold the background of a single channel; and if softmax seems to have been applied twice.
+
+    A checkpoint of a module that holds the wrapper never changes the decoder that was given, but fits a
+    :class:`~rankseg_plugins.GlobalRankSEG` that is not fitted.
 
     Args:
         metric: a ``Metric`` or ``MetricCollection``. The wrapper takes it over: where pixels have to be left out, its
@@ -36,7 +48,8 @@ class RankSEGWrapper(Passing):
             ``"normalize"``.
         ignore_index: label of the truth whose pixels count for no class, in truth and prediction alike. None takes the
             ``ignore_index`` of ``metric``, if it has one.
-        kwargs: as for every ``Metric``.
+        kwargs: none: those of every ``Metric`` (``dist_sync_on_step``, ``compute_on_cpu``, ...) belong to ``metric``,
+            which keeps the state.
 
     Shape:
         - ``preds``: (B, C, \*spatial), floating point.
@@ -45,8 +58,9 @@ class RankSEGWrapper(Passing):
 
     Raises:
         TypeError: if ``metric`` is not a metric, ``decoder`` cannot be called or ``ignore_index`` is no integer.
-        ValueError: for an unknown activation, a file that holds no decoder, or a metric that does not fit the decoder
-            or ``ignore_index``; when it is used, for probabilities of another number of classes than a tuned decoder's.
+        ValueError: for an unknown activation, a file that holds no decoder, a metric that does not fit the decoder or
+            ``ignore_index``, or further arguments; when it is used, for probabilities of another number of classes than
+            a tuned decoder's.
         OSError: if the file cannot be read.
 
     Example:
@@ -66,6 +80,10 @@ class RankSEGWrapper(Passing):
         **kwargs: Any,
     ) -> None:
         super().__init__(metric, **kwargs)
+        if kwargs:
+            raise ValueError(
+                f"{', '.join(kwargs)} has no effect here, where no state is kept: give it to the metric that is wrapped"
+            )
         decoder = RankSEG() if decoder is None else as_decoder(decoder)
         check_choice("activation", activation, ACTIVATIONS)
         check_index("ignore_index", ignore_index)
@@ -75,16 +93,18 @@ class RankSEGWrapper(Passing):
         self.activation = activation
         self._checked = False
         self.ignore_index = shared_ignore_index(self.wrapped_metric) if ignore_index is None else ignore_index
-        self.presentation = self._settle()
+        self.presentations = self._settle()
+        for text in without_effect(self.wrapped_metric):
+            warnings.warn(text, UserWarning, stacklevel=2)
 
-    def _settle(self) -> Presentation | None:
-        """One presentation for everything that is wrapped, or None if each member of a collection has its own."""
+    def _settle(self) -> tuple[Presentation, ...]:
+        """One presentation for everything that is wrapped, or those of a collection whose members have their own."""
         if isinstance(self.wrapped_metric, Metric):
-            return presentation_of(self.wrapped_metric, self.decoder, self.ignore_index)
+            return (presentation_of(self.wrapped_metric, self.decoder, self.ignore_index),)
         collection, members = self.wrapped_metric, dict(self.wrapped_metric.items(keep_base=True, copy_state=False))
         found = {name: presentation_of(m, self.decoder, self.ignore_index) for name, m in members.items()}
         if len(set(found.values())) == 1:
-            return next(iter(found.values()))
+            return (next(iter(found.values())),)
         if any(len(group) > 1 for group in collection.compute_groups.values()):
             raise ValueError(
                 "the metrics of the collection want predictions in different forms, so they cannot share state: make "
@@ -96,29 +116,80 @@ class RankSEGWrapper(Passing):
             postfix=collection.postfix,
             compute_groups=False,
         )
-        return None
+        return tuple(found.values())
 
     @torch.no_grad()
     def transform_pred(self, pred: Tensor) -> Tensor:
         r"""Decode: (B, C, \*spatial) probabilities or logits to int64 labels or bool masks."""
         probs = to_probabilities(pred, self.activation)
+        decision = self.decoder(probs)
         if len(probs) and not self._checked:
             self._checked = True
             warn_if_softened(probs[:1])
-        return self.decoder(probs)
+            for text in cautions(self.wrapped_metric, self.decoder, decision, pred.shape[1]):
+                warnings.warn(text, UserWarning, stacklevel=5)
+        return decision
 
     def _wrap_transform(self, *args: Any) -> tuple[Any, ...]:
         preds, target, *others = args
         check_floating("preds", preds)
         check_shape(preds)
+        for presentation in self.presentations:
+            presentation.check_classes(tuple(preds.shape))
         classes = preds.shape[1]
         truth = to_truth(target, classes, tuple(preds.shape[2:]), self.ignore_index)
         if len(truth) != len(preds):
             raise ValueError(f"preds and target must hold the same images, got {len(preds)} and {len(truth)}")
         decision = self.transform_pred(preds)
-        if self.presentation is None:
+        if len(self.presentations) > 1:
             return (decision, truth, classes, *others)
-        return (*self.presentation(decision, truth, classes), *others)
+        return (*self.presentations[0](decision, truth, classes), *others)
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Merge the state of another wrapper around the same kind of metric.
+
+        Args:
+            incoming_state: the other wrapper, which must decide alike, or what its ``metric_state`` gave.
+
+        Raises:
+            ValueError: if it is neither, decides otherwise, or the wrapped metrics differ in kind.
+            RuntimeError: if the wrapped metric cannot merge states.
+        """
+        if isinstance(incoming_state, RankSEGWrapper):
+            names = ["activation", "ignore_index"]
+            if isinstance(self.decoder, torch.nn.Module):  # others cannot be told apart by what they say of themselves
+                names.append("decoder")
+            for name in names:
+                own, other = (repr(getattr(each, name)) for each in (self, incoming_state))
+                if own != other:
+                    raise ValueError(f"only what was decided alike can be merged: {name} is {own} here, {other} there")
+        super().merge_state(incoming_state)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        self._keep_decoder(state_dict, f"{prefix}decoder.")
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _keep_decoder(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Leave of a checkpoint what the decoder needs, and warn of what differs from the decoder that was given."""
+        own = self.decoder.state_dict() if isinstance(self.decoder, torch.nn.Module) else {}
+        own = {prefix + key: value for key, value in own.items()}
+        given = {key: value for key, value in state_dict.items() if key.startswith(prefix)}
+        alike = given.keys() == own.keys() and all(given[key].shape == value.shape for key, value in own.items())
+        if isinstance(self.decoder, GlobalRankSEG) and alike:
+            settled = own if self.decoder.fitted else [f"{prefix}multilabel"]
+            alike = all(torch.equal(given[key].to(own[key]), own[key]) for key in settled)
+        if alike:
+            return
+        warnings.warn(
+            f"{prefix.removesuffix('.')}: the checkpoint was made with another decoder; {type(self.decoder).__name__} "
+            "stays as it was given. To decide by what the checkpoint holds, give RankSEGWrapper that decoder, a "
+            "GlobalRankSEG without a fit",
+            UserWarning,
+            stacklevel=2,
+        )
+        for key in given:
+            del state_dict[key]
+        state_dict.update(own)
 
     def update(  # type: ignore[override]  # names, so that preds= and target= work
         self, preds: Tensor, target: Tensor, *args: Any, **kwargs: Any

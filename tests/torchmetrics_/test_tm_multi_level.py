@@ -9,6 +9,7 @@ import torch
 pytest.importorskip("torchmetrics")
 
 import references
+from torchmetrics import MetricCollection
 
 from rankseg_plugins import RankSEG, rankseg
 from rankseg_plugins.torchmetrics import MultiLevelScore, RankSEGWrapper, multi_level_score
@@ -140,6 +141,79 @@ def test_merge_state():
     levels, _ = expected_levels(*(torch.cat(pair) for pair in zip(first, second, strict=True)))
     result = values(metric.compute())
     assert {name: result[name] for name in levels} == pytest.approx(levels, abs=1e-12)
+
+
+def test_what_was_computed_is_forgotten_where_the_state_changes():
+    right, wrong = torch.tensor([[0, 1, 1]]), torch.tensor([[1, 0, 0]])
+    for through_dict in (False, True):
+        metric, other = (MultiLevelScore(2, levels="image") for _ in range(2))
+        metric.update(right, right)
+        other.update(wrong, right)
+        assert float(metric.compute()["dice_image"]) == 1.0
+        metric.merge_state(other.metric_state if through_dict else other)
+        assert float(metric.compute()["dice_image"]) == 0.5
+        metric.persistent(True)
+        other.persistent(True)
+        assert float(other.compute()["dice_image"]) == 0.0
+        other.load_state_dict(metric.state_dict())
+        assert float(other.compute()["dice_image"]) == 0.5
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_fresh_one_takes_over_the_images_of_another():
+    metric, fresh = MultiLevelScore(CLASSES), MultiLevelScore(CLASSES)
+    metric.update(*make())
+    fresh.merge_state(metric)
+    assert values(fresh.compute()) == values(metric.compute())
+    assert fresh.update_count == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("num_classes", dict(num_classes=CLASSES + 1)),
+        ("scores", dict(score="iou")),
+        ("scores", dict(score=("iou", "dice"))),
+        ("levels", dict(levels="image")),
+        ("ignore_index", dict(ignore_index=255)),
+        ("absent", dict(absent="zero")),
+        ("worst", dict(worst=0.2)),
+    ],
+)
+def test_sums_of_other_options_are_not_merged(name, options):
+    metric, other = MultiLevelScore(CLASSES), MultiLevelScore(**{"num_classes": CLASSES, **options})
+    for each in (metric, other):
+        each.update(*make())
+        each.persistent(True)
+    before = values(metric.compute())
+    with pytest.raises(ValueError, match=f"cannot be merged: {name} is"):
+        metric.merge_state(other)
+    if name not in ("levels", "worst"):  # of which the sums are a part, or the same
+        with pytest.raises((ValueError, RuntimeError), match=r"cannot be added up|equal size"):
+            metric.merge_state(other.metric_state)
+        with pytest.raises(RuntimeError, match="the sums are of other options"):
+            metric.load_state_dict(other.state_dict())
+    with pytest.raises(ValueError, match="must be the metric_state of a MultiLevelScore like this, lacks"):
+        metric.merge_state({"intersection": metric.intersection})
+    assert values(metric.compute()) == before
+
+
+@pytest.mark.parametrize(
+    "options", [dict(score="iou"), dict(absent="zero"), dict(ignore_index=255), dict(ignore_index=CLASSES - 1)]
+)
+def test_a_collection_keeps_apart_what_agrees_on_the_first_batch(options):
+    """All is right there, in images that hold every class, so that all sums are the same."""
+    everything = torch.arange(CLASSES).repeat(6)[None] if "ignore_index" not in options else torch.zeros(1, 24).long()
+    preds, target = make(size=(4, 6))
+    batches = [(everything, everything), (preds.flatten(1), target.flatten(1))]
+    members = {"plain": MultiLevelScore(CLASSES), "other": MultiLevelScore(CLASSES, **options)}
+    collection = MetricCollection({name: metric.clone() for name, metric in members.items()})
+    for batch in batches:
+        collection.update(*batch)
+        for metric in members.values():
+            metric.update(*batch)
+    for name, metric in members.items():
+        assert values(collection[name].compute()) == values(metric.compute())
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
