@@ -162,6 +162,33 @@ class RankSEG(ChecksSums):
         """
         return self(probs, valid_mask)
 
+    def check_classes(self, num_classes: int) -> None:
+        """Refuse a number of classes among which this decoder cannot decide; :meth:`predict` does so, too.
+
+        Where the number is known before there are probabilities, a wrong option need not wait for the first image.
+
+        Args:
+            num_classes: C, at least 1.
+
+        Raises:
+            ValueError: for a single channel that needs a rival, or a ``void_index`` inside the class range.
+
+        Example:
+            >>> RankSEG(void_index=2).check_classes(4)
+            Traceback (most recent call last):
+                ...
+            ValueError: void_index must lie outside the class range 0 to 3, got 2
+        """
+        if num_classes == 1 and (self.output_mode == "multiclass" or self.solver == "argmax"):
+            raise ValueError(
+                f"a single channel cannot compete with itself (output_mode={self.output_mode!r}, solver="
+                f"{self.solver!r}): use output_mode='multilabel' (for accuracy solver='TR') for a foreground mask, or "
+                "two channels"
+            )
+        # The default may be one of 256 classes or more, where no pixel is ever void.
+        if self.output_mode == "multiclass" and (self.unassigned_policy == "void" or self.void_index != 255):
+            self._check_void_index(num_classes)
+
     @torch.no_grad()
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """See :meth:`predict`."""
@@ -284,16 +311,9 @@ class RankSEG(ChecksSums):
     def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
         check_floating("probs", probs)
         check_shape(probs)
-        classes = probs.shape[1]
-        if classes == 1 and (self.output_mode == "multiclass" or self.solver == "argmax"):
-            raise ValueError(
-                f"a single channel cannot compete with itself (output_mode={self.output_mode!r}, "
-                f"solver={self.solver!r}): use output_mode='multilabel' for a foreground mask, or two channels, "
-                f"got probs of shape {tuple(probs.shape)}"
-            )
-        uses_void = self.unassigned_policy == "void" or valid_mask is not None or self.void_index != 255
-        if self.output_mode == "multiclass" and uses_void:
-            self._check_void_index(classes)
+        self.check_classes(probs.shape[1])
+        if valid_mask is not None and self.output_mode == "multiclass":
+            self._check_void_index(probs.shape[1])
         check_valid_mask(probs, valid_mask)
 
     def _check_void_index(self, classes: int) -> None:

@@ -49,8 +49,8 @@ class NamedDecoder:
 
         Raises:
             TypeError: for an option of the wrong type.
-            ValueError: for an option value that :class:`~rankseg_plugins.RankSEG` refuses, or a file that was tuned
-                for another number of channels.
+            ValueError: for an option value that :class:`~rankseg_plugins.RankSEG` refuses, also for this number of
+                channels, or a file that was tuned for another one.
         """
         if self.tuned is not None:
             if self.tuned.num_classes != channels:
@@ -59,7 +59,12 @@ class NamedDecoder:
                     f"{channels}"
                 )
             return self.tuned
-        return RankSEG(**{"output_mode": read_mode(output_mode, channels), **self.options})
+        decoder = RankSEG(**{"output_mode": read_mode(output_mode, channels), **self.options})
+        try:
+            decoder.check_classes(channels)
+        except ValueError as error:
+            raise ValueError(f"decoder {self.name!r}: {error}") from error
+        return decoder
 
 
 def parse_decoder(text: str) -> NamedDecoder:

@@ -34,6 +34,7 @@ from rankseg_plugins.evaluation.measuring import (
 )
 from rankseg_plugins.evaluation.temperature import warn_if_softened, warn_if_unsure
 from rankseg_plugins.evaluation.truth import count, to_truth
+from rankseg_plugins.evaluation.tuned import as_decoder
 
 DECODERS = ("argmax", "rankseg(metric=dice)")
 
@@ -85,10 +86,10 @@ class Recorder:
         named = named_decoders(decoders)
         asked = common_mode(named) or output_mode
         self.output_mode = read_mode(asked, num_classes)
-        self.decoders: dict[str, Decoder] = {
-            name: each.build(num_classes, asked).to(device) if isinstance(each, NamedDecoder) else each
-            for name, each in named.items()
-        }
+        self.decoders: dict[str, Decoder] = {}
+        for name, each in named.items():
+            built = isinstance(each, NamedDecoder)
+            self.decoders[name] = each.build(num_classes, asked).to(device) if built else as_decoder(each, num_classes)
         self.num_classes, self.device = num_classes, device
         self.ignore_index = None if ignore_index is None else read_integer("ignore_index", ignore_index)
         self.scoring = read_scoring(scoring)

@@ -49,7 +49,7 @@ class TunedDecoder(nn.Module):
 
     Raises:
         TypeError: if ``decoder`` is of another class, or a number is none.
-        ValueError: if it is not fitted or not for ``num_classes``, or the temperature is out of range.
+        ValueError: if it is not fitted or does not serve ``num_classes``, or the temperature is out of range.
 
     Example:
         >>> decoder = TunedDecoder(RankSEG(pruning_prob=0.3), num_classes=2, temperature=0.7)
@@ -70,15 +70,14 @@ class TunedDecoder(nn.Module):
         if isinstance(decoder, GlobalRankSEG) and not decoder.fitted:
             raise ValueError("decoder is a GlobalRankSEG that is not fitted: call update() and fit() first")
         temperature = read_temperature("temperature", temperature)
-        least = 2 if decoder.output_mode == "multiclass" else 1
-        if read_integer("num_classes", num_classes) < least:
-            raise ValueError(
-                f"num_classes must be at least {least} with output_mode={decoder.output_mode!r}, got {num_classes}"
-            )
+        if read_integer("num_classes", num_classes) < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         if isinstance(decoder, GlobalRankSEG):
             if decoder.num_classes != num_classes:
                 raise ValueError(f"decoder is for num_classes={decoder.num_classes}, got num_classes={num_classes}")
             decoder = _without_state(decoder)
+        else:
+            decoder.check_classes(num_classes)
         self.decoder, self.num_classes = decoder, int(num_classes)
         self.evidence = dict(evidence or {})
         self.temperature = temperature
@@ -270,7 +269,7 @@ def as_decoder(decoder: Any, num_classes: int | None = None) -> Any:
     Raises:
         TypeError: if it is neither.
         OSError: if the file cannot be read.
-        ValueError: if the file holds no decoder, or the decoder is for another number of classes.
+        ValueError: if the file holds no decoder, or the decoder does not serve this number of classes.
 
     Example:
         >>> as_decoder(TunedDecoder(RankSEG(), num_classes=4), num_classes=3)
@@ -292,4 +291,9 @@ def as_decoder(decoder: Any, num_classes: int | None = None) -> Any:
     known = decoder.num_classes if isinstance(decoder, (TunedDecoder, GlobalRankSEG)) else None
     if None not in (known, num_classes) and known != num_classes:
         raise ValueError(f"{source} is for num_classes={known}, got num_classes={num_classes}")
+    if num_classes is not None and isinstance(decoder, RankSEG):
+        try:
+            decoder.check_classes(read_integer("num_classes", num_classes))
+        except ValueError as error:
+            raise ValueError(f"{source} with num_classes={num_classes}: {error}") from error
     return decoder

@@ -61,7 +61,10 @@ class Options:
                 f"MMSegmentation keeps one label per pixel, which is {fitting!r} here; leave the key out"
             )
         try:
-            return RankSEG(**{**self.decoder, "output_mode": fitting})
+            decoder = RankSEG(**{**self.decoder, "output_mode": fitting})
+            if channels is not None:
+                decoder.check_classes(channels)
+            return decoder
         except (TypeError, ValueError) as error:
             raise type(error)(f"{KEY}: {error}") from error
 

@@ -103,6 +103,31 @@ def test_void_index_inside_the_class_range():
         RankSEG(unassigned_policy="void")(many)
 
 
+@pytest.mark.parametrize(
+    ("options", "classes", "words"),
+    [
+        ({"void_index": 2}, 4, "void_index must lie outside the class range 0 to 3, got 2"),
+        ({"unassigned_policy": "void"}, 256, "void_index must lie outside the class range 0 to 255, got 255"),
+        ({}, 1, "a single channel cannot compete with itself .*output_mode='multilabel'"),
+        ({"metric": "acc", "output_mode": "multilabel", "solver": "argmax"}, 1, "for accuracy solver='TR'"),
+    ],
+)
+def test_what_a_number_of_classes_refuses_is_known_before_there_are_probabilities(options, classes, words):
+    decoder = RankSEG(**options)
+    for ask in (decoder.check_classes, lambda count: decoder(torch.full((1, count, 2), 1 / count))):
+        with pytest.raises(ValueError, match=words):
+            ask(classes)
+    decoder.check_classes(2)
+
+
+def test_numbers_of_classes_that_fit():
+    RankSEG().check_classes(300)
+    RankSEG(void_index=4).check_classes(4)
+    RankSEG(void_index=-1).check_classes(4)
+    RankSEG(output_mode="multilabel").check_classes(1)
+    RankSEG("acc", output_mode="multilabel", solver="TR").check_classes(1)
+
+
 def test_names_in_any_case():
     assert RankSEG(" Dice ", output_mode="MultiClass", solver="rma").extra_repr() == RankSEG().extra_repr()
     assert RankSEG("Accuracy").metric == "acc"

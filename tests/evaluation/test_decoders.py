@@ -5,6 +5,7 @@ import torch
 
 from rankseg_plugins import RankSEG
 from rankseg_plugins.evaluation.decoders import named_decoders, parse_decoder
+from rankseg_plugins.evaluation.recording import Recorder
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,27 @@ def test_built_as_by_hand():
 def test_refused(text, message):
     with pytest.raises(ValueError, match=message):
         parse_decoder(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "channels", "message"),
+    [
+        ("rankseg(void_index=2)", 4, r"'rankseg\(void_index=2\)': void_index must lie outside the class range 0 to 3"),
+        ("rankseg(output_mode=multiclass)", 1, "a single channel cannot compete with itself"),
+        ("rankseg(metric=acc, solver=argmax)", 1, "a single channel cannot compete with itself"),
+    ],
+)
+def test_a_number_of_channels_that_does_not_fit(text, channels, message):
+    found = parse_decoder(text)
+    with pytest.raises(ValueError, match=message):
+        found.build(channels)
+    with pytest.raises(ValueError, match=message):
+        Recorder(["argmax", text], num_classes=channels)
+
+
+def test_a_decoder_object_that_does_not_fit_is_refused_before_the_first_image():
+    with pytest.raises(ValueError, match="void_index must lie outside the class range 0 to 3, got 2"):
+        Recorder({"argmax": RankSEG("acc"), "mine": RankSEG(void_index=2)}, num_classes=4)
 
 
 def test_mapping_of_callables():

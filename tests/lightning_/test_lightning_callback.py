@@ -303,7 +303,9 @@ def test_a_module_in_the_style_of_segmentation_models_pytorch(package, make_trai
         (dict(decoder=RankSEG), TypeError, "got the class RankSEG"),
         (dict(num_classes="3"), TypeError, "num_classes must be an integer"),
         (dict(num_classes=0), ValueError, "num_classes must be at least 1"),
-        (dict(num_classes=1), ValueError, "num_classes=1 needs a decoder with output_mode='multilabel'"),
+        (dict(num_classes=1), ValueError, "decoder with num_classes=1: a single channel cannot compete with itself"),
+        (dict(decoder=RankSEG(void_index=2)), ValueError, "decoder with num_classes=3: void_index must lie outside"),
+        (dict(decoder=lambda probs: probs.argmax(1), num_classes=1), ValueError, "num_classes=1 needs a decoder with"),
         (
             dict(num_classes=1, decoder=RankSEG(output_mode="multilabel")),
             ValueError,

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import sys
 
 import pytest
@@ -115,6 +116,24 @@ def test_bad_options_are_refused_at_construction(rankseg, error, words):
     with pytest.raises(error) as caught:
         MODELS.build(tiny.model(DOTTED, rankseg=rankseg))
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("channels", "rankseg", "words"),
+    [
+        (None, {"void_index": 2}, "model.test_cfg.rankseg: void_index must lie outside the class range 0 to 3, got 2"),
+        (1, {"metric": "acc", "solver": "argmax"}, "model.test_cfg.rankseg: a single channel cannot compete"),
+    ],
+)
+def test_options_that_do_not_fit_the_channels(channels, rankseg, words):
+    """At construction, also of a class that make_rankseg made; of options that change later, at the next image."""
+    for kind in (DOTTED, RankSEGThirdParty):
+        with pytest.raises(ValueError, match=re.escape(words)):
+            MODELS.build(tiny.model(kind, 2 if channels else 4, channels, rankseg))
+    network = MODELS.build(tiny.model(DOTTED, 2 if channels else 4, channels, ON))
+    network.test_cfg["rankseg"] = rankseg
+    with pytest.raises(ValueError, match=re.escape(words)):
+        network.postprocess_result(torch.randn(1, channels or 4, 8, 8))
 
 
 def test_depth_estimators_are_refused():
