@@ -13,12 +13,11 @@ from torch import Tensor
 
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, to_probabilities
+from rankseg_plugins.evaluation.label_files import LabelFiles, check_palette, encode_npy, encode_png
 from rankseg_plugins.evaluation.pictures import class_colours
 from rankseg_plugins.evaluation.temperature import warn_if_softened
 from rankseg_plugins.evaluation.tuned import as_decoder
-from rankseg_plugins.evaluation.writing import write_atomically
 from rankseg_plugins.lightning._toolkit import BasePredictionWriter, LightningModule, Trainer
-from rankseg_plugins.lightning.files import check_palette, encode_npy, encode_png
 from rankseg_plugins.lightning.sources import Source, check_source, describe, find, find_tensor
 
 FORMATS = ("auto", "png", "npy")
@@ -93,12 +92,12 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         self.logits, self.labels, self.activation, self.names = logits, labels, activation, names
         self.palette = class_colours(256) if colours is None else colours
         self.file_format = file_format
-        self._written: set[Path] = set()
+        self._files = LabelFiles(self.output_dir)
         self._checked = False
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a new set of files."""
-        self._written.clear()
+        self._files = LabelFiles(self.output_dir)
         self._checked |= not trainer.is_global_zero  # one process warns for all
         if isinstance(self.decoder, torch.nn.Module):
             self.decoder.to(pl_module.device)
@@ -115,17 +114,16 @@ class RankSEGPredictionWriter(BasePredictionWriter):
     ) -> None:
         """Write the images of one batch."""
         decided, classes = self._decide(prediction, batch)
-        folder = self.output_dir
-        if trainer.predict_loop.num_dataloaders > 1:
-            folder = folder / f"dataloader_idx_{dataloader_idx}"
+        folder = f"dataloader_idx_{dataloader_idx}/" if trainer.predict_loop.num_dataloaders > 1 else ""
         names = self._names(prediction, batch, batch_indices, len(decided))
-        for name, labels in zip(names, decided.cpu().numpy(), strict=True):
+        for (name, image), labels in zip(names.items(), decided.cpu().numpy(), strict=True):
             extension, data = self._encode(labels, classes)
-            path = folder / f"{name}.{extension}"
-            if path in self._written:
-                raise ValueError(f"two images are called {name!r}: {path} would be overwritten; give other names")
-            write_atomically(path, data)
-            self._written.add(path)
+            self._files.write(f"{folder}{name}.{extension}", data, image)
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse names that several processes gave to different images."""
+        super().on_predict_epoch_end(trainer, pl_module)
+        self._files.finish()
 
     def _decide(self, prediction: Any, batch: Any) -> tuple[Tensor, int | None]:
         """Labels or masks, and the number of classes where it is known."""
@@ -144,26 +142,34 @@ class RankSEGPredictionWriter(BasePredictionWriter):
             warn_if_softened(probs[:1])
         return self.decoder(probs), logits.shape[1]
 
-    def _names(self, prediction: Any, batch: Any, batch_indices: Sequence[int] | None, count: int) -> list[str]:
+    def _names(self, prediction: Any, batch: Any, batch_indices: Sequence[int] | None, count: int) -> dict[str, str]:
+        """The names of the files, and what tells each image from those of other batches."""
+        indices = [f"image {index}" for index in batch_indices or ()]
         if self.names is None:
             if not batch_indices:
                 raise ValueError("the dataloader does not tell the indices of its images: give names=")
-            names = [f"{index:06d}" for index in batch_indices]
+            names, images = [f"{index:06d}" for index in batch_indices], indices
         else:
             found = find("names", self.names, prediction, batch, STEP)
             if isinstance(found, str) or not all(isinstance(name, (str, os.PathLike)) for name in found):
                 raise TypeError(f"names={self.names!r} must lead to a list of strings or paths, got {describe(found)}")
-            names = [_without_extension(Path(os.fspath(name)).name) for name in found]
+            given = [os.fspath(name) for name in found]
+            names = [_without_extension(Path(name).name) for name in given]
+            images = [" ".join(known) for known in zip(given, indices, strict=False)] if indices else given
         if len(names) != count or len(set(names)) < count or not all(names):
             raise ValueError(f"{count} images need {count} different names, got {names}")
-        return names
+        return dict(zip(names, images, strict=True))
 
     def _encode(self, labels: np.ndarray, classes: int | None) -> tuple[str, bytes]:
         if labels.dtype == bool and labels.ndim == 3 and labels.shape[0] == 1:
             labels = labels[0]
         if self.file_format == "npy" or (self.file_format == "auto" and (labels.ndim != 2 or self._has_odd_void())):
             return "npy", encode_npy(labels)
-        return "png", encode_png(labels.astype(np.int64), self.palette, wide=classes is not None and classes > 255)
+        wide = classes is not None and classes > 255
+        try:
+            return "png", encode_png(labels.astype(np.int64), self.palette, wide)
+        except ValueError as error:
+            raise ValueError(f"{error}; file_format='npy' takes any") from error
 
     def _has_odd_void(self) -> bool:
         """Whether the decoder may give a label that no PNG holds."""

@@ -1,7 +1,5 @@
 """RankSEGPredictionWriter under the real Trainer; its files read back by independent readers."""
 
-import threading
-
 import numpy as np
 import pytest
 import torch
@@ -14,9 +12,7 @@ from lightning_nets import CLASSES, Blobs, loader, network
 
 from rankseg_plugins import RankSEG, rankseg
 from rankseg_plugins.evaluation.pictures import class_colours
-from rankseg_plugins.evaluation.writing import write_atomically
 from rankseg_plugins.lightning import RankSEGCallback, RankSEGPredictionWriter
-from rankseg_plugins.lightning.files import encode_npy, encode_png
 
 DECODER = RankSEG(metric="dice")
 
@@ -165,7 +161,7 @@ def test_a_second_run_replaces_the_files(segmenter, make_trainer, tmp_path):
     [
         (dict(names=lambda o, b: ["same"] * len(b[0])), ValueError, "3 images need 3 different names"),
         (dict(names=lambda o, b: ["a", "b"]), ValueError, r"3 images need 3 different names, got \['a', 'b'\]"),
-        (dict(names=lambda o, b: list("xyz"[: len(b[0])])), ValueError, "two images are called 'x'"),
+        (dict(names=lambda o, b: list("xyz"[: len(b[0])])), ValueError, "two images are called 'x.png'"),
         (dict(names=lambda o, b: [1, 2, 3]), TypeError, "must lead to a list of strings or paths, got a list of a int"),
         (dict(names=lambda o, b: "abc"), TypeError, "must lead to a list of strings or paths, got a str"),
         (dict(logits="scores"), KeyError, "logits='scores' is in neither what predict_step returned"),
@@ -197,54 +193,3 @@ def test_bad_predictions(segmenter, make_trainer, tmp_path, options, error, mess
 def test_bad_options(tmp_path, options, error, message):
     with pytest.raises(error, match=message):
         RankSEGPredictionWriter(**{"output_dir": tmp_path, **options})
-
-
-# The files themselves.
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (64, 33)])
-@pytest.mark.parametrize("high", [1, 255, 256, 65535])
-def test_png_round_trip(tmp_path, shape, high):
-    labels = np.random.default_rng(0).integers(0, high + 1, shape)
-    labels.flat[0] = high
-    (tmp_path / "a.png").write_bytes(encode_png(labels, class_colours(256)))
-    assert np.array_equal(read_png(tmp_path / "a.png"), labels)
-
-
-def test_png_limits():
-    for labels, message in ((np.array([[-1]]), "got -1 to -1"), (np.array([[65536]]), "got 65536 to 65536")):
-        with pytest.raises(ValueError, match=message):
-            encode_png(labels, class_colours(2))
-    with pytest.raises(ValueError, match=r"labels of a PNG must have shape \(H, W\), got \(2, 2, 2\); 'npy' takes any"):
-        encode_png(np.zeros((2, 2, 2), int), class_colours(2))
-
-
-def test_a_reader_never_sees_half_a_file(tmp_path):
-    """Several writers of one name, and a reader that never meets anything but a whole version."""
-    path, versions = tmp_path / "sub" / "a.npy", [np.full((200, 200), value) for value in range(3)]
-    write_atomically(path, encode_npy(versions[0]))
-    stop = threading.Event()
-
-    def write(version):
-        while not stop.is_set():
-            write_atomically(path, encode_npy(version))
-
-    writers = [threading.Thread(target=write, args=(version,)) for version in versions]
-    for thread in writers:
-        thread.start()
-    try:
-        for _ in range(200):
-            read = np.load(path)
-            assert any(np.array_equal(read, version) for version in versions)
-    finally:
-        stop.set()
-        for thread in writers:
-            thread.join()
-    assert files(tmp_path) == ["sub/a.npy"]
-
-
-def test_a_failed_write_leaves_nothing(tmp_path):
-    (tmp_path / "taken.png").mkdir()
-    with pytest.raises(OSError, match=r"taken\.png"):
-        write_atomically(tmp_path / "taken.png", b"data")
-    assert files(tmp_path) == []
