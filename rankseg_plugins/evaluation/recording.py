@@ -88,8 +88,10 @@ class Recorder:
         self.output_mode = read_mode(asked, num_classes)
         self.decoders: dict[str, Decoder] = {}
         for name, each in named.items():
-            built = isinstance(each, NamedDecoder)
-            self.decoders[name] = each.build(num_classes, asked).to(device) if built else as_decoder(each, num_classes)
+            if isinstance(each, NamedDecoder):
+                self.decoders[name] = each.build(num_classes, asked).to(device)
+            else:
+                self.decoders[name] = as_decoder(each, num_classes)
         self.num_classes, self.device = num_classes, device
         self.ignore_index = None if ignore_index is None else read_integer("ignore_index", ignore_index)
         self.scoring = read_scoring(scoring)
