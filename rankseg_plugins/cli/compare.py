@@ -10,7 +10,17 @@ from typing import Annotated
 import typer
 
 from rankseg_plugins.cli import options
-from rankseg_plugins.cli.reading import RESULTS, asked_for, bad_input, find, note, show, to_device, warnings_as_notes
+from rankseg_plugins.cli.reading import (
+    RESULTS,
+    asked_for,
+    bad_input,
+    check_out,
+    find,
+    note,
+    show,
+    to_device,
+    warnings_as_notes,
+)
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
 from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.decoders import parse_decoder
@@ -79,6 +89,7 @@ def compare(
             parse_decoder(text)
         check_choice("--activation", activation, ACTIVATIONS)
         scoring = Scoring(score, present, absent, tuple(exclude))
+        check_out(out)
         images = find(
             probs, labels, one_vs_rest, map_labels, group_by, ignore_index, class_names, activation, keep_going
         )
@@ -119,8 +130,8 @@ def _show(comparison: Comparison, out: Path, as_json: bool) -> None:
     else:
         show(to_terminal(comparison))
     for problem in comparison.skipped.values():
-        note.print(f"skipped: {problem}", style="yellow", markup=False)
-    note.print(f"Report: {out / 'report.html'}")
+        note(f"skipped: {problem}", style="yellow")
+    note(f"Report: {out / 'report.html'}")
 
 
 def _judge(comparison: Comparison, fail_below: float | None) -> None:
@@ -129,5 +140,5 @@ def _judge(comparison: Comparison, fail_below: float | None) -> None:
     for decoder in comparison.candidates:
         low = 100 * comparison.paired(decoder).interval[0]
         if not low >= fail_below:  # NaN fails too
-            note.print(f"{decoder}: the lower bound of the gain is {low:+.2f} points, below {fail_below:g}")
+            note(f"{decoder}: the lower bound of the gain is {low:+.2f} points, below {fail_below:g}")
             raise typer.Exit(BELOW)

@@ -18,7 +18,21 @@ Probs = Annotated[
 Labels = Annotated[
     Path | None, typer.Option(help="Truth: a folder of PNG, NIfTI, .npy or .npz files with the same names.")
 ]
-Out = Annotated[Path, typer.Option(help="Folder for the report; an interrupted run is continued there.")]
+
+
+def _folder(given: str | Path) -> Path:
+    """Path takes an empty text for the folder one is in, which is a variable that is not set more often."""
+    if not str(given):
+        raise typer.BadParameter("must not be empty; '.' is the folder you are in")
+    return Path(given)
+
+
+Out = Annotated[
+    Path,
+    typer.Option(
+        help="Folder for the report; an interrupted run is continued there.", parser=_folder, metavar="DIRECTORY"
+    ),
+]
 IgnoreIndex = Annotated[int, typer.Option(help="Label whose pixels do not count.", **READING)]
 ClassNames = Annotated[str | None, typer.Option(help="Names of the classes, separated by commas.", **READING)]
 OneVsRest = Annotated[int | None, typer.Option(help="Only this class, against all others.", **READING)]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import re
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,12 +19,17 @@ import torch
 import typer
 from rich.console import Console, RenderableType
 
+from rankseg_plugins.evaluation import strict_json
 from rankseg_plugins.evaluation.cases import Case, find_cases, one_against_rest, relabel, stem
 from rankseg_plugins.evaluation.decoders import Decoder
 from rankseg_plugins.evaluation.files import PROBABILITY_SUFFIXES, InputError
+from rankseg_plugins.evaluation.grouping import case_of, read_pattern
 from rankseg_plugins.evaluation.measuring import fitting_mode
 from rankseg_plugins.evaluation.recording import check_class_names
-from rankseg_plugins.evaluation.results import holds_no_image
+from rankseg_plugins.evaluation.report import FILES
+from rankseg_plugins.evaluation.report.tuning import DECODER
+from rankseg_plugins.evaluation.report.words import printable
+from rankseg_plugins.evaluation.results import first_line, holds_no_image
 from rankseg_plugins.evaluation.run import first_sample
 from rankseg_plugins.evaluation.tuned import TunedDecoder
 
@@ -32,13 +40,38 @@ WIDE = 1000
 TUNED = "tuned decoders"
 
 #: Figures go to standard output, all else to standard error.
-note = Console(stderr=True, highlight=False, soft_wrap=True)
+_notes = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def note(line: str, style: str | None = None) -> None:
+    """Print a line to standard error as it stands, whatever the names in it hold."""
+    _notes.print(printable(line), style=style)
 
 
 def show(figures: RenderableType) -> None:
     """Print to standard output, at the width of the terminal if it is one."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal or a pipe that cannot take a letter of a name gets its number.
+        sys.stdout.reconfigure(errors="backslashreplace")
     console = Console(highlight=False)
     (console if console.is_terminal else Console(highlight=False, width=WIDE)).print(figures)
+
+
+def check_out(out: Path) -> None:
+    """Make the folder for the report, and refuse one that cannot be written before any image is read.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+        folders = [out / name for name in (*FILES, RESULTS, DECODER) if (out / name).is_dir()]
+    except OSError as error:
+        problem = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise InputError(out, f"cannot be written: {problem}") from error
+    for folder in folders:
+        raise InputError(folder, "cannot be written: it is a folder")
 
 
 class Images(NamedTuple):
@@ -86,7 +119,7 @@ def find(
     names = class_names.split(",") if class_names else None if one_vs_rest is not None else found.class_names
     check_class_names(names, classes)
     for path in found.unmatched:
-        note.print(f"no partner: {path}", style="yellow", markup=False)
+        note(f"no partner: {path}", style="yellow")
     return Images((probs, labels or probs), cases, classes, fitting_mode(first), names, found.unmatched)
 
 
@@ -130,11 +163,12 @@ def check_results(path: Path, asked: Mapping[str, Any]) -> None:
         if holds_no_image(path):
             return
         with path.open("rb") as file:
-            found = json.loads(file.readline())
+            found = strict_json.loads(file.readline())
     except (OSError, ValueError):  # absent, or torn: the file is opened, or refused, when it is needed
         return
     if not isinstance(found, dict):  # likewise
         return
+    asked = first_line(asked)
     differing = [name for name in asked if name != TUNED and found.get(name) != asked[name]]
     if differing:
         raise InputError(path, f"belongs to a run with other {', '.join(differing)}; choose another --out or remove it")
@@ -160,18 +194,9 @@ def _transform(
     if one_vs_rest is not None:
         cases = [one_against_rest(case, one_vs_rest, ignore_index) for case in cases]
     if group_by is not None:
-        cases = [replace(case, group=_group(group_by, case.name)) for case in cases]
+        pattern = read_pattern("--group-by", group_by)
+        cases = [replace(case, group=case_of(case.name, pattern, "--group-by")) for case in cases]
     return list(cases)
-
-
-def _group(pattern: str, name: str) -> str:
-    try:
-        match = re.search(pattern, name)
-    except re.error as error:
-        raise ValueError(f"--group-by must be a regular expression, got {pattern!r}: {error}") from error
-    if match is None:
-        raise ValueError(f"--group-by {pattern!r} does not match the name {name!r}")
-    return match[0]
 
 
 def to_device(name: str) -> torch.device:
@@ -193,9 +218,11 @@ def bad_input(*kinds: type[Exception]) -> Iterator[None]:
     """One line and exit status 2 for these errors; any other is an internal one, with its traceback and status 1."""
     try:
         yield
+    except BrokenPipeError:  # the reader of standard output has enough
+        raise
     except kinds as error:
         problem = f"{error.filename}: cannot be written: {error.strerror}" if isinstance(error, OSError) else error
-        note.print(f"error: {problem}", markup=False)
+        note(f"error: {problem}")
         raise typer.Exit(BAD_INPUT) from error
 
 
@@ -210,7 +237,7 @@ def warnings_as_notes() -> Iterator[None]:
             original(message, category, *place, **more)
         elif str(message) not in shown:
             shown.add(str(message))
-            note.print(f"warning: {message}", style="yellow", markup=False)
+            note(f"warning: {message}", style="yellow")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

@@ -16,6 +16,7 @@ from rankseg_plugins.cli.reading import (
     Images,
     asked_for,
     bad_input,
+    check_out,
     check_results,
     find,
     note,
@@ -124,6 +125,7 @@ def tune(
             own["pruning_probs"] = _numbers("--pruning-probs", pruning_probs)
         if solvers is not None:
             own["solvers"] = _words("--solvers", solvers)
+        check_out(out)
         images = find(
             probs, labels, one_vs_rest, map_labels, group_by, ignore_index, class_names, activation, keep_going
         )
@@ -149,7 +151,7 @@ def tune(
                 samplewise = "samplewise" in levels
                 names = [*(tuner.candidates if samplewise else (ARGMAX,)), *fitting.names]
                 check_results(out / RESULTS, {**asked_for(tuner.candidates, *reading), "decoders": names})
-                tuner.enter(_fit(fitting, tuner, images, activation, keep_going), samplewise=samplewise)
+                tuner.enter(_fit(fitting, tuner, images, out / RESULTS, activation, keep_going), samplewise=samplewise)
         with bad_input(InputError):
             results = ResultsFile(out / RESULTS, asked_for(tuner.candidates, *reading))
             with progress_bar("tuning", len(images.cases)) as step:
@@ -172,11 +174,19 @@ def tune(
 
 
 def _fit(
-    candidates: GlobalCandidates, tuner: Tuner, images: Images, activation: str, keep_going: bool
+    candidates: GlobalCandidates, tuner: Tuner, images: Images, results: Path, activation: str, keep_going: bool
 ) -> dict[str, TunedDecoder]:
     with progress_bar("fitting", len(images.cases)) as step:
         # What is skipped later does not shape the rule.
-        feed(images.cases, tuner.recorder, lambda sample: candidates.update(sample.probs), activation, keep_going, step)
+        feed(
+            images.cases,
+            tuner.recorder,
+            lambda sample: candidates.update(sample.probs),
+            results,
+            activation,
+            keep_going,
+            step,
+        )
     return candidates.fit()
 
 
@@ -191,9 +201,9 @@ def _show(found: Tuned, out: Path, as_json: bool) -> None:
     else:
         show(tuning_to_terminal(found))
     for problem in found.comparison.skipped.values():
-        note.print(f"skipped: {problem}", style="yellow", markup=False)
-    note.print(f"Decoder: {out / DECODER}")
-    note.print(f"Report: {out / 'report.html'}")
+        note(f"skipped: {problem}", style="yellow")
+    note(f"Decoder: {out / DECODER}")
+    note(f"Report: {out / 'report.html'}")
 
 
 def _words(option: str, text: str) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rankseg_plugins.core.paths import is_blind
+from rankseg_plugins.core.probabilities import TOLERANCE
 
 #: The probabilities of a pixel add up to 1 to within this, bfloat16 of many classes included.
 SUM_TOLERANCE = 0.02
@@ -45,7 +46,7 @@ def describe_sums(probs: Tensor, valid_mask: Tensor | None = None) -> str | None
     r"""What is wrong with multiclass probabilities that do not add up to 1 over the classes; None if they do.
 
     A grid of pixels of some images is looked at. Pixels without any probability, such as those outside of a crop, are
-    left out, and so are NaN.
+    left out, and so are NaN. Values that are no probabilities are refused elsewhere, in other words.
 
     Args:
         probs: (B, C, \*spatial), floating point.
@@ -59,12 +60,15 @@ def describe_sums(probs: Tensor, valid_mask: Tensor | None = None) -> str | None
     grid = tuple(slice(None, None, -(-size // _LOOKED_AT)) for size in probs.shape[2:])
     images = slice(None, None, max(1, -(-len(probs) // _IMAGES)))
     dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
-    sums = probs[(images, slice(None), *grid)].sum(1, dtype=dtype)
+    looked_at = probs[(images, slice(None), *grid)]
+    sums = looked_at.sum(1, dtype=dtype)
     judged = sums > 0
     if valid_mask is not None:
         judged &= valid_mask.expand(probs.shape[0], *probs.shape[2:])[(images, *grid)]
     odd = judged & ((sums - 1).abs() > SUM_TOLERANCE)
     if not int(odd.sum()) > _ODD_SHARE * int(judged.sum()):
+        return None
+    if bool(((looked_at < -TOLERANCE) | (looked_at > 1 + TOLERANCE)).any()):
         return None
     low, high = (each.item() for each in sums[judged].aminmax())
     return (

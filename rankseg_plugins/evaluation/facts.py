@@ -39,7 +39,7 @@ def collect_facts(
         facts["command"] = shlex.join(["rankseg-plugins", *arguments])
     if hashes:
         lines = "".join(f"{name} {digest}\n" for name, digest in sorted(hashes.items()))
-        facts["SHA-256 of all inputs"] = hashlib.sha256(lines.encode()).hexdigest()
+        facts["SHA-256 of all inputs"] = hashlib.sha256(lines.encode(errors="surrogatepass")).hexdigest()
     if unmatched:
         facts["without partner"] = list(unmatched)
     return facts

@@ -191,8 +191,18 @@ def worst(scores: Tensor, share: float) -> Tensor:
     if not 0 < share <= 1:
         raise ValueError(f"share must lie in (0, 1], got {share}")
     known = scores[~scores.isnan()].double().sort().values
-    # 1e-9: 0.1 * 30 must be three entries, not four.
-    return known[: int(-(-(len(known) * share - 1e-9) // 1))].mean()
+    return known[: int(lowest(torch.tensor(len(known)), share))].mean()
+
+
+def lowest(count: Tensor, share: float) -> Tensor:
+    """How many of ``count`` entries are the lowest ``share``: rounded up, so at least one of any, as float64.
+
+    Example:
+        >>> lowest(torch.tensor([0, 7, 30]), 0.1)
+        tensor([0., 1., 3.], dtype=torch.float64)
+    """
+    # Without the factor rounding makes four entries of 0.1 * 30.
+    return (count.double() * share * (1 - 1e-12)).ceil()
 
 
 LEVELS: dict[str, Callable[..., Tensor]] = {

@@ -17,11 +17,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import rankseg_plugins
+from rankseg_plugins.evaluation import strict_json
 from rankseg_plugins.evaluation.calibration import Calibration
 from rankseg_plugins.evaluation.files import InputError
 from rankseg_plugins.evaluation.measuring import Measurement
 
-VERSION = 1
+VERSION = 2
+
+#: Of what a line that is no result makes its reader raise.
+DAMAGES = (ValueError, KeyError, TypeError, OverflowError, zlib.error)
 
 
 class Result(NamedTuple):
@@ -30,10 +35,18 @@ class Result(NamedTuple):
     Args:
         measurement: of the image.
         inputs: hash of its probabilities and labels.
-        stamp: sizes and times of its files, which tell whether they have changed since.
+        stamp: of its files; as long as it stays the same they were not written to, see
+            :func:`~rankseg_plugins.evaluation.run.run`.
     """
 
     measurement: Measurement
+    inputs: str
+    stamp: str
+
+
+class Measured(NamedTuple):
+    """What a line says about the inputs of its image, see :class:`Result`."""
+
     inputs: str
     stamp: str
 
@@ -52,7 +65,7 @@ class ResultsFile:
 
     def __init__(self, path: Path, asked: Mapping[str, Any]) -> None:
         self.path = path
-        head = _line({"format": VERSION, **asked})
+        head = _line(first_line(asked))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -65,9 +78,8 @@ class ResultsFile:
                 found = head
         except OSError as error:
             raise InputError(path, f"cannot be written: {error.strerror or error}") from error
-        if found != head:
+        if differing := _differing(found, head):
             os.close(self._file)
-            differing = _differing(found, head)
             raise InputError(path, f"belongs to a run with other {differing}; choose another --out or remove it")
 
     def __iter__(self) -> Iterator[Result]:
@@ -76,9 +88,9 @@ class ResultsFile:
             file.readline()
             for number, line in enumerate(file, 2):
                 try:
-                    yield _result(json.loads(line))
-                except (ValueError, KeyError, TypeError, zlib.error) as error:
-                    raise InputError(self.path, f"line {number} is damaged ({error}); remove the file") from error
+                    yield _result(strict_json.loads(line))
+                except DAMAGES as error:
+                    raise damaged(self.path, number, error) from error
 
     def append(self, result: Result) -> None:
         """Add an image.
@@ -109,6 +121,37 @@ class ResultsFile:
         os.ftruncate(self._file, whole)
 
 
+def first_line(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the first line holds: what was asked for, and who answered."""
+    return {"format": VERSION, "version of rankseg_plugins": rankseg_plugins.__version__, **asked}
+
+
+def damaged(path: Path, number: int, error: Exception) -> InputError:
+    """What to raise for a line that is no result."""
+    return InputError(path, f"line {number} is damaged ({error}); remove the file")
+
+
+def measured(path: Path) -> dict[str, Measured]:
+    """The images measured so far, by name; none if there is no such file.
+
+    Raises:
+        InputError: if it is damaged before its last line.
+    """
+    found: dict[str, Measured] = {}
+    if not path.is_file():
+        return found
+    with path.open("rb") as file:
+        file.readline()
+        for number, line in enumerate(file, 2):
+            try:
+                if line.endswith(b"\n"):
+                    row = strict_json.loads(line)
+                    found[_word(row["image"])] = Measured(_word(row["inputs"]), _word(row["stamp"]))
+            except DAMAGES as error:
+                raise damaged(path, number, error) from error
+    return found
+
+
 def holds_no_image(path: Path) -> bool:
     """Whether a file is empty, or holds nothing but the first line of a run.
 
@@ -118,7 +161,7 @@ def holds_no_image(path: Path) -> bool:
     with path.open("rb") as file:
         head, first = file.readline(), file.readline()
     try:
-        return not first.endswith(b"\n") and (not head or "format" in json.loads(head))
+        return not first.endswith(b"\n") and (not head or "format" in strict_json.loads(head))
     except (ValueError, TypeError):  # a file of something else
         return False
 
@@ -134,7 +177,7 @@ def _line(value: Mapping[str, Any]) -> bytes:
 
 def _differing(found: bytes, head: bytes) -> str:
     try:
-        theirs, ours = json.loads(found), json.loads(head)
+        theirs, ours = strict_json.loads(found), strict_json.loads(head)
         keys = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
     except (ValueError, TypeError):
         return "contents"
@@ -164,4 +207,11 @@ def _result(row: Mapping[str, Any]) -> Result:
         *shape, packed = row["calibration"]
         found = Calibration(*np.frombuffer(zlib.decompress(base64.b64decode(packed))).reshape(shape))
     counts, seconds = np.array(row["counts"], dtype=np.int64), np.array(row["seconds"], dtype=np.float64)
-    return Result(Measurement(row["image"], row["case"], counts, seconds, found), row["inputs"], row["stamp"])
+    name, case, inputs, stamp = (_word(row[key]) for key in ("image", "case", "inputs", "stamp"))
+    return Result(Measurement(name, case, counts, seconds, found), inputs, stamp)
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"not a word: {value!r}")
+    return value

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from rankseg_plugins.core.probabilities import to_probabilities
 from rankseg_plugins.evaluation.cases import Case
-from rankseg_plugins.evaluation.files import InputError
+from rankseg_plugins.evaluation.files import InputError, blaming
 from rankseg_plugins.evaluation.measuring import Sample, check_exclusive
 from rankseg_plugins.evaluation.recording import Recorder
-from rankseg_plugins.evaluation.results import Result, ResultsFile
+from rankseg_plugins.evaluation.results import Measured, Result, ResultsFile, damaged, measured
 
 #: How the message about values begins that may be logits.
 OUTSIDE = "probs must lie in [0, 1]"
@@ -45,21 +46,26 @@ def run(
 
     Raises:
         InputError: for the first image that cannot be read or scored, unless ``keep_going``; if results cannot be
-            written, or belong to other files.
+            written, or belong to other files or to other contents of these.
     """
-    restored, hashes = _restore(cases, recorder, results)
+    hashes = _restore(cases, recorder, results, keep_going)
+    restored = set(hashes)
     for case in cases:
-        if case.name not in restored:
+        if case.name not in restored and case.name not in recorder.skipped:
             try:
-                sample = _sample(case, activation, recorder.output_mode)
+                # Of before it is read: what is written in the meantime is noticed.
+                stamp = _stamp(case)
+                sample = case.sample()
+                inputs = _hash(sample)
+                sample = _prepared(case, sample, activation, recorder.output_mode)
                 measurement = _blaming(case, recorder.add, sample)
             except InputError as error:
                 if not keep_going:
                     raise
                 recorder.skipped[case.name] = str(error)
             else:
-                hashes[case.name] = _hash(sample)
-                results.append(Result(measurement, hashes[case.name], _stamp(case)))
+                hashes[case.name] = inputs
+                results.append(Result(measurement, inputs, stamp))
         on_image(case)
     _add_pictures([case for case in cases if case.name in restored], recorder, activation)
     order = {case.name: index for index, case in enumerate(cases)}
@@ -71,6 +77,7 @@ def feed(
     cases: Sequence[Case],
     recorder: Recorder,
     take: Callable[[Sample], Any],
+    results: Path,
     activation: str = "identity",
     keep_going: bool = False,
     on_image: Callable[[Case], None] = lambda case: None,
@@ -81,21 +88,31 @@ def feed(
         cases: the images.
         recorder: as for :func:`run`; what it would refuse is not handed over.
         take: gets each of them.
+        results: of the earlier run that :func:`run` is to continue, perhaps absent.
         activation: what turns the values on disk into probabilities.
         keep_going: leave out images that cannot be read or are not valid; :func:`run` says which.
         on_image: called after each image.
 
     Raises:
-        InputError: for the first image that cannot be read or is not valid, unless ``keep_going``.
+        InputError: for the first image that cannot be read or is not valid, unless ``keep_going``; if the results
+            belong to other files or to other contents of these.
     """
+    names, earlier = {case.name for case in cases}, measured(results)
+    for name in earlier:
+        _check_known(name, names, results)
     for case in cases:
         try:
-            sample = _sample(case, activation, recorder.output_mode)
+            sample = case.sample()
+            inputs = _hash(sample) if case.name in earlier else ""
+            sample = _prepared(case, sample, activation, recorder.output_mode)
             _blaming(case, recorder.check, sample)
             _blaming(case, take, sample)
         except InputError:
             if not keep_going:
                 raise
+        else:
+            if case.name in earlier and inputs != earlier[case.name].inputs:
+                raise _changed(case, earlier[case.name], results)
         on_image(case)
 
 
@@ -107,23 +124,30 @@ def first_sample(cases: Sequence[Case], activation: str, keep_going: bool) -> Sa
     """
     for case in cases:
         try:
-            return _sample(case, activation)
+            return _prepared(case, case.sample(), activation)
         except InputError:
             if not keep_going or case is cases[-1]:
                 raise
     raise ValueError("cases must hold at least one image")
 
 
-def _restore(cases: Sequence[Case], recorder: Recorder, results: ResultsFile) -> tuple[set[str], dict[str, str]]:
+def _restore(cases: Sequence[Case], recorder: Recorder, results: ResultsFile, keep_going: bool) -> dict[str, str]:
+    """Take over what an earlier run measured; return the hashes of the inputs by name."""
     known = {case.name: case for case in cases}
     hashes: dict[str, str] = {}
     counts: dict[str, np.ndarray] = {}
     for number, result in enumerate(results, 2):  # the first line is no image
         name = result.measurement.name
-        if name not in known or result.stamp != _stamp(known[name]):
-            raise InputError(
-                results.path, f"holds results of another {name!r}; choose another --out or remove the file"
-            )
+        _check_known(name, known, results.path)
+        try:
+            unchanged = result.inputs == hashes.get(name) or _is_unchanged(known[name], result)
+        except InputError as error:
+            if not keep_going:
+                raise
+            recorder.skipped[name] = str(error)
+            continue
+        if not unchanged:
+            raise _changed(known[name], result, results.path)
         if name in hashes:
             # A line that was written twice, as by two runs at once, which took different times for the same.
             if result.inputs == hashes[name] and np.array_equal(result.measurement.counts, counts[name]):
@@ -131,14 +155,34 @@ def _restore(cases: Sequence[Case], recorder: Recorder, results: ResultsFile) ->
             raise InputError(
                 results.path, f"line {number} holds other results of {name!r} than a line before it; remove the file"
             )
-        recorder.restore(replace(result.measurement, case=known[name].group or name))
+        group = known[name].group
+        try:
+            recorder.restore(replace(result.measurement, case=name if group is None else group))
+        except ValueError as error:
+            raise damaged(results.path, number, error) from error
         hashes[name], counts[name] = result.inputs, result.measurement.counts
-    return set(hashes), hashes
+    return hashes
 
 
-def _sample(case: Case, activation: str, output_mode: str | None = None) -> Sample:
-    """Read an image; with ``output_mode``, refuse channels that cannot belong to its truth."""
-    sample = case.sample()
+def _check_known(name: str, known: Container[str], path: Path) -> None:
+    if name not in known:
+        raise InputError(path, f"holds results of another {name!r}; choose another --out or remove the file")
+
+
+def _is_unchanged(case: Case, result: Result) -> bool:
+    """Whether its files hold what was measured; they are read only if they may have been written to since."""
+    return result.stamp == _stamp(case) or result.inputs == _hash(case.sample())
+
+
+def _changed(case: Case, result: Result | Measured, path: Path) -> InputError:
+    stamps = zip(case.files, result.stamp.split(), _stamp(case).split(), strict=False)
+    files = dict.fromkeys(str(file) for file, then, now in stamps if then != now)
+    problem = f"has changed since {case.name!r} was measured; choose another --out or remove {path}"
+    return InputError(" and ".join(files) or case.files[0], problem)
+
+
+def _prepared(case: Case, sample: Sample, activation: str, output_mode: str | None = None) -> Sample:
+    """Its probabilities; with ``output_mode``, refuse channels that cannot belong to the truth."""
     probs = _blaming(case, to_probabilities, sample.probs.unsqueeze(0), activation)
     sample = replace(sample, probs=probs[0])
     if output_mode is not None:
@@ -166,7 +210,7 @@ def _add_pictures(restored: Sequence[Case], recorder: Recorder, activation: str)
     ranked = sorted(changed, key=lambda case: gains[case.name])
     count = recorder.extremes.count
     for case in {case.name: case for case in (*ranked[:count], *ranked[::-1][:count])}.values():
-        recorder.picture(_sample(case, activation, recorder.output_mode))
+        recorder.picture(_prepared(case, case.sample(), activation, recorder.output_mode))
 
 
 def _hash(sample: Sample) -> str:
@@ -178,5 +222,10 @@ def _hash(sample: Sample) -> str:
 
 
 def _stamp(case: Case) -> str:
-    stats = [path.stat() for path in case.files]
-    return " ".join(f"{stat.st_size}/{stat.st_mtime_ns}" for stat in stats)
+    """Of each file what changes when it is written to or replaced, also where its size and its time are set back."""
+    found = []
+    for path in case.files:
+        with blaming(path):
+            stat = path.stat()
+        found.append(f"{stat.st_size}/{stat.st_mtime_ns}/{stat.st_ctime_ns}/{stat.st_ino}")
+    return " ".join(found)

@@ -15,7 +15,7 @@ from torch import Tensor
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.evaluation.areas import Areas
 from rankseg_plugins.evaluation.checks import as_tuple, check_index
-from rankseg_plugins.evaluation.levels import ABSENT, LEVELS, SCORES, entries
+from rankseg_plugins.evaluation.levels import ABSENT, LEVELS, SCORES, entries, lowest
 
 #: Bins of the histograms. There is one of images and one for each class, of which a data set may have hundreds.
 BINS = {"image": 100_000, "class": 1000}
@@ -52,6 +52,9 @@ def check_options(
     for share in shares:
         if not 0 < share <= 1:
             raise ValueError(f"worst must be a share in (0, 1], got {share}")
+    shown = [f"{100 * share:g}" for share in shares]
+    if len(set(shown)) < len(shown):
+        raise ValueError(f"worst must hold shares that differ within six digits, got {shares}")
     if shares and levels == ("dataset",):
         raise ValueError("worst needs the level 'image' or 'class', got levels=('dataset',)")
     return scores, levels, shares
@@ -130,8 +133,8 @@ def levels_of(
         for level in levels:
             result[f"{score}_{level}"] = means[level].nanmean()
             for share in worst if level != "dataset" else ():
-                lowest = _lowest(sums[f"{level}_bin_count"][index], sums[f"{level}_bin_sum"][index], share)
-                result[worst_name(score, level, share)] = lowest.nanmean()
+                mean = _mean_of_lowest(sums[f"{level}_bin_count"][index], sums[f"{level}_bin_sum"][index], share)
+                result[worst_name(score, level, share)] = mean.nanmean()
     return result
 
 
@@ -145,10 +148,9 @@ def _histogram(values: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     return count.scatter_add_(2, index, known.long()), total.scatter_add_(2, index, values)
 
 
-def _lowest(count: Tensor, total: Tensor, share: float) -> Tensor:
+def _mean_of_lowest(count: Tensor, total: Tensor, share: float) -> Tensor:
     """Mean of the lowest ``share`` of each row's scores, rounded up to whole entries; NaN for a row without any."""
-    # 1e-9: 0.1 * 30 must be three entries, not four.
-    wanted = (count.sum(1, keepdim=True) * share - 1e-9).ceil().clamp(min=0)
+    wanted = lowest(count.sum(1, keepdim=True), share)
     before = count.cumsum(1) - count
     taken = (wanted - before).clamp(min=0).minimum(count)
     return (taken * total / count.clamp(min=1)).sum(1) / wanted[:, 0]

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from rankseg_plugins.evaluation.comparison import Comparison
 
 
+#: What a word begins with that spreadsheets compute, and the mark of such words.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
     """One dict for each image and decoder; see :meth:`Comparison.to_rows`."""
     found = []
@@ -35,12 +39,22 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """:func:`rows` as CSV text; what is not known stays empty."""
+    """:func:`rows` as CSV text; what is not known stays empty.
+
+    Words that a spreadsheet would take for a formula begin with an apostrophe, and so do those that begin with one
+    anyway: without their first apostrophe all words are what they were.
+    """
     table, text = rows(comparison), io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(table[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: "" if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()} for row in table)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_csv_cell, table[0]))
+    writer.writerows(map(_csv_cell, row.values()) for row in table)
     return text.getvalue()
+
+
+def _csv_cell(value: str | float) -> str | float:
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(FORMULA) else value
+    return "" if np.isnan(value) else value
 
 
 def to_dict(comparison: Comparison) -> dict[str, Any]:
@@ -112,20 +126,19 @@ def _calibration(comparison: Comparison) -> dict[str, Any] | None:
     measured = comparison.calibration
     if measured is None:
         return None
-    names = calibration_rows(comparison)
-    return {
-        name: {"expected_error": measured.error()[row], "overconfidence": measured.overconfidence()[row]}
-        for name, row in names.items()
-    }
+    error, over = measured.error(), measured.overconfidence()
+    rows = calibration_rows(comparison)
+    found = [(name, {"expected_error": error[row], "overconfidence": over[row]}) for name, row in rows]
+    number = len(comparison.scored_classes)
+    return {"classes": dict(found[:number]), "top_label": found[number][1] if len(found) > number else None}
 
 
-def calibration_rows(comparison: Comparison) -> dict[str, int]:
-    """Row of the calibration of each scored class, and of the top label where it was taken."""
-    kept = comparison.scoring.kept(len(comparison.classes))
-    found = {comparison.classes[label]: label for label in kept}
+def calibration_rows(comparison: Comparison) -> list[tuple[str, int]]:
+    """Name and row of the calibration of each scored class, and of the top label at the end, where it was taken."""
+    found = [(comparison.classes[label], label) for label in comparison.scoring.kept(len(comparison.classes))]
     measured = comparison.calibration
     if measured is not None and len(measured.count) > len(comparison.classes):
-        found["top label"] = len(comparison.classes)
+        found.append(("top label", len(comparison.classes)))
     return found
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.options import read_integer, read_real
 from rankseg_plugins.core.probabilities import check_classes, check_floating, check_shape, check_valid_mask
+from rankseg_plugins.evaluation import strict_json
 from rankseg_plugins.evaluation.checks import check_decoder
 from rankseg_plugins.evaluation.temperature import scale_probs
 from rankseg_plugins.evaluation.writing import write_atomically
@@ -211,10 +212,10 @@ class TunedDecoder(nn.Module):
 
         Raises:
             OSError: if it cannot be read.
-            ValueError: if it holds no decoder, or one of a later version; the message names the file.
+            ValueError: if it holds no decoder, one of a later version, or a key twice; the message names the file.
         """
         try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            found = strict_json.loads(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path}: not JSON: {error}") from error
         try:

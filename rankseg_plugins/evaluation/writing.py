@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
-    """Write a file that is there whole or not at all, also while other processes write the same one.
+    r"""Write a file that is there whole or not at all, also while other processes write the same one.
 
     Args:
         path: its folder is made if absent.
-        data: all of it; text becomes UTF-8.
+        data: all of it; text becomes UTF-8, and what UTF-8 does not hold, as in names of files, becomes ``\udce9``.
 
     Raises:
         OSError: if it cannot be written; it names the file. What was there before stays.
@@ -21,7 +21,7 @@ def write_atomically(path: Path, data: str | bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(data if isinstance(data, bytes) else data.encode())
+            temporary.write_bytes(data if isinstance(data, bytes) else data.encode(errors="backslashreplace"))
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.evaluation import Sample, Scoring, Tuner
 from rankseg_plugins.evaluation.choosing import check_intervals
+from rankseg_plugins.evaluation.grouping import case_of, read_pattern
 from rankseg_plugins.mmseg.activations import head_probabilities, last_head
 from rankseg_plugins.mmseg.segmentors import RankSEGMixin
 
@@ -95,7 +95,7 @@ class RankSEGTuningHook(Hook):
             check_choice("option of RankSEGTuningHook", name, OPTIONS)
         # The end of the first validation would be too late to refuse them, or to miss SciPy.
         check_intervals(resamples, confidence, seed)
-        self.group_by = None if group_by is None else _pattern(group_by)
+        self.group_by = None if group_by is None else read_pattern("group_by", group_by)
         self.finishing: dict[str, Any] = {"resamples": resamples, "confidence": confidence, "seed": seed}
         self.options: dict[str, Any] = {
             "objective": objective,
@@ -152,10 +152,7 @@ class RankSEGTuningHook(Hook):
     def _case(self, path: str) -> str | None:
         if self.group_by is None:
             return None
-        match = self.group_by.search(path)
-        if match is None:
-            raise ValueError(f"RankSEGTuningHook: group_by={self.group_by.pattern!r} does not match {path}")
-        return match[0]
+        return case_of(path, self.group_by, "RankSEGTuningHook: group_by")
 
     def _conclude(self, runner: Runner, tuner: Tuner) -> None:
         recorder = tuner.recorder
@@ -172,13 +169,6 @@ class RankSEGTuningHook(Hook):
         if evidence["gain"] is not None and evidence["interval"] is not None:
             scalars = zip(("gain", "gain_low", "gain_high"), (evidence["gain"], *evidence["interval"]), strict=True)
             runner.visualizer.add_scalars({f"rankseg/{name}": value for name, value in scalars}, step=_step(runner))
-
-
-def _pattern(group_by: str) -> re.Pattern[str]:
-    try:
-        return re.compile(group_by)
-    except (re.error, TypeError) as error:
-        raise ValueError(f"group_by must be a regular expression, got {group_by!r}: {error}") from error
 
 
 def _segmentor(runner: Runner) -> nn.Module:

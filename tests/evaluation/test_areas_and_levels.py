@@ -1,6 +1,7 @@
 """Counts and scores, against loops over pixels and scikit-free formulas."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -166,6 +167,20 @@ def test_worst():
     assert levels.worst(scores, 0.001) == 0.0
     with pytest.raises(ValueError, match=r"share must lie in \(0, 1\]"):
         levels.worst(scores, 0.0)
+
+
+@pytest.mark.parametrize("share", [1e-9, 1e-12, 5e-324])
+@pytest.mark.parametrize("count", [1, 30])
+def test_the_worst_are_at_least_one(count, share):
+    assert levels.worst(torch.arange(count).double() + 7, share) == 7
+    assert levels.worst(torch.full((3,), torch.nan), share).isnan()
+
+
+def test_the_number_of_the_worst_is_that_of_exact_arithmetic():
+    counts = [*range(1, 200), 10**6, 10**9, 10**9 + 1, 10**11 + 10]
+    for share in ("0.1", "0.05", "0.01", "0.3", "0.7", "0.001", "1"):
+        expected = [math.ceil(count * Fraction(share)) for count in counts]
+        assert levels.lowest(torch.tensor(counts), float(share)).tolist() == expected
 
 
 def test_unknown_options():

@@ -245,7 +245,7 @@ def test_results_of_another_run_are_not_mixed(folders):
     Image.fromarray(make_image(50)[1]).save(folders / "labels/image03.png")
     changed = run_cli(folders)
     assert changed.returncode == 2
-    assert "results.jsonl: holds results of another 'image03'" in changed.stderr
+    assert "labels/image03.png: has changed since 'image03' was measured" in changed.stderr
     (folders / "out/results.jsonl").write_text("no json\n")
     assert "belongs to a run with other contents" in run_cli(folders).stderr
 
@@ -280,7 +280,7 @@ def test_out_that_is_a_file(folders):
     (folders / "out").write_text("")
     done = run_cli(folders)
     assert done.returncode == 2
-    assert "results.jsonl: cannot be written" in done.stderr
+    assert "out: cannot be written: it is a file" in done.stderr
 
 
 def test_internal_errors_are_told_apart(folders):

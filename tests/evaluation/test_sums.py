@@ -1,5 +1,6 @@
 """Running sums against the scores of all images at once."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,3 +40,20 @@ def test_worst_levels_are_exact_where_the_share_fills_its_bins():
         assert abs(result[f"recall_{level}_worst75"] - 20 / PIXELS) < 1e-15
         # Half of the images ends inside the first bin, which remembers no more than its mean.
         assert abs(result[f"recall_{level}_worst50"] - 20 / PIXELS) < 1e-15
+
+
+@pytest.mark.parametrize("share", [1e-9, 1e-12, 5e-324])
+def test_the_worst_are_at_least_one(share):
+    state = sums.sums_of(areas_of([10, 5_000_000, PIXELS]), ("recall",), "skip", with_histogram=True)
+    nothing = sums.empty_sums(1, ("recall",), with_histogram=True)
+    for level in ("image", "class"):
+        name = sums.worst_name("recall", level, share)
+        assert sums.levels_of(state, ("recall",), (level,), "skip", (share,))[name] == 10 / PIXELS
+        assert sums.levels_of(nothing, ("recall",), (level,), "skip", (share,))[name].isnan()
+
+
+def test_shares_of_one_name_are_refused():
+    with pytest.raises(
+        ValueError, match=r"worst must hold shares that differ within six digits, got \(0\.1, 0\.10000001\)"
+    ):
+        sums.check_options(2, "dice", "image", None, "skip", (0.1, 0.10000001))

@@ -227,9 +227,9 @@ def test_goes_on_where_it_stopped(softened):
     assert other.exit_code == 2
     assert "belongs to a run with other decoders" in other.stderr
     np.save(softened / "probs/image03.npy", make_images()[0][5].numpy())
-    changed = run(softened, *OPTIONS, *both)  # the rules that are fitted to all images differ
+    changed = run(softened, *OPTIONS, *both)
     assert changed.exit_code == 2
-    assert "belongs to a run with other tuned decoders" in changed.stderr
+    assert "probs/image03.npy: has changed since 'image03' was measured" in changed.stderr
 
 
 @pytest.mark.parametrize("level", ["samplewise", "global"])
@@ -347,6 +347,8 @@ def test_compare_reads_the_file(softened):
         ("{}", "decoder.json: no decoder of rankseg_plugins"),
         ("[", "decoder.json: not JSON: Expecting value"),
         ("", "decoder.json: not JSON: Expecting value"),
+        ("[" * 100_000, "decoder.json: not JSON: it is nested too deeply"),
+        ('{"version": 2, "version": 1}', "decoder.json: not JSON: the key 'version' occurs twice in one object"),
         (TunedDecoder(RankSEG(), 5), "decoder.json' was tuned for 5 classes, got probabilities of 2"),
     ],
 )

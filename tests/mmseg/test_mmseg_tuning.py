@@ -321,9 +321,10 @@ def test_images_without_a_path_are_refused(dataset, tmp_path):
         validate(full)
 
 
-def test_a_pattern_that_does_not_match_names_the_image(dataset, tmp_path):
-    full = with_hook(tiny.config(tiny.model(), dataset, tmp_path), group_by="drive[0-9]+")
-    with pytest.raises(ValueError, match=re.escape("group_by='drive[0-9]+' does not match") + r".*00\.png"):
+@pytest.mark.parametrize(("pattern", "how"), [("drive[0-9]+", "does not match"), ("[0-9]*", "has an empty match in")])
+def test_a_pattern_that_does_not_match_names_the_image(dataset, tmp_path, pattern, how):
+    full = with_hook(tiny.config(tiny.model(), dataset, tmp_path), group_by=pattern)
+    with pytest.raises(ValueError, match=re.escape(f"group_by {pattern!r} {how} the name") + r".*00\.png"):
         validate(full)
 
 

@@ -16,6 +16,9 @@ from rankseg_plugins.evaluation.report.words import unit
 from rankseg_plugins.evaluation.tables import to_csv, to_dict
 from rankseg_plugins.evaluation.writing import write_atomically
 
+#: What :func:`write_report` writes.
+FILES = ("report.html", "report.md", "report.json", "images.csv")
+
 
 def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     """Write a report.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rankseg_plugins._imports import require
-from rankseg_plugins.evaluation.report.words import percent, points, unit
+from rankseg_plugins.evaluation.report.words import percent, points, printable, shortened, unit
 from rankseg_plugins.evaluation.tables import calibration_rows
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 WIDTH = 4.4
 #: Class bars beyond this number are left out: those that change least.
 MOST_CLASSES = 30
+#: Longer names of classes are shortened, those of decoders beyond three such lines.
+MOST_LETTERS = 32
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def scatter(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> N
     axes.plot(ends, ends, color=theme.neutral, linewidth=0.8, zorder=1)
     size = float(np.clip(2000 / max(len(colours), 1), 4, 26))
     axes.scatter(100 * paired.baseline, 100 * paired.scores, size, c=list(colours), alpha=0.75, linewidths=0, zorder=2)
-    axes.set(xlabel=f"{comparison.decoders[0]}, {unit(comparison)} %", ylabel=f"{_short(decoder)}, %")
+    axes.set(xlabel=f"{_short(comparison.decoders[0])}, {unit(comparison)} %", ylabel=f"{_short(decoder)}, %")
     axes.set(xlim=ends, ylim=ends, aspect="equal")
 
 
@@ -91,7 +94,7 @@ def classes(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> N
     axes.barh(rows, value, 0.62, color=np.where(value >= 0, theme.gain, theme.loss).tolist(), alpha=0.85)
     axes.errorbar(value, rows, xerr=errors, fmt="none", ecolor=theme.ink, elinewidth=1, capsize=2.5)
     axes.axvline(0, color=theme.ink, linewidth=0.8)
-    names = [f"{comparison.scored_classes[i]}  {percent(baseline[i])}" for i in shown]
+    names = [f"{_word(comparison.scored_classes[i])}  {percent(baseline[i])}" for i in shown]
     axes.set_yticks(rows, names)
     axes.invert_yaxis()
     axes.grid(False, axis="y")
@@ -105,7 +108,7 @@ def reliability(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) 
     measured = comparison.calibration
     axes.plot([0, 100], [0, 100], color=theme.neutral, linewidth=0.8, linestyle="--")
     if measured is not None:
-        for name, row in calibration_rows(comparison).items():
+        for name, row in calibration_rows(comparison):
             probability, frequency, _ = measured.curve(row)
             main = row == len(measured.count) - 1
             axes.plot(
@@ -116,7 +119,8 @@ def reliability(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) 
                 alpha=1 if main else 0.55,
                 marker="o" if main else None,
                 markersize=4,
-                label=name if main else None,
+                # The blank, because the legend leaves out what begins with a low line.
+                label=f" {_word(name)}" if main else None,
                 zorder=3 if main else 2,
             )
         axes.plot([], [], color=theme.neutral, linewidth=0.8, label="each class") if len(measured.count) > 1 else None
@@ -166,7 +170,7 @@ def overview(comparison: Comparison, decoder: str) -> Figure:
         axes = figure.subplots(2, 2, height_ratios=[3.8, height - 3.8])
         for each, chart in zip(axes.flat, (histogram, scatter, classes, reliability), strict=True):
             chart(each, comparison, decoder, PAPER)
-        figure.suptitle(f"{decoder} against {comparison.decoders[0]}")
+        figure.suptitle(f"{_short(decoder)} against {_short(comparison.decoders[0])}")
     return figure
 
 
@@ -188,7 +192,18 @@ def _height(chart: Chart, comparison: Comparison, decoder: str) -> float:
 
 def _short(decoder: str) -> str:
     """A decoder's name on several lines, as axes are short."""
-    return decoder.replace("(", "\n(", 1) if len(decoder) > 28 else decoder
+    name = shortened(printable(decoder), 3 * MOST_LETTERS)
+    if len(name) <= 28:
+        return name
+    lines = [""]
+    for part in (shortened(part, MOST_LETTERS) for part in re.split(r"(?=\()|(?<=,)", name)):
+        begins = part.startswith("(") or len(lines[-1]) + len(part) > MOST_LETTERS
+        lines = [*lines, part] if begins else [*lines[:-1], lines[-1] + part]
+    return "\n".join(filter(None, lines))
+
+
+def _word(name: str) -> str:
+    return shortened(printable(name), MOST_LETTERS)
 
 
 def _style(theme: Theme) -> dict[str, Any]:
@@ -212,4 +227,7 @@ def _style(theme: Theme) -> dict[str, Any]:
         "font.size": 10,
         "legend.frameon": False,
         "legend.fontsize": 9,
+        # Names are drawn as they are: a "$" in them is no formula.
+        "text.parse_math": False,
+        "text.usetex": False,
     }

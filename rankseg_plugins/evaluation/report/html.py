@@ -63,18 +63,25 @@ def _environment() -> Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        # Names come from files and from callers, and reach all parts of the page.
+        finalize=lambda value: words.printable(value) if type(value) is str else value,
     )
     markup = require("markupsafe", extra="report")
 
     def breakable(text: str) -> Any:
         """Let long names of decoders break behind brackets and commas."""
-        return markup.escape(text).replace(",", markup.Markup(",<wbr>")).replace("(", markup.Markup("<wbr>("))
+        text = markup.escape(words.printable(text))
+        return text.replace(",", markup.Markup(",<wbr>")).replace("(", markup.Markup("<wbr>("))
+
+    def code(text: str) -> Any:
+        """Keep the lines."""
+        return markup.escape("\n".join(map(words.printable, text.split("\n"))))
 
     def minus(text: str) -> str:
         """A minus as wide as a plus in front of numbers; names keep their hyphens."""
         return text.replace(" -", " \u2212") if not text.startswith("-") else "\u2212" + minus(text[1:])
 
-    environment.filters |= {"breakable": breakable, "minus": minus}
+    environment.filters |= {"breakable": breakable, "code": code, "minus": minus}
     return environment
 
 
@@ -129,7 +136,7 @@ def _calibration(comparison: Comparison) -> list[tuple[str, float, float]]:
     if measured is None:
         return []
     error, over = measured.error(), measured.overconfidence()
-    return [(name, error[row], over[row]) for name, row in calibration_rows(comparison).items()]
+    return [(name, error[row], over[row]) for name, row in calibration_rows(comparison)]
 
 
 def _groups(comparison: Comparison) -> list[tuple[str, tuple[Example, ...]]]:

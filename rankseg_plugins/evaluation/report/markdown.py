@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,6 +22,7 @@ from rankseg_plugins.evaluation.report.words import (
     p_value,
     percent,
     points,
+    printable,
     row_title,
     span,
     unit,
@@ -27,6 +30,11 @@ from rankseg_plugins.evaluation.report.words import (
     warnings,
 )
 from rankseg_plugins.evaluation.tables import calibration_rows, median_seconds
+
+#: What is markup inside a line: a low line only at the ends of words, and "$" on pages that draw formulas.
+INLINE = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
+#: What makes a heading or an item of a list of a line that begins with it.
+BLOCK = re.compile(r"^(\d*)([-+=#.)])")
 
 
 def to_markdown(
@@ -41,7 +49,7 @@ def to_markdown(
     """
     parts = [
         *(_verdicts(comparison) if introduction is None else _introduction(introduction)),
-        *(f"*{warning}*" for warning in warnings(comparison)),
+        *(f"*{_text(warning)}*" for warning in warnings(comparison)),
         "## Decoders",
         f"{len(comparison.names)} images; {unit(comparison)} in percent, gains in points with their "
         f"{100 * comparison.confidence:g} % bootstrap interval; milliseconds an image (median).",
@@ -49,7 +57,7 @@ def to_markdown(
         "## Levels",
         _levels(comparison),
         f"{EXPLANATION} {PRESENT[comparison.scoring.present]}; {ABSENT[comparison.scoring.absent]}.",
-        *(f"![{title}: {text}]({path})" for path, (title, text) in charts.items()),
+        *(f"![{_text(f'{title}: {text}')}]({path})" for path, (title, text) in charts.items()),
         "## Classes",
         _classes(comparison),
         *_calibration(comparison),
@@ -64,23 +72,23 @@ def to_markdown(
 
 def _verdicts(comparison: Comparison) -> list[str]:
     title = f"{len(comparison.names)} images, {comparison.decoders[0]} against {_others(comparison)}"
-    sentences = (f"- {verdict(comparison, decoder)}" for decoder in comparison.candidates)
-    return [f"# Does it help? {title}", "\n".join(sentences)]
+    sentences = (f"- {_line(verdict(comparison, decoder))}" for decoder in comparison.candidates)
+    return [f"# Does it help? {_text(title)}", "\n".join(sentences)]
 
 
 def _introduction(introduction: Introduction) -> list[str]:
-    parts = [f"# {introduction.title}", f"**{introduction.verdict}**", *introduction.notes]
+    parts = [f"# {_text(introduction.title)}", f"**{_text(introduction.verdict)}**", *map(_line, introduction.notes)]
     for section in introduction.sections:
         parts += _section(section)
-    return [*parts, introduction.bridge]
+    return [*parts, _line(introduction.bridge)]
 
 
 def _section(section: Section) -> list[str]:
-    parts = [f"## {section.title}", section.text]
+    parts = [f"## {_text(section.title)}", _line(section.text)]
     if section.rows:
         parts.append(_table(section.head, section.rows))
     for title, code in section.code:
-        parts += [f"{title}:", f"```python\n{code}\n```"]
+        parts += [f"{_line(title)}:", f"```python\n{code}\n```"]
     return parts
 
 
@@ -90,11 +98,17 @@ def _others(comparison: Comparison) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_text, line))} |" for line in lines)
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def _text(text: str) -> str:
+    """Text that is shown as it stands: nothing in a name is markup."""
+    return html.escape(INLINE.sub(r"\\\g<0>", printable(text)), quote=False)
+
+
+def _line(text: str) -> str:
+    """The same at the beginning of a line."""
+    return BLOCK.sub(r"\1\\\2", _text(text).lstrip())
 
 
 def _decoders(comparison: Comparison) -> str:
@@ -140,7 +154,7 @@ def _calibration(comparison: Comparison) -> list[str]:
         return []
     rows = [
         [name, percent(measured.error()[row]), f"{100 * measured.overconfidence()[row]:+.2f}"]
-        for name, row in calibration_rows(comparison).items()
+        for name, row in calibration_rows(comparison)
     ]
     table = _table(["class", "expected calibration error, %", "probability minus frequency, points"], rows)
     return ["## Calibration", calibration_sentence(comparison) or "", table]
@@ -148,20 +162,20 @@ def _calibration(comparison: Comparison) -> list[str]:
 
 def _images(comparison: Comparison, decoder: str) -> str:
     paired = comparison.paired(decoder)
-    lines = [f"{decoder}:", ""]
+    lines = [f"{_line(decoder)}:", ""]
     for title, found in (("better", paired.improvements()), ("worse", paired.regressions())):
         listed = ", ".join(f"{name} ({points(gain)})" for name, gain in found)
-        lines.append(f"- {title}: {listed or 'none'}")
+        lines.append(f"- {title}: {_text(listed) or 'none'}")
     return "\n".join(lines)
 
 
 def _skipped(comparison: Comparison) -> list[str]:
     if not comparison.skipped:
         return []
-    return ["## Left out", "\n".join(f"- {problem}" for problem in comparison.skipped.values())]
+    return ["## Left out", "\n".join(f"- {_line(problem)}" for problem in comparison.skipped.values())]
 
 
 def _facts(comparison: Comparison) -> str:
-    lines = [f"- {title}: {listed(fact)}" for title, fact in comparison.facts.items()]
+    lines = [f"- {_line(title)}: {_text(listed(fact))}" for title, fact in comparison.facts.items()]
     lines.append(f"- bootstrap: {comparison.resamples} resamples of the cases, seed {comparison.seed}")
     return "\n".join(lines)

@@ -11,7 +11,17 @@ from rich.text import Text
 
 from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.report.tuning import FLATTERED, candidates
-from rankseg_plugins.evaluation.report.words import milliseconds, percent, points, sign, span, unit, verdict, warnings
+from rankseg_plugins.evaluation.report.words import (
+    milliseconds,
+    percent,
+    points,
+    printable,
+    sign,
+    span,
+    unit,
+    verdict,
+    warnings,
+)
 from rankseg_plugins.evaluation.tables import median_seconds
 
 if TYPE_CHECKING:
@@ -29,7 +39,7 @@ def to_terminal(comparison: Comparison) -> Group:
         table.add_column(title, justify="right", no_wrap=True)
     for decoder in comparison.decoders:
         value = percent(comparison.level(decoder, comparison.scoring.score, "image"))
-        cells: list[str | Text] = [decoder, value, "", "", "", milliseconds(median_seconds(comparison, decoder))]
+        cells: list[str | Text] = [_text(decoder), value, "", "", "", milliseconds(median_seconds(comparison, decoder))]
         if decoder in comparison.candidates:
             paired = comparison.paired(decoder)
             gain = Text(points(paired.mean), style=STYLES[sign(*paired.interval)])
@@ -37,7 +47,8 @@ def to_terminal(comparison: Comparison) -> Group:
             cells[2:5] = [gain, span(*paired.interval), wins]
         table.add_row(*cells)
     lines = [verdict(comparison, decoder) for decoder in comparison.candidates]
-    return Group(table, "", *(Text(line) for line in lines), *(Text(f"note: {w}") for w in warnings(comparison)))
+    notes = (f"note: {warning}" for warning in warnings(comparison))
+    return Group(table, "", *map(_text, (*lines, *notes)))
 
 
 def tuning_to_terminal(found: Tuned) -> Group:
@@ -48,8 +59,13 @@ def tuning_to_terminal(found: Tuned) -> Group:
     for title in (f"{found.decoder.evidence['objective']}, %", "gain", confidence):
         table.add_column(title, justify="right", no_wrap=True)
     argmax, *others = candidates(found)
-    table.add_row(argmax.name, percent(argmax.value), "", "")
+    table.add_row(_text(argmax.name), percent(argmax.value), "", "")
     for row in others:
         gain = Text(points(row.gain), style=STYLES[sign(*row.interval)])
-        table.add_row(row.name, percent(row.value), gain, span(*row.interval))
-    return Group(Text(found.verdict), "", table, "", Text(f"note: {FLATTERED}"))
+        table.add_row(_text(row.name), percent(row.value), gain, span(*row.interval))
+    return Group(_text(found.verdict), "", table, "", Text(f"note: {FLATTERED}"))
+
+
+def _text(line: str) -> Text:
+    """As it stands: brackets of names are no markup."""
+    return Text(printable(line))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from rankseg_plugins.evaluation.comparison import WORST
@@ -15,6 +16,8 @@ TITLES = {"dice": "Dice", "iou": "IoU", "accuracy": "accuracy", "precision": "pr
 #: With fewer cases the intervals are rough.
 FEW_CASES = 20
 NONE = "n/a"
+#: Control characters, what breaks or turns lines, and the bytes of a file name that are not UTF-8.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 #: Rows of the table of levels.
 LEVEL_ROWS = tuple((score, level) for score in TITLES for level in LEVELS)
@@ -34,6 +37,26 @@ ABSENT = {
     "zero": "an absent class counts as 0",
     "one": "an absent class counts as 1",
 }
+
+
+def printable(text: str) -> str:
+    r"""A name as one line that every page and terminal shows; what cannot be seen as Python writes it.
+
+    Example:
+        >>> print(printable("scan\x1b[31m\n\udce9"))
+        scan\x1b[31m\n\udce9
+    """
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def shortened(text: str, most: int) -> str:
+    """Text with its middle left out, if it is longer than ``most`` characters.
+
+    Example:
+        >>> shortened("a name beyond all measure", 11)
+        'a nam…asure'
+    """
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most - 1 - most // 2) :]}"
 
 
 def percent(value: float) -> str:
