@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,25 @@ from rankseg_plugins._imports import require
 
 #: What writing a report takes, statistics included.
 REPORT_NEEDS = ("scipy.stats", "matplotlib", "jinja2", "PIL.Image")
+
+
+@contextlib.contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Errors about values say which image or batch they speak of.
+
+    Example:
+        >>> with naming("image 3"):
+        ...     check_decoder(3)
+        Traceback (most recent call last):
+            ...
+        TypeError: image 3: decoder must be a RankSEG or another callable on probabilities, got 3
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        # Subclasses may not be made of a message alone.
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{what}: {error}") from error
 
 
 def check_decoder(decoder: object) -> None:

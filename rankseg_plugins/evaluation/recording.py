@@ -15,6 +15,7 @@ from rankseg_plugins.core.options import read_integer, read_mode
 from rankseg_plugins.core.probabilities import check_floating
 from rankseg_plugins.core.reservoir import gather
 from rankseg_plugins.evaluation.calibration import Calibration
+from rankseg_plugins.evaluation.checks import naming
 from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.decoders import Decoder, NamedDecoder, common_mode, named_decoders
 from rankseg_plugins.evaluation.examples import Extremes
@@ -315,10 +316,8 @@ def compare(
                 device=device,
                 output_mode=fitting_mode(sample),
             )
-        try:
+        with naming(sample.name):
             measurement = recorder.add(sample)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{sample.name}: {error}") from error
         if on_measured:
             on_measured(measurement)
     if recorder is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
@@ -26,6 +25,7 @@ from rankseg_plugins.evaluation.candidates import (
     read_temperatures,
     samplewise_candidates,
 )
+from rankseg_plugins.evaluation.checks import naming
 from rankseg_plugins.evaluation.choosing import ARGMAX, OBJECTIVES, check_intervals, choose, read_folds
 from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.measuring import Measurement, Sample, Scoring, as_sample, fitting_mode, read_scoring
@@ -177,12 +177,12 @@ class Tuner:
             TypeError: if a tensor is of the wrong kind.
             ValueError: if probabilities or labels are not valid or do not fit; the message names the sample.
         """
-        with _naming(sample):
+        with naming(sample.name):
             return self.recorder.add(sample)
 
     def check(self, sample: Sample) -> None:
         """Raise what :meth:`add` would, without decoding; for a pass over the images before."""
-        with _naming(sample):
+        with naming(sample.name):
             self.recorder.check(sample)
 
     def gather(self) -> None:
@@ -339,7 +339,7 @@ def tune(
             for given in samples:
                 sample = as_sample(given)
                 tuner.check(sample)
-                with _naming(sample):
+                with naming(sample.name):
                     fitting.update(sample.probs)
                 step()
         tuner.enter(fitting.fit(), samplewise="samplewise" in levels)
@@ -380,22 +380,13 @@ def check_levels(aggregation_levels: object, given: Sequence[str], prefix: str =
     return levels
 
 
-@contextlib.contextmanager
-def _naming(sample: Sample) -> Iterator[None]:
-    """Errors say which image they speak of."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{sample.name}: {error}") from error
-
-
 def _first(samples: Iterable[Any], again: bool) -> tuple[Sample, Iterable[Any]]:
     iterator = iter(samples)
     try:
         first = as_sample(next(iterator))
     except StopIteration:
         raise ValueError("samples must hold at least one image, got none") from None
-    with _naming(first):
+    with naming(first.name):
         check_floating("probs", first.probs)
         check_shape(first.probs.unsqueeze(0))
     return first, samples if again else itertools.chain([first], iterator)

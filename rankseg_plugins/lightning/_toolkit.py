@@ -40,7 +40,16 @@ def base_class(name: str) -> type:
 
 def rank_zero_info(message: str) -> None:
     """Lightning's own line in the log, of the first process."""
-    importlib.import_module(f"{installed()[0].__name__}.utilities.rank_zero").rank_zero_info(message)
+    _rank_zero().rank_zero_info(message)
+
+
+def rank_zero_warn(message: str) -> None:
+    """A ``UserWarning`` of the first process."""
+    _rank_zero().rank_zero_warn(message, stacklevel=5)
+
+
+def _rank_zero() -> ModuleType:
+    return importlib.import_module(f"{installed()[0].__name__}.utilities.rank_zero")
 
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins._imports import require
+from rankseg_plugins.core.reservoir import gather
 from rankseg_plugins.evaluation.pictures import LEGEND, class_colours, difference, paint
 from rankseg_plugins.evaluation.truth import known_pixels, to_truth
 
@@ -74,11 +75,7 @@ class MostChanged:
     def best(self) -> list[Example]:
         """What was kept on any process, the largest change first."""
         kept = [example for *_, example in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            gathered: list[Any] = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(gathered, kept)
-            kept = sorted((e for part in gathered for e in part), key=lambda e: -e.changed)
-        return kept[: self.count]
+        return sorted((e for part in gather(kept) for e in part), key=lambda e: -e.changed)[: self.count]
 
 
 def _example(share: float, image: Tensor, *maps: Tensor) -> Example:
@@ -95,8 +92,10 @@ def _example(share: float, image: Tensor, *maps: Tensor) -> Example:
 def _as_rgb(image: Tensor) -> np.ndarray:
     """(K, H, W) of any range to (H, W, 3) uint8: three channels are colours, else the first one is grey."""
     image = image if image.shape[0] == 3 else image[:1].expand(3, -1, -1)
-    image = image.nan_to_num()
-    low, high = image.amin(), image.amax()
+    # Numbers that are none are drawn black, and must not squeeze the others into one colour.
+    finite = image[image.isfinite()]
+    low, high = finite.aminmax() if len(finite) else (image.new_zeros(()), image.new_zeros(()))
+    image = image.nan_to_num(low.item(), low.item(), low.item())
     return ((image - low) / (high - low).clamp(min=1e-12) * 255).round().byte().permute(1, 2, 0).numpy()
 
 

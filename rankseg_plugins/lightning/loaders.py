@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import DistributedSampler
 
+from rankseg_plugins.core.reservoir import gather
+from rankseg_plugins.evaluation.calibration import Calibration
 from rankseg_plugins.lightning._toolkit import Trainer
-from rankseg_plugins.lightning.figures import MostChanged
+from rankseg_plugins.lightning.figures import MostChanged, label_maps
+from rankseg_plugins.lightning.reading import Images
 from rankseg_plugins.lightning.reporting import LoaderReport
 from rankseg_plugins.torchmetrics import MultiLevelScore
 
@@ -100,12 +105,55 @@ class LoaderScores:
         self, loader: Any, suffix: str, score: MultiLevelScore, examples: MostChanged, report: LoaderReport | None
     ) -> None:
         self.loader, self.suffix, self.examples, self.report = loader, suffix, examples, report
-        self.score, self.baseline = score.clone(), score.clone()
-        self._seen = 0
+        self.score, self.baseline = copy.deepcopy(score), copy.deepcopy(score)
+        self.seen = 0
+        #: Images without probabilities by name, and why they are left out.
+        self.skipped: dict[str, str] = {}
 
     def names(self, trainer: Trainer, count: int) -> list[str]:
         """Names of the next images: their places in the dataloader, for any number of processes."""
         # Samplers deal images out in turn.
-        places = range(self._seen, self._seen + count)
-        self._seen += count
+        places = range(self.seen, self.seen + count)
+        self.seen += count
         return [f"{trainer.global_rank + trainer.world_size * place:06d}" for place in places]
+
+    def add(
+        self, names: Sequence[str], images: Images, measured: Sequence[Calibration], argmax: Tensor, decided: Tensor
+    ) -> None:
+        r"""Keep what a batch scored.
+
+        Args:
+            names: of the images.
+            images: that were decided.
+            measured: the calibration of each, if there is a report.
+            argmax: labels (B, \*spatial) or masks (B, C, \*spatial).
+            decided: RankSEG's, likewise.
+        """
+        target = images.target
+        self.score.update(decided, target)
+        self.baseline.update(argmax, target)
+        if self.report is not None:
+            self.report.add(names, images.cases, measured, target, argmax, decided)
+        if images.pictures is not None:
+            maps = label_maps(target, argmax, decided, self.score.num_classes, self.score.ignore_index)
+            self.examples.add(images.pictures, *maps)
+
+    def left_out(self) -> str:
+        """What to say of the images that are left out."""
+        number, some = len(self.skipped), list(self.skipped.values())[:3]
+        shown = "; ".join([*some, "..."] if number > len(some) else some)
+        none_left = ", so that there is no score and no new report" if number == self.seen else ""
+        return (
+            f"{number} of {self.seen} images are left out of every score, of both decoders alike{none_left}: {shown}. "
+            "The network gave these: look at its logits there, which may overflow in half precision"
+        )
+
+    def own_name(self, name: str) -> str:
+        """The name of an image among those of all dataloaders."""
+        return f"{self.suffix}/{name}".strip("/")
+
+    def gather(self) -> None:
+        """Know on every process what all have seen and left out; each must call it."""
+        parts = gather((self.seen, self.skipped))
+        self.seen = sum(seen for seen, _ in parts)
+        self.skipped = {name: why for _, skipped in parts for name, why in sorted(skipped.items())}

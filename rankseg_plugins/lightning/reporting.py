@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,13 @@ class LoaderReport:
             self._recorder.add_decided(name, truth, decisions, case=case, calibration=measured)
 
     def write(
-        self, folder: Path, class_names: Sequence[str] | None, stage: str, trainer: Trainer, quiet: bool = False
+        self,
+        folder: Path,
+        class_names: Sequence[str] | None,
+        stage: str,
+        trainer: Trainer,
+        skipped: Mapping[str, str],
+        quiet: bool = False,
     ) -> bool:
         """Bring the images of all processes together; the first process writes, unless there is no image.
 
@@ -78,12 +84,14 @@ class LoaderReport:
             class_names: C names; None numbers the classes.
             stage: the evaluation.
             trainer: that evaluates.
+            skipped: images of all processes that are left out, and why.
             quiet: do not warn of probabilities on which RankSEG loses.
 
         Returns:
             Whether it warned.
         """
         self._recorder.gather()
+        self._recorder.skipped = dict(skipped)
         if not trainer.is_global_zero or not self._recorder.measurements:
             return False
         decoder = " ".join(repr(self.decoder).split())

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rankseg_plugins.evaluation import Scoring, TunedDecoder, Tuner
+from rankseg_plugins.evaluation import Scoring, Tuner
 from rankseg_plugins.evaluation.calibration import Calibration
 from rankseg_plugins.evaluation.choosing import ARGMAX, CHOSEN, check_intervals
 from rankseg_plugins.evaluation.tuning import Tuned
-from rankseg_plugins.lightning._toolkit import Trainer
 
 #: The parts of logged names.
 TUNED, TUNED_GAIN = "tuned", "tuned_gain"
@@ -109,12 +107,20 @@ class Tuning:
             decisions = [baseline, *(decoder(image[None])[0] for decoder in candidates)]
             self._tuner.recorder.add_decided(name, truth, decisions, case=case, calibration=measured)
 
-    def finish(self, class_names: Sequence[str] | None = None) -> Tuned | None:
-        """Choose from the images of all processes, the same on each of them; None without any image."""
+    def finish(
+        self, class_names: Sequence[str] | None = None, skipped: Mapping[str, str] | None = None
+    ) -> Tuned | None:
+        """Choose from the images of all processes, the same on each of them; None without any image.
+
+        Args:
+            class_names: C names; None numbers the classes.
+            skipped: images of all processes that are left out, and why.
+        """
         tuner, self._tuner = self._tuner, None
         if tuner is None:
             return None
         tuner.gather()
+        tuner.recorder.skipped = dict(skipped or {})
         return tuner.finish(class_names, **self._finishing) if tuner.recorder.measurements else None
 
     @property
@@ -122,12 +128,14 @@ class Tuning:
         """Of :meth:`scores`: the decision and the level."""
         return [(TUNED, self.objective), (TUNED_GAIN, self.objective)]
 
-    def scores(self, found: Tuned) -> Tensor:
+    def scores(self, found: Tuned | None) -> Tensor:
         """What the tuned decoder scores on images that had no part in choosing it, and its gain on argmax.
 
-        Where argmax is kept, it is argmax's score, and 0. (2,) float64.
+        Where argmax is kept, it is argmax's score, and 0; without any image NaN. (2,) float64.
         """
         score, level = self.objective.split("_")
+        if found is None:
+            return torch.full((2,), torch.nan, dtype=torch.float64)
         chosen = ARGMAX if found.decoder.is_argmax else CHOSEN
         tuned, argmax = (found.validated.level(name, score, level) for name in (chosen, ARGMAX))
         return torch.tensor([tuned, tuned - argmax], dtype=torch.float64)
@@ -148,22 +156,3 @@ def _check_options(options: bool | Mapping[str, Any]) -> dict[str, Any]:
         if name not in OPTIONS:
             raise TypeError(f"tune takes {', '.join(OPTIONS)}; got {name!r}")
     return own
-
-
-def learns(decoder: object) -> TypeGuard[torch.nn.Module]:
-    """Whether a decoder's own state belongs into checkpoints."""
-    # What was tuned is kept as a whole, and what was given as a file is not to change by a checkpoint.
-    return isinstance(decoder, torch.nn.Module) and not isinstance(decoder, TunedDecoder)
-
-
-def state_of(decoder: object) -> dict[str, Any] | None:
-    """A tuned decoder as values that every checkpoint can hold; None for other decoders."""
-    # Through JSON: numbers of NumPy among the options would keep torch.load(weights_only=True) from reading them.
-    return json.loads(json.dumps(decoder.to_dict())) if isinstance(decoder, TunedDecoder) else None
-
-
-def saved_state(trainer: Trainer, key: str) -> dict[str, Any] | None:
-    """The state of a callback in the checkpoint that the Trainer runs with; None if it holds none."""
-    assert trainer.ckpt_path is not None
-    checkpoint = trainer.strategy.checkpoint_io.load_checkpoint(trainer.ckpt_path)
-    return (checkpoint.get("callbacks") or {}).get(key)

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core import RankSEG
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, to_probabilities
+from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_shape, to_probabilities
+from rankseg_plugins.evaluation.checks import naming
 from rankseg_plugins.evaluation.label_files import LabelFiles, check_palette, encode_npy, encode_png
 from rankseg_plugins.evaluation.pictures import class_colours
 from rankseg_plugins.evaluation.temperature import warn_if_softened
 from rankseg_plugins.evaluation.tuned import as_decoder
 from rankseg_plugins.lightning._toolkit import BasePredictionWriter, LightningModule, Trainer
-from rankseg_plugins.lightning.sources import Source, check_source, describe, find, find_tensor
+from rankseg_plugins.lightning.reading import check_finite
+from rankseg_plugins.lightning.sources import OUTPUTS, Finder, Source, describe
 
 FORMATS = ("auto", "png", "npy")
 STEP = "predict_step"
@@ -38,15 +40,16 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         decoder: the decision, by default ``RankSEG()``; or the path of the file of a
             :class:`~rankseg_plugins.evaluation.TunedDecoder`.
         logits: where the network's output (B, C, \*spatial) is: a key (or attribute, or tuple index) of what
-            ``predict_step`` returned or else of the batch, or a callable ``(outputs, batch) -> tensor``. If
-            ``predict_step`` returned a tensor, it is that one. The first image is checked: a warning tells if softmax
-            seems to have been applied twice.
+            ``predict_step`` returned, a pair such as ``("batch", "logits")``, or a callable
+            ``(outputs, batch) -> tensor``. If ``predict_step`` returned a tensor, a key or index is not needed: it is
+            that one. The first image is checked: a warning tells if softmax seems to have been applied twice.
         labels: the same for labels or masks that are decided already; then nothing is decoded, and the largest label
             of each image says how many bits it needs.
         activation: what turns logits into probabilities: ``"softmax"``, ``"sigmoid"``, ``"normalize"`` or
             ``"identity"``.
-        names: where the names of the images of a batch are, likewise: a sequence of B strings or paths, whose folder
-            and file extension are dropped. None takes the index.
+        names: where the names of the images of a batch are: a sequence of B strings or paths, whose folder and file
+            extension are dropped. As the ``target`` of :class:`~rankseg_plugins.lightning.RankSEGCallback`. None takes
+            the index.
         palette: RGB colours of the classes for PNGs; None takes those of PASCAL VOC.
         file_format: ``"png"``, ``"npy"``, or ``"auto"`` for PNG where it is possible.
 
@@ -81,15 +84,16 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         decoder = None if decoder is None else as_decoder(decoder)
         if labels is not None and decoder is not None:
             raise ValueError("labels are decided already: give either labels or a decoder")
-        for name, source in (("logits", logits), ("labels", labels), ("names", names)):
-            if source is not None or name == "logits":
-                check_source(name, source)
         check_choice("activation", activation, ACTIVATIONS)
         check_choice("file_format", file_format, FORMATS)
         colours = check_palette(palette)
         self.output_dir = Path(output_dir)
         self.decoder = RankSEG() if decoder is None else decoder
-        self.logits, self.labels, self.activation, self.names = logits, labels, activation, names
+        # What was predicted is in what the step returned; labels of the batch would be the truth.
+        self._logits = Finder("logits", logits, (OUTPUTS,))
+        self._labels = None if labels is None else Finder("labels", labels, (OUTPUTS,))
+        self._names_at = None if names is None else Finder("names", names)
+        self.activation = activation
         self.palette = class_colours(256) if colours is None else colours
         self.file_format = file_format
         self._files = LabelFiles(self.output_dir)
@@ -113,9 +117,11 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Write the images of one batch."""
-        decided, classes = self._decide(prediction, batch)
         folder = f"dataloader_idx_{dataloader_idx}/" if trainer.predict_loop.num_dataloaders > 1 else ""
-        names = self._names(prediction, batch, batch_indices, len(decided))
+        with naming(f"RankSEGPredictionWriter, {STEP}, dataloader {dataloader_idx}, batch {batch_idx}"):
+            given = self._read(prediction, batch)
+            names = self._names(prediction, batch, batch_indices, len(given))
+            decided, classes = self._decide(given, list(names))
         for (name, image), labels in zip(names.items(), decided.cpu().numpy(), strict=True):
             extension, data = self._encode(labels, classes)
             self._files.write(f"{folder}{name}.{extension}", data, image)
@@ -125,34 +131,43 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         super().on_predict_epoch_end(trainer, pl_module)
         self._files.finish()
 
-    def _decide(self, prediction: Any, batch: Any) -> tuple[Tensor, int | None]:
-        """Labels or masks, and the number of classes where it is known."""
-        if self.labels is not None:
-            labels = find_tensor("labels", self.labels, prediction, batch, STEP)
+    def _read(self, prediction: Any, batch: Any) -> Tensor:
+        """Labels or masks, or else probabilities."""
+        if self._labels is not None:
+            labels = self._labels.tensor(prediction, batch, STEP)
             if labels.is_floating_point():
                 raise TypeError(f"labels must be integer labels or bool masks, got {labels.dtype}")
-            return labels, None
-        if isinstance(prediction, Tensor) and not callable(self.logits):
-            logits = prediction
+            return labels
+        if isinstance(prediction, Tensor) and isinstance(self._logits.source, (str, int)):
+            logits = prediction.detach()
         else:
-            logits = find_tensor("logits", self.logits, prediction, batch, STEP)
-        probs = to_probabilities(logits, self.activation)
-        if len(probs) and not self._checked:
+            logits = self._logits.tensor(prediction, batch, STEP)
+        check_shape(logits)
+        return to_probabilities(logits, self.activation)
+
+    def _decide(self, given: Tensor, names: Sequence[str]) -> tuple[Tensor, int | None]:
+        """Labels or masks, and the number of classes where it is known."""
+        if self._labels is not None:
+            return given, None
+        if len(given) and not self._checked:
             self._checked = True
-            warn_if_softened(probs[:1])
-        return self.decoder(probs), logits.shape[1]
+            warn_if_softened(given[:1])
+        check_finite(given, names)
+        return self.decoder(given), given.shape[1]
 
     def _names(self, prediction: Any, batch: Any, batch_indices: Sequence[int] | None, count: int) -> dict[str, str]:
         """The names of the files, and what tells each image from those of other batches."""
         indices = [f"image {index}" for index in batch_indices or ()]
-        if self.names is None:
+        if self._names_at is None:
             if not batch_indices:
                 raise ValueError("the dataloader does not tell the indices of its images: give names=")
             names, images = [f"{index:06d}" for index in batch_indices], indices
         else:
-            found = find("names", self.names, prediction, batch, STEP)
+            found = self._names_at.find(prediction, batch, STEP)
             if isinstance(found, str) or not all(isinstance(name, (str, os.PathLike)) for name in found):
-                raise TypeError(f"names={self.names!r} must lead to a list of strings or paths, got {describe(found)}")
+                raise TypeError(
+                    f"names={self._names_at.source!r} must lead to a list of strings or paths, got {describe(found)}"
+                )
             given = [os.fspath(name) for name in found]
             names = [_without_extension(Path(name).name) for name in given]
             images = [" ".join(known) for known in zip(given, indices, strict=False)] if indices else given
@@ -175,7 +190,7 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         """Whether the decoder may give a label that no PNG holds."""
         # Asked of the decoder, not of each image: all files of a run should be alike.
         decoder: Any = self.decoder
-        may_be_void = self.labels is None and getattr(decoder, "unassigned_policy", "") == "void"
+        may_be_void = self._labels is None and getattr(decoder, "unassigned_policy", "") == "void"
         return may_be_void and not 0 <= decoder.void_index <= 65535
 
 

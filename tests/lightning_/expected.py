@@ -26,7 +26,7 @@ def all_scores(probs, target, stage="val", decide=rankseg, **options):
         name.replace("/argmax/", "/gain/"): ours[name.replace("/argmax/", "/")] - value
         for name, value in argmax.items()
     }
-    return ours | argmax | gains
+    return ours | argmax | gains | {f"{stage}/rankseg/skipped{options.get('suffix', '')}": 0.0}
 
 
 @torch.no_grad()

@@ -12,12 +12,15 @@ SCALES = (1.0, 0.3, 6.0)
 
 
 class Blobs(Dataset):
-    """Noisy images of a disc and a bar on background; every item differs in how hard it is."""
+    """Noisy images of a disc and a bar on background; every item differs in how hard it is.
 
-    def __init__(self, items=7, size=(16, 12), classes=CLASSES, ignore=None, seed=0):
+    Those numbered in ``nan`` hold one pixel of which a network makes NaN.
+    """
+
+    def __init__(self, items=7, size=(16, 12), classes=CLASSES, ignore=None, seed=0, nan=()):
         generator = torch.Generator().manual_seed(seed)
         self.items = []
-        for _ in range(items):
+        for item in range(items):
             labels = torch.zeros(size, dtype=torch.long)
             for c in range(1, classes):
                 corner = [int(torch.randint(0, max(1, n - 4), (1,), generator=generator)) for n in size]
@@ -26,6 +29,8 @@ class Blobs(Dataset):
             image = labels.float().unsqueeze(0) + noise * torch.randn(1, *size, generator=generator)
             if ignore is not None:
                 labels = labels.masked_fill(torch.rand(size, generator=generator) < 0.1, ignore)
+            if item in nan:
+                image.view(-1)[5] = torch.nan
             self.items.append((image, labels))
 
     def __len__(self):

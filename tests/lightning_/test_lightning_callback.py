@@ -51,7 +51,8 @@ def test_chosen_scores_levels_and_worst_case(segmenter, make_trainer):
     probs, target = outputs_of(model.net, data)
     predicted, true = references.masks_of(rankseg(probs), CLASSES), references.masks_of(target, CLASSES)
     got = logged(trainer)
-    assert set(got) == {f"val/mine/{name}iou_image{w}" for name in ("", "argmax/", "gain/") for w in ("", "_worst30")}
+    scores = {f"val/mine/{name}iou_image{w}" for name in ("", "argmax/", "gain/") for w in ("", "_worst30")}
+    assert set(got) == scores | {"val/mine/skipped"}
     assert got["val/mine/iou_image"] == pytest.approx(references.levels(predicted, true, "iou", "one")["iou_image"])
     worst = references.worst(predicted, true, "iou", 0.3, "one")["image"]
     assert got["val/mine/iou_image_worst30"] == pytest.approx(worst, abs=1e-3)
@@ -224,6 +225,55 @@ def test_two_decoders_side_by_side(segmenter, make_trainer):
         assert {name: got[name] for name in expected} == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        (dict(prefix="a"), dict(prefix="a/argmax"), "prefix='a' and prefix='a/argmax' would both log 'val/a/argmax/"),
+        (dict(prefix="a/gain"), dict(prefix="a", levels=["image"]), "would both log 'val/a/gain/dice_image'"),
+        (
+            dict(prefix="a", dataloaders={0: "day"}),
+            dict(prefix="a/dice_image", dataloaders={1: "skipped", 2: "night"}),
+            None,
+        ),
+        (
+            dict(prefix="a", levels=["image"], dataloaders={0: "dice_image"}),
+            dict(prefix="a/dice_image"),
+            "would both log 'val/a/dice_image/dice_image'",
+        ),
+        (dict(prefix="a", report="same"), dict(prefix="b", report="x/../same"), "need two folders, both have report="),
+        (dict(prefix="a", report="same"), dict(prefix="b", report="other"), None),
+        (dict(prefix="a", predict_labels="labels"), dict(prefix="b", predict_labels="labels"), "need two keys"),
+        (dict(prefix="a", predict_labels="labels"), dict(prefix="b", predict_labels="other"), None),
+        (dict(prefix="a"), dict(prefix="a/argmaxes"), None),
+    ],
+)
+def test_callbacks_that_would_overwrite_each_other(segmenter, make_trainer, tmp_path, monkeypatch, one, other, said):
+    monkeypatch.chdir(tmp_path)
+    for package in ("jinja2", "matplotlib", "scipy") if "report" in one else ():
+        pytest.importorskip(package)
+    callbacks = [RankSEGCallback(DECODER, num_classes=CLASSES, **options) for options in (one, other)]
+    trainer, loaders = make_trainer(callbacks=callbacks), [loader(items=1)] * 3
+    if said is not None:
+        with pytest.raises(ValueError, match=said):
+            trainer.validate(segmenter(), loaders, verbose=False)
+        return
+    trainer.validate(segmenter(), loaders, verbose=False)
+    logged_by = [set(callback.scores_of_stage["val"]) for callback in callbacks]
+    assert not logged_by[0] & logged_by[1]
+    assert logged_by[0] | logged_by[1] == set(logged(trainer))
+
+
+def test_callbacks_of_two_classes_with_one_prefix(segmenter, make_trainer):
+    """Lightning itself refuses two of one class."""
+
+    class Mine(RankSEGCallback):
+        pass
+
+    trainer = make_trainer(callbacks=[kind(DECODER, num_classes=CLASSES) for kind in (RankSEGCallback, Mine)])
+    with pytest.raises(ValueError, match="would both log 'val/rankseg/argmax/dice_class'"):
+        trainer.predict(segmenter(), loader())
+
+
 @pytest.mark.parametrize("size", [(14,), (5, 6, 7)])
 def test_signals_and_volumes(segmenter, make_trainer, size):
     data = loader(size=size, items=4)
@@ -311,7 +361,7 @@ def test_a_module_in_the_style_of_segmentation_models_pytorch(package, make_trai
             ValueError,
             "num_classes=1 needs activation='sigmoid' or 'identity', got 'softmax'",
         ),
-        (dict(logits=None), TypeError, "logits must be a key, a tuple index or a callable"),
+        (dict(logits=None), TypeError, "logits must be a key, a tuple index, a pair such as"),
         (dict(target=1.5), TypeError, "target must be a key"),
         (dict(image=True), TypeError, "image must be a key"),
         (dict(activation="relu"), ValueError, "activation must be one of"),

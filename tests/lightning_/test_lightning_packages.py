@@ -65,7 +65,7 @@ def test_one_package_alone(run, name):
     done = run(hidden, USE.format(packages=[PACKAGES[name]]))
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines() == [
-        f"{PACKAGES[name]} 18 ['000000.png', '000001.png']",
+        f"{PACKAGES[name]} 19 ['000000.png', '000001.png']",
         f"imported: ['{name}']",
         f"installed: ['{name}']",
     ]

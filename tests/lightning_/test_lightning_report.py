@@ -135,16 +135,21 @@ from rankseg_plugins.lightning import RankSEGCallback
 
 package, folder = sys.argv[1:]
 callback = RankSEGCallback(RankSEG("dice"), num_classes=3, ignore_index=255, report=folder)
-loaders = [DataLoader(lightning_nets.Blobs(items=n, ignore=255), batch_size=2) for n in (7, 1)]
+loaders = [DataLoader(lightning_nets.Blobs(items=n, ignore=255, nan=(0, 3)), batch_size=2) for n in (7, 1, 5)]
 trainer = lightning_nets.trainer(package, folder, callbacks=[callback], strategy="ddp", devices=2)
 trainer.validate(lightning_nets.module_class(package)(), loaders, verbose=False)
+skipped = [callback.scores_of_stage["val"][f"val/rankseg/skipped/dataloader_idx_{i}"] for i in range(3)]
+assert skipped == [2, 1, 2], skipped
 """
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_two_processes_write_what_one_writes(package, segmenter, make_trainer, tmp_path):
-    """Seven images, one of them shown twice; and one image, where a process has nothing but a repetition."""
-    loaders = [DataLoader(Blobs(items=n, ignore=255), batch_size=2) for n in (7, 1)]
+    """Seven images, one of them shown twice; and one image, where a process has nothing but a repetition.
+
+    That which is repeated and another one are NaN, and left out.
+    """
+    loaders = [DataLoader(Blobs(items=n, ignore=255, nan=(0, 3)), batch_size=2) for n in (7, 1, 5)]
     callback = RankSEGCallback(RankSEG("dice"), num_classes=CLASSES, ignore_index=255, report=tmp_path / "one")
     make_trainer(callbacks=[callback]).validate(segmenter(), loaders, verbose=False)
     script = tmp_path / "run.py"
@@ -155,11 +160,17 @@ def test_two_processes_write_what_one_writes(package, segmenter, make_trainer, t
     command = [sys.executable, str(script), package, str(tmp_path / "two")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    for index, count in ((0, 7), (1, 1)):
+    assert done.stderr.count("2 of 7 images are left out") == 1
+    assert not list((tmp_path / "two" / "val").glob("dataloader_idx_1/*"))
+    for index, count in ((0, 5), (2, 3)):
         one, two = (tmp_path / name / "val" / f"dataloader_idx_{index}" for name in ("one", "two"))
         assert (two / "images.csv").read_text() == (one / "images.csv").read_text()
         expected, found = comparable(read(one)), comparable(read(two))
         assert found["images"] == count
+        # The batches are those of a process.
+        (first, second), expected["skipped"] = found["skipped"].items(), found["skipped"]
+        assert first == ("000000", "000000: NaN or infinite probabilities (validation_step, batch 0 of process 0)")
+        assert second == ("000003", "000003: NaN or infinite probabilities (validation_step, batch 0 of process 1)")
         # Other images share a batch, so the last bits of the network's output differ.
         calibration = expected.pop("calibration")
         for row, values in calibration["classes"].items():

@@ -164,7 +164,7 @@ def test_a_second_run_replaces_the_files(segmenter, make_trainer, tmp_path):
         (dict(names=lambda o, b: list("xyz"[: len(b[0])])), ValueError, "two images are called 'x.png'"),
         (dict(names=lambda o, b: [1, 2, 3]), TypeError, "must lead to a list of strings or paths, got a list of a int"),
         (dict(names=lambda o, b: "abc"), TypeError, "must lead to a list of strings or paths, got a str"),
-        (dict(logits="scores"), KeyError, "logits='scores' is in neither what predict_step returned"),
+        (dict(logits="scores"), KeyError, "logits='scores' is not in what predict_step returned"),
         (dict(labels="logits"), TypeError, "labels must be integer labels or bool masks, got"),
         (dict(activation="identity"), ValueError, "turn logits into probabilities first"),
     ],
