@@ -209,7 +209,7 @@ class RankSEGCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse callbacks that overwrite what another gives, and know of no checkpoint yet."""
-        for other in trainer.callbacks:  # type: ignore[attr-defined]  # missing in the stubs of some versions
+        for other in trainer.callbacks:  # type: ignore[attr-defined]  # missing in the stubs
             if isinstance(other, RankSEGCallback) and other is not self:
                 check_neighbour(self, other)
         self._decision.start()

@@ -99,6 +99,13 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         self._files = LabelFiles(self.output_dir)
         self._checked = False
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse two writers that would overwrite each other's files."""
+        for other in trainer.callbacks:  # type: ignore[attr-defined]  # missing in the stubs
+            same = isinstance(other, RankSEGPredictionWriter) and other is not self
+            if same and other.output_dir.resolve() == self.output_dir.resolve():
+                raise ValueError(f"two RankSEGPredictionWriters need two folders, both have {str(self.output_dir)!r}")
+
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a new set of files."""
         self._files = LabelFiles(self.output_dir)

@@ -126,6 +126,19 @@ def test_images_of_any_number_of_channels_and_another_size(channels):
     assert (kept.image.min(), kept.image.max()) == (0, 255)
 
 
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+def test_images_that_hold_no_numbers_somewhere(odd):
+    """The others keep their contrast."""
+    most, image = module.MostChanged(2), torch.arange(6.0).view(1, 1, 2, 3)
+    image[0, 0, 0, 1] = odd
+    zeros = torch.zeros(1, 2, 3, dtype=torch.long)
+    for each in (image, torch.full_like(image, odd)):
+        most.add(each, zeros, zeros, zeros + 1)
+    shown, blank = most.best()
+    assert shown.image[..., 0].tolist() == [[0, 0, 102], [153, 204, 255]]
+    assert not blank.image.any()
+
+
 @pytest.mark.parametrize("decided_as", ["labels", "masks"])
 @pytest.mark.parametrize("truth_as", ["labels", "masks"])
 def test_labels_and_masks_are_drawn_alike(segmenter, make_trainer, package, monkeypatch, decided_as, truth_as):

@@ -146,6 +146,45 @@ def test_labels_that_the_callback_put_there(segmenter, make_trainer, tmp_path):
         assert np.array_equal(np.load(tmp_path / f"{index:06d}.npy"), labels)
 
 
+def test_the_truth_of_the_batch_is_not_written_as_labels(segmenter, make_trainer, tmp_path):
+    """The callback that decides comes too late."""
+
+    class Mapped(segmenter):
+        def predict_step(self, batch, batch_idx):
+            return {"logits": self(batch["image"])}
+
+    items = [{"image": image, "labels": labels} for image, labels in Blobs(items=3)]
+    callbacks = [
+        RankSEGPredictionWriter(tmp_path, labels="labels"),
+        RankSEGCallback(DECODER, num_classes=CLASSES, predict_labels="labels"),
+    ]
+    with pytest.raises(KeyError, match="labels='labels' is not in what predict_step returned"):
+        make_trainer(callbacks=callbacks).predict(Mapped(), DataLoader(items, batch_size=2))
+    assert files(tmp_path) == []
+
+
+def test_an_index_of_names_that_fits_both(segmenter, make_trainer, tmp_path):
+    class Listed(segmenter):
+        def predict_step(self, batch, batch_idx):
+            return [self(batch[0]), ["a", "b", "c"][: len(batch[0])]]
+
+    items = [(image, f"{index}.png") for index, (image, _) in enumerate(Blobs(items=3))]
+    data = DataLoader(items, batch_size=3)
+    with pytest.raises(ValueError, match="names=1 fits both what predict_step returned"):
+        make_trainer(callbacks=[RankSEGPredictionWriter(tmp_path, logits=0, names=1)]).predict(Listed(), data)
+    writer = RankSEGPredictionWriter(tmp_path, logits=0, names=("batch", 1))
+    make_trainer(callbacks=[writer]).predict(Listed(), data)
+    assert files(tmp_path) == ["0.png", "1.png", "2.png"]
+
+
+def test_two_writers_need_two_folders(segmenter, make_trainer, tmp_path):
+    writers = [
+        RankSEGPredictionWriter(tmp_path / name, RankSEG(metric)) for name, metric in (("a", "dice"), ("b/../a", "iou"))
+    ]
+    with pytest.raises(ValueError, match="two RankSEGPredictionWriters need two folders"):
+        make_trainer(callbacks=writers).predict(segmenter(), loader())
+
+
 def test_a_second_run_replaces_the_files(segmenter, make_trainer, tmp_path):
     writer, data = RankSEGPredictionWriter(tmp_path, DECODER), loader()
     trainer, model = make_trainer(callbacks=[writer]), segmenter(network(seed=1))
