@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +17,7 @@ from rankseg_plugins.cli.reading import (
     find,
     note,
     show,
+    show_json,
     to_device,
     warnings_as_notes,
 )
@@ -126,7 +126,7 @@ def compare(
 
 def _show(comparison: Comparison, out: Path, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(to_dict(comparison), indent=2))
+        show_json(to_dict(comparison))
     else:
         show(to_terminal(comparison))
     for problem in comparison.skipped.values():

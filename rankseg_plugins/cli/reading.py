@@ -53,8 +53,29 @@ def show(figures: RenderableType) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal or a pipe that cannot take a letter of a name gets its number.
         sys.stdout.reconfigure(errors="backslashreplace")
-    console = Console(highlight=False)
-    (console if console.is_terminal else Console(highlight=False, width=WIDE)).print(figures)
+    with _full_output():
+        console = Console(highlight=False)
+        (console if console.is_terminal else Console(highlight=False, width=WIDE)).print(figures)
+
+
+def show_json(figures: Mapping[str, Any]) -> None:
+    """Print all figures to standard output."""
+    with _full_output():
+        print(json.dumps(figures, indent=2))
+
+
+@contextlib.contextmanager
+def _full_output() -> Iterator[None]:
+    """One line and exit status 2 if standard output cannot be written, as on a full disk."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # its reader has enough
+        raise
+    except OSError as error:
+        sys.stdout = io.StringIO()  # what waits in the other one would fail again at the end
+        note(f"error: standard output: cannot be written: {error.strerror}")
+        raise typer.Exit(BAD_INPUT) from error
 
 
 def check_out(out: Path) -> None:
@@ -218,8 +239,6 @@ def bad_input(*kinds: type[Exception]) -> Iterator[None]:
     """One line and exit status 2 for these errors; any other is an internal one, with its traceback and status 1."""
     try:
         yield
-    except BrokenPipeError:  # the reader of standard output has enough
-        raise
     except kinds as error:
         problem = f"{error.filename}: cannot be written: {error.strerror}" if isinstance(error, OSError) else error
         note(f"error: {problem}")

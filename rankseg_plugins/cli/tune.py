@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from rankseg_plugins.cli.reading import (
     find,
     note,
     show,
+    show_json,
     to_device,
     warnings_as_notes,
 )
@@ -197,7 +197,7 @@ def _preparation(one_vs_rest: int | None, activation: str) -> dict[str, Any]:
 
 def _show(found: Tuned, out: Path, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(figures(found), indent=2))
+        show_json(figures(found))
     else:
         show(tuning_to_terminal(found))
     for problem in found.comparison.skipped.values():

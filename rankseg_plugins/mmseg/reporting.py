@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -106,10 +106,17 @@ def image_names(paths: Sequence[str]) -> tuple[str, ...]:
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Number the names that occur a second time."""
-    seen: Counter[str] = Counter()
-    result = []
+    """Number the names that occur a second time.
+
+    Example:
+        >>> distinct(["sky", "sky", "sky (2)"])
+        ('sky', 'sky (3)', 'sky (2)')
+    """
+    seen: set[str] = set()
+    taken, result = set(names), []
     for name in names:
-        seen[name] += 1
-        result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+        numbered = (f"{name} ({number})" for number in itertools.count(2))
+        result.append(next(each for each in numbered if each not in taken) if name in seen else name)
+        seen.add(name)
+        taken.add(result[-1])
     return tuple(result)

@@ -15,7 +15,8 @@ import torch
 from image_folders import DECODERS, command, environment, make_image, run_cli
 from PIL import Image
 
-from rankseg_plugins.evaluation import compare
+from rankseg_plugins import RankSEG
+from rankseg_plugins.evaluation import TunedDecoder, compare
 
 TUNED = DECODERS[1]
 
@@ -276,6 +277,52 @@ def test_disk_full(folders, size, name):
     assert figures(folders)["images"] == 12
 
 
+@pytest.mark.parametrize("extra", [(), ("--json",)])
+def test_standard_output_on_a_full_disk(folders, extra):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command(folders, "--resamples", 20, *extra),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1] == "error: standard output: cannot be written: No space left on device"
+    assert figures(folders)["images"] == 12
+
+
+def test_interrupted_and_resumed(folders):
+    """Ctrl-C while images are read: what was measured is taken over."""
+    process = subprocess.Popen(
+        command(folders, "--resamples", 20), stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    results = folders / "out/results.jsonl"
+    while not (results.exists() and results.read_bytes().count(b"\n") > 2) and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    stderr = process.communicate(timeout=120)[1]
+    assert "Traceback" not in stderr
+    before = results.read_bytes()
+    resumed = run_cli(folders)
+    assert resumed.returncode == 0, resumed.stderr
+    assert results.read_bytes().startswith(before[: before.rindex(b"\n") + 1])
+    assert figures(folders)["images"] == 12
+
+
+def test_output_that_takes_ascii_only(folders):
+    decoder = folders / "\u00e4 \udce9.json"
+    TunedDecoder(RankSEG(), 3).save(decoder)
+    done = subprocess.run(
+        command(folders, "--resamples", 20, "--decoder", decoder),
+        capture_output=True,
+        text=True,
+        env={**environment(), "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "/\\xe4 \\udce9.json lowers image Dice" in done.stdout
+
+
 def test_out_that_is_a_file(folders):
     (folders / "out").write_text("")
     done = run_cli(folders)
@@ -312,7 +359,8 @@ def test_help_and_version():
 MANY = """
 import resource, sys, torch
 import scipy.stats  # which the intervals load
-from rankseg_plugins.evaluation import compare
+from rankseg_plugins import RankSEG
+from rankseg_plugins.evaluation import TunedDecoder, compare
 torch.set_num_threads(1)
 generator = torch.Generator().manual_seed(0)
 probs, labels = torch.rand(2, 64, 64, generator=generator), torch.randint(0, 2, (64, 64), generator=generator)

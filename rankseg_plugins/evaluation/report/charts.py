@@ -99,7 +99,9 @@ def classes(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> N
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
-    left_out = f"\n({len(known) - len(shown)} classes that change less are left out)" if len(known) > len(shown) else ""
+    left_out = (
+        f"\n({len(known) - len(shown)} classes that change\nless are left out)" if len(known) > len(shown) else ""
+    )
     axes.set(xlabel=f"difference, points{left_out}")
 
 
