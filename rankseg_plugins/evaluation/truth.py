@@ -48,7 +48,7 @@ def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_
             f"target must be labels (B, {_size(spatial)}) or masks (B, {num_classes}, {_size(spatial)}) to fit the "
             f"prediction, got shape {shape}; {hint}"
         )
-    if target.is_floating_point() and not (target == target.round()).all():
+    if target.is_complex() or (target.is_floating_point() and not (target == target.round()).all()):
         raise ValueError("target must hold whole numbers (hard labels), got fractions")
     if target.ndim == len(spatial) + 2:
         return _to_masks(target, ignore_index)

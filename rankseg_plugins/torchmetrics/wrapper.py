@@ -66,7 +66,7 @@ class RankSEGWrapper(Passing):
     Example:
         >>> from torchmetrics.segmentation import DiceScore
         >>> probs = torch.tensor([[[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]]])  # 1 image, 2 classes, 3 pixels
-        >>> metric = RankSEGWrapper(DiceScore(num_classes=2), RankSEG(metric="dice"), ignore_index=255)
+        >>> metric = RankSEGWrapper(DiceScore(num_classes=2, average="macro"), RankSEG(metric="dice"), ignore_index=255)
         >>> metric(probs, torch.tensor([[0, 255, 1]]))
         tensor(1.)
     """
@@ -103,6 +103,8 @@ class RankSEGWrapper(Passing):
             return (presentation_of(self.wrapped_metric, self.decoder, self.ignore_index),)
         collection, members = self.wrapped_metric, dict(self.wrapped_metric.items(keep_base=True, copy_state=False))
         found = {name: presentation_of(m, self.decoder, self.ignore_index) for name, m in members.items()}
+        if not found:
+            raise ValueError("metric is a MetricCollection without any metric")
         if len(set(found.values())) == 1:
             return (next(iter(found.values())),)
         if any(len(group) > 1 for group in collection.compute_groups.values()):
@@ -132,6 +134,8 @@ class RankSEGWrapper(Passing):
 
     def _wrap_transform(self, *args: Any) -> tuple[Any, ...]:
         preds, target, *others = args
+        if isinstance(preds, Tensor) and not preds.is_floating_point():
+            raise TypeError(f"preds must be floating point, got {preds.dtype}: decided labels go to the metric itself")
         check_floating("preds", preds)
         check_shape(preds)
         for presentation in self.presentations:

@@ -15,7 +15,14 @@ from torchmetrics.classification import (
     MulticlassJaccardIndex,
 )
 from torchmetrics.segmentation import DiceScore, GeneralizedDiceScore, HausdorffDistance, MeanIoU
-from torchmetrics.wrappers import BootStrapper, ClasswiseWrapper, MetricTracker
+from torchmetrics.wrappers import (
+    BootStrapper,
+    ClasswiseWrapper,
+    MetricTracker,
+    MinMaxMetric,
+    MultioutputWrapper,
+    Running,
+)
 
 from rankseg_plugins import RankSEG, rankseg
 from rankseg_plugins.torchmetrics import MultiLevelScore, RankSEGWrapper
@@ -83,6 +90,28 @@ def test_merge_state_of_another_kind():
         RankSEGWrapper(MeanIoU(CLASSES)).merge_state(RankSEGWrapper(DiceScore(CLASSES)))
     with pytest.raises(ValueError, match="can only merge its like"):
         RankSEGWrapper(MetricCollection([MeanIoU(CLASSES)])).merge_state(RankSEGWrapper(MeanIoU(CLASSES)))
+
+
+@pytest.mark.parametrize(
+    "other", [dict(decoder=RankSEG("acc")), dict(activation="softmax"), dict(ignore_index=255), dict()]
+)
+def test_only_what_was_decided_alike_is_merged(other):
+    first, second = RankSEGWrapper(MeanIoU(CLASSES)), RankSEGWrapper(MeanIoU(CLASSES), **other)
+    if not other:
+        first.merge_state(second)
+        return
+    with pytest.raises(ValueError, match=f"only what was decided alike can be merged: {next(iter(other))} is"):
+        first.merge_state(second)
+
+
+def test_what_was_computed_is_forgotten_where_a_state_is_loaded():
+    first, second = (RankSEGWrapper(MeanIoU(CLASSES)) for _ in range(2))
+    for each, seed in ((first, 1), (second, 2)):
+        each.persistent(True)
+        run(each, make(seed=seed))
+    assert first.compute() != second.compute()
+    first.load_state_dict(second.state_dict())
+    assert first.compute() == second.compute()
 
 
 def test_higher_is_better():
@@ -275,6 +304,65 @@ def test_metric_tracker_of_a_collection():
         for batch in make(seed=seed):
             tracker.update(*batch)
     assert tracker.best_metric()["a"] == max(tracker.compute_all()["a"].tolist())
+
+
+def test_metric_tracker_of_a_wrapped_collection():
+    """It needs a collection around what gives several values; the page says so."""
+    scores = MetricCollection([MeanIoU(CLASSES), GeneralizedDiceScore(CLASSES)])
+    tracker = MetricTracker(MetricCollection([RankSEGWrapper(scores.clone())]), maximize=True)
+    expected = []
+    for seed in range(3):
+        tracker.increment()
+        for batch in make(seed=seed):
+            tracker.update(*batch)
+        expected.append(run(RankSEGWrapper(scores.clone()), make(seed=seed)))
+    best, step = tracker.best_metric(return_step=True)
+    for name in scores:
+        values = [float(each[name]) for each in expected]
+        assert (best[name], step[name]) == (max(values), values.index(max(values)))
+
+
+def test_running():
+    with pytest.raises(ValueError, match=r"Running cannot look into RankSEGWrapper: write RankSEGWrapper\(Running"):
+        Running(RankSEGWrapper(MeanIoU(CLASSES)), window=2)
+    batches = make()
+    inside = RankSEGWrapper(Running(MeanIoU(CLASSES), window=2))
+    for batch in batches:
+        inside.update(*batch)
+    torch.testing.assert_close(inside.compute(), run(RankSEGWrapper(MeanIoU(CLASSES)), batches[-2:]))
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_minimum_and_maximum(inside):
+    metric = (
+        RankSEGWrapper(MinMaxMetric(MeanIoU(CLASSES))) if inside else MinMaxMetric(RankSEGWrapper(MeanIoU(CLASSES)))
+    )
+    so_far, values = RankSEGWrapper(MeanIoU(CLASSES)), []
+    for batch in make():
+        for each in (metric, so_far):
+            each.update(*batch)
+        values.append(so_far.compute())
+        assert metric.compute() == {"raw": values[-1], "max": max(values), "min": min(values)}
+
+
+def test_several_outputs():
+    batches = make()
+    both = [
+        (torch.stack([probs, probs.roll(1, 0)], -1), torch.stack([target, target], -1)) for probs, target in batches
+    ]
+    metric = MultioutputWrapper(RankSEGWrapper(MeanIoU(CLASSES)), num_outputs=2)
+    expected = [run(RankSEGWrapper(MeanIoU(CLASSES)), batches)]
+    expected.append(run(RankSEGWrapper(MeanIoU(CLASSES)), [(probs.roll(1, 0), target) for probs, target in batches]))
+    assert torch.equal(run(metric, both), torch.stack(expected))
+
+
+def test_clone_takes_a_prefix_for_a_collection():
+    batches = make()
+    wrapper = RankSEGWrapper(MetricCollection([MeanIoU(CLASSES)]), RankSEG("iou"))
+    twin = wrapper.clone(prefix="val/", postfix="_x")
+    assert run(twin, batches) == {"val/MeanIoU_x": run(wrapper, batches)["MeanIoU"]}
+    with pytest.raises(ValueError, match="prefix and postfix are for collections, this wraps MeanIoU"):
+        RankSEGWrapper(MeanIoU(CLASSES)).clone(prefix="val/")
 
 
 @pytest.mark.parametrize("inside", [True, False])

@@ -224,6 +224,7 @@ def test_one_and_three_spatial_dimensions(size):
         (dict(metric=RankSEGWrapper(MeanIoU(CLASSES))), ValueError, "metric holds a RankSEGWrapper already"),
         (dict(ignore_index="255"), TypeError, "ignore_index must be an integer or None, got '255'"),
         (dict(activation="relu"), ValueError, "activation must be one of"),
+        (dict(metric=MetricCollection([])), ValueError, "metric is a MetricCollection without any metric"),
         (dict(unknown=1), ValueError, "Unexpected keyword arguments: `unknown`"),
     ],
 )
@@ -235,7 +236,9 @@ def test_bad_options(arguments, error, message):
 def test_bad_input():
     ((probs, target),) = make(batches=1)
     wrapper = RankSEGWrapper(MeanIoU(CLASSES))
-    with pytest.raises(TypeError, match="preds must be float"):
+    with pytest.raises(
+        TypeError, match=r"preds must be floating point, got torch\.int64: decided labels go to the metric itself"
+    ):
         wrapper.update(target, target)
     with pytest.raises(TypeError, match=r"target must be a torch\.Tensor"):
         wrapper.update(probs, target.tolist())
@@ -243,8 +246,9 @@ def test_bad_input():
         wrapper.update(probs, target[..., :-1])
     with pytest.raises(ValueError, match="the same images, got 3 and 2"):
         wrapper.update(probs, target[:2])
-    with pytest.raises(ValueError, match="target must hold whole numbers"):
-        wrapper.update(probs, target + 0.5)
+    for given in (target + 0.5, target * torch.nan, target.cfloat()):
+        with pytest.raises(ValueError, match="target must hold whole numbers"):
+            wrapper.update(probs, given)
     with pytest.raises(ValueError, match="turn logits into probabilities"):
         wrapper.update(probs.log(), target)
     with pytest.raises(ValueError, match="MeanIoU was made for 4 classes, got probabilities of 5"):
