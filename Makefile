@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 VENV_STOCK := .venv-stock
+VENV_OLDEST := .venv-oldest
 OUT ?= demo_output
 DATA ?=
 NUM_CLASSES ?=
@@ -16,7 +17,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 DEMO_OPTIONS = --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(NUM_CLASSES),--num-classes "$(NUM_CLASSES)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-stock benchmark lint clean
+.PHONY: help setup demo test test-stock test-oldest benchmark lint clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -32,6 +33,9 @@ test: $(VENV)/installed  ## run the tests
 test-stock: $(VENV_STOCK)/installed  ## run MMSegmentation's tests with the original OpenMMLab packages
 	TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 $(VENV_STOCK)/bin/python -m pytest tests/mmseg
 
+test-oldest: $(VENV_OLDEST)/installed  ## run TorchMetrics' tests with the oldest TorchMetrics that is allowed
+	$(VENV_OLDEST)/bin/python -m pytest tests/torchmetrics_
+
 benchmark: $(VENV)/installed  ## measure time and memory, write benchmarks/RESULTS.md; about an hour
 	env -u GOMP_SPINCOUNT $(VENV)/bin/python -m benchmarks
 
@@ -41,7 +45,7 @@ lint: $(VENV)/installed  ## check style and types
 	$(VENV)/bin/mypy
 
 clean:  ## remove what was installed and written here
-	rm -rf $(VENV) $(VENV_STOCK) demo_output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_STOCK) $(VENV_OLDEST) demo_output .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The stamp is written last, so that an installation that was cut off is done again.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -52,6 +56,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 $(VENV_STOCK)/installed: pyproject.toml constraints-stock.txt
 	@$(call make_venv,$(VENV_STOCK))
 	@$(VENV_STOCK)/bin/python $(INSTALL) -c constraints-stock.txt 'setuptools<82' mmcv-lite -e '.[mmseg-stock]' pytest
+	@touch $@
+
+$(VENV_OLDEST)/installed: pyproject.toml constraints.txt constraints-oldest.txt
+	@$(call make_venv,$(VENV_OLDEST))
+	@sed '/^torchmetrics==/d' constraints.txt > $(VENV_OLDEST)/constraints.txt
+	@$(VENV_OLDEST)/bin/python $(INSTALL) -c $(VENV_OLDEST)/constraints.txt -c constraints-oldest.txt \
+		-e '.[torchmetrics]' matplotlib pytest scipy
 	@touch $@
 
 define make_venv

@@ -201,16 +201,16 @@ def test_a_collection_never_merges_the_wrapper_with_its_argmax_twin():
     batches = [(sure, torch.zeros(1, 4, 4, dtype=torch.long)), *make(seed=3)]
     collection = MetricCollection(
         {
-            "rankseg": RankSEGWrapper(MeanIoU(CLASSES), RankSEG(metric="iou")),
-            "argmax": RankSEGWrapper(MeanIoU(CLASSES), RankSEG(metric="acc")),
-            "plain": MeanIoU(CLASSES),
+            "rankseg": RankSEGWrapper(MulticlassJaccardIndex(CLASSES), RankSEG(metric="iou")),
+            "argmax": RankSEGWrapper(MulticlassJaccardIndex(CLASSES), RankSEG(metric="acc")),
+            "plain": MulticlassJaccardIndex(CLASSES),
         }
     )
     alone = {name: metric.clone() for name, metric in collection.items()}
     for probs, target in batches:
-        collection.update(probs, one_hot(target))
+        collection.update(probs, target)
         for metric in alone.values():
-            metric.update(probs, one_hot(target))
+            metric.update(probs, target)
     result = collection.compute()
     assert all(len(group) == 1 for group in collection.compute_groups.values())
     for name, metric in alone.items():
