@@ -313,7 +313,8 @@ def _read_labels(labels: object, shape: tuple[int, ...]) -> Tensor:
     if tuple(labels.shape) == (shape[0], 1, *shape[2:]):
         labels = labels.squeeze(1)
     elif tuple(labels.shape) not in (plain, shape):
-        lacks = "; one image lacks the batch dimension: labels.unsqueeze(0)" if labels.shape == shape[2:] else ""
+        single = tuple(labels.shape) == shape[2:]
+        lacks = "; for a single image, labels.unsqueeze(0) adds the batch dimension" if single else ""
         raise ValueError(f"labels must be labels {plain} or masks {shape}, got shape {tuple(labels.shape)}{lacks}")
     if labels.is_floating_point() and not (labels == labels.round()).all():
         raise ValueError("labels must hold whole numbers, got fractions")

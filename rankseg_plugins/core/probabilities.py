@@ -97,7 +97,7 @@ def check_shape(probs: Tensor) -> None:
     """Raise a ``ValueError`` unless ``probs`` is (B, C, *spatial) with C >= 1 and a non-empty spatial size."""
     shape = tuple(probs.shape)
     if len(shape) < 3:
-        hint = "; one image of one channel lacks batch and channel: probs[None, None]" if len(shape) == 2 else ""
+        hint = missing_dimension("probs", shape, ()) if len(shape) == 2 else ""
         raise ValueError(
             f"probs must have shape (B, C, *spatial) with at least one spatial dimension, got {shape}{hint}"
         )
@@ -117,19 +117,20 @@ def check_classes(name: str, tensor: Tensor, num_classes: int) -> None:
 
 
 def missing_dimension(name: str, shape: tuple[int, ...], allowed: tuple[int, ...]) -> str:
-    """Which dimension a shape (B, C, *spatial) lacks whose C is none of ``allowed``, as the end of a message.
+    """Which dimension a shape (B, C, *spatial) may lack whose C is none of ``allowed``, as the end of a message.
 
     Example:
         >>> missing_dimension("probs", (3, 16, 16), (3,))
-        '; one image lacks the batch dimension: probs.unsqueeze(0)'
+        '; for a single image, probs.unsqueeze(0) adds the batch dimension'
     """
     if len(shape) == 2:
-        return f"; one image of one channel lacks batch and channel: {name}[None, None]"
-    if 1 in allowed and shape[0] != 1:
-        return f"; images of one channel lack the channel dimension: {name}.unsqueeze(1)"
+        return f"; for a single image of one channel, {name}[None, None] adds batch and channel"
+    hints = []
     if shape[0] in allowed:
-        return f"; one image lacks the batch dimension: {name}.unsqueeze(0)"
-    return ""
+        hints.append(f"for a single image, {name}.unsqueeze(0) adds the batch dimension")
+    if 1 in allowed:
+        hints.append(f"for images of one channel, {name}.unsqueeze(1) adds the channel dimension")
+    return "".join(f"; {hint}" for hint in hints)
 
 
 def check_valid_mask(probs: Tensor, valid_mask: object) -> None:

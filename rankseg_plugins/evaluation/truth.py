@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.probabilities import check_tensor
+from rankseg_plugins.core.probabilities import check_classes, check_tensor
 from rankseg_plugins.evaluation.areas import Areas, areas
 
 
@@ -43,7 +43,9 @@ def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_
     elif shape not in ((*batch, *spatial), (*batch, num_classes, *spatial)):
         hint = "resize the logits to the target (or the target to the logits) first"
         if shape == spatial:
-            hint = "one image lacks the batch dimension: target.unsqueeze(0)"
+            hint = "for a single image, target.unsqueeze(0) adds the batch dimension"
+        elif shape[2:] == spatial:
+            hint = f"masks must be one for each of {num_classes} classes; or the prediction lacks a dimension"
         raise ValueError(
             f"target must be labels (B, {_size(spatial)}) or masks (B, {num_classes}, {_size(spatial)}) to fit the "
             f"prediction, got shape {shape}; {hint}"
@@ -91,6 +93,13 @@ def count(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
         raise TypeError(
             f"preds must be integer labels or bool masks, got {prediction.dtype}: decode probabilities first"
         )
+    if prediction.dtype == torch.bool:
+        check_classes("preds", prediction, num_classes)
+    elif _is_one_hot(prediction, num_classes) and _is_one_hot(target, num_classes):
+        raise ValueError(
+            f"preds are integers, so labels (B, *spatial), but look like one-hot masks of {num_classes} classes: give "
+            "preds.bool() or preds.argmax(1)"
+        )
     spatial = tuple(prediction.shape[2 if prediction.dtype == torch.bool else 1 :])
     truth = to_truth(target, num_classes, spatial, ignore_index)
     if num_classes > 1:
@@ -117,6 +126,12 @@ def _to_masks(target: Tensor, ignore_index: int | None) -> Tensor:
     if len(strange):
         raise ValueError(f"target masks must hold 0 and 1 only, got {strange[0].item():g} ({_hint(ignore_index)})")
     return target.long()
+
+
+def _is_one_hot(labels: Tensor, num_classes: int) -> bool:
+    if not isinstance(labels, Tensor) or labels.ndim < 3 or labels.shape[1] != num_classes or num_classes == 1:
+        return False
+    return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all())
 
 
 def _check_labels(target: Tensor, highest: int, ignore_index: int | None) -> None:

@@ -170,6 +170,13 @@ def test_labels_and_masks_are_drawn_alike(segmenter, make_trainer, package, monk
     assert (shown.argmax != shown.rankseg).any()
 
 
+def test_pixels_that_a_mask_ignores_show_what_the_others_know():
+    truth = torch.tensor([[[1, 1, 255, 255], [0, 255, 1, 0]]])  # 1 image, 2 masks, 4 pixels
+    decided = torch.tensor([[[True, False, True, False], [False, True, True, True]]])
+    maps = module.label_maps(truth, decided, decided, 2, 255)
+    assert [each.tolist() for each in maps] == [[[1, 1, 2, -1]], [[1, 2, 3, 2]], [[1, 2, 3, 2]]]
+
+
 def test_multilabel_and_binary(segmenter, make_trainer, package):
     received = []
     logger = bare_logger(package, log_image=lambda self, key, images, step: received.append(key))

@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("torchmetrics")
 
-from batches import CLASSES, make, make_binary, run
+from batches import CLASSES, make, make_binary, one_hot, run
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     BinaryF1Score,
@@ -145,15 +145,33 @@ def test_a_missing_dimension_is_named():
     ((probs, target),) = make_binary()[:1]
     for metric in (BinaryF1Score(), DiceScore(1, average="macro"), DiceScore(2, average="macro"), MultiLevelScore(1)):
         wrapper = RankSEGWrapper(metric, MASKS)
-        with pytest.raises(ValueError, match=r"9 classes.*lack the channel dimension: preds\.unsqueeze\(1\)"):
+        with pytest.raises(ValueError, match=r"9 classes.*preds\.unsqueeze\(1\) adds the channel dimension"):
             wrapper.update(probs[:, 0], target)
     ((probs, target),) = make(batches=1)
-    with pytest.raises(ValueError, match=r"lacks the batch dimension: preds\.unsqueeze\(0\)"):
+    with pytest.raises(ValueError, match=r"preds\.unsqueeze\(0\) adds the batch dimension"):
         RankSEGWrapper(MeanIoU(CLASSES)).update(probs[0], target[0])
-    with pytest.raises(ValueError, match=r"one image lacks the batch dimension: target\.unsqueeze\(0\)"):
+    with pytest.raises(ValueError, match=r"target\.unsqueeze\(0\) adds the batch dimension"):
         RankSEGWrapper(MeanIoU(CLASSES)).update(probs[:1], target[0])
-    with pytest.raises(ValueError, match=r"lacks batch and channel: probs\[None, None\]"):
+    with pytest.raises(ValueError, match=r"probs\[None, None\] adds batch and channel"):
         RankSEGWrapper(BinaryF1Score(), MASKS).update(probs[0, 0], target[0])
+
+
+def test_decided_labels_and_masks_in_another_form():
+    ((probs, target),) = make(batches=1)
+    decided = rankseg(probs)
+    score = MultiLevelScore(CLASSES)
+    with pytest.raises(ValueError, match=r"look like one-hot masks of 4 classes: give preds\.bool\(\)"):
+        score.update(one_hot(decided).long(), one_hot(target).long())
+    with pytest.raises(ValueError, match=r"target\.unsqueeze\(0\) adds the batch dimension"):
+        score.update(decided, target[0])
+    with pytest.raises(ValueError, match=r"one for each of 4 classes; or the prediction lacks a dimension"):
+        score.update(decided[0], target)
+    with pytest.raises(ValueError, match=r"4 classes.*preds\.unsqueeze\(0\) adds the batch dimension"):
+        score.update(one_hot(decided)[0], target[0])
+    with pytest.raises(ValueError, match=r"1 classes.*preds\.unsqueeze\(1\) adds the channel dimension"):
+        MultiLevelScore(1).update(decided > 0, target)
+    volumes = torch.randint(0, 2, (3, CLASSES, 5, 5))
+    MultiLevelScore(CLASSES).update(volumes, volumes)
 
 
 def test_arrays_of_numpy_are_refused_with_the_way_to_make_tensors():
@@ -168,7 +186,7 @@ def test_arrays_of_numpy_are_refused_with_the_way_to_make_tensors():
         with pytest.raises(TypeError, match=r"got list: torch\.as_tensor\(probs\) makes one"):
             decoder(array.tolist())
         if not isinstance(decoder, RankSEG):
-            with pytest.raises(ValueError, match=r"lacks the batch dimension: probs\.unsqueeze\(0\)"):
+            with pytest.raises(ValueError, match=r"probs\.unsqueeze\(0\) adds the batch dimension"):
                 decoder(probs[0])
     with pytest.raises(TypeError, match=r"torch\.from_numpy\(labels\) makes one"):
         fitted.update(probs, labels)
