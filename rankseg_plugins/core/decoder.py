@@ -12,7 +12,7 @@ from rankseg_plugins.core.objectives import OBJECTIVES, Objective
 from rankseg_plugins.core.options import OUTPUT_MODES, fold, read_choice, read_integer, read_real
 from rankseg_plugins.core.paths import choose_path
 from rankseg_plugins.core.plausibility import ChecksSums
-from rankseg_plugins.core.probabilities import check_floating, check_shape, check_valid_mask, to_masks
+from rankseg_plugins.core.probabilities import check_floating, check_shape, check_valid_mask, plain, to_masks
 from rankseg_plugins.core.rankdice import SOLVERS as RANKDICE_SOLVERS
 from rankseg_plugins.core.rankdice import search_rankdice
 from rankseg_plugins.core.rma import row_statistics, search_volumes
@@ -192,6 +192,7 @@ class RankSEG(ChecksSums):
     @torch.no_grad()
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """See :meth:`predict`."""
+        probs, valid_mask = plain(probs), plain(valid_mask)
         self._check(probs, valid_mask)
         path = choose_path(probs, self.solver, self._objective() if self.solver == "RMA" else None, self.pruning_prob)
         decide = {"tiled": self._decide_tiled, "dense": self._decide_dense, "fused": self._decide_fused}[path]
@@ -285,6 +286,7 @@ class RankSEG(ChecksSums):
         """
         if self.metric == "acc":
             raise ValueError("expected_score serves metric='dice' and 'iou', this decoder has metric='acc'")
+        probs, decision, valid_mask = plain(probs), plain(decision), plain(valid_mask)
         check_floating("probs", probs)
         check_shape(probs)
         check_valid_mask(probs, valid_mask)

@@ -33,10 +33,15 @@ def to_checked(probs: Tensor, valid_mask: Tensor | None) -> Tensor:
     p = p if p.dtype == torch.float64 else p.float()
     if valid_mask is not None:
         p = p.masked_fill(~valid_mask.expand(probs.shape[0], *probs.shape[2:]).flatten(1).unsqueeze(1), 0.0)
+    assert_range(p)
+    return p.clamp(0.0, 1.0)
+
+
+def assert_range(p: Tensor) -> None:
+    """An assertion that these are probabilities, a part of the graph; ``torch.func`` has none."""
     if p.numel() and not is_transforming():
         fits = ((p >= -TOLERANCE) & (p <= 1 + TOLERANCE)).all()
         torch._assert_async(fits, "probs must be finite and lie in [0, 1]")
-    return p.clamp(0.0, 1.0)
 
 
 def search_volumes(p: Tensor, objective: Objective, pruning_prob: float) -> Volumes:

@@ -10,22 +10,27 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.global_fit import GlobalFit, affine_argmax, best_thresholds, fit_labels, fit_masks, sums_of
+from rankseg_plugins.core.lasting import Lasting
 from rankseg_plugins.core.options import OUTPUT_MODES, read_choice, read_integer, read_real
+from rankseg_plugins.core.passes import round_down
+from rankseg_plugins.core.paths import check_values
 from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.probabilities import (
     check_classes,
     check_floating,
-    check_range,
     check_shape,
     check_tensor,
     check_valid_mask,
+    plain,
 )
 from rankseg_plugins.core.reservoir import Reservoir, gather, join, seed_of_process
 
 METRICS = ("iou", "dice")
+#: What a fit finds.
+RULE = ("scale", "offset")
 
 
-class GlobalRankSEG(ChecksSums):
+class GlobalRankSEG(ChecksSums, Lasting):
     r"""Decides for scores pooled over a data set: MMSegmentation's mIoU, TorchMetrics' ``JaccardIndex``.
 
     The best decision for a pooled Dice or IoU is an affine rule, label = argmax of ``scale * probs - offset``, or a
@@ -52,8 +57,9 @@ class GlobalRankSEG(ChecksSums):
         seed: of the sample.
 
     Attributes:
-        scale: (C,) float32, NaN until fitted; part of ``state_dict``.
-        offset: (C,) float32, likewise.
+        scale: (C,) float64, NaN until fitted; part of ``state_dict``. It goes where the module goes, and no ``half()``
+            rounds it; decisions are made on the device of the probabilities.
+        offset: (C,) float64, likewise.
         multilabel: whether the rule is for masks, int64; part of ``state_dict``, so that no rule for the other
             ``output_mode`` is loaded. Nothing else is in the ``state_dict``.
 
@@ -111,9 +117,10 @@ class GlobalRankSEG(ChecksSums):
         if self.output_mode == "multiclass" and (num_classes == 1 or 0 <= void_index < num_classes):
             what = "num_classes=1 needs output_mode='multilabel'" if num_classes == 1 else "void_index is a class"
             raise ValueError(f"{what}, got num_classes={num_classes}, void_index={void_index}")
-        self.register_buffer("scale", torch.full((num_classes,), torch.nan))
-        self.register_buffer("offset", torch.full((num_classes,), torch.nan))
-        self.register_buffer("multilabel", torch.tensor(int(self.output_mode == "multilabel")))
+        for name in RULE:
+            self.keep(name, torch.full((num_classes,), torch.nan, dtype=torch.float64, device="cpu"))
+        self.keep("multilabel", torch.tensor(int(self.output_mode == "multilabel"), device="cpu"))
+        self._fitted = False
         self.reset()
 
     def extra_repr(self) -> str:
@@ -124,25 +131,43 @@ class GlobalRankSEG(ChecksSums):
     @property
     def fitted(self) -> bool:
         """Whether it can decide: after :meth:`fit`, or with the ``state_dict`` of one that was fitted."""
-        return not bool(self.scale.isnan().any())
+        # Remembered: a graph that is being traced knows no values, and a GPU would have to be waited for.
+        if not (self._fitted or torch.compiler.is_compiling() or self.scale.is_meta):
+            self._fitted = not bool(self.scale.isnan().any())
+        return self._fitted
+
+    def what_is_wrong(self, found: dict[str, Tensor]) -> str | None:
+        """Why no decision can be made by a rule; it may be one that is not fitted."""
+        theirs = OUTPUT_MODES[int(bool(found["multilabel"]))] if "multilabel" in found else self.output_mode
+        if theirs != self.output_mode:
+            return f"the rule is for output_mode={theirs!r}, this decoder has {self.output_mode!r}"
+        rule = {name: found[name] for name in RULE if name in found}
+        if len(rule) == 1:
+            return f"a rule holds {' and '.join(RULE)}, got {next(iter(rule))} alone"
+        if all(each.isnan().all() for each in rule.values()):
+            return None
+        for name, each in rule.items():
+            if not each.float().isfinite().all():  # as it decides
+                return f"{name} of the rule must be finite in float32, got {each.tolist()}"
+        if not (rule["scale"].float() > 0).all():
+            return f"scale of the rule must be above 0 in float32, got {rule['scale'].tolist()}"
+        return None
 
     def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *found: list[str]
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *problems: list[str]
     ) -> None:
-        key, (missing, _, errors) = f"{prefix}multilabel", found
-        theirs = OUTPUT_MODES[int(state_dict[key])] if key in state_dict else self.output_mode
-        if theirs != self.output_mode:
-            errors.append(f"the rule is for output_mode={theirs!r}, this decoder has {self.output_mode!r}")
-            return
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *found)
-        if key in missing:  # those of earlier versions do not say what their rule is for
-            missing.remove(key)
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *problems)
+        self._fitted = False
+        self._fitted = self.fitted
+        if f"{prefix}multilabel" in problems[0]:  # those of earlier versions do not say what their rule is for
+            problems[0].remove(f"{prefix}multilabel")
 
     def reset(self) -> None:
         """Forget the sample, so that another can be collected; what was fitted stays."""
         self._with_labels: bool | None = None
         self._sample: Reservoir | None = None
-        self._evidence = torch.zeros(3, self.num_classes, dtype=torch.float64)  # images, sum of v, sum of v^2
+        # Images, sum of v, sum of v^2.
+        self._evidence = torch.zeros(3, self.num_classes, dtype=torch.float64, device="cpu")
 
     @torch.no_grad()
     def update(
@@ -167,6 +192,7 @@ class GlobalRankSEG(ChecksSums):
             ValueError: for wrong shapes or values, if only some batches have labels, or for an ``ignore_index`` without
                 labels or with masks. The sample is then as before.
         """
+        probs, labels, valid_mask = plain(probs), plain(labels), plain(valid_mask)
         self._check(probs, valid_mask)
         labels = None if labels is None else _read_labels(labels, tuple(probs.shape))
         ignore_index = None if ignore_index is None else read_integer("ignore_index", ignore_index)
@@ -181,7 +207,7 @@ class GlobalRankSEG(ChecksSums):
         if labels is not None:
             truth, known = self._truth(labels.to(probs.device), ignore_index, tuple(probs.shape))
             parts, kept = [*parts, truth.to(probs.dtype)], kept & known
-        _check_values(probs if kept.all() else probs.masked_fill(~kept.unsqueeze(1), 0))
+        check_values(probs if kept.all() else probs.masked_fill(~kept.unsqueeze(1), 0))
         self._look_at_sums(probs, kept)
         columns = torch.cat(parts, 1).flatten(2)
         if self._sample is None:
@@ -191,7 +217,8 @@ class GlobalRankSEG(ChecksSums):
             rows = image if inside.all() else image[inside]
             if len(rows):
                 shown = rows[:, -self.num_classes :].double().square().mean(0).cpu()
-                self._evidence += torch.stack([torch.ones_like(shown), shown, shown.square()])
+                # Not in place: inference mode may have made the sum so far.
+                self._evidence = self._evidence + torch.stack([torch.ones_like(shown), shown, shown.square()])
                 self._sample.add(rows.clamp(0, 1))
 
     def fit(self) -> GlobalFit:
@@ -228,8 +255,9 @@ class GlobalRankSEG(ChecksSums):
             fit, scale, offset = fit_masks(probs, truth, volumes, thresholds, pursued, self.metric)
         else:
             fit, scale, offset = fit_labels(probs, truth, volumes, pursued, self.metric)
-        self.scale.copy_(scale)
-        self.offset.copy_(offset)
+        for name, found in zip(RULE, (scale, offset), strict=True):
+            self.keep(name, found.to(getattr(self, name)))
+        self._fitted = True
         return fit
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
@@ -253,6 +281,7 @@ class GlobalRankSEG(ChecksSums):
     @torch.no_grad()
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """See :meth:`predict`."""
+        probs, valid_mask = plain(probs), plain(valid_mask)
         if not self.fitted:
             raise RuntimeError(
                 "GlobalRankSEG is not fitted: call update(probs) with the batches of a data set and then fit(), or "
@@ -260,14 +289,15 @@ class GlobalRankSEG(ChecksSums):
             )
         self._check(probs, valid_mask)
         outside = None if valid_mask is None else ~valid_mask.unsqueeze(1 - probs.ndim)
-        _check_values(probs if outside is None else probs.masked_fill(outside, 0))
+        check_values(probs if outside is None else probs.masked_fill(outside, 0))
         self._look_at_sums(probs, valid_mask)
+        scale, offset = self.scale.to(probs.device), self.offset.to(probs.device)
         if self.output_mode == "multilabel":
             # The thresholds belong to probabilities as the sample holds them, in float32.
             p = probs.float() if probs.dtype == torch.float64 else probs
-            masks = p > (self.offset / self.scale).view(-1, *[1] * (probs.ndim - 2))
-            return masks if outside is None else masks.masked_fill(outside, False)
-        labels = affine_argmax(probs, self.scale, self.offset)
+            masks = p > round_down(offset / scale, torch.float32).view(-1, *[1] * (probs.ndim - 2))
+            return masks if outside is None else masks & ~outside
+        labels = affine_argmax(probs, scale, offset)
         return labels if valid_mask is None else labels.masked_fill(~valid_mask, self.void_index)
 
     def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
@@ -323,10 +353,3 @@ def _read_labels(labels: object, shape: tuple[int, ...]) -> Tensor:
     if ((labels != 0) & (labels != 1)).any():
         raise ValueError("labels that are masks must hold 0 and 1 only")
     return labels.bool()
-
-
-def _check_values(probs: Tensor) -> None:
-    if not probs.numel():
-        return
-    smallest, largest = torch.aminmax(probs)
-    check_range(smallest.item(), largest.item())

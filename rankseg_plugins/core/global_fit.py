@@ -60,13 +60,12 @@ def fit_labels(
     """Fixed-point iteration from argmax; it may oscillate, so steps are damped and the best rule is kept."""
     classes = probs.shape[1]
     largest = int(volumes.masked_fill(~pursued, -1).argmax())
-    scale, offset = torch.ones(classes, dtype=torch.float64), torch.zeros(classes, dtype=torch.float64)
+    scale, offset = torch.ones_like(volumes), torch.zeros_like(volumes)
     scores, rules = [], []
     for _ in range(ROUNDS if pursued.any() else 1):
-        # Only the ratios matter: the rule is scored as it will be kept, in float32.
-        rules.append(((scale / scale.max()).float(), (offset / scale.max()).float()))
+        rules.append((scale / scale.max(), offset / scale.max()))  # only the ratios matter
         labels = affine_argmax(probs, *rules[-1])
-        hits = torch.zeros(classes, dtype=torch.float64)
+        hits = torch.zeros_like(volumes)
         hits.scatter_add_(0, labels, truth.gather(1, labels[:, None])[:, 0].double())
         counts = torch.bincount(labels, minlength=classes).double()
         scores.append(_mean_score(_scores(hits, counts, volumes, metric), volumes, pursued))
@@ -113,7 +112,7 @@ def best_thresholds(probs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     found = []
     for p, t in zip(probs.T, truth.T, strict=True):
         ranked, order = p.double().sort(descending=True)
-        number = torch.arange(1, len(p) + 1, dtype=torch.float64)
+        number = torch.arange(1, len(p) + 1, dtype=torch.float64, device=p.device)
         scores = 2 * t[order].double().cumsum(0) / (number + t.double().sum())
         following = torch.cat([ranked[1:], ranked.new_zeros(1)])
         scores[ranked == following] = -1  # equal probabilities stay together
@@ -126,14 +125,14 @@ def best_thresholds(probs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 def affine_argmax(probs: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     """Class of the largest ``scale * probs - offset``, the lowest class of equals; one class at a time saves memory.
 
-    A pixel without any probability, such as one outside of a crop, is labelled 0, as by argmax.
+    In float32 for probabilities of every dtype, as the sample holds them: what is decided is what was scored. A pixel
+    without any probability, such as one outside of a crop, is labelled 0, as by argmax.
     """
-    dtype = probs.dtype if probs.dtype == torch.float64 else torch.float32
-    scale, offset = scale.to(dtype), offset.to(dtype)
-    best = probs[:, 0].to(dtype) * scale[0] - offset[0]
+    scale, offset = scale.float(), offset.float()
+    best = probs[:, 0].float() * scale[0] - offset[0]
     labels = torch.zeros_like(best, dtype=torch.int64)
     for label in range(1, probs.shape[1]):
-        score = probs[:, label].to(dtype) * scale[label] - offset[label]
+        score = probs[:, label].float() * scale[label] - offset[label]
         labels.masked_fill_(score > best, label)
         best = torch.maximum(best, score)
     return labels.masked_fill_(probs.amax(1) <= 0, 0)

@@ -8,12 +8,27 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.dense import is_transforming
+from rankseg_plugins.core.dense import assert_range, is_transforming
 from rankseg_plugins.core.objectives import Objective
+from rankseg_plugins.core.probabilities import check_range
 
 #: Where the score is no ratio, the fused path compares every undecided pixel with every other. These are few, but in a
 #: haze of equal probabilities, which this keeps out.
 _LEAST_PRUNING = 0.05
+
+
+def is_blind() -> bool:
+    """Whether a compiler, an exporter, a tracer or a transform is at work, which does not look at values."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transforming()
+
+
+def check_values(probs: Tensor) -> None:
+    """Raise a ``ValueError`` unless all values are probabilities; in a graph it is an assertion."""
+    if is_blind():
+        assert_range(probs)
+    elif probs.numel():
+        smallest, largest = torch.aminmax(probs)
+        check_range(smallest.item(), largest.item())
 
 
 def choose_path(probs: Tensor, solver: str, objective: Objective | None, pruning_prob: float) -> str:
@@ -46,11 +61,6 @@ def choose_path(probs: Tensor, solver: str, objective: Objective | None, pruning
     if blind or objective is None or not probs.numel() or not _has_kernels(probs.device):
         return "dense"
     return "fused" if objective.is_ratio or pruning_prob >= _LEAST_PRUNING else "dense"
-
-
-def is_blind() -> bool:
-    """Whether a compiler, an exporter, a tracer or a transform is at work, which does not look at values."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transforming()
 
 
 @cache

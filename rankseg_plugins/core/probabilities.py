@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar, cast
+
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 ACTIVATIONS = ("softmax", "sigmoid", "normalize", "identity")
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -38,6 +42,7 @@ def to_probabilities(logits: Tensor, activation: str = "softmax") -> Tensor:
     """
     check_choice("activation", activation, ACTIVATIONS)
     check_floating("logits", logits)
+    logits = plain(logits)
     if logits.ndim < 2:
         raise ValueError(f"logits must have shape (B, C, *spatial), got {tuple(logits.shape)}")
     if activation == "identity":
@@ -59,6 +64,28 @@ def to_probabilities(logits: Tensor, activation: str = "softmax") -> Tensor:
         )
     total = logits.sum(dim=1, keepdim=True, dtype=dtype)
     return logits / total.masked_fill(total == 0, 1)
+
+
+def plain(value: T) -> T:
+    """A tensor of a class that intercepts functions, such as MONAI's MetaTensor, as the torch.Tensor that it is.
+
+    Every entrance begins with it: the results would be of that class again, and its ``item`` and sizes are no numbers.
+    All else comes back as it is: None, parameters, and tensors of classes that hold their values in their own form.
+
+    Example:
+        >>> class Named(Tensor):
+        ...     pass
+        >>> type(plain(torch.zeros(2).as_subclass(Named)))
+        <class 'torch.Tensor'>
+    """
+    kind: Any = type(value)
+    if kind is Tensor or not isinstance(value, Tensor):
+        return value
+    intercepts = kind.__torch_function__ is not torch._C._disabled_torch_function_impl
+    if not intercepts or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return value
+    with torch._C.DisableTorchFunctionSubclass():
+        return cast(T, value.as_subclass(Tensor))
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -141,7 +168,8 @@ def check_valid_mask(probs: Tensor, valid_mask: object) -> None:
         got = valid_mask.dtype if isinstance(valid_mask, Tensor) else type(valid_mask).__name__
         raise TypeError(f"valid_mask must be a bool tensor, got {got}")
     allowed = (tuple(probs.shape[2:]), (probs.shape[0], *probs.shape[2:]))
-    if tuple(valid_mask.shape) not in allowed:
+    # Only sizes that belong together are compared: a graph for any number of images takes note of all that are.
+    if tuple(valid_mask.shape) != allowed[valid_mask.ndim > probs.ndim - 2]:
         raise ValueError(
             f"valid_mask must have shape {allowed[0]} or {allowed[1]} for probs of shape "
             f"{tuple(probs.shape)}, got {tuple(valid_mask.shape)}"

@@ -34,13 +34,13 @@ class Reservoir:
     def __init__(self, capacity: int, columns: int, seed: int = 0) -> None:
         self.capacity, self.seen = capacity, 0
         # Keys are drawn on the CPU, so that the device of the rows does not change which of them are kept.
-        self._generator = torch.Generator().manual_seed(seed)
-        self.keys = torch.empty(0, dtype=torch.float64)
-        self.rows = torch.empty(0, columns)
+        self._generator = torch.Generator("cpu").manual_seed(seed)
+        self.keys = torch.empty(0, dtype=torch.float64, device="cpu")
+        self.rows = torch.empty(0, columns, device="cpu")
 
     def add(self, rows: Tensor) -> None:
         """Offer rows (N, columns); those that are kept are copied as float32 to the CPU."""
-        keys = torch.rand(len(rows), dtype=torch.float64, generator=self._generator)
+        keys = torch.rand(len(rows), dtype=torch.float64, generator=self._generator, device="cpu")
         if len(self.keys) == self.capacity:
             chosen = (keys < self.keys.max()).nonzero().squeeze(1)
         else:

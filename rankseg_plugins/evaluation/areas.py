@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.probabilities import check_tensor
+from rankseg_plugins.core.probabilities import check_tensor, plain
 
 
 class Areas(NamedTuple):
@@ -56,6 +56,7 @@ def areas(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
         >>> areas(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 255]]), num_classes=2, ignore_index=255)
         Areas(intersection=tensor([[1, 0]]), prediction=tensor([[1, 1]]), label=tensor([[2, 0]]))
     """
+    prediction, target = plain(prediction), plain(target)
     masks = _check(prediction, target, num_classes)
     kept = None if target.dtype == torch.bool or ignore_index is None else target != ignore_index
     if not masks:

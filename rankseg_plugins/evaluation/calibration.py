@@ -99,7 +99,7 @@ def calibration(probs: Tensor, truth: Tensor, kept: Tensor | None = None, bins: 
     kept = torch.ones_like(probs[:1], dtype=torch.bool) if kept is None else kept.reshape(-1, probs.shape[1])
     kept = kept.expand(classes if masks is not None else 1, -1)
     top = classes > 1 and labels is not None
-    sums = torch.zeros(3, classes + top, bins, dtype=torch.float64)
+    sums = torch.zeros(3, classes + top, bins, dtype=torch.float64, device="cpu")
     for start in range(0, probs.shape[1], CHUNK):
         part = slice(start, start + CHUNK)
         if masks is not None:

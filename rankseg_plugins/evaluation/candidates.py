@@ -12,7 +12,8 @@ from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.decoder import SOLVERS
 from rankseg_plugins.core.options import read_choice, read_mode, read_real
 from rankseg_plugins.evaluation.choosing import ARGMAX
-from rankseg_plugins.evaluation.tuned import TunedDecoder, read_temperature
+from rankseg_plugins.evaluation.temperature import read_temperature
+from rankseg_plugins.evaluation.tuned import TunedDecoder
 
 AGGREGATION_LEVELS = ("samplewise", "global")
 METRICS = ("dice", "iou")

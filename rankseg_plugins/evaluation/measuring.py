@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rankseg_plugins.core.options import read_mode
 from rankseg_plugins.core.plausibility import describe_sums
-from rankseg_plugins.core.probabilities import check_choice, check_floating, check_range, check_shape
+from rankseg_plugins.core.probabilities import check_choice, check_floating, check_range, check_shape, plain
 from rankseg_plugins.evaluation.areas import Areas
 from rankseg_plugins.evaluation.calibration import Calibration, calibration
 from rankseg_plugins.evaluation.decoders import Decoder
@@ -36,6 +36,10 @@ class Sample:
     probs: Tensor
     labels: Tensor
     case: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("probs", "labels"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
 
 
 def as_sample(given: object) -> Sample:
@@ -218,7 +222,7 @@ def measure(
     counts, seconds, decisions = [], [], []
     for name, decoder in decoders.items():
         start = _now(probs)
-        decided = decoder(probs)
+        decided = plain(decoder(probs))
         seconds.append(_now(probs) - start)
         if tuple(decided.shape) not in ((1, *probs.shape[2:]), tuple(probs.shape)):
             raise ValueError(f"{name} gave shape {tuple(decided.shape)} for probs of shape {tuple(probs.shape)}")
@@ -271,6 +275,7 @@ def calibrate(probs: Tensor, labels: Tensor, ignore_index: int | None = None) ->
         labels: truth (\*spatial), or masks (C, \*spatial).
         ignore_index: label whose pixels do not count.
     """
+    probs = plain(probs)
     # CUDA has no deterministic kernel for weighted counts, and would raise.
     probs = probs.cpu() if torch.are_deterministic_algorithms_enabled() else probs
     truth = to_truth(labels.unsqueeze(0), len(probs), tuple(probs.shape[1:]), ignore_index)[0].to(probs.device)

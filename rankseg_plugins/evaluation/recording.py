@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.options import read_integer, read_mode
-from rankseg_plugins.core.probabilities import check_floating
+from rankseg_plugins.core.probabilities import check_floating, plain
 from rankseg_plugins.core.reservoir import gather
 from rankseg_plugins.evaluation.calibration import Calibration
 from rankseg_plugins.evaluation.checks import naming
@@ -151,6 +151,7 @@ class Recorder:
         """
         if len(decisions) != len(self.decoders):
             raise ValueError(f"decisions must be one for each of {list(self.decoders)}, got {len(decisions)}")
+        labels, decisions = plain(labels), [plain(each) for each in decisions]
         counted = [count(each[None], labels[None], self.num_classes, self.ignore_index) for each in decisions]
         counts = np.stack([torch.cat(list(each)).cpu().numpy() for each in counted])
         unknown = np.full(len(decisions), np.nan)

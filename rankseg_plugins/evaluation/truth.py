@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.probabilities import check_classes, check_tensor
+from rankseg_plugins.core.probabilities import check_classes, check_tensor, plain
 from rankseg_plugins.evaluation.areas import Areas, areas
 
 
@@ -36,7 +36,7 @@ def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_
         tensor([[[ True, False],
                  [False,  True]]])
     """
-    check_tensor("target", target)
+    target = plain(check_tensor("target", target))
     shape, batch = tuple(target.shape), target.shape[:1]
     if shape == (*batch, 1, *spatial):
         target = target.squeeze(1)
@@ -88,7 +88,7 @@ def count(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
         >>> count(masks, torch.tensor([[1, 0, 255]]), num_classes=1, ignore_index=255)
         Areas(intersection=tensor([[1]]), prediction=tensor([[2]]), label=tensor([[1]]))
     """
-    check_tensor("preds", prediction)
+    prediction = plain(check_tensor("preds", prediction))
     if prediction.is_floating_point():
         raise TypeError(
             f"preds must be integer labels or bool masks, got {prediction.dtype}: decode probabilities first"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
-from rankseg_plugins.core.options import read_integer, read_real
-from rankseg_plugins.core.probabilities import check_classes, check_floating, check_shape, check_valid_mask
+from rankseg_plugins.core.global_decoder import RULE
+from rankseg_plugins.core.options import read_integer
+from rankseg_plugins.core.probabilities import check_classes, check_floating, check_shape, check_valid_mask, plain
 from rankseg_plugins.evaluation import strict_json
 from rankseg_plugins.evaluation.checks import check_decoder
-from rankseg_plugins.evaluation.temperature import scale_probs
+from rankseg_plugins.evaluation.temperature import read_temperature, scale_probs
 from rankseg_plugins.evaluation.writing import write_atomically
 
 FORMAT = "rankseg_plugins decoder"
@@ -25,10 +26,6 @@ VERSION = 1
 KEYS = ("format", "version", "num_classes", "temperature", "options", "rule", "evidence")
 OPTIONS = ("metric", "smooth", "output_mode", "solver", "pruning_prob", "unassigned_policy", "void_index", "eps")
 GLOBAL_OPTIONS = ("metric", "output_mode", "void_index")
-#: Temperatures that make a difference: beyond them, all probabilities are as good as equal, or 0 and 1.
-TEMPERATURE_RANGE = (1e-3, 1e3)
-#: What a GlobalRankSEG has found.
-RULE = ("scale", "offset")
 
 
 class TunedDecoder(nn.Module):
@@ -83,14 +80,6 @@ class TunedDecoder(nn.Module):
         self.evidence = dict(evidence or {})
         self.temperature = temperature
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TunedDecoder:
-        # The rule goes where the module goes, but no half() rounds it.
-        rule = {name: getattr(self.decoder, name) for name in RULE if isinstance(self.decoder, GlobalRankSEG)}
-        super()._apply(fn, recurse)
-        for name, value in rule.items():
-            setattr(self.decoder, name, value.to(getattr(self.decoder, name).device))
-        return self
-
     @property
     def output_mode(self) -> str:
         """``"multiclass"`` or ``"multilabel"``."""
@@ -126,6 +115,7 @@ class TunedDecoder(nn.Module):
 
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """Decide; see the class, and :meth:`rankseg_plugins.RankSEG.predict`."""
+        probs, valid_mask = plain(probs), plain(valid_mask)
         check_floating("probs", probs)
         check_shape(probs)
         check_classes("probs", probs, self.num_classes)
@@ -227,8 +217,10 @@ class TunedDecoder(nn.Module):
 def _without_state(decoder: GlobalRankSEG) -> GlobalRankSEG:
     """A copy that decides alike, whose rule is in no state_dict, and without the sample that it was fitted to."""
     copied = GlobalRankSEG(decoder.num_classes, **{name: getattr(decoder, name) for name in GLOBAL_OPTIONS})
-    for name, value in decoder.named_buffers():
-        copied.register_buffer(name, value.clone(), persistent=False)
+    copied.load_state_dict(decoder.state_dict())
+    copied.to(decoder.scale.device)
+    for name, value in list(copied.named_buffers()):
+        copied.register_buffer(name, value, persistent=False)
     return copied
 
 
@@ -245,18 +237,7 @@ def _read_rule(rule: Any) -> dict[str, Tensor]:
         numbers: list[Any] = values if isinstance(values, list) else [None]
         if not all(type(each) in (int, float) and math.isfinite(each) for each in numbers):
             raise TypeError(f"{name} of the rule must be a list of finite numbers, got {values!r}")
-    read = {name: torch.tensor(values, dtype=torch.float32) for name, values in rule.items()}
-    for name, each in read.items():
-        if not each.isfinite().all():
-            raise ValueError(f"{name} of the rule must be finite in float32, got {rule[name]!r}")
-    if not (read["scale"] > 0).all():
-        raise ValueError(f"scale of the rule must be above 0 in float32, got {rule['scale']!r}")
-    return read
-
-
-def read_temperature(name: str, value: object) -> float:
-    """A temperature; see :func:`~rankseg_plugins.core.options.read_real`."""
-    return read_real(name, value, *TEMPERATURE_RANGE)
+    return {name: torch.tensor(values, dtype=torch.float64, device="cpu") for name, values in rule.items()}
 
 
 def as_decoder(decoder: Any, num_classes: int | None = None) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rankseg_plugins.core.probabilities import plain
 from rankseg_plugins.lightning._toolkit import rank_zero_warn
 
 Key = str | int
@@ -80,7 +81,7 @@ class Finder:
         value = self.find(outputs, batch, step)
         if not isinstance(value, Tensor):
             raise TypeError(f"{self.name}={self.source!r} must lead to a tensor, got {describe(value)}")
-        return value.detach()
+        return plain(value).detach()
 
     def _choose(self, outputs: Any, batch: Any, step: str) -> None:
         """Refuse or warn where what the step returned and the batch hold different things."""
@@ -151,7 +152,7 @@ def find_images(finder: Finder | None, outputs: Any, batch: Any, step: str) -> T
         TypeError: if it is not a tensor.
     """
     if finder is None and isinstance(batch, Tensor):
-        return batch.detach()
+        return plain(batch).detach()
     usual: Key = "image" if isinstance(batch, Mapping) else 0
     finder = Finder("image", usual, (BATCH,)) if finder is None else finder
     return finder.tensor(outputs, batch, step)

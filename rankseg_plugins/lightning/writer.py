@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core import RankSEG
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_shape, to_probabilities
+from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_shape, plain, to_probabilities
 from rankseg_plugins.evaluation.checks import naming
 from rankseg_plugins.evaluation.label_files import LabelFiles, check_palette, encode_npy, encode_png
 from rankseg_plugins.evaluation.pictures import class_colours
@@ -146,7 +146,7 @@ class RankSEGPredictionWriter(BasePredictionWriter):
                 raise TypeError(f"labels must be integer labels or bool masks, got {labels.dtype}")
             return labels
         if isinstance(prediction, Tensor) and isinstance(self._logits.source, (str, int)):
-            logits = prediction.detach()
+            logits = plain(prediction).detach()
         else:
             logits = self._logits.tensor(prediction, batch, STEP)
         check_shape(logits)

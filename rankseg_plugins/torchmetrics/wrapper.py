@@ -11,7 +11,14 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_floating, check_shape, to_probabilities
+from rankseg_plugins.core.probabilities import (
+    ACTIVATIONS,
+    check_choice,
+    check_floating,
+    check_shape,
+    plain,
+    to_probabilities,
+)
 from rankseg_plugins.evaluation.checks import check_index
 from rankseg_plugins.evaluation.temperature import warn_if_softened
 from rankseg_plugins.evaluation.truth import to_truth
@@ -134,6 +141,7 @@ class RankSEGWrapper(Passing):
 
     def _wrap_transform(self, *args: Any) -> tuple[Any, ...]:
         preds, target, *others = args
+        preds = plain(preds)
         if isinstance(preds, Tensor) and not preds.is_floating_point():
             raise TypeError(f"preds must be floating point, got {preds.dtype}: decided labels go to the metric itself")
         check_floating("preds", preds)

@@ -1,12 +1,14 @@
 """Temperature scaling against a grid, known temperatures and the one-channel form."""
 
+import math
 import warnings
 
 import numpy as np
 import pytest
 import torch
 
-from rankseg_plugins.evaluation.temperature import TemperatureScaling, warn_if_softened
+from rankseg_plugins.core.probabilities import to_probabilities
+from rankseg_plugins.evaluation.temperature import TemperatureScaling, scale_probs, warn_if_softened
 
 
 def drawn(temperature, classes=4, images=4, pixels=2500, seed=0):
@@ -91,6 +93,116 @@ def test_a_class_that_never_occurs_leaves_the_others_alone():
     assert found.temperature[:3] == pytest.approx(2.0, rel=0.1)
     assert 0.04 < found.temperature[3] < 21
     assert scaling(torch.cat([logits, absent], 1)).isfinite().all()
+
+
+def at_temperature(probs, temperatures, mode):
+    """In NumPy's float64, where no power is formed that could vanish: only ratios to the largest one."""
+    p = probs.double().numpy()
+    exponent = 1 / np.resize(temperatures, p.shape[1]).reshape(-1, *[1] * (p.ndim - 2))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        logs = np.log(p) * exponent
+        if mode == "multilabel":
+            return 1 / (1 + np.exp(np.log1p(-p) * exponent - logs))
+        powers = np.exp(logs - logs.max(1, keepdims=True))
+        powers *= p.sum(1, keepdims=True) / powers.sum(1, keepdims=True)
+    return np.where(p.sum(1, keepdims=True) == 0, 0, powers).clip(max=1)
+
+
+def awkward(mode, dtype):
+    """Usual pixels, then zeros, certainties, ties, hardly anything, and pixels that do not sum to 1."""
+    usual = 4 * torch.randn(1, 3, 60, generator=torch.Generator().manual_seed(0))
+    pixels = [(0, 0, 0), (1, 0, 0), (0.5, 0.5, 0), (0.3, 0.3, 0.3), (6e-8, 0, 0), (0.2, 0.1, 0), (0.9, 0.8, 0.7)]
+    usual = usual.softmax(1) if mode == "multiclass" else usual.sigmoid()
+    return torch.cat([usual, torch.tensor(pixels).T[None]], 2).to(dtype)
+
+
+@pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("temperature", [0.001, 0.03, 0.5, 0.999, 1.0, 1.0001, 1.7, 10.0, 1000.0])
+def test_probabilities_at_a_temperature_are_those_of_the_formula(mode, dtype, temperature):
+    probs = awkward(mode, dtype)
+    found, wanted = scale_probs(probs, temperature, mode), at_temperature(probs, temperature, mode)
+    # A logarithm's last digit is divided by the temperature.
+    close = {"rtol": 2e-5, "atol": 1e-6 * max(1, 0.5 / temperature)}
+    np.testing.assert_allclose(found.double().numpy(), wanted, **close)
+    assert ((found >= 0) & (found <= 1)).all()  # no NaN either
+    assert (found[probs == 0] == 0).all()
+    if mode == "multilabel":
+        assert (found[probs == 1] == 1).all()
+    if temperature == 1:
+        torch.testing.assert_close(found.double(), probs.double(), rtol=0, atol=1e-6)
+    scaling = TemperatureScaling(3, output_mode=mode)
+    scaling.temperature.fill_(temperature)
+    assert torch.equal(scaling(probs), found)
+    by_class = TemperatureScaling(3, by_class=True, output_mode=mode)
+    temperatures = [temperature, 1.0, 0.5]
+    by_class.temperature.copy_(torch.tensor(temperatures))
+    np.testing.assert_allclose(by_class(probs).double().numpy(), at_temperature(probs, temperatures, mode), **close)
+
+
+@pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "normalize", "identity"])
+def test_without_a_temperature_every_activation_is_left_alone(mode, activation):
+    values = awkward("multilabel", torch.float32)
+    found = TemperatureScaling(3, activation=activation, output_mode=mode)(values)
+    wanted = to_probabilities(values, activation)
+    if (activation, mode) == ("sigmoid", "multiclass"):
+        assert (wanted.sum(1) > 1).any()  # these do not sum to 1, and need not
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan"), 1e9])
+def test_temperatures_that_are_none(temperature):
+    with pytest.raises(ValueError, match=r"temperature must be in \[0\.001, 1000\]"):
+        scale_probs(torch.full((1, 2, 3), 0.5), temperature)
+
+
+@pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
+def test_only_a_zero_of_what_is_true_counts_against_a_temperature(mode):
+    """Pixels that are certain and right change nothing; one that is certain and wrong costs as much as its floor."""
+    logits, labels = drawn(2.0, classes=3, images=2, pixels=400)
+    truth = labels if mode == "multiclass" else labels.unsqueeze(1) == torch.arange(3).view(-1, 1)
+    probs = logits.softmax(1)
+    _, expected = fit(probs, truth, output_mode=mode)
+    right = torch.zeros(2, 3, 50)
+    right[:, 1] = 1
+    certain = torch.ones(2, 50).long() if mode == "multiclass" else right.bool()
+    _, found = fit(torch.cat([probs, right], 2), torch.cat([truth, certain], -1), output_mode=mode)
+    assert found.temperature == pytest.approx(expected.temperature, rel=1e-4)
+    assert found.loss == pytest.approx(np.multiply(expected.loss, 400 / 450), rel=1e-6)
+    wrong = certain * 2 if mode == "multiclass" else ~certain
+    scaling, worse = fit(torch.cat([probs, right], 2), torch.cat([truth, wrong], -1), output_mode=mode)
+    floor = -math.log(1e-12 if mode == "multiclass" else 1e-7)
+    assert worse.loss[0] == pytest.approx(found.loss[0] + floor * 50 / 450, rel=1e-6)
+    assert np.isfinite(worse.loss).all()
+    assert worse.temperature > 2 * found.temperature
+    assert torch.equal(scaling(right), right)
+
+
+def test_pixels_without_any_probability_do_not_count():
+    logits, labels = drawn(2.0)
+    nothing = torch.zeros(4, 4, 100)
+    more = torch.cat([logits.softmax(1), nothing], 2), torch.cat([labels, torch.ones(4, 100).long()], 1)
+    scaling, found = fit(*more)
+    assert found.loss == fit(logits.softmax(1), labels)[1].loss
+    assert torch.equal(scaling(nothing), nothing)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "normalize", "identity"])
+@pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
+def test_values_at_ignored_pixels_may_be_anything(activation, mode):
+    logits, labels = drawn(2.0, classes=3, pixels=300)
+    values = logits if activation in ("softmax", "sigmoid") else logits.softmax(1)
+    ignoring = labels.clone()
+    ignoring[:, 100:] = 255
+    options = {"activation": activation, "output_mode": mode}
+    for bad in (-5.0, torch.inf, -torch.inf, torch.nan):
+        broken = values.clone()
+        broken[:, :, 100:] = bad
+        scaling, found = fit(broken, ignoring, 255, **options)
+        assert found.loss == fit(values[:, :, :100], labels[:, :100], **options)[1].loss
+    with pytest.raises(ValueError, match="must be finite"):
+        scaling.update(broken, labels)
 
 
 def test_state_dict():
