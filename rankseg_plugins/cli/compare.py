@@ -60,6 +60,7 @@ def compare(
     exclude: options.Exclude = [],  # noqa: B006
     one_vs_rest: options.OneVsRest = None,
     map_labels: options.MapLabels = None,
+    orientation: options.Orientation = None,
     group_by: options.GroupBy = None,
     activation: options.Activation = "identity",
     device: options.Device = "cpu",
@@ -91,7 +92,16 @@ def compare(
         scoring = Scoring(score, present, absent, tuple(exclude))
         check_out(out)
         images = find(
-            probs, labels, one_vs_rest, map_labels, group_by, ignore_index, class_names, activation, keep_going
+            probs,
+            labels,
+            one_vs_rest,
+            map_labels,
+            orientation,
+            group_by,
+            ignore_index,
+            class_names,
+            activation,
+            keep_going,
         )
         recorder = Recorder(
             decoder,
@@ -102,18 +112,18 @@ def compare(
             device=to_device(device),
             output_mode=images.output_mode,
         )
-    asked = asked_for(recorder.decoders, images, ignore_index, one_vs_rest, map_labels, activation)
+    asked = asked_for(recorder.decoders, images, ignore_index, one_vs_rest, map_labels, orientation, activation)
     with warnings_as_notes():
         with bad_input(InputError):
             results = ResultsFile(out / RESULTS, asked)
             with progress_bar("comparing", len(images.cases)) as step:
-                hashes = run(images.cases, recorder, results, activation, keep_going, step)
+                hashes = run(images.cases, recorder, results, images.activation, keep_going, step)
             results.close()
             if not recorder.measurements:
                 raise InputError(probs, f"no image could be scored; the first: {next(iter(recorder.skipped.values()))}")
         comparison = recorder.comparison(
             images.class_names,
-            facts=collect_facts(sys.argv[1:], hashes, [str(path) for path in images.unmatched]),
+            facts=collect_facts(sys.argv[1:], hashes, images.unmatched),
             resamples=resamples,
             confidence=confidence,
             seed=seed,

@@ -37,6 +37,14 @@ IgnoreIndex = Annotated[int, typer.Option(help="Label whose pixels do not count.
 ClassNames = Annotated[str | None, typer.Option(help="Names of the classes, separated by commas.", **READING)]
 OneVsRest = Annotated[int | None, typer.Option(help="Only this class, against all others.", **READING)]
 MapLabels = Annotated[str | None, typer.Option(help='Change labels of the truth, such as "255:1,2:1".', **READING)]
+Orientation = Annotated[
+    str | None,
+    typer.Option(
+        help='How the arrays lie whose labels are NIfTI: "stored" as these, or turned when their images were read, '
+        "such as to RAS. Unless given, nnU-Net's files tell.",
+        **READING,
+    ),
+]
 Activation = Annotated[
     str,
     typer.Option(help="What turns the values into probabilities: identity, softmax, sigmoid or normalize.", **READING),

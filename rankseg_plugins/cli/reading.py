@@ -10,7 +10,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +20,12 @@ import typer
 from rich.console import Console, RenderableType
 
 from rankseg_plugins.evaluation import strict_json
-from rankseg_plugins.evaluation.cases import Case, find_cases, one_against_rest, relabel, stem
+from rankseg_plugins.evaluation.cases import Case, Found, find_cases, one_against_rest, relabel
 from rankseg_plugins.evaluation.decoders import Decoder
-from rankseg_plugins.evaluation.files import PROBABILITY_SUFFIXES, InputError
+from rankseg_plugins.evaluation.files import InputError
 from rankseg_plugins.evaluation.grouping import case_of, read_pattern
-from rankseg_plugins.evaluation.measuring import fitting_mode
+from rankseg_plugins.evaluation.measuring import Sample, fitting_mode
+from rankseg_plugins.evaluation.nifti import check_orientation
 from rankseg_plugins.evaluation.recording import check_class_names
 from rankseg_plugins.evaluation.report import FILES
 from rankseg_plugins.evaluation.report.tuning import DECODER
@@ -38,6 +39,8 @@ RESULTS = "results.jsonl"
 #: Columns of a file or a pipe: nothing that is read by programs is to be broken.
 WIDE = 1000
 TUNED = "tuned decoders"
+#: Images among which there should be one with foreground.
+LOOKED_AT = 10
 
 #: Figures go to standard output, all else to standard error.
 _notes = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -103,16 +106,18 @@ class Images(NamedTuple):
         cases: the images.
         classes: C.
         output_mode: what fits the truth of the first image.
+        activation: what is still to be done to the values of the cases.
         class_names: their names, if there are any.
-        unmatched: files without a partner.
+        unmatched: files and images without a partner.
     """
 
     paths: tuple[Path, Path]
     cases: list[Case]
     classes: int
     output_mode: str
+    activation: str
     class_names: list[str] | None
-    unmatched: list[Path]
+    unmatched: list[str]
 
 
 def find(
@@ -120,6 +125,7 @@ def find(
     labels: Path | None,
     one_vs_rest: int | None,
     map_labels: str | None,
+    orientation: str | None,
     group_by: str | None,
     ignore_index: int,
     class_names: str | None,
@@ -131,17 +137,85 @@ def find(
     Raises:
         ValueError: for options that are not valid or do not fit the files; :class:`InputError` for files.
     """
-    if probs.is_dir() and not any(stem(path.name, PROBABILITY_SUFFIXES) for path in probs.iterdir()):
-        raise InputError(probs, f"holds no {', '.join(PROBABILITY_SUFFIXES[:-1])} or {PROBABILITY_SUFFIXES[-1]} file")
-    found = find_cases(probs, labels)
-    cases = _transform(found.cases, one_vs_rest, map_labels, group_by, ignore_index)
+    check_orientation("--orientation", orientation)
+    mapping = None if map_labels is None else _mapping(map_labels)
+    found = find_cases(probs, labels, orientation)
+    stored = first_sample(found.cases, "identity", keep_going)
+    channels = len(stored.probs)
+    cases = found.cases
+    if mapping is not None:
+        _check_labels("--map-labels", mapping.values(), channels, ignore_index)
+        cases = [relabel(case, mapping) for case in cases]
+    if one_vs_rest is not None:
+        if channels == 1:
+            raise ValueError("--one-vs-rest needs a channel for each class, these probabilities have one channel")
+        _check_labels("--one-vs-rest", [one_vs_rest], channels)
+        if one_vs_rest == ignore_index:
+            raise ValueError(f"--one-vs-rest {one_vs_rest} is what --ignore-index leaves out")
+        cases = [one_against_rest(case, one_vs_rest, ignore_index, activation) for case in cases]
+        activation = "identity"
+    if group_by is not None:
+        pattern = read_pattern("--group-by", group_by)
+        cases = [replace(case, group=case_of(case.name, pattern, "--group-by")) for case in cases]
     first = first_sample(cases, activation, keep_going)
     classes = len(first.probs)
-    names = class_names.split(",") if class_names else None if one_vs_rest is not None else found.class_names
-    check_class_names(names, classes)
+    names = _class_names(class_names, found, classes, one_vs_rest)
     for path in found.unmatched:
         note(f"no partner: {path}", style="yellow")
-    return Images((probs, labels or probs), cases, classes, fitting_mode(first), names, found.unmatched)
+    is_drawn = channels <= 2 or stored.labels.ndim == stored.probs.ndim
+    if mapping is None and one_vs_rest is None and is_drawn:
+        _look_for_foreground(stored, found.cases, ignore_index)
+    return Images((probs, labels or probs), cases, classes, fitting_mode(first), activation, names, found.unmatched)
+
+
+def _mapping(text: str) -> dict[int, int]:
+    mapping: dict[int, int] = {}
+    for part in text.split(","):
+        pair = re.fullmatch(r"\s*(-?\d+)\s*:\s*(-?\d+)\s*", part)
+        if pair is None:
+            raise ValueError(f"--map-labels must be pairs such as '255:1,2:0', got {text!r}")
+        if int(pair[1]) in mapping:
+            raise ValueError(f"--map-labels must say once what {int(pair[1])} becomes, got {text!r}")
+        mapping[int(pair[1])] = int(pair[2])
+    return mapping
+
+
+def _check_labels(option: str, labels: Iterable[int], channels: int, ignore_index: int | None = None) -> None:
+    highest = max(channels, 2) - 1
+    for label in labels:
+        if not 0 <= label <= highest and label != ignore_index:
+            raise ValueError(f"{option} must name classes in 0 to {highest}, got {label}")
+
+
+def _class_names(given: str | None, found: Found, classes: int, one_vs_rest: int | None) -> list[str] | None:
+    if given is not None:
+        names, place = [name.strip() for name in given.split(",")], "--class-names"
+    elif one_vs_rest is None and found.class_names is not None:
+        names, place = found.class_names, str(found.named_in)
+    else:
+        return None
+    try:
+        check_class_names(names, classes)
+    except ValueError as error:
+        raise InputError(place, error) from error
+    return names
+
+
+def _look_for_foreground(sample: Sample, cases: Sequence[Case], ignore_index: int) -> None:
+    """Say so if the first images look as if the foreground were drawn in what is ignored."""
+    looked_at = [sample]
+    for case in cases[1:LOOKED_AT]:
+        if (looked_at[-1].labels == 1).any():
+            return
+        with contextlib.suppress(InputError):
+            looked_at.append(case.sample())
+    if (looked_at[-1].labels == 1).any() or not any((each.labels == ignore_index).any() for each in looked_at):
+        return
+    note(
+        f"warning: the labels of {len(looked_at)} images hold no foreground, but {ignore_index}, which is ignored; "
+        f"masks drawn 0/{ignore_index}? --map-labels {ignore_index}:1",
+        style="yellow",
+    )
 
 
 def asked_for(
@@ -150,6 +224,7 @@ def asked_for(
     ignore_index: int,
     one_vs_rest: int | None,
     map_labels: str | None,
+    orientation: str | None,
     activation: str,
 ) -> dict[str, Any]:
     """What changes the measurements. How they are scored may differ from the run that is continued."""
@@ -163,6 +238,7 @@ def asked_for(
         "ignore_index": ignore_index,
         "one_vs_rest": one_vs_rest,
         "map_labels": map_labels,
+        "orientation": orientation,
         "activation": activation,
     }
     # The name of a file does not say what it holds, nor that of a fitted decoder what was found.
@@ -199,25 +275,6 @@ def _digest(decoder: TunedDecoder) -> str:
     return hashlib.sha256(json.dumps(decoder.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
-def _transform(
-    cases: Sequence[Case],
-    one_vs_rest: int | None,
-    map_labels: str | None,
-    group_by: str | None,
-    ignore_index: int,
-) -> list[Case]:
-    if map_labels is not None:
-        pairs = [re.fullmatch(r"\s*(-?\d+)\s*:\s*(-?\d+)\s*", part) for part in map_labels.split(",")]
-        if None in pairs:
-            raise ValueError(f"--map-labels must be pairs such as '255:1,2:0', got {map_labels!r}")
-        mapping = {int(pair[1]): int(pair[2]) for pair in pairs if pair}
-        cases = [relabel(case, mapping) for case in cases]
-    if one_vs_rest is not None:
-        cases = [one_against_rest(case, one_vs_rest, ignore_index) for case in cases]
-    if group_by is not None:
-        pattern = read_pattern("--group-by", group_by)
-        cases = [replace(case, group=case_of(case.name, pattern, "--group-by")) for case in cases]
-    return list(cases)
 
 
 def to_device(name: str) -> torch.device:

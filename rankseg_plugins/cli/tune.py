@@ -90,6 +90,7 @@ def tune(
     exclude: options.Exclude = [],  # noqa: B006
     one_vs_rest: options.OneVsRest = None,
     map_labels: options.MapLabels = None,
+    orientation: options.Orientation = None,
     group_by: options.GroupBy = None,
     activation: options.Activation = "identity",
     device: options.Device = "cpu",
@@ -127,7 +128,16 @@ def tune(
             own["solvers"] = _words("--solvers", solvers)
         check_out(out)
         images = find(
-            probs, labels, one_vs_rest, map_labels, group_by, ignore_index, class_names, activation, keep_going
+            probs,
+            labels,
+            one_vs_rest,
+            map_labels,
+            orientation,
+            group_by,
+            ignore_index,
+            class_names,
+            activation,
+            keep_going,
         )
         race["output_mode"] = images.output_mode if output_mode is None else output_mode
         tuner = Tuner(
@@ -142,7 +152,7 @@ def tune(
             device=to_device(device),
         )
 
-    reading = (images, ignore_index, one_vs_rest, map_labels, activation)
+    reading = (images, ignore_index, one_vs_rest, map_labels, orientation, activation)
     with warnings_as_notes():
         with bad_input(ValueError, TypeError):
             if "global" in levels:
@@ -151,11 +161,11 @@ def tune(
                 samplewise = "samplewise" in levels
                 names = [*(tuner.candidates if samplewise else (ARGMAX,)), *fitting.names]
                 check_results(out / RESULTS, {**asked_for(tuner.candidates, *reading), "decoders": names})
-                tuner.enter(_fit(fitting, tuner, images, out / RESULTS, activation, keep_going), samplewise=samplewise)
+                tuner.enter(_fit(fitting, tuner, images, out / RESULTS, keep_going), samplewise=samplewise)
         with bad_input(InputError):
             results = ResultsFile(out / RESULTS, asked_for(tuner.candidates, *reading))
             with progress_bar("tuning", len(images.cases)) as step:
-                hashes = run(images.cases, tuner.recorder, results, activation, keep_going, step)
+                hashes = run(images.cases, tuner.recorder, results, images.activation, keep_going, step)
             results.close()
             skipped = tuner.recorder.skipped
             if not tuner.recorder.measurements:
@@ -165,7 +175,7 @@ def tune(
             resamples=resamples,
             confidence=confidence,
             seed=seed,
-            facts=collect_facts(sys.argv[1:], hashes, [str(path) for path in images.unmatched]),
+            facts=collect_facts(sys.argv[1:], hashes, images.unmatched),
             preparation=_preparation(one_vs_rest, activation),
         )
     with bad_input(OSError):
@@ -174,7 +184,7 @@ def tune(
 
 
 def _fit(
-    candidates: GlobalCandidates, tuner: Tuner, images: Images, results: Path, activation: str, keep_going: bool
+    candidates: GlobalCandidates, tuner: Tuner, images: Images, results: Path, keep_going: bool
 ) -> dict[str, TunedDecoder]:
     with progress_bar("fitting", len(images.cases)) as step:
         # What is skipped later does not shape the rule.
@@ -183,7 +193,7 @@ def _fit(
             tuner.recorder,
             lambda sample: candidates.update(sample.probs),
             results,
-            activation,
+            images.activation,
             keep_going,
             step,
         )

@@ -200,7 +200,7 @@ def _blaming(case: Case, function: Callable[..., R], *args: Any) -> R:
         if problem.startswith(OUTSIDE):
             problem += ": --activation softmax, or --activation sigmoid"
         # Errors about the truth speak of the target, all others of the probabilities.
-        raise InputError(case.files["target" in problem], problem) from error
+        raise InputError(case.places["target" in problem], problem) from error
 
 
 def _add_pictures(restored: Sequence[Case], recorder: Recorder, activation: str) -> None:

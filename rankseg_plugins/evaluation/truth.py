@@ -8,6 +8,9 @@ from torch import Tensor
 from rankseg_plugins.core.probabilities import check_classes, check_tensor, plain
 from rankseg_plugins.evaluation.areas import Areas, areas
 
+WHITE = 255
+DRAWN = "masks drawn 0/255? Divide them by 255, or --map-labels 255:1 where labels are read from files"
+
 
 def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_index: int | None = None) -> Tensor:
     r"""Bring a ground truth into one form: integer labels, or masks.
@@ -124,7 +127,9 @@ def _to_masks(target: Tensor, ignore_index: int | None) -> Tensor:
     if ignore_index is not None:
         strange = strange[strange != ignore_index]
     if len(strange):
-        raise ValueError(f"target masks must hold 0 and 1 only, got {strange[0].item():g} ({_hint(ignore_index)})")
+        value = strange[0].item()
+        hint = _hint(ignore_index, drawn=value == WHITE)
+        raise ValueError(f"target masks must hold 0 and 1 only, got {value:g} ({hint})")
     return target.long()
 
 
@@ -139,13 +144,14 @@ def _check_labels(target: Tensor, highest: int, ignore_index: int | None) -> Non
     if ignore_index is not None:
         strange &= target != ignore_index
     if strange.any():
-        raise ValueError(
-            f"target holds the label {target[strange][0].item()}, allowed are 0 to {highest} ({_hint(ignore_index)})"
-        )
+        label = target[strange][0].item()
+        hint = _hint(ignore_index, drawn=label == WHITE and highest == 1) 
+        raise ValueError(f"target holds the label {label}, allowed are 0 to {highest} ({hint})")
 
 
-def _hint(ignore_index: int | None) -> str:
-    return "no ignore_index was given" if ignore_index is None else f"ignore_index={ignore_index}"
+def _hint(ignore_index: int | None, drawn: bool) -> str:
+    given = "no ignore_index was given" if ignore_index is None else f"ignore_index={ignore_index}"
+    return f"{given}; {DRAWN}" if drawn else given
 
 
 def _size(spatial: tuple[int, ...]) -> str:

@@ -136,7 +136,7 @@ def test_fail_below(folders, below, status):
         (["--map-labels", "1-2"], "--map-labels must be pairs"),
         (["--group-by", "("], "--group-by must be a regular expression"),
         (["--group-by", "patient"], "does not match the name 'image00'"),
-        (["--one-vs-rest", "7"], "image00.npz: has the classes 0 to 2, not 7"),
+        (["--one-vs-rest", "7"], "--one-vs-rest must name classes in 0 to 2, got 7"),
         (["--class-names", "a,b"], "class_names must be 3 different names"),
         (["--exclude", "5"], "excluded classes must lie in 0 to 2"),
         (["--device", "abacus"], "--device 'abacus' cannot be used"),

@@ -1,8 +1,11 @@
 """Every format on disk: the same probabilities and labels come back; damaged files say which they are."""
 
+import gzip
 import io
 import pickle
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import nibabel
@@ -27,6 +30,51 @@ def save_probs(path, array):
         np.savez_compressed(path, probs=array)
 
 
+def save_damaged_nifti(path):
+    """The header says that the volume is larger than the disk."""
+    nibabel.save(nibabel.Nifti1Image(LABELS, np.eye(4)), path)
+    data = bytearray(path.read_bytes())
+    data[40:48] = struct.pack("<4h", 3, 32767, 32767, 32767)
+    path.write_bytes(data)
+
+
+class Opener:
+    def __reduce__(self):
+        return Path.write_text, (Path("hacked"), "x")
+
+
+def pickled():
+    return np.array([Opener()], dtype=object)
+
+
+def write_member(path, name, data):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, data)
+
+
+def huge_header():
+    """An array of a hundred million terabytes, as flipped bits make it."""
+    header = io.BytesIO()
+    shape = (10**10, 10**10)
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+def npz_bytes():
+    file = io.BytesIO()
+    np.savez(file, probs=PROBS)
+    return file.getvalue()
+
+
+def png(width, height, depth, kind, rows, *chunks):
+    """A PNG made byte by byte, as no Pillow writes it."""
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts
+    )
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".pt"])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_probabilities(tmp_path, suffix, dtype):
@@ -35,6 +83,30 @@ def test_probabilities(tmp_path, suffix, dtype):
     found, reverse = read_probs(path)
     assert not reverse
     assert torch.equal(found, torch.from_numpy(PROBS.astype(dtype)))
+
+
+@pytest.mark.parametrize("dtype", [">f2", ">f4", ">f8", "longdouble", "<f4"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_every_float_that_numpy_writes(tmp_path, dtype, order):
+    array = np.asarray(np.stack([PROBS, PROBS[::-1]]), dtype, order=order)
+    np.save(tmp_path / "one.npy", array[1])
+    np.save(tmp_path / "all.npy", array)
+    np.savez(tmp_path / "all.npz", probs=array)
+    expected = torch.from_numpy(array[1].astype(np.float64))
+    for found in (
+        read_probs(tmp_path / "one.npy")[0],
+        Stack(tmp_path / "all.npy", PROBABILITY_KEYS).probs(1),
+        Stack(tmp_path / "all.npz", PROBABILITY_KEYS).probs(1),
+    ):
+        assert torch.equal(found.double(), expected)
+    np.save(tmp_path / "labels.npy", LABELS.astype(dtype))
+    assert torch.equal(read_labels(tmp_path / "labels.npy"), torch.from_numpy(LABELS.astype(np.int64)))
+
+
+def test_floats_of_eight_bits(tmp_path):
+    probs = torch.tensor([[0.5, 0.25], [0.5, 0.75]])
+    torch.save(probs.to(torch.float8_e4m3fn), tmp_path / "a.pt")
+    assert torch.equal(read_probs(tmp_path / "a.pt")[0], probs)
 
 
 def test_more_forms_of_probabilities(tmp_path):
@@ -61,6 +133,24 @@ def test_labels(tmp_path):
         assert torch.equal(read_labels(tmp_path / name), expected), name
     Image.fromarray(LABELS == 1).save(tmp_path / "binary.png")
     assert torch.equal(read_labels(tmp_path / "binary.png"), (expected == 1).long())
+
+
+@pytest.mark.parametrize(
+    ("depth", "kind", "row", "chunks", "expected"),
+    [
+        (1, 0, [0b10110000], [], [1, 0, 1, 1]),
+        (2, 0, [0b00011011], [], [0, 1, 2, 3]),  # which Pillow reads as 0, 85, 170, 255
+        (4, 0, [0x1F, 0x07], [], [1, 15, 0, 7]),
+        (2, 0, [0b00011011], [(b"tRNS", b"\0\1")], [0, 1, 2, 3]),
+        (8, 0, [3, 85, 170, 255], [], [3, 85, 170, 255]),
+        (16, 0, [1, 44, 0, 5, 0, 0, 255, 255], [], [300, 5, 0, 65535]),
+        (2, 3, [0b00011011], [(b"PLTE", bytes(12))], [0, 1, 2, 3]),
+        (8, 3, [3, 0, 1, 2], [(b"PLTE", bytes(12)), (b"tRNS", b"\0\xff")], [3, 0, 1, 2]),
+    ],
+)
+def test_png_as_stored(tmp_path, depth, kind, row, chunks, expected):
+    (tmp_path / "a.PNG").write_bytes(png(4, 1, depth, kind, bytes([0, *row]), *chunks))
+    assert read_labels(tmp_path / "a.PNG").tolist() == [expected]
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
@@ -94,7 +184,7 @@ def test_matching_by_stem(folders):
     (folders / "labels/notes.txt").write_text("not a label")
     found = find_cases(folders / "probs", folders / "labels")
     assert [case.name for case in found.cases] == [f"image{i:02d}" for i in range(12) if i != 3]
-    assert [path.name for path in found.unmatched] == ["image03.npz", "other.npy"]
+    assert found.unmatched == [str(folders / "probs/image03.npz"), str(folders / "labels/other.npy")]
     sample = found.cases[3].sample()
     probs, labels = make_image(4)
     assert torch.equal(sample.probs, torch.from_numpy(probs))
@@ -146,8 +236,40 @@ def test_a_large_file_is_not_read_as_a_whole(tmp_path):
     stack = Stack(tmp_path / "all.npz", PROBABILITY_KEYS)  # 10 GB, if it were all there
     assert len(stack) == 5000
     assert (stack.probs(2) == 0.5).all()
-    with pytest.raises(InputError, match="ends before its last image"):
+    with pytest.raises(InputError, match=r"all.npz: image 3: cannot be read: it ends before its last image"):
         stack.probs(3)
+    write_member(tmp_path / "all.npz", "probs.npy", huge_header())
+    with pytest.raises(InputError, match=r"all.npz: cannot be read: its header speaks of 10000000000 images, more"):
+        Stack(tmp_path / "all.npz", PROBABILITY_KEYS)
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "message"),
+    [
+        ("a.npy", lambda p: np.save(p, np.float32(1)), r"images along the first axis, got the shape \(\)"),
+        ("a.npz", lambda p: np.savez(p, probs=np.float32(1)), r"images along the first axis, got the shape \(\)"),
+        ("a.npz", lambda p: np.savez(p, probs=np.zeros((0, 3, 4, 4))), r"got the shape \(0, 3, 4, 4\)"),
+        ("a.npz", lambda p: np.savez(p, probs=pickled()), "cannot be read: Object arrays"),
+        ("a.npy", lambda p: np.save(p, pickled()), "cannot be read: .*Python objects"),
+        ("a.npz", lambda p: write_member(p, "probs.npy", b"no array"), "cannot be read: the magic string"),
+        ("a.pt", lambda p: torch.save(torch.ones(2, 3, 4), p), "one file of all images must be .npz or .npy"),
+        ("a.nii", save_damaged_nifti, "one file of all images must be .npz or .npy"),
+    ],
+)
+def test_bad_files_of_all_images(tmp_path, name, save, message):
+    save(tmp_path / name)
+    with pytest.raises(InputError, match=f"{name}: .*{message}"):
+        find_cases(tmp_path / name)
+
+
+def test_the_image_of_a_file_of_all_is_named(tmp_path):
+    probs, labels = (np.stack([each] * 3) for each in (PROBS, LABELS.astype(float)))
+    labels[1, 0, 0] = 0.5
+    np.savez(tmp_path / "all.npz", probs=probs, labels=labels, names=["a.png", "b.png", "c.png"])
+    cases = find_cases(tmp_path / "all.npz").cases
+    assert cases[2].sample().name == "c"
+    with pytest.raises(InputError, match=r"all.npz: image b: labels must be whole numbers .* got 0.5"):
+        cases[1].sample()
 
 
 def test_labels_changed_on_the_way(folders):
@@ -158,17 +280,8 @@ def test_labels_changed_on_the_way(folders):
     assert torch.equal(binary.labels == 255, sample.labels == 255)
     changed = relabel(case, {255: 1, 1: 0}).sample().labels  # all at once, not one after the other
     assert torch.equal(changed == 1, sample.labels == 255)
-    with pytest.raises(InputError, match=r"image00.npz: has the classes 0 to 2, not 3"):
+    with pytest.raises(InputError, match=r"image00.npz: has 3 channels: there is no class 3"):
         one_against_rest(case, 3, None).sample()
-
-
-class Opener:
-    def __reduce__(self):
-        return Path.write_text, (Path("hacked"), "x")
-
-
-def pickled():
-    return np.array([Opener()], dtype=object)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +298,21 @@ def pickled():
         ("a.pt", lambda p: torch.save(Opener(), p), "weights_only"),
         ("a.pt", lambda p: torch.save({"x": torch.ones(2), "y": torch.ones(2)}, p), "must hold an array called"),
         ("a.pt", lambda p: torch.save([1], p), "must hold a tensor, got list"),
+        ("a.pt", lambda p: torch.save(torch.from_numpy(PROBS).to_sparse(), p), "cannot be read: .*[Ss]parse"),
+        ("a.pt", lambda p: torch.save(torch.quantize_per_tensor(torch.rand(3, 4), 0.1, 0, torch.quint8), p), "QUInt8"),
+        ("a.pt", lambda p: torch.save(torch.rand(3, 4) + 1j, p), "must be floating point, got complex64"),
+        ("a.pt", lambda p: torch.save(torch.empty(3, 4, device="meta"), p), "cannot be read: .*meta"),
+        ("a.pt", lambda p: torch.save({0: torch.ones(2), 1: torch.ones(2)}, p), "must hold an array .* got 0, 1"),
+        ("a.npz", lambda p: write_member(p, "probs.npy", b"no array"), "cannot be read: the magic string"),
+        ("a.npz", lambda p: write_member(p, "probs", b"no array"), "must hold an array called .* got none"),
+        ("a.npz", lambda p: write_member(p, "probs.npy", huge_header()), "cannot be read"),
+        ("a.npz", lambda p: np.savez(p, probs=PROBS, softmax=PROBS), "both probs and softmax: which one is meant"),
+        ("a.npy", lambda p: p.write_bytes(huge_header()), "cannot be read"),
+        ("a.npy", lambda p: p.write_bytes(npz_bytes()), "cannot be read: the magic string"),
+        ("a.npy", lambda p: np.save(p, (255 * PROBS).astype(np.uint8)), "got uint8: divide by what"),
         ("a.pt", lambda p: None, "No such file"),
+        ("a.npz", lambda p: None, "No such file"),
+        ("a.npy", lambda p: p.mkdir(), "Is a directory"),
     ],
 )
 def test_bad_probabilities(tmp_path, monkeypatch, name, save, message):
@@ -228,8 +355,22 @@ def test_damaged_inside(tmp_path):
     [
         ("a.png", lambda p: Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(p), "one channel .* got mode RGB"),
         ("a.png", lambda p: p.write_text("no picture"), "cannot identify"),
-        ("a.npy", lambda p: np.save(p, np.array([0.5])), "labels must be whole numbers, got float64"),
-        ("a.npy", lambda p: np.save(p, np.array([np.nan])), "labels must be whole numbers"),
+        ("a.png", lambda p: Image.fromarray(LABELS).save(p, "JPEG"), "it is a JPEG by the name of a PNG"),
+        (
+            "a.png",
+            lambda p: p.write_bytes(png(20000, 20000, 8, 0, b"")),
+            "cannot be read: Image size .400000000 pixels",
+        ),
+        ("a.png", lambda p: p.write_bytes(png(1, 1, 8, 4, b"\0\1\2")), "got mode LA"),
+        ("a.nii", lambda p: p.write_bytes(bytes(400)), "cannot be read"),
+        ("a.nii", save_damaged_nifti, "cannot be read"),
+        ("a.nii.gz", lambda p: p.write_bytes(gzip.compress(bytes(1000))[:20]), "cannot be read"),
+        ("a.npy", lambda p: np.save(p, np.array([0.5])), "labels must be whole numbers below 2.63, got 0.5"),
+        ("a.npy", lambda p: np.save(p, np.array([np.nan])), "labels must be whole numbers .* got nan"),
+        ("a.npy", lambda p: np.save(p, np.array([0, np.inf])), "labels must be whole numbers .* got inf"),
+        ("a.npy", lambda p: np.save(p, np.array([0, 1e30])), "labels must be whole numbers .* got 1e.30"),
+        ("a.npy", lambda p: np.save(p, np.array([2**64 - 1], np.uint64)), "got 18446744073709551615"),  # not -1
+        ("a.npy", lambda p: np.save(p, np.array([1j])), "labels must be whole numbers, got complex128"),
         ("a.npy", lambda p: np.save(p, np.array(["a"])), "labels must be whole numbers"),
     ],
 )
@@ -240,11 +381,18 @@ def test_bad_labels(tmp_path, name, save, message):
 
 
 def test_nothing_matches(folders, tmp_path):
-    (tmp_path / "empty").mkdir()
+    for name in ("empty", "other", "tif"):
+        (tmp_path / name).mkdir()
+    np.save(tmp_path / "other/zebra.npy", LABELS)
+    for suffix in (".tif", ".jpg"):
+        Image.fromarray(LABELS).save(tmp_path / f"tif/image00{suffix}")
     np.savez(tmp_path / "one.npz", labels=np.zeros((1, 2, 2)))
     for probs, labels, message in [
         (tmp_path / "none", None, "none: no such file or folder"),
-        (folders / "probs", tmp_path / "empty", "12 probabilities, such as image00.npz"),
+        (folders / "probs", tmp_path / "empty", r"empty: holds no .png, .nii.gz, .* or .pt file$"),
+        (tmp_path / "empty", folders / "labels", r"empty: holds no .npz, .npy or .pt file$"),
+        (folders / "probs", tmp_path / "other", "1 labels, such as zebra; 12 probabilities, such as image00"),
+        (folders / "probs", tmp_path / "tif", r"tif: holds no .png, .* or .pt file; it holds .jpg, .tif$"),
         (folders / "probs", tmp_path / "one.npz", "one.npz: must be a folder"),
         (tmp_path / "one.npz", None, "must hold an array called probs .* got labels"),
     ]:

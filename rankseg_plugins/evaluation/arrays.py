@@ -1,0 +1,128 @@
+"""Arrays in ``.npz``, ``.npy`` and ``.pt`` files. Nothing is ever unpickled, and what is wrong is a ``ValueError``."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: Names of arrays in an ``.npz`` or ``.pt``.
+PROBABILITY_KEYS = ("probs", "probabilities", "softmax")
+LABEL_KEYS = ("labels", "label", "seg", "segmentation")
+MEMBER = ".npy"
+
+
+def read_array(path: Path, keys: Sequence[str]) -> tuple[np.ndarray, str]:
+    """Read one array, and the name that it has in its file.
+
+    Args:
+        path: ``.npz``, ``.npy``, or a ``.pt`` that holds a tensor or a dict of tensors.
+        keys: names under which the array may lie.
+
+    Returns:
+        The array, and its name, "" in a file that knows no names.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        key = choose(members(path), keys)
+        return read_member(path, key), key
+    if suffix == ".npy":
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False), ""
+    return _read_torch(path, keys)
+
+
+def members(path: Path) -> list[str]:
+    """Names of the arrays of an ``.npz``."""
+    with _archive(path) as archive:
+        return [name.removesuffix(MEMBER) for name in archive.namelist() if name.endswith(MEMBER)]
+
+
+def read_member(path: Path, key: str) -> np.ndarray:
+    """The array of this name in an ``.npz``."""
+    with _archive(path) as archive, archive.open(key + MEMBER) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+class Member(NamedTuple):
+    """An array in an ``.npz`` that was opened, not read.
+
+    Args:
+        stream: of the member.
+        start: where its values begin.
+        shape: of the array.
+        dtype: of its values.
+        by_rows: whether what belongs to one index of the first axis lies together.
+    """
+
+    stream: IO[bytes]
+    start: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    by_rows: bool
+
+
+def open_member(path: Path, key: str) -> Member:
+    """Open the array of this name in an ``.npz`` without reading it."""
+    archive = _archive(path)
+    stream = archive.open(key + MEMBER)
+    version = np.lib.format.read_magic(stream)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read_header(stream)
+    if shape and shape[0] > archive.getinfo(key + MEMBER).file_size:
+        raise ValueError(f"its header speaks of {shape[0]} images, more than it has bytes")
+    return Member(stream, stream.tell(), shape, dtype, bool(shape) and not fortran and not dtype.hasobject)
+
+
+def choose(names: Sequence[str], keys: Sequence[str]) -> str:
+    """The one of ``names`` that is meant: one of ``keys``, or the only one if its name says nothing else."""
+    known = [key for key in keys if key in names]
+    if len(known) > 1:
+        raise ValueError(f"holds both {known[0]} and {known[1]}: which one is meant?")
+    if known:
+        return known[0]
+    if len(names) == 1 and names[0] not in PROBABILITY_KEYS + LABEL_KEYS:
+        return names[0]
+    raise ValueError(f"must hold an array called {' or '.join(keys)}, got {', '.join(names) or 'none'}")
+
+
+def to_words(array: np.ndarray) -> list[str]:
+    """Words as NumPy holds them, also those of bytes."""
+    return [word.decode() if isinstance(word, bytes) else str(word) for word in array.ravel().tolist()]
+
+
+def to_native(array: np.ndarray) -> np.ndarray:
+    """The same numbers in a type that torch takes: in the byte order of this machine, floats of at most 64 bits."""
+    dtype = array.dtype.newbyteorder("=")
+    return np.ascontiguousarray(array, np.float64 if dtype.kind == "f" and dtype.itemsize > 8 else dtype)
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    if not zipfile.is_zipfile(path):
+        with path.open("rb"):  # what is wrong may be that it is not there
+            raise ValueError("no complete .npz archive; was it cut off while being written or copied?")
+    return zipfile.ZipFile(path)
+
+
+def _read_torch(path: Path, keys: Sequence[str]) -> tuple[np.ndarray, str]:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a damaged or malicious file raises is not documented
+        if isinstance(error, OSError):
+            raise
+        raise ValueError("no tensor that torch.load reads with weights_only=True") from error
+    key = ""
+    if isinstance(found, dict):
+        found = {str(name): value for name, value in found.items()}
+        key = choose(list(found), keys)
+        found = found[key]
+    if not isinstance(found, Tensor):
+        raise ValueError(f"must hold a tensor, got {type(found).__name__}")
+    # NumPy knows neither bfloat16 nor the floats of 8 bits.
+    small = found.is_floating_point() and found.dtype not in (torch.float16, torch.float32, torch.float64)
+    return (found.float() if small else found).detach().numpy(), key
