@@ -275,8 +275,6 @@ def _digest(decoder: TunedDecoder) -> str:
     return hashlib.sha256(json.dumps(decoder.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
-
-
 def to_device(name: str) -> torch.device:
     """The device of this name.
 

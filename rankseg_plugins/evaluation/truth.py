@@ -9,7 +9,7 @@ from rankseg_plugins.core.probabilities import check_classes, check_tensor, plai
 from rankseg_plugins.evaluation.areas import Areas, areas
 
 WHITE = 255
-DRAWN = "masks drawn 0/255? Divide them by 255, or --map-labels 255:1 where labels are read from files"
+DRAWN = "masks drawn 0/255? Divide them by 255"
 
 
 def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_index: int | None = None) -> Tensor:
@@ -128,7 +128,7 @@ def _to_masks(target: Tensor, ignore_index: int | None) -> Tensor:
         strange = strange[strange != ignore_index]
     if len(strange):
         value = strange[0].item()
-        hint = _hint(ignore_index, drawn=value == WHITE)
+        hint = _hint(ignore_index) + (f"; {DRAWN}" if value == WHITE else "")
         raise ValueError(f"target masks must hold 0 and 1 only, got {value:g} ({hint})")
     return target.long()
 
@@ -145,13 +145,14 @@ def _check_labels(target: Tensor, highest: int, ignore_index: int | None) -> Non
         strange &= target != ignore_index
     if strange.any():
         label = target[strange][0].item()
-        hint = _hint(ignore_index, drawn=label == WHITE and highest == 1) 
+        hint = _hint(ignore_index)
+        if label == WHITE and highest == 1:
+            hint += f"; {DRAWN}, or --map-labels 255:1"
         raise ValueError(f"target holds the label {label}, allowed are 0 to {highest} ({hint})")
 
 
-def _hint(ignore_index: int | None, drawn: bool) -> str:
-    given = "no ignore_index was given" if ignore_index is None else f"ignore_index={ignore_index}"
-    return f"{given}; {DRAWN}" if drawn else given
+def _hint(ignore_index: int | None) -> str:
+    return "no ignore_index was given" if ignore_index is None else f"ignore_index={ignore_index}"
 
 
 def _size(spatial: tuple[int, ...]) -> str:

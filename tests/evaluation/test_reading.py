@@ -86,7 +86,7 @@ def test_options_that_fit_nothing(folders, options, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (folders / "out").exists()
+    assert not (folders / "out/results.jsonl").exists()
 
 
 def test_one_channel_has_no_rest(binary):
@@ -119,6 +119,9 @@ def test_masks_for_each_class(folders):
     assert refused.returncode == 2
     assert "image00.npy: holds a mask for each class, which has no labels that could be changed" in refused.stderr
     assert dice(run_cli(folders, "--json", "--one-vs-rest", 1)) == pytest.approx(expected_dice())
+    for path in (folders / "labels").iterdir():
+        np.save(path, 255 * np.load(path).astype(np.uint8))
+    assert "masks drawn 0/255?" in run_cli(folders, out="white").stderr
 
 
 def test_names_of_classes_that_do_not_fit(folders):
