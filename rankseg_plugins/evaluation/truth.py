@@ -128,7 +128,7 @@ def _to_masks(target: Tensor, ignore_index: int | None) -> Tensor:
         strange = strange[strange != ignore_index]
     if len(strange):
         value = strange[0].item()
-        hint = _hint(ignore_index) + (f"; {DRAWN}" if value == WHITE else "")
+        hint = _hint(ignore_index) + (f"; {DRAWN}" if _is_drawn(target, value) else "")
         raise ValueError(f"target masks must hold 0 and 1 only, got {value:g} ({hint})")
     return target.long()
 
@@ -146,9 +146,14 @@ def _check_labels(target: Tensor, highest: int, ignore_index: int | None) -> Non
     if strange.any():
         label = target[strange][0].item()
         hint = _hint(ignore_index)
-        if label == WHITE and highest == 1:
+        if highest == 1 and _is_drawn(target, label):
             hint += f"; {DRAWN}, or --map-labels 255:1"
         raise ValueError(f"target holds the label {label}, allowed are 0 to {highest} ({hint})")
+
+
+def _is_drawn(target: Tensor, value: float) -> bool:
+    """Whether the foreground of masks seems to be drawn in white: nothing is 1."""
+    return value == WHITE and not (target == 1).any()
 
 
 def _hint(ignore_index: int | None) -> str:
