@@ -55,7 +55,7 @@ def head_probabilities(logits: Tensor, head: nn.Module | None, activation: str) 
         activation: ``"auto"``, or as for :func:`~rankseg_plugins.core.probabilities.to_probabilities`.
 
     Returns:
-        (B, C, H, W) float32, or float64 for float64 input: half precision would tie pixels that are different.
+        (B, C, H, W) float32, or float64 for float64 input; of ``"identity"`` what it got.
 
     Raises:
         TypeError: if ``logits`` is not a floating point tensor or the head predicts depth.
@@ -63,8 +63,6 @@ def head_probabilities(logits: Tensor, head: nn.Module | None, activation: str) 
     """
     refuse_depth(head)
     chosen = automatic_activation(head, logits.shape[1]) if activation == "auto" else activation
-    if logits.is_floating_point() and logits.element_size() < 4:
-        logits = logits.float()
     try:
         return to_probabilities(logits, chosen)
     except (TypeError, ValueError) as error:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import MMLogger, print_log
+from mmengine.logging import MessageHub, MMLogger, print_log
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
-from PIL import Image
 from torch import Tensor
 
+from rankseg_plugins.core.options import read_integer, read_real
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.evaluation import Areas, Scoring, areas, levels
 from rankseg_plugins.evaluation.checks import check_report
+from rankseg_plugins.evaluation.label_files import LabelFiles, encode_png
 from rankseg_plugins.mmseg.reporting import RunReport
-from rankseg_plugins.mmseg.segmentors import ARGMAX_FIELD
+from rankseg_plugins.mmseg.samples import argmax_field, image_path
 from rankseg_plugins.mmseg.tables import class_table, level_table, percent
 
 #: Scores that each entry of ``iou_metrics`` brings, in ``IoUMetric``'s order.
@@ -56,7 +58,9 @@ class MultiLevelIoUMetric(BaseMetric):
             only where the truth does (``"label"``). Accuracy is always taken where the truth holds the class.
         absent: classes without a score are left out (``"skip"``) or count as ``"zero"`` or ``"one"``.
         worst_share: share of the images in the ``worst_`` scores, in (0, 1].
-        output_dir: folder for the predicted labels as PNG files, one per image, created if absent.
+        output_dir: folder for the predicted labels as PNG files, one per image under the name of its file, created if
+            absent; 8 bit grey, 16 bit for labels above 255. With ``reduce_zero_label`` classes begin at 1, as in the
+            files of the ground truth; void labels stay.
         format_only: True only writes files and needs no ground truth; needs ``output_dir``.
         keep_results: accepted because ``tools/test.py --out`` sets it; files in ``output_dir`` are always kept.
         collect_device: ``"cpu"`` or ``"gpu"``, where results of several processes meet.
@@ -71,7 +75,9 @@ class MultiLevelIoUMetric(BaseMetric):
         TypeError: if ``report`` is not a path.
         ValueError: for an unknown or unfitting option. While running: if an image has no ground truth, a true or
             predicted label outside the class range, or a size other than its prediction; the message names the file.
-            With ``report``, if data samples carry no labels of argmax.
+            If two images would be written to one file. If labels of argmax are of another decision than the
+            prediction, which a foreign wrapper for test-time augmentation replaces. With ``report``, if there are none;
+            in a validation that is a warning, and no report is written.
         ImportError: if ``report`` needs a package that is not installed.
         OSError: if a folder or file cannot be written.
 
@@ -102,7 +108,7 @@ class MultiLevelIoUMetric(BaseMetric):
             check_choice("iou_metrics", name, tuple(SCORES))
         check_choice("present", present, levels.PRESENT)
         check_choice("absent", absent, tuple(levels.ABSENT))
-        if not 0 < worst_share <= 1:
+        if not read_real("worst_share", worst_share, 0.0, 1.0) > 0:
             raise ValueError(f"worst_share must lie in (0, 1], got {worst_share!r}")
         if format_only and not output_dir:
             raise ValueError("format_only=True writes predictions to files and needs output_dir")
@@ -110,15 +116,29 @@ class MultiLevelIoUMetric(BaseMetric):
             raise ValueError("format_only=True scores nothing, report needs scores: give one of them")
         self.iou_metrics = asked
         self.scores = list(dict.fromkeys(score for name in asked for score in SCORES[name]))
-        self.ignore_index, self.present, self.absent = ignore_index, present, absent
+        self.ignore_index = None if ignore_index is None else read_integer("ignore_index", ignore_index)
+        self.present, self.absent = present, absent
         self.worst_share, self.format_only, self.keep_results = worst_share, format_only, keep_results
         self.output_dir = Path(output_dir) if output_dir else None
+        self._files = None if self.output_dir is None else LabelFiles(self.output_dir)
         if self.output_dir is not None and is_main_process():
             self.output_dir.mkdir(parents=True, exist_ok=True)
+        self._seen, self._warned = 0, False
         self.report = None
         if report is not None:
             scoring = Scoring("dice" if "mDice" in asked else "iou", present, absent)
-            self.report = RunReport(check_report(report), ignore_index, scoring)
+            self.report = RunReport(check_report(report), self.ignore_index, scoring)
+
+    @property
+    def dataset_meta(self) -> dict | None:
+        """What the data set says about itself; it must name its classes, which is checked before any image."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict | None) -> None:
+        self._dataset_meta = dataset_meta
+        if dataset_meta is not None:
+            self._classes()
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Count the areas of a batch of images.
@@ -132,21 +152,29 @@ class MultiLevelIoUMetric(BaseMetric):
             label = sample["pred_sem_seg"]["data"]
             if not self.format_only:
                 self.results.append(self._count(sample, label))
-            if self.output_dir is not None:
-                self._write(sample, label)
+            if self._files is not None:
+                self._write(self._files, sample, label)
+            self._seen += 1
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Score the images of all processes; see ``BaseMetric``.
 
         Args:
             size: number of images of the data set: what samplers repeat beyond it is dropped.
+
+        Raises:
+            ValueError: if labels of two images would have been written to one file by two processes.
         """
+        seen, self._seen = self._seen, 0
         if self.report is not None:
             self.report.gather()
+        if self._files is not None:
+            repeated = sum(_position(index) >= size for index in range(seen))
+            self._files.finish(seen - repeated)
         return super().evaluate(size)
 
     def _count(self, sample: dict, label: Tensor) -> dict[str, Any]:
-        where = sample.get("seg_map_path") or sample.get("img_path") or "an image without a path"
+        where = _where(sample)
         if "gt_sem_seg" not in sample:
             raise ValueError(
                 f"no ground truth for {where}: MultiLevelIoUMetric needs LoadAnnotations in "
@@ -155,12 +183,10 @@ class MultiLevelIoUMetric(BaseMetric):
         truth = sample["gt_sem_seg"]["data"].to(label.device).long()
         classes = len(self._classes())
         _check_classes(sample, label, classes, where)
-        both = [label, sample[ARGMAX_FIELD]["data"]] if ARGMAX_FIELD in sample else [label]
-        if self.report is not None and len(both) == 1:
-            raise ValueError(
-                f"{where}: report needs argmax's labels beside RankSEG's: set model.test_cfg.rankseg.compare=True, and "
-                "model.type to a RankSEG segmentor such as 'rankseg_plugins.mmseg.RankSEGEncoderDecoder'"
-            )
+        argmax = argmax_field(sample)
+        both = [label] if argmax is None else [label, argmax["data"]]
+        if self.report is not None and argmax is None:
+            self._miss_argmax(where)
         try:
             counts = [areas(each.long(), truth, classes, self.ignore_index) for each in both]
         except ValueError as error:
@@ -170,10 +196,24 @@ class MultiLevelIoUMetric(BaseMetric):
             name: torch.cat(each).cpu() for name, each in zip(("decided", "argmax"), counts, strict=False)
         }
         if self.report is not None:
-            found["path"] = sample.get("img_path") or "image"
+            found["path"] = image_path(sample) or "image"
+        if self.report is not None and argmax is not None:
             maps = [each.squeeze(0) for each in (truth, both[1], label)]
-            self.report.consider(found["path"], (found["argmax"], found["decided"]), maps)
+            self.report.consider(_position(self._seen), (found["argmax"], found["decided"]), maps)
         return found
+
+    def _miss_argmax(self, where: str) -> None:
+        """Refuse a report without anything to compare; a training goes on without the report."""
+        problem = (
+            f"{where}: report needs argmax's labels beside RankSEG's: set model.test_cfg.rankseg.compare=True, and "
+            "model.type to a RankSEG segmentor such as 'rankseg_plugins.mmseg.RankSEGEncoderDecoder'"
+        )
+        # A metric does not see the model before the first validation, when a training may have run for hours.
+        if MessageHub.get_current_instance().get_info("loop_stage", None) != "val":
+            raise ValueError(problem)
+        if not self._warned and is_main_process():
+            warnings.warn(f"{problem}. No report is written", UserWarning, stacklevel=2)
+        self._warned = True
 
     def _classes(self) -> Sequence[str]:
         classes = (self.dataset_meta or {}).get("classes")
@@ -181,14 +221,22 @@ class MultiLevelIoUMetric(BaseMetric):
             raise ValueError("the dataset names no classes; set metainfo=dict(classes=...) in the dataset's config")
         return classes
 
-    def _write(self, sample: dict, label: Tensor) -> None:
-        assert self.output_dir is not None
-        mask = label.squeeze(0).cpu().numpy()
-        # As IoUMetric: with reduce_zero_label, files hold the labels of the ground truth files.
-        if sample.get("reduce_zero_label", False):
-            mask = mask + 1
-        path = self.output_dir / f"{Path(sample['img_path']).stem}.png"
-        Image.fromarray(mask.astype(np.uint8)).save(path)
+    def _write(self, files: LabelFiles, sample: dict, label: Tensor) -> None:
+        path = image_path(sample)
+        if path is None:
+            raise ValueError(
+                "output_dir names files after images, got a data sample without img_path: add it to meta_keys of "
+                "PackSegInputs in test_dataloader.dataset.pipeline"
+            )
+        classes, shifted = len(self._classes()), bool(sample.get("reduce_zero_label", False))
+        mask = label.squeeze(0).long().cpu().numpy()
+        # As IoUMetric: with reduce_zero_label, files hold the labels of the ground truth files. Void is no class.
+        mask = mask + (mask < classes) if shifted else mask
+        try:
+            data = encode_png(mask, wide=classes + shifted > 256)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        files.write(f"{PurePath(path).stem}.png", data, f"{path} (no. {_position(self._seen)})")
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
         """Score the counts of all images, print the tables and write the report.
@@ -221,7 +269,7 @@ class MultiLevelIoUMetric(BaseMetric):
         print_log("\n" + class_table(self._classes(), self.scores, pooled), logger)
         print_log("results by level:", logger)
         print_log("\n" + level_table(summaries, images), logger)
-        if self.report is not None:
+        if self.report is not None and both:
             stacked = np.stack([torch.stack(list(counts)).numpy() for counts in columns.values()])
             self.report.write([image["path"] for image in results], stacked, self._classes())
             print_log(f"report of argmax against RankSEG: {self.report.folder / 'report.html'}", logger)
@@ -247,6 +295,20 @@ class MultiLevelIoUMetric(BaseMetric):
         for prefix, by_score in (("", pooled), ("image_", images), ("class_", classes), ("worst_", worst)):
             summary.update({f"{prefix}m{score}": percent(by_score[score]) for score in self.scores})
         return summary
+
+
+def _where(sample: dict) -> str:
+    """The file to name in messages: that of the truth, or else of the image."""
+    return str(sample.get("seg_map_path") or image_path(sample) or "an image without a path")
+
+
+def _position(index: int) -> int:
+    """Place in the data set of this process's image, which it sees as number ``index``.
+
+    MMEngine deals images out in turns, so that positions tell images apart where paths do not (windows of one file);
+    those beyond the data set repeat others.
+    """
+    return index * get_world_size() + get_rank()
 
 
 def _check_classes(sample: dict, label: Tensor, classes: int, where: str) -> None:

@@ -32,48 +32,46 @@ class RunReport:
         scoring: what counts as better.
     """
 
-    def __init__(self, folder: Path, ignore_index: int, scoring: Scoring) -> None:
+    def __init__(self, folder: Path, ignore_index: int | None, scoring: Scoring) -> None:
         self.folder, self.ignore_index, self.scoring = folder, ignore_index, scoring
         self._extremes: Extremes | None = None
-        self._pictures: dict[str, Example] = {}
+        self._pictures: dict[int, Example] = {}
 
-    def consider(self, path: str, counts: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
+    def consider(self, position: int, counts: Sequence[Tensor], maps: Sequence[Tensor]) -> None:
         """Keep the pictures of an image if it is among those that gain or lose most.
 
         Args:
-            path: of the image.
+            position: place of the image in the data set; several may have one path.
             counts: (3, C) counts of argmax and of RankSEG.
             maps: (H, W) labels of the ground truth, of argmax and of RankSEG.
         """
         if self._extremes is None:
             self._extremes = Extremes(PANELS, counts[0].shape[1], self.ignore_index)
         argmax, decided = (self.scoring.image_scores(to_areas(each[:, None].numpy())) for each in counts)
-        self._extremes.offer(path, float((decided - argmax)[0]), *maps)
+        self._extremes.offer(str(position), float((decided - argmax)[0]), *maps)
 
     def gather(self) -> None:
         """Bring the pictures of all processes together; to be called on each of them."""
         ours = self._extremes.all() if self._extremes is not None else ()
-        # A sampler may show an image to two processes.
-        self._pictures = {example.name: example for part in all_gather_object(ours) for example in part}
+        self._pictures = {int(example.name): example for part in all_gather_object(ours) for example in part}
         self._extremes = None
 
     def write(self, paths: Sequence[str], counts: np.ndarray, classes: Sequence[str]) -> None:
         """Write the report.
 
         Args:
-            paths: of the N images.
+            paths: of the N images, in the order of the data set; beyond them samplers repeat images.
             counts: (2, 3, N, C) counts of argmax and of RankSEG.
             classes: C names.
         """
         names = image_names(paths)
-        called = dict(zip(reversed(paths), reversed(names), strict=True))
         unknown = np.full(2, np.nan)
         measurements = [Measurement(name, name, counts[:, :, i], unknown) for i, name in enumerate(names)]
         extremes = Extremes(PANELS, len(classes), self.ignore_index)
         # In the order of the data set, as one process would: earlier images win ties.
-        for path in dict.fromkeys(paths):
-            if path in self._pictures:
-                extremes.keep(replace(self._pictures[path], name=called[path]))
+        for position, name in enumerate(names):
+            if position in self._pictures:
+                extremes.keep(replace(self._pictures[position], name=name))
         facts = {**collect_facts(), "ignore_index": self.ignore_index}
         Comparison(
             DECODERS,

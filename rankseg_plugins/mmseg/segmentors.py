@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copyreg
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+from mmengine.dist import is_main_process
 from mmengine.structures import PixelData
 from mmseg.models import BaseSegmentor
 from mmseg.models.segmentors import (
@@ -25,9 +27,7 @@ from rankseg_plugins.evaluation import TunedDecoder
 from rankseg_plugins.evaluation.temperature import warn_if_softened
 from rankseg_plugins.mmseg.activations import head_probabilities, last_head, refuse_depth
 from rankseg_plugins.mmseg.options import KEY, Options, TunedFile, read_options
-
-#: Field of a data sample that holds argmax's labels when ``compare=True``.
-ARGMAX_FIELD = "pred_sem_seg_argmax"
+from rankseg_plugins.mmseg.samples import forget_argmax, image_path, leave_decision
 
 
 class RankSEGMixin:
@@ -80,6 +80,8 @@ class RankSEGMixin:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._tuned_file, self._checked = TunedFile(), False
+        self._views: list[tuple[str | None, str]] = []
+        self._warned = not is_main_process()  # one process warns for all
         options = self.rankseg_options()
         if options is not None:
             refuse_depth(last_head(getattr(self, "decode_head", None)))
@@ -112,8 +114,12 @@ class RankSEGMixin:
             ValueError: if the output cannot be turned into probabilities, or a key in ``test_cfg.rankseg`` is wrong.
         """
         options = self.rankseg_options()
+        for sample in data_samples or ():
+            forget_argmax(sample)
         if options is None and not self._probabilities_only:
             return super().postprocess_result(seg_logits, data_samples)  # type: ignore[misc]
+        if not self._probabilities_only:
+            self._warn_of_views(data_samples or [])
         samples = self._at_original_size(seg_logits, data_samples)
         for sample in samples:
             self._decode_sample(sample, seg_logits.shape[1], options)
@@ -142,11 +148,9 @@ class RankSEGMixin:
             try:
                 labels = self._decided(decoder, probs, argmax)
             except ValueError as error:
-                image = sample.metainfo.get("img_path", "an image given as an array")
+                image = image_path(sample) or "an image given as an array"
                 raise ValueError(f"{KEY} (activation={options.activation!r}), {image}: {error}") from error
-        sample.set_data({"pred_sem_seg": PixelData(data=labels)})
-        if options is not None and options.compare:
-            sample.set_data({ARGMAX_FIELD: PixelData(data=argmax)})
+        leave_decision(sample, labels, argmax if options is not None and options.compare else None)
 
     @contextmanager
     def probabilities_only(self) -> Iterator[None]:
@@ -168,6 +172,24 @@ class RankSEGMixin:
         if not all("seg_logits" in sample and "pred_sem_seg" in sample for sample in results):
             raise TypeError(f"{KEY}: {type(self).__name__} gives no seg_logits and pred_sem_seg to decode")
         return results
+
+    def _warn_of_views(self, samples: list[SegDataSample]) -> None:
+        """Warn, once, if somebody else merges what is decided here.
+
+        A wrapper for test-time augmentation cannot be seen from below, but for its asking for the same images again,
+        flipped or scaled another way.
+        """
+        before, self._views = self._views, [_view(sample) for sample in samples]
+        shown_again = [path for path, _ in before] == [path for path, _ in self._views] and before != self._views
+        if shown_again and None not in dict(before) and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{KEY} may have no effect: {self._views[0][0]} came twice in a row, flipped or scaled another way, as "
+                "SegTTAModel asks for its views, which then decides by argmax. For test-time augmentation set "
+                "tta_model.type='rankseg_plugins.mmseg.RankSEGTTAModel'",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _decode_sample(self, sample: SegDataSample, channels: int, options: Options | None) -> None:
         logits = sample.seg_logits.data[:channels]
@@ -196,6 +218,11 @@ class RankSEGMixin:
             return probs.max(0, keepdim=True).indices
         head: Any = last_head(self.decode_head)
         return (probs > head.threshold).to(probs.dtype)
+
+
+def _view(sample: SegDataSample) -> tuple[str | None, str]:
+    """The image of a data sample, and how it is shown."""
+    return image_path(sample), str([sample.get(key) for key in ("flip", "flip_direction", "scale_factor")])
 
 
 @MODELS.register_module()

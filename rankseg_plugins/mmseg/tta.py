@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmengine.structures import PixelData
 from mmseg.models import SegTTAModel
 from mmseg.registry import MODELS
@@ -78,8 +79,10 @@ class RankSEGTTAModel(SegTTAModel):
 
     def _merge(self, views: Sequence[SegDataSample]) -> SegDataSample:
         merged = views[0]
-        # Added up one by one: stacking would hold all views of an image at once, a second time.
-        total = merged.seg_logits.data.clone()
+        # Added up one by one: stacking would hold all views of an image at once, a second time. In float32, where the
+        # activation "identity" keeps half precision.
+        first = merged.seg_logits.data
+        total = first.to(torch.promote_types(first.dtype, torch.float32), copy=True)
         for view in views[1:]:
             total += view.seg_logits.data
         total /= len(views)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
@@ -22,6 +21,9 @@ from rankseg_plugins.evaluation import Sample, Scoring, Tuner
 from rankseg_plugins.evaluation.choosing import check_intervals
 from rankseg_plugins.evaluation.grouping import case_of, read_pattern
 from rankseg_plugins.mmseg.activations import head_probabilities, last_head
+from rankseg_plugins.mmseg.reporting import distinct
+from rankseg_plugins.mmseg.running import model_of, step_of, warn_if_ignored
+from rankseg_plugins.mmseg.samples import image_path
 from rankseg_plugins.mmseg.segmentors import RankSEGMixin
 
 #: The file of the latest validation, under a name that is known in advance.
@@ -45,15 +47,16 @@ class RankSEGTuningHook(Hook):
 
     The model may be a stock one, or a RankSEG segmentor, whose ``test_cfg.rankseg.activation`` then counts (and belongs
     beside ``tuned``, too). What the validation itself decides and reports stays as it is. Every candidate decodes every
-    image, and every process keeps counts alone; an image that samplers repeat counts once. With one channel, "argmax"
-    is the threshold 1/2, whatever ``decode_head.threshold`` says.
+    image, and every process keeps counts alone. Every item of the data set counts once, also where several are windows
+    of one file, and where samplers repeat it. With one channel, "argmax" is the threshold 1/2, whatever
+    ``decode_head.threshold`` says.
 
     Args:
         objective: score and level that decide, such as ``"dice_image"`` or ``"iou_dataset"``; see
             :func:`~rankseg_plugins.evaluation.tune`.
         ignore_index: label of the ground truth whose pixels do not count.
         group_by: regular expression whose match in the path of an image is its case, such as the drive or the patient:
-            cases are drawn as one in the bootstrap. None: every image is a case of its own.
+            cases are drawn as one in the bootstrap. None: every file is a case of its own.
         present: a class has a score in an image where prediction or truth hold it (``"union"``), or only where the
             truth does (``"label"``).
         absent: classes without a score are left out (``"skip"``) or count as ``"zero"`` or ``"one"``.
@@ -69,8 +72,8 @@ class RankSEGTuningHook(Hook):
             begins, for another option of the wrong type, or a model that does not say how many channels it has; while
             running, if it gives no class scores.
         ValueError: for an option that is unknown or out of range, some of them when a training or validation begins,
-            or when a training begins that never validates; while running, if an image has no path, no ground truth,
-            or one that does not fit; the message names the file.
+            or when a training begins that never validates, or whose first validation image has no path, no ground
+            truth or one that does not fit; while running, for such images; the message names the file.
         ImportError: without SciPy.
         OSError: if the file cannot be written.
 
@@ -104,17 +107,22 @@ class RankSEGTuningHook(Hook):
             **options,
         }
         self._tuner: Tuner | None = None
-        self._seen: set[str] = set()
+        self._seen = 0
+
+    def before_run(self, runner: Runner) -> None:
+        """Warn of options in the config that the model does not know."""
+        warn_if_ignored(runner)
 
     def before_train(self, runner: Runner) -> None:
         """Refuse options that do not fit the model, and a training that never validates, before any work is done."""
         self._build(runner)
         if runner.val_loop is None:
             raise ValueError("RankSEGTuningHook tunes when a run validates, and the config has no val_dataloader")
+        self._check_images(runner.val_dataloader.dataset)
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Begin anew: the network has changed since the last validation."""
-        self._tuner, self._seen = self._build(runner), set()
+        self._tuner, self._seen = self._build(runner), 0
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[SegDataSample] | None = None
@@ -122,15 +130,12 @@ class RankSEGTuningHook(Hook):
         """Decode the images of a batch with every candidate."""
         assert self._tuner is not None
         for sample in outputs or ():
-            path = sample.metainfo.get("img_path")
-            if path is None:
-                raise ValueError(
-                    "RankSEGTuningHook tells images apart by img_path, got a data sample without one: add it to "
-                    "meta_keys of PackSegInputs in val_dataloader.dataset.pipeline"
-                )
-            if path not in self._seen:
-                self._seen.add(path)
-                probs = _probabilities(_segmentor(runner), sample, path)
+            # MMEngine deals images out in turns; what comes beyond the data set repeats images of other processes.
+            position = self._seen * get_world_size() + get_rank()
+            self._seen += 1
+            if position < len(runner.val_dataloader.dataset):
+                path = _path(sample)
+                probs = _probabilities(model_of(runner), sample, path)
                 self._tuner.add(Sample(path, probs, _truth(sample, path), self._case(path)))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -143,11 +148,27 @@ class RankSEGTuningHook(Hook):
         self._tuner = None
 
     def _build(self, runner: Runner) -> Tuner:
-        model = _segmentor(runner)
+        model = model_of(runner)
         channels = getattr(model, "out_channels", None)
         if channels is None:
             raise TypeError(f"RankSEGTuningHook needs a model with out_channels, {type(model).__name__} has none")
         return Tuner(channels, **self.options, device=next(model.parameters(), torch.empty(0)).device)
+
+    def _check_images(self, dataset: Any) -> None:
+        """Refuse, before a training of hours, what its first validation would refuse."""
+        sample = dataset[0]["data_samples"]
+        path = _path(sample)
+        given, wanted = tuple(_truth(sample, path).shape), tuple(sample.ori_shape[:2])
+        if given != wanted:
+            raise ValueError(
+                f"{path}: the ground truth must have the size of the image, {wanted}, got {given}: LoadAnnotations "
+                "belongs behind Resize in val_dataloader.dataset.pipeline"
+            )
+        if self.group_by is not None and hasattr(dataset, "get_data_info"):
+            for index in range(len(dataset)):
+                listed = image_path(dataset.get_data_info(index))
+                if listed is not None:
+                    self._case(listed)
 
     def _case(self, path: str) -> str | None:
         if self.group_by is None:
@@ -156,9 +177,10 @@ class RankSEGTuningHook(Hook):
 
     def _conclude(self, runner: Runner, tuner: Tuner) -> None:
         recorder = tuner.recorder
-        # Sorted by name; samplers show an image to two processes where the number of images is not even.
-        by_name = itertools.groupby(recorder.measurements, key=lambda measurement: measurement.name)
-        recorder.measurements = [next(same) for _, same in by_name]
+        # Sorted by name; windows of one file have one.
+        names = distinct([measurement.name for measurement in recorder.measurements])
+        named = zip(recorder.measurements, names, strict=True)
+        recorder.measurements = [replace(measurement, name=name) for measurement, name in named]
         found = tuner.finish(**self.finishing)
         paths = [Path(runner.work_dir) / LATEST, *_beside_checkpoints(runner)]
         for path in paths:
@@ -168,11 +190,17 @@ class RankSEGTuningHook(Hook):
         evidence = found.decoder.evidence
         if evidence["gain"] is not None and evidence["interval"] is not None:
             scalars = zip(("gain", "gain_low", "gain_high"), (evidence["gain"], *evidence["interval"]), strict=True)
-            runner.visualizer.add_scalars({f"rankseg/{name}": value for name, value in scalars}, step=_step(runner))
+            runner.visualizer.add_scalars({f"rankseg/{name}": value for name, value in scalars}, step=step_of(runner))
 
 
-def _segmentor(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+def _path(sample: SegDataSample) -> str:
+    path = image_path(sample)
+    if path is None:
+        raise ValueError(
+            "RankSEGTuningHook names images and cases by img_path, got a data sample without one: add it to meta_keys "
+            "of PackSegInputs in val_dataloader.dataset.pipeline"
+        )
+    return path
 
 
 def _probabilities(model: nn.Module, sample: SegDataSample, path: str) -> Tensor:
@@ -193,11 +221,6 @@ def _truth(sample: SegDataSample, path: str) -> Tensor:
             f"no ground truth for {path}: RankSEGTuningHook needs LoadAnnotations in val_dataloader.dataset.pipeline"
         )
     return sample.gt_sem_seg.data.squeeze(0)
-
-
-def _step(runner: Runner) -> int:
-    # `runner.iter` would build a training loop that only waits in the config.
-    return runner.iter if isinstance(runner._train_loop, BaseLoop) else 0
 
 
 def _beside_checkpoints(runner: Runner) -> list[Path]:

@@ -317,7 +317,7 @@ def test_images_without_truth_are_refused(dataset, tmp_path):
 def test_images_without_a_path_are_refused(dataset, tmp_path):
     full = with_hook(tiny.config(tiny.model(), dataset, tmp_path, evaluator={"type": "KeepSamples"}))
     full.val_dataloader.dataset.pipeline[3]["meta_keys"] = ("ori_shape", "img_shape")
-    with pytest.raises(ValueError, match="tells images apart by img_path"):
+    with pytest.raises(ValueError, match="names images and cases by img_path"):
         validate(full)
 
 

@@ -1,0 +1,68 @@
+"""What RankSEG leaves in a data sample, and how others read it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+#: Field of a data sample that holds argmax's labels when ``compare=True``.
+ARGMAX_FIELD = "pred_sem_seg_argmax"
+#: Meta information of the labels of one decision. Whoever decides anew replaces the labels and this with them.
+MARK = "rankseg"
+
+
+def leave_decision(sample: SegDataSample, labels: Tensor, argmax: Tensor | None = None) -> None:
+    """Write the labels of one decision into a data sample.
+
+    Args:
+        sample: receives ``pred_sem_seg`` and ``pred_sem_seg_argmax``.
+        labels: (1, H, W).
+        argmax: (1, H, W) labels of argmax to keep beside them; None keeps none, also none of an earlier decision.
+    """
+    forget_argmax(sample)
+    sample.set_data({"pred_sem_seg": PixelData(metainfo={MARK: True}, data=labels)})
+    if argmax is not None:
+        sample.set_data({ARGMAX_FIELD: PixelData(metainfo={MARK: True}, data=argmax)})
+
+
+def forget_argmax(sample: SegDataSample) -> None:
+    """Drop the labels of argmax that an earlier decision on the same data sample left."""
+    sample.pop(ARGMAX_FIELD, None)
+
+
+def argmax_field(sample: SegDataSample | Mapping[str, Any]) -> Any:
+    """Argmax's labels beside those of RankSEG, as the sample holds them: with ``data`` (1, H, W); None without any.
+
+    Args:
+        sample: a data sample, or the dict of one.
+
+    Raises:
+        ValueError: if the prediction beside them was replaced: the two are of different decisions.
+    """
+    found: Any = sample.get(ARGMAX_FIELD)
+    prediction: Any = sample.get("pred_sem_seg")
+    if found is not None and found.get(MARK) and not prediction.get(MARK):
+        raise ValueError(
+            f"{image_path(sample) or 'an image without a path'}: pred_sem_seg is not what RankSEG decided, "
+            f"{ARGMAX_FIELD} beside it cannot be compared with it. SegTTAModel replaces it by argmax over all views: "
+            "set tta_model.type='rankseg_plugins.mmseg.RankSEGTTAModel'"
+        )
+    return found
+
+
+def image_path(sample: SegDataSample | Mapping[str, Any]) -> str | None:
+    """``img_path`` as text, whether the data set gives a string, bytes or a path; None without one.
+
+    Example:
+        >>> image_path({"img_path": b"a.png"}), image_path({})
+        ('a.png', None)
+    """
+    path = sample.get("img_path")
+    if path is None:
+        return None
+    return os.fsdecode(path) if isinstance(path, (str, bytes, os.PathLike)) else str(path)
