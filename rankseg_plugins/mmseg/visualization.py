@@ -233,8 +233,8 @@ class RankSEGVisualizationHook(Hook):
 
     Raises:
         TypeError: if ``interval`` is no integer; when the run begins, if its visualizer is no ``SegLocalVisualizer``.
-        ValueError: if ``interval`` is smaller than 1; when the run begins, if its results will carry no labels of
-            argmax.
+        ValueError: if ``interval`` is smaller than 1, or for ``backend_args`` of no file backend; when the run begins,
+            if its results will carry no labels of argmax.
 
     Example:
         In a config: ``custom_hooks = [dict(type='rankseg_plugins.mmseg.RankSEGVisualizationHook', interval=10)]``
@@ -243,8 +243,10 @@ class RankSEGVisualizationHook(Hook):
     def __init__(self, interval: int = 1, with_labels: bool = False, backend_args: dict | None = None) -> None:
         if read_integer("interval", interval) < 1:
             raise ValueError(f"interval must be at least 1, got {interval}")
-        if backend_args is not None:
-            get_file_backend(backend_args=dict(backend_args))  # the first image would be too late to refuse it
+        try:  # the first image would be too late to refuse it
+            get_file_backend("image.png", backend_args=None if backend_args is None else dict(backend_args))
+        except Exception as error:  # of any backend
+            raise ValueError(f"backend_args={backend_args!r}: {type(error).__name__}: {error}") from error
         self.interval, self.with_labels, self.backend_args = interval, with_labels, backend_args
         self._names: Counter[str] = Counter()
         self._seen, self._warned = 0, False

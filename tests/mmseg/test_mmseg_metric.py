@@ -192,6 +192,84 @@ def test_format_only_writes_files_and_needs_no_truth(tmp_path):
         assert (written == sample["pred_sem_seg"]["data"][0].numpy() + 1).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("fields", [{}, {"reduce_zero_label": True}])
+def test_files_of_ordinary_labels_are_stock(tmp_path, fields, dtype):
+    labels = torch.randint(0, 4, (7, 9)).to(dtype)
+    sample = {"img_path": "images/a.png", "pred_sem_seg": {"data": labels[None]}, **fields}
+    for kind, given in (
+        (MultiLevelIoUMetric, sample),
+        (IoUMetric, {**sample, "pred_sem_seg": {"data": labels.long()}}),
+    ):
+        metric = kind(output_dir=str(tmp_path / kind.__name__), format_only=True)
+        metric.dataset_meta = META
+        metric.process({}, [given])
+    ours, stock = (Image.open(tmp_path / kind.__name__ / "a.png") for kind in (MultiLevelIoUMetric, IoUMetric))
+    assert ours.mode == stock.mode == "L"
+    assert np.array_equal(np.array(ours), np.array(stock))
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "fields", "mode", "expected"),
+    [
+        ([[0, 299]], 300, {}, "I;16", [[0, 299]]),  # IoUMetric writes 43
+        ([[0, 1]], 300, {}, "I;16", [[0, 1]]),  # all files of a run alike
+        ([[0, 255]], 256, {}, "L", [[0, 255]]),
+        ([[0, 300]], 4, {}, "I;16", [[0, 300]]),  # void_index=300
+        ([[0, 3, 255]], 4, {"reduce_zero_label": True}, "L", [[1, 4, 255]]),  # IoUMetric writes 0
+        ([[0, 3, 300]], 4, {"reduce_zero_label": True}, "I;16", [[1, 4, 300]]),
+        ([[0, 255]], 256, {"reduce_zero_label": True}, "I;16", [[1, 256]]),
+    ],
+)
+def test_files_hold_every_label(tmp_path, labels, classes, fields, mode, expected):
+    sample = {"img_path": "images/a.png", "pred_sem_seg": {"data": torch.tensor([labels])}, **fields}
+    metric = MultiLevelIoUMetric(output_dir=str(tmp_path), format_only=True)
+    metric.dataset_meta = {"classes": [str(label) for label in range(classes)]}
+    metric.process({}, [sample])
+    with Image.open(tmp_path / "a.png") as png:
+        assert png.mode == mode
+        assert np.array(png).tolist() == expected
+
+
+def test_labels_that_no_file_holds_name_the_image(tmp_path):
+    sample = {"img_path": "images/a.png", "pred_sem_seg": {"data": torch.tensor([[[0, -1]]])}}
+    metric = MultiLevelIoUMetric(output_dir=str(tmp_path), format_only=True)
+    with pytest.raises(ValueError, match=r"images/a\.png: a PNG holds the labels 0 to 65535, got -1 to 0"):
+        score(metric, [sample])
+
+
+def test_two_images_of_one_name_are_refused(tmp_path):
+    batch = samples(2)
+    batch[0]["img_path"], batch[1]["img_path"] = "siteA/01.png", "siteB/01.jpg"
+    metric = MultiLevelIoUMetric(output_dir=str(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"two images are called '01\.png', siteA/01\.png .* and siteB/01\.jpg .*give other"
+    ):
+        score(metric, batch)
+    assert (np.array(Image.open(tmp_path / "01.png")) == batch[0]["pred_sem_seg"]["data"][0].numpy()).all()
+    again = MultiLevelIoUMetric(output_dir=str(tmp_path))
+    for _ in range(2):  # another validation replaces the files of the one before
+        score(again, batch[1:])
+    assert (np.array(Image.open(tmp_path / "01.png")) == batch[1]["pred_sem_seg"]["data"][0].numpy()).all()
+
+
+def test_files_need_paths(tmp_path):
+    (sample,) = samples(1)
+    for path in (b"images/07.png", Path("images/08.png")):
+        sample["img_path"] = path
+        score(MultiLevelIoUMetric(output_dir=str(tmp_path)), [sample])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["07.png", "08.png"]
+    del sample["img_path"]
+    with pytest.raises(ValueError, match=r"output_dir names files after images, .*meta_keys"):
+        score(MultiLevelIoUMetric(output_dir=str(tmp_path)), [sample])
+
+
+def test_a_data_set_without_classes_is_refused_before_any_image():
+    metric = MultiLevelIoUMetric()
+    with pytest.raises(ValueError, match="the dataset names no classes"):
+        metric.dataset_meta = {"palette": None}
+
+
 def test_reduce_zero_label_of_the_dataset(tmp_path):
     data = tiny.write_dataset(tmp_path, count=3)
     network = tiny.model("rankseg_plugins.mmseg.RankSEGEncoderDecoder", classes=3, rankseg={"metric": "dice"})
@@ -214,6 +292,7 @@ def test_reduce_zero_label_of_the_dataset(tmp_path):
         ({"present": "all"}, "present must be one of"),
         ({"absent": "nan"}, "absent must be one of"),
         ({"worst_share": 0.0}, "worst_share must lie in"),
+        ({"worst_share": 2}, "worst_share must be in [0, 1], got 2"),
         ({"format_only": True}, "needs output_dir"),
     ],
 )
@@ -279,13 +358,13 @@ def test_two_processes_give_the_scores_of_one(dataset, tmp_path):
     """Seven images in batches of three on two processes: the last batches are uneven, and one image is there twice."""
     options = {"metric": "dice", "pruning_prob": 0.1, "compare": True}
     network = tiny.model("rankseg_plugins.mmseg.RankSEGEncoderDecoder", rankseg=options)
-    evaluator = {"type": "rankseg_plugins.mmseg.MultiLevelIoUMetric"}
+    evaluator = {"type": "rankseg_plugins.mmseg.MultiLevelIoUMetric", "output_dir": str(tmp_path / "labels")}
     full = tiny.config(network, dataset, tmp_path / "one", batch_size=3, evaluator=evaluator)
     built = tiny.build(network)
     alone, kept = tiny.evaluate(full, built.state_dict())
     assert len(kept) == 7
     checkpoint = tiny.save_checkpoint(built, tmp_path / "weights.pth")
-    full.work_dir = str(tmp_path / "two")
+    full.work_dir, full.test_evaluator.output_dir = str(tmp_path / "two"), str(tmp_path / "labels of two")
     full.custom_hooks = [{"type": "rankseg_plugins.mmseg.RankSEGVisualizationHook"}]
     full.dump(str(tmp_path / "config.py"))
     script, output = Path(__file__).with_name("run_distributed.py"), tmp_path / "scores.json"
@@ -300,3 +379,8 @@ def test_two_processes_give_the_scores_of_one(dataset, tmp_path):
     assert any(value != 0 for name, value in expected.items() if name.startswith("difference"))
     pictures = (tmp_path / "two").glob("*/vis_data/vis_image/*.png")
     assert sorted(path.name for path in pictures) == [f"test_{index:02d}.png_0.png" for index in (0, 2, 4, 6)]
+    written = [
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("labels", "labels of two")
+    ]
+    assert written[0] == written[1]
+    assert len(written[0]) == 7

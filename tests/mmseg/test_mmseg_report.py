@@ -13,6 +13,7 @@ pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
 pytest.importorskip("scipy", reason="the extra 'report' is not installed")
 
 import tiny
+from mmengine.runner import Runner
 
 from rankseg_plugins import RankSEG
 from rankseg_plugins.evaluation import Scoring, compare
@@ -103,6 +104,45 @@ def test_without_compare_it_is_refused_at_the_first_image(dataset, tmp_path, pro
     done = torchrun(full, tiny.save_checkpoint(built, tmp_path / "weights.pth"), tmp_path)
     assert done.returncode != 0
     assert words in done.stderr
+
+
+def test_without_compare_a_validation_goes_on_without_a_report(dataset, tmp_path):
+    """The metric sees its first image after hours of training."""
+    full, built = make_config(dataset, tmp_path, tmp_path / "report", rankseg=OPTIONS)
+    full.val_dataloader, full.val_evaluator, full.val_cfg = (
+        full.test_dataloader,
+        full.test_evaluator,
+        {"type": "ValLoop"},
+    )
+    runner = Runner.from_cfg(full)
+    runner.model.load_state_dict(built.state_dict())
+    with pytest.warns(
+        UserWarning, match=r"00\.png: report needs argmax's .*compare=True.*No report is written"
+    ) as told:
+        scores = runner.val()
+    assert sum("No report" in str(each.message) for each in told) == 1
+    assert not list((tmp_path / "report").iterdir())
+    full.val_evaluator = full.test_evaluator = {"type": "IoUMetric", "iou_metrics": ["mIoU", "mDice"]}
+    full.experiment_name = full.visualizer.name = "plain"
+    stock, _ = tiny.evaluate(full, built.state_dict())
+    assert {name: scores[name] for name in ("mIoU", "mDice")} == {name: stock[name] for name in ("mIoU", "mDice")}
+
+
+def test_windows_of_one_file_have_pictures_of_their_own(dataset, tmp_path):
+    full, built = make_config(dataset, tmp_path, tmp_path / "report")
+    _, kept = tiny.evaluate(tiny.in_windows(full, 2), built.state_dict())
+    found = read(tmp_path / "report")
+    assert found["images"] == 14
+    decoders = {"argmax": RankSEG("acc"), "RankSEG": RankSEG(**OPTIONS)}
+    names = [f"{index // 2:02d}" + " (2)" * (index % 2) for index in range(14)]
+    samples = [
+        (name, sample["seg_logits"]["data"].softmax(0), sample["gt_sem_seg"]["data"][0].long())
+        for name, sample in zip(names, kept, strict=True)
+    ]
+    expected = compare(samples, decoders, ignore_index=255, class_names=tiny.CLASSES)
+    assert comparable(found) == comparable(json.loads(json.dumps(to_dict(expected))))
+    expected.report(tmp_path / "expected")
+    assert panels(tmp_path / "report") == panels(tmp_path / "expected") != []
 
 
 def test_images_of_the_same_name_in_two_folders(tmp_path):

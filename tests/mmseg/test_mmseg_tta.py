@@ -1,22 +1,29 @@
 """Test-time augmentation: average the probabilities of the views once, decide once."""
 
+import warnings
+
 import pytest
 
 pytest.importorskip("mmengine", reason="MMSegmentation is not installed")
 
+import numpy as np
 import tiny
 import torch
 from mmengine.structures import PixelData
+from mmseg.evaluation import IoUMetric
 from mmseg.models import SegTTAModel
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from mmseg.visualization import SegLocalVisualizer
 
 import rankseg_plugins.core
 from rankseg_plugins import rankseg
 from rankseg_plugins.mmseg import RankSEGTTAModel
+from rankseg_plugins.mmseg.visualization import draw_panels
 
 PATH = "rankseg_plugins.mmseg."
 ON = {"metric": "dice", "pruning_prob": 0.1}
+META = {"img_path": "a.png", "ori_shape": (8, 8)}
 PIPELINE = [
     {"type": "LoadImageFromFile"},
     {
@@ -31,8 +38,8 @@ PIPELINE = [
 ]
 
 
-def run(dataset, path, network, tta_type):
-    full = tiny.config({"type": tta_type, "module": network}, dataset, path, batch_size=1)
+def run(dataset, path, network, tta_type, **options):
+    full = tiny.config({"type": tta_type, "module": network}, dataset, path, **{"batch_size": 1, **options})
     full.test_dataloader.dataset.pipeline = PIPELINE
     weights = {f"module.{key}": value for key, value in tiny.build(network).state_dict().items()}
     return tiny.evaluate(full, weights)
@@ -65,6 +72,92 @@ def test_on_averages_and_decides_once(dataset, tmp_path, monkeypatch):
         assert not sample["flip"]
         changed += (label != argmax["pred_sem_seg"]["data"]).sum()
     assert changed > 0
+
+
+def test_figures_of_a_comparison_are_those_of_one_decision(dataset, tmp_path):
+    """Argmax and RankSEG over the same averaged probabilities, scored by the toolkit's own metric."""
+    network = tiny.model(PATH + "RankSEGEncoderDecoder", rankseg={**ON, "compare": True})
+    evaluator = {"type": PATH + "MultiLevelIoUMetric"}
+    scores, kept = run(dataset, tmp_path, network, PATH + "RankSEGTTAModel", evaluator=evaluator)
+    expected = {}
+    for start, decide in {
+        "": lambda probs: rankseg(probs[None], **ON),
+        "argmax_": lambda probs: probs.argmax(0),
+    }.items():
+        stock = IoUMetric(iou_metrics=["mIoU", "mDice"])
+        stock.dataset_meta = {"classes": tiny.CLASSES}
+        stock.process({}, [{**each, "pred_sem_seg": {"data": decide(each["seg_logits"]["data"])}} for each in kept])
+        expected |= {f"{start}{name}": value for name, value in stock.evaluate(len(kept)).items()}
+    assert {name: scores[name] for name in expected} == expected
+    assert scores["mIoU"] != scores["argmax_mIoU"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_comparison_under_the_stock_wrapper_is_refused(dataset, tmp_path, batch_size):
+    """It puts argmax over all views beside the labels of one view."""
+    network = tiny.model(PATH + "RankSEGEncoderDecoder", rankseg={**ON, "compare": True})
+    evaluator = {"type": PATH + "MultiLevelIoUMetric"}
+    words = (
+        r"00\.png: pred_sem_seg is not what RankSEG decided.*tta_model\.type='rankseg_plugins\.mmseg\.RankSEGTTAModel'"
+    )
+    with pytest.raises(ValueError, match=words), pytest.warns(UserWarning, match="may have no effect"):
+        run(dataset, tmp_path, network, "SegTTAModel", evaluator=evaluator, batch_size=batch_size)
+
+
+def test_panels_of_a_comparison_under_the_stock_wrapper_are_refused(dataset, tmp_path):
+    network = tiny.model(PATH + "RankSEGEncoderDecoder", rankseg={**ON, "compare": True})
+    hooks = [{"type": PATH + "RankSEGVisualizationHook"}]
+    with pytest.raises(ValueError, match=r"SegTTAModel decides by argmax alone: set tta_model\.type="):
+        run(dataset, tmp_path, network, "SegTTAModel", custom_hooks=hooks)
+    module = MODELS.build(network)
+    views = module.postprocess_result(torch.randn(2, 4, 8, 8), [SegDataSample(metainfo=META) for _ in range(2)])
+    (merged,) = SegTTAModel(module).merge_preds([views])
+    with pytest.raises(ValueError, match=r"a\.png: pred_sem_seg is not what RankSEG decided"):
+        draw_panels(SegLocalVisualizer(), np.zeros((8, 8, 3), np.uint8), merged)
+
+
+def test_a_switch_that_the_stock_wrapper_drops_is_told(dataset, tmp_path):
+    network = tiny.model(PATH + "RankSEGEncoderDecoder", rankseg=ON)
+    with pytest.warns(
+        UserWarning, match=r"model\.test_cfg\.rankseg may have no effect: .*00\.png.*RankSEGTTAModel"
+    ) as told:
+        run(dataset, tmp_path, network, "SegTTAModel")
+    assert sum("may have no effect" in str(each.message) for each in told) == 1
+
+
+def test_nothing_is_told_where_nothing_is_dropped(dataset, tmp_path):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        network = tiny.model(PATH + "RankSEGEncoderDecoder", rankseg=ON)
+        run(dataset, tmp_path / "augmented", network, PATH + "RankSEGTTAModel")
+        tiny.evaluate(tiny.config(network, dataset, tmp_path / "plain"))
+        module = MODELS.build(network)
+        for _ in range(2):  # the same image once more, in the same form
+            module.postprocess_result(torch.randn(1, 4, 8, 8), [SegDataSample(metainfo=META)])
+        module.test_cfg["rankseg"] = None
+        run(dataset, tmp_path / "off", tiny.model(PATH + "RankSEGEncoderDecoder"), "SegTTAModel")
+    assert not [each for each in told if "no effect" in str(each.message)]
+
+
+def test_no_labels_of_an_earlier_decision_stay():
+    """One data sample, decided with `compare`, without it, and by plain argmax."""
+    module = MODELS.build(tiny.model(PATH + "RankSEGEncoderDecoder", rankseg={**ON, "compare": True}))
+    sample, logits = SegDataSample(metainfo=META), torch.randn(1, 4, 8, 8)
+    assert "pred_sem_seg_argmax" in module.postprocess_result(logits, [sample])[0]
+    for changed in (ON, None):
+        module.test_cfg["rankseg"] = {**ON, "compare": True}
+        module.postprocess_result(logits, [sample])
+        module.test_cfg["rankseg"] = changed
+        assert "pred_sem_seg_argmax" not in module.postprocess_result(logits, [sample])[0]
+
+
+def test_half_precision_of_probabilities_is_averaged_in_single():
+    module = MODELS.build(tiny.model(PATH + "RankSEGEncoderDecoder", rankseg={**ON, "activation": "identity"}))
+    probs = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0)).softmax(1).bfloat16()
+    with module.probabilities_only():
+        views = [module.postprocess_result(each[None], [SegDataSample(metainfo=META)])[0] for each in probs]
+    (merged,) = RankSEGTTAModel(module).merge_preds([views])
+    torch.testing.assert_close(merged.seg_logits.data, probs.float().mean(0), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["EncoderDecoder", "CascadeEncoderDecoder"])

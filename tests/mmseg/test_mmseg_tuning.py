@@ -208,20 +208,28 @@ def test_reduce_zero_label_and_every_option(tmp_path):
     assert read(tmp_path / "run/rankseg.json") == expected
 
 
-def test_two_processes_write_what_one_does(dataset, tmp_path, checkpoint):
-    """Seven images on two processes: one is shown to both."""
-    full = with_hook(tiny.config(tiny.model(), dataset, tmp_path / "one", batch_size=1))
+def test_windows_of_one_file_count_each_with_any_number_of_processes(dataset, tmp_path, checkpoint):
+    """21 windows of seven files on two processes: one is shown to both. Windows of one file are one case."""
+    full = with_hook(tiny.in_windows(tiny.config(tiny.model(), dataset, tmp_path / "one", batch_size=1)))
     validate(full, checkpoint)
+    state = torch.load(checkpoint, weights_only=False)["state_dict"]
+    samples = samples_of(dataset, tmp_path / "plain", state, edit=tiny.in_windows)
+    numbered = [
+        Sample(f"{each.name} ({index % 3})", each.probs, each.labels, case=each.name)
+        for index, each in enumerate(samples)
+    ]
+    found = read(tmp_path / "one/rankseg.json")
+    assert found["evidence"]["images"] == len({each.name for each in numbered}) == 21
+    assert found == plain(numbered)
+
     full.work_dir = str(tmp_path / "two")
     full.dump(str(tmp_path / "config.py"))
     script, output = Path(__file__).with_name("run_distributed.py"), tmp_path / "scores.json"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = tiny.process([*torchrun, script, tmp_path / "config.py", checkpoint, output, "val"], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert read(output)["batches"] == 4
-    found = read(tmp_path / "two/rankseg.json")
-    assert found["evidence"]["images"] == 7
-    assert found == read(tmp_path / "one/rankseg.json")
+    assert read(output)["batches"] == 11
+    assert read(tmp_path / "two/rankseg.json") == found
 
 
 def test_each_validation_begins_anew(dataset, tmp_path, checkpoint):
@@ -319,6 +327,46 @@ def test_images_without_a_path_are_refused(dataset, tmp_path):
     full.val_dataloader.dataset.pipeline[3]["meta_keys"] = ("ori_shape", "img_shape")
     with pytest.raises(ValueError, match="names images and cases by img_path"):
         validate(full)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda loading: loading.pop(2), "no ground truth for .*00\\.png: RankSEGTuningHook needs LoadAnnotations"),
+        (lambda loading: loading[3].update(meta_keys=("ori_shape",)), "names images and cases by img_path"),
+        (
+            lambda loading: loading.insert(1, loading.pop(2)),
+            r"00\.png: the ground truth must have the size of the image",
+        ),
+    ],
+)
+def test_images_that_do_not_fit_are_refused_before_a_training(dataset, tmp_path, edit, words):
+    full = with_training(with_hook(tiny.config(tiny.model(), dataset, tmp_path)))
+    edit(full.val_dataloader.dataset.pipeline)
+    with pytest.raises(ValueError, match=words):
+        Runner.from_cfg(full).train()
+    assert not list(tmp_path.glob("*.pth"))
+
+
+def test_a_pattern_that_does_not_match_a_later_image_is_refused_before_a_training(dataset, tmp_path):
+    full = with_training(with_hook(tiny.config(tiny.model(), dataset, tmp_path), group_by="0[0-5]"))
+    with pytest.raises(ValueError, match=r"group_by '0\[0-5\]' does not match the name .*06\.png"):
+        Runner.from_cfg(full).train()
+
+
+def test_options_that_a_stock_model_ignores_are_told(dataset, tmp_path, checkpoint):
+    full = with_hook(tiny.config(tiny.model(rankseg=ON), dataset, tmp_path))
+    words = r"model\.test_cfg\.rankseg=.* has no effect: EncoderDecoder .*Set model\.type to a RankSEG segmentor"
+    with pytest.warns(UserWarning, match=words):
+        validate(full, checkpoint)
+
+
+@pytest.mark.parametrize("kind", [bytes, Path])
+def test_paths_of_any_kind(dataset, tmp_path, checkpoint, kind):
+    full = with_hook(tiny.config(tiny.model(), dataset, tmp_path), group_by="0[0-9]")
+    full.val_dataloader.dataset.pipeline.insert(3, {"type": "PathsAs", "kind": kind.__name__})
+    validate(full, checkpoint)
+    assert read(tmp_path / "rankseg.json")["evidence"]["images"] == 7
 
 
 @pytest.mark.parametrize(("pattern", "how"), [("drive[0-9]+", "does not match"), ("[0-9]*", "has an empty match in")])

@@ -1,5 +1,7 @@
 """Panels: the right pixels in the right colours, from the hook and from the visualizer."""
 
+import warnings
+
 import pytest
 
 pytest.importorskip("mmengine", reason="MMSegmentation is not installed")
@@ -13,7 +15,16 @@ from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
 from rankseg_plugins.mmseg import RankSEGVisualizationHook, RankSEGVisualizer
-from rankseg_plugins.mmseg.visualization import GREEN, ORANGE, PANEL_WIDTH, RED, difference, draw_panels
+from rankseg_plugins.mmseg.visualization import (
+    GREEN,
+    GREY,
+    ORANGE,
+    PANEL_WIDTH,
+    RED,
+    difference,
+    draw_panels,
+    to_picture,
+)
 
 DOTTED = "rankseg_plugins.mmseg.RankSEGEncoderDecoder"
 HEIGHT, WIDTH = 60, PANEL_WIDTH
@@ -84,8 +95,6 @@ def test_small_images_are_enlarged_until_captions_can_be_read():
 def test_missing_comparison_names_the_key():
     with pytest.raises(ValueError, match=r"model\.test_cfg\.rankseg\.compare=True"):
         draw_panels(visualizer(), np.zeros((HEIGHT, WIDTH, 3), np.uint8), sample(argmax=False))
-    with pytest.raises(ValueError, match="interval must be at least 1"):
-        RankSEGVisualizationHook(interval=0)
 
 
 def test_visualizer_draws_other_results_as_stock(tmp_path):
@@ -132,8 +141,89 @@ def test_hook_refuses_a_visualizer_that_draws_no_labels(dataset, tmp_path):
         tiny.evaluate(full)
 
 
-def test_hook_without_comparison_names_the_key(dataset, tmp_path):
-    full = tiny.config(tiny.model(DOTTED, rankseg={"metric": "dice"}), dataset, tmp_path)
+@pytest.mark.parametrize(
+    ("kind", "rankseg", "words"),
+    [
+        (DOTTED, {"metric": "dice"}, r"set model\.test_cfg\.rankseg\.compare=True"),
+        (DOTTED, None, r"set model\.test_cfg\.rankseg\.compare=True"),
+        ("EncoderDecoder", {"metric": "dice", "compare": True}, r"model\.type to a RankSEG .*EncoderDecoder ignores"),
+    ],
+)
+def test_hook_without_comparison_is_refused_before_any_image(dataset, tmp_path, kind, rankseg, words):
+    full = tiny.config(tiny.model(kind, rankseg=rankseg), dataset, tmp_path)
     full.custom_hooks = [{"type": "rankseg_plugins.mmseg.RankSEGVisualizationHook"}]
-    with pytest.raises(ValueError, match=r"model\.test_cfg\.rankseg\.compare=True"):
+    full.test_dataloader.dataset.pipeline = [{"type": "LoadImageFromFile", "imdecode_backend": "none"}]
+    with pytest.raises(ValueError, match=words):
         tiny.evaluate(full)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"interval": 0}, ValueError, "interval must be at least 1, got 0"),
+        ({"interval": 0.5}, TypeError, "interval must be an integer, got float"),
+        ({"backend_args": {"backend": "nowhere"}}, ValueError, "nowhere"),
+    ],
+)
+def test_bad_options_of_the_hook(options, error, words):
+    with pytest.raises(error, match=words):
+        RankSEGVisualizationHook(**options)
+
+
+@pytest.mark.parametrize("bands", [4, 2, 12])
+def test_other_bands_are_left_out_of_panels_with_a_warning(tmp_path, bands):
+    drawing, image = visualizer(), np.full((HEIGHT, WIDTH, bands), 200, np.uint8)
+    words = rf"without the photograph of a: shape \(60, 240, {bands}\), not \(60, 240\)"
+    options = {"data_sample": sample(), "with_labels": False}
+    with pytest.warns(UserWarning, match=words):
+        drawing.add_datasample("a", image, out_file=str(tmp_path / "a.png"), **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawing.add_datasample("b", image, out_file=str(tmp_path / "b.png"), **options)
+    for name in ("a", "b"):
+        panels = mmcv.imread(str(tmp_path / f"{name}.png"), channel_order="rgb")
+        assert pixel(panels, 0, 0) == (GREY, GREY, GREY)
+        assert pixel(panels, 1, 0) == tuple(tiny.PALETTE[1])
+        assert [pixel(panels, 4, row) for row in range(3)] == [GREEN, RED, ORANGE]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.full((HEIGHT, WIDTH), 200, np.uint8),
+        np.full((HEIGHT, WIDTH, 1), 200, np.uint8),
+        np.pad(np.full((HEIGHT, WIDTH - 2), 200 * 256, np.uint16), ((0, 0), (1, 0))),
+        np.pad(
+            np.full((HEIGHT, WIDTH - 2, 3), 0.2), ((0, 0), (1, 1), (0, 0)), constant_values=((0, 0), (0, 0.255), (0, 0))
+        ),
+    ],
+)
+def test_grey_and_other_numbers_are_drawn(image):
+    if image.dtype == np.uint16:
+        image = np.pad(image, ((0, 0), (0, 1)), constant_values=255 * 256)
+    assert pixel(draw_panels(visualizer(), image, sample()), 0, 0) == pytest.approx((200, 200, 200), abs=1)
+
+
+def test_an_image_that_is_nowhere_known_is_black():
+    assert (to_picture(np.full((2, 3), np.nan)) == 0).all()
+
+
+def test_void_below_zero_has_no_colour():
+    result, image = sample(), np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+    result.pred_sem_seg.data[:, 40:, :50] = -1
+    assert pixel(draw_panels(visualizer(), image, result), 3, 2) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("fault", ["missing", "bands", "size"])
+def test_a_run_goes_on_where_images_cannot_be_drawn(tmp_path, fault):
+    """The pipeline reads something else than the picture that the hook would."""
+    data = tiny.write_dataset(tmp_path, count=3)
+    full = tiny.config(tiny.model(DOTTED, rankseg={"metric": "dice", "compare": True}), data, tmp_path)
+    full.custom_hooks = [{"type": "rankseg_plugins.mmseg.RankSEGVisualizationHook"}]
+    full.test_dataloader.dataset.pipeline.insert(3, {"type": "OtherPicture", "fault": fault, "folder": str(tmp_path)})
+    with pytest.warns(UserWarning, match=r"panels are drawn without the photograph of .*odd") as told:
+        tiny.evaluate(full, tiny.build(tiny.model()).state_dict())
+    assert len([each for each in told if "photograph" in str(each.message)]) == 1
+    # Three images of one name.
+    pictures = sorted(path.name for path in tmp_path.glob("*/vis_data/vis_image/test_*.png"))
+    assert pictures == [f"test_odd{name}_0.png" for name in (".tif (2)", ".tif (3)", ".tif")]

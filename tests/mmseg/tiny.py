@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.runner import Runner
-from mmseg.registry import METRICS, MODELS
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,6 +123,67 @@ def save_checkpoint(network, path, classes=CLASSES, palette=PALETTE):
     meta = {"dataset_meta": {"classes": classes, "palette": palette[: len(classes)]}}
     torch.save({"meta": meta, "state_dict": network.state_dict()}, path)
     return str(path)
+
+
+def in_windows(full, count=3):
+    """Turn the test data into `count` windows side by side of every file, as a tiled scan: they share their path."""
+    full.custom_imports = {"imports": ["tiny"]}
+    full.test_dataloader.batch_size = 1
+    source = full.test_dataloader.dataset
+    source.update(type="Windows", count=count)
+    names = ("LoadImageFromFile", "LoadAnnotations", "CutWindow", "PackSegInputs")
+    source.pipeline = [{"type": name} for name in names]
+    return full
+
+
+@DATASETS.register_module()
+class Windows(BaseSegDataset):
+    """Several items for each file."""
+
+    def __init__(self, count, **options):
+        self.count = count
+        super().__init__(**options)
+
+    def load_data_list(self):
+        return [{**item, "window": (at, self.count)} for item in super().load_data_list() for at in range(self.count)]
+
+
+@TRANSFORMS.register_module()
+class CutWindow(BaseTransform):
+    def transform(self, results):
+        at, count = results["window"]
+        width = results["img"].shape[1] // count
+        for key in ("img", "gt_seg_map"):
+            results[key] = np.ascontiguousarray(results[key][:, at * width : (at + 1) * width])
+        results["ori_shape"] = results["img_shape"] = results["img"].shape[:2]
+        return results
+
+
+@TRANSFORMS.register_module()
+class PathsAs(BaseTransform):
+    """Hands paths on as bytes or `Path`, as loaders of other projects may."""
+
+    def __init__(self, kind):
+        self.kind = {"bytes": os.fsencode, "Path": Path}[kind]
+
+    def transform(self, results):
+        return {**results, "img_path": self.kind(results["img_path"])}
+
+
+@TRANSFORMS.register_module()
+class OtherPicture(BaseTransform):
+    """Names a file that is not there, has other bands than a photograph, or another size."""
+
+    def __init__(self, fault, folder):
+        self.path = Path(folder) / "odd.tif"
+        if fault == "bands":
+            np.save(self.path, np.zeros((40, 56, 5)))
+            self.path.with_suffix(".tif.npy").rename(self.path)
+        elif fault == "size":
+            Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(self.path)
+
+    def transform(self, results):
+        return {**results, "img_path": str(self.path)}
 
 
 def config(network, data, work_dir, batch_size=2, evaluator=None, classes=CLASSES, **options):
