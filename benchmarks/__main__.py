@@ -39,6 +39,10 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "Modes and precisions": lambda: (
         "The VOC workload; time over argmax of the same precision.\n\n" + table(speed.OPTIONS_HEADER, speed.options())
     ),
+    "Many undecided classes": lambda: (
+        "What costs most: with nothing pruned, most pixels of most classes stay undecided and are ranked. Twice the\n"
+        "images take twice the time.\n\n" + table(speed.UNDECIDED_HEADER, speed.undecided())
+    ),
     "Cost grows linearly": lambda: table(speed.CURVE_HEADER, speed.curve()),
     "Long sums": lambda: speed.large_sums() + "\n",
     "Solvers": lambda: (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import rankseg as reference
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import extra_memory, interleave, ratio
-from benchmarks.workloads import WORKLOADS, Workload, generate, pruned_share, undecided_share
+from benchmarks.workloads import UNDECIDED, WORKLOADS, Workload, generate, pruned_share, undecided_share
 from rankseg_plugins import GlobalRankSEG, RankSEG, rankseg
 
 Decide = Callable[[Tensor], Tensor]
@@ -29,6 +30,7 @@ MEMORY_HEADER = [
     "`rankseg` auto",
 ]  # fmt: skip
 OPTIONS_HEADER = ["output", "input", "Dice, smooth 0", "Dice, smooth 1", "IoU, smooth 0", "IoU, smooth 1", "exact Dice"]
+UNDECIDED_HEADER = ["probabilities", "shape", "options", "time / argmax", "time / half of the images", "ms"]
 CURVE_HEADER = ["values", "shape", "ours, ns per value", "argmax, ns per value", "ours / argmax"]
 
 
@@ -120,6 +122,27 @@ def options() -> Rows:
                 str(dtype).removeprefix("torch."),
                 *(f"{ratio(times, name, 'argmax'):.2f}" for name in list(contestants)[1:]),
             ]
+
+
+def undecided() -> Rows:
+    """Many undecided classes at once, time over argmax, and over what half of the images takes."""
+    for workload in UNDECIDED:
+        probs, decide = workload.make(), RankSEG(**workload.options)
+        half = probs[: len(probs) // 2]
+        contestants = {
+            "ours": partial(decide, probs),
+            "half": partial(decide, half),
+            "argmax": partial(probs.argmax, 1),
+        }
+        times = interleave(contestants, rounds=3)
+        yield [
+            workload.name,
+            "x".join(map(str, workload.shape)),
+            ", ".join(f"{name} {value}" for name, value in workload.options.items() if name != "output_mode"),
+            f"{ratio(times, 'ours', 'argmax'):.0f}",
+            f"{ratio(times, 'ours', 'half'):.1f}",
+            f"{1000 * statistics.median(times['ours']):.0f}",
+        ]
 
 
 def curve() -> Rows:

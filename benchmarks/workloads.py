@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,6 +92,42 @@ def undecided_share(probs: Tensor, pruning_prob: float = 0.5) -> float:
     floor = (p * above).sum(-1) / (above.sum(-1) + p.sum(-1) + 1)
     return ((p > floor.unsqueeze(-1)) & ~above).double().mean().item()
 
+
+def haze(shape: tuple[int, ...], spread: float = 0.1) -> Tensor:
+    """Softmax of small random numbers: every class is about as probable as any other, in every pixel."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0)).mul(spread).softmax(1)
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """Probabilities and options that leave many pixels of many classes undecided.
+
+    Args:
+        name: row of the table.
+        shape: (B, C, *spatial).
+        options: of the decoder.
+        spread: of :func:`haze`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    options: dict[str, Any]
+    spread: float = 0.1
+
+    def make(self) -> Tensor:
+        """The probabilities, float32, the same at every call."""
+        return haze(self.shape, self.spread)
+
+
+_SMOOTH, _NOTHING_PRUNED = {"smooth": 1.0, "pruning_prob": 0.0}, {"pruning_prob": 0.0}
+UNDECIDED = [
+    Undecided("small images, exact", (1000, 3, 8, 8), {"solver": "exact", **_NOTHING_PRUNED}, spread=4.0),
+    Undecided("single pixels", (20000, 2, 1, 1), _SMOOTH, spread=1.0),
+    Undecided("haze", (4, 150, 128, 128), _SMOOTH),
+    Undecided("equal probabilities", (4, 150, 128, 128), _SMOOTH, spread=0.0),
+    Undecided("small haze, exact", (4, 150, 64, 64), {"solver": "exact", **_NOTHING_PRUNED}),
+    Undecided("small haze, TRNA", (4, 150, 64, 64), {"solver": "TRNA", "output_mode": "multilabel", **_NOTHING_PRUNED}),
+]
 
 WORKLOADS = [
     Workload("VOC", (1, 21, 512, 512), active=3),

@@ -16,13 +16,16 @@ from torch import Tensor
 
 from rankseg_plugins.core.expectation import Terms, empty_scores, make_expectation, prefix_scores
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.passes import few_pixels_between, pixels_between, round_down, sum_powers
-from rankseg_plugins.core.pieces import Bound, Mask, Place, best_of_pieces, room
-from rankseg_plugins.core.quadrature import SMALL, Nodes, deviation, make_nodes, order
+from rankseg_plugins.core.passes import count_above, pixels_between, round_down, sum_powers
+from rankseg_plugins.core.pieces import Bound, Group, Mask, best_masks, groups, room
+from rankseg_plugins.core.quadrature import SMALL, Nodes, deviation, make_nodes, order, reach_of
 from rankseg_plugins.core.ranking import Ranking
 from rankseg_plugins.core.rma import RowStatistics, Volumes, search_volumes
 from rankseg_plugins.core.tiles import FEW, Tiles
 from rankseg_plugins.core.window import find_window
+
+#: The tables of nodes of a class take about the memory of so many ranked pixels.
+_ROW = 32
 
 
 def search_exact(tiles: Tiles, statistics: RowStatistics, objective: Objective, pruning_prob: float) -> Volumes:
@@ -38,69 +41,60 @@ def search_exact(tiles: Tiles, statistics: RowStatistics, objective: Objective, 
     mu, active = approximate.mu, approximate.active
     if not active.any():
         return approximate
-    expectation = make_expectation(objective)
     mean, variance = _moments(tiles, active)
     lower = objective.score(approximate.s, approximate.n, mu)
-    low, high = find_window(tiles, active, statistics, variance, lower, expectation)
-    most = room(tiles, active)
+    low, high = find_window(tiles, active, statistics, variance, lower, make_expectation(objective))
     # Many small images would take long one by one.
-    best = _best_between(tiles, active, low, high, (mean, variance), objective, max(most, FEW))
-    if best is None:
-        best = best_of_pieces(tiles, active, low, high, most, partial(_best_of_one, (mean, variance), objective))
+    most, moments = room(tiles, active, FEW), (mean, variance)
+    ranked = _number_ranked(tiles, active, low, high, moments, objective)
+    best = best_masks(tiles, active, low, high, ranked, most, partial(_best_of_group, moments, objective))
     # The window is one of masks that hold a pixel. The empty one may be better, and far away from it.
     apart = active & (high.n > 0) & _empty_may_win(lower, mean, variance, objective.smooth)
-    nothing = apart & (_empty_scores_of(tiles, apart, mean, variance, objective) >= best.score)
+    nothing = apart & (_empty_scores_of(tiles, apart, moments, objective, most) >= best.score)
     threshold = round_down(best.threshold, tiles.dtype).masked_fill(nothing | ~active, torch.inf)
     kept = active & ~nothing
     return Volumes(threshold, best.n * kept, best.s * kept, mu, active)
 
 
-def _best_of_one(
-    moments: tuple[Tensor, Tensor], objective: Objective, tiles: Tiles, place: Place, low: Bound, high: Bound
-) -> Mask:
-    """:func:`_best_between` for a single class, which lies at this place of the moments' tables."""
-    mean, variance = moments
-    every = torch.ones_like(low.n, dtype=torch.bool)
-    found = _best_between(tiles, every, low, high, (mean[place], variance[place]), objective)
-    assert found is not None
-    return found
+def _number_ranked(
+    tiles: Tiles, active: Tensor, low: Bound, high: Bound, moments: tuple[Tensor, Tensor], objective: Objective
+) -> Tensor:
+    """How many pixels :func:`_rank` ranks, (B, C), between the bounds and beyond; the tables of nodes count as some."""
+    slowest, _, to_the_end = _rates(low, high, *moments, objective)
+    small = SMALL / reach_of(slowest, to_the_end)
+    large, _ = count_above(tiles, active & (small < 1), small)
+    return torch.maximum(low.n, large) - high.n + torch.minimum(high.n, large) + _ROW
 
 
-def _best_between(
-    tiles: Tiles,
-    active: Tensor,
-    low: Bound,
-    high: Bound,
-    moments: tuple[Tensor, Tensor],
-    objective: Objective,
-    most: int | None = None,
-) -> Mask | None:
-    """The best of the masks between the bounds, the upper one included; None if more than ``most`` have to be ranked.
-
-    Args:
-        tiles: the probabilities.
-        active: (B, C) bool, the classes that matter.
-        low: the largest mask.
-        high: the smallest mask.
-        moments: mean and variance of the number of foreground pixels.
-        objective: Dice or IoU.
-        most: number of pixels; None if all can be ranked.
-    """
-    expectation, (mean, variance) = make_expectation(objective), moments
-    spread = deviation(variance)
+def _rates(
+    low: Bound, high: Bound, mean: Tensor, variance: Tensor, objective: Objective
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What :func:`~rankseg_plugins.core.quadrature.make_nodes` needs for the masks between the bounds; elementwise."""
+    expectation, spread = make_expectation(objective), deviation(variance)
     slowest, _ = expectation.rates(high.n, low.s, mean, spread)
     _, fastest = expectation.rates(low.n, high.s, mean, spread)
-    nodes = make_nodes(slowest, fastest, active, _empty_counts(high.n, mean, objective))
-    ranked = _rank(tiles, active, low, high, nodes, most)
-    if ranked is None:
-        return None
-    terms, floor = ranked
-    following = terms.ranking.following(floor.flatten())
-    outside = following > high.threshold.flatten()[terms.row]
-    score = prefix_scores(terms, expectation)
+    return slowest, fastest, _empty_counts(high.n, mean, objective)
+
+
+def _best_of_group(moments: tuple[Tensor, Tensor], objective: Objective, group: Group, low: Bound, high: Bound) -> Mask:
+    """The best of the masks between the bounds (b, c), the upper one included, of every class (A,).
+
+    Args:
+        moments: (B, C), mean and variance of the number of foreground pixels.
+        objective: Dice or IoU.
+        group: the classes.
+        low: the largest mask.
+        high: the smallest mask.
+    """
+    mean, variance = (table[group.chosen] for table in moments)
+    nodes = make_nodes(*_rates(low.at(group.wanted), high.at(group.wanted), mean, variance, objective))
+    terms, floor = _rank(group, low, high, nodes)
+    following = terms.ranking.following(floor)
+    outside = following > high.threshold[group.wanted][terms.row]
+    score = prefix_scores(terms, make_expectation(objective))
     score.masked_fill_((following == terms.ranking.values) | outside, -torch.inf)
     chosen = terms.ranking.best(score)
-    return Mask(*(values[chosen].view_as(mean) for values in (following, terms.n, terms.s, score)))
+    return Mask(*(values[chosen] for values in (following, terms.n, terms.s, score)))
 
 
 def _moments(tiles: Tiles, active: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,57 +119,58 @@ def _empty_may_win(score: Tensor, mu: Tensor, variance: Tensor, smooth: float) -
     return torch.minimum(by_moments, torch.exp(-mu) + smooth / (smooth + 1)) >= score * (1 - 1e-6)
 
 
-def _empty_scores_of(tiles: Tiles, wanted: Tensor, mean: Tensor, variance: Tensor, objective: Objective) -> Tensor:
+def _empty_scores_of(
+    tiles: Tiles, wanted: Tensor, moments: tuple[Tensor, Tensor], objective: Objective, most: int
+) -> Tensor:
     """Exact expected score (B, C) of the empty mask of the wanted classes, (B, C) bool."""
-    zero = torch.zeros_like(mean)
-    if not wanted.any():
-        return zero
-    slowest, fastest = make_expectation(objective).rates(zero, zero, mean, deviation(variance))
-    nodes = make_nodes(slowest, fastest, wanted, _empty_counts(zero, mean, objective))
-    floor = SMALL / nodes.reach.view_as(mean)
-    bound = round_down(floor, tiles.dtype).double().unsqueeze(-1)
-    rest = sum_powers(tiles, wanted, lambda tile, i, c, _: tile * (tile <= bound[i, c]), order(SMALL)).flatten(0, 1)
-    ranking = Ranking(*pixels_between(tiles, wanted, floor, torch.ones_like(floor)), mean.numel())
-    nothing = torch.zeros_like(ranking.values)
-    terms = Terms(ranking, nodes, nothing, nothing, rest, torch.zeros_like(rest))
-    return empty_scores(terms, objective.smooth).view_as(mean)
+    zero, scores = torch.zeros_like(moments[0]), torch.zeros_like(moments[0])
+    nothing = Bound(torch.ones_like(zero), zero, zero)
+    rates = slowest, _, to_the_end = _rates(nothing, nothing, *moments, objective)
+    floor = SMALL / reach_of(slowest, to_the_end)
+    large, _ = count_above(tiles, wanted, floor)
+    for group in groups(tiles, wanted, (large + _ROW) / most):
+        nodes, small = make_nodes(*(rate[group.chosen] for rate in rates)), floor[group.place]
+        rest = _sums_between(group, torch.zeros_like(small), small, order(SMALL))
+        ranking = Ranking(*group.pixels_between(small, torch.ones_like(small)), len(rest))
+        base = torch.zeros_like(ranking.values)
+        terms = Terms(ranking, nodes, base, base, rest, torch.zeros_like(rest))
+        scores[group.chosen] = empty_scores(terms, objective.smooth)
+    return scores
 
 
-def _rank(
-    tiles: Tiles, active: Tensor, low: Bound, high: Bound, nodes: Nodes, most: int | None
-) -> tuple[Terms, Tensor] | None:
+def _rank(group: Group, low: Bound, high: Bound, nodes: Nodes) -> tuple[Terms, Tensor]:
     """Rank the pixels between the bounds; of the others, the large ones one by one, the rest enters by power sums.
 
     Returns:
-        The terms, which are right for the masks between the bounds, and the threshold (B, C) below the last ranked
-        pixel; None if more than ``most`` pixels would be ranked.
+        The terms, which are right for the masks between the bounds, and the threshold (A,) below the last ranked pixel.
     """
-    reach = nodes.reach.view_as(low.threshold)
+    reach = torch.ones_like(low.threshold).masked_scatter_(group.wanted, nodes.reach)
     # Power sums converge up to here; a class whose pixels are nearly all larger has few of them.
     small = SMALL / reach
     floor, ceiling = torch.minimum(low.threshold, small), torch.maximum(high.threshold, small)
-    parts = []
-    for ends in ((ceiling, torch.ones_like(ceiling)), (floor, high.threshold)):
-        part = few_pixels_between(tiles, active, *ends, tiles.probs.numel() if most is None else most)
-        if part is None:
-            return None
-        parts.append(part)
-    below, between, above = (
-        round_down(bound, tiles.dtype).double().unsqueeze(-1) for bound in (floor, high.threshold, ceiling)
-    )
+    above = group.pixels_between(ceiling, torch.ones_like(ceiling))
+    between = group.pixels_between(floor, high.threshold)
     largest = torch.where(high.threshold < small, small.clamp(max=1), floor)
-    terms = order(float((reach * largest)[active].max()))
-    rest = sum_powers(tiles, active, lambda tile, i, c, _: tile * (tile <= below[i, c]), terms).flatten(0, 1)
-    base = sum_powers(
-        tiles, active, lambda tile, i, c, _: tile * ((tile > between[i, c]) & (tile <= above[i, c])), terms
-    ).flatten(0, 1)
+    terms = order(float((reach * largest)[group.wanted].max()))
+    rest = _sums_between(group, torch.zeros_like(floor), floor, terms)
+    base = _sums_between(group, high.threshold, ceiling, terms)
 
-    values, rows = (torch.cat(both) for both in zip(*parts, strict=True))
-    ranking = Ranking(values, rows, floor.numel())
-    own = torch.bincount(parts[0][1], minlength=floor.numel())
-    n = (high.n.flatten() - own)[ranking.rows] + ranking.position
+    values, rows = (torch.cat(both) for both in zip(above, between, strict=True))
+    ranking = Ranking(values, rows, len(rest))
+    own = torch.bincount(above[1], minlength=len(rest))
+    n = (high.n[group.wanted] - own)[ranking.rows] + ranking.position
     s = base[:, 0][ranking.rows] + ranking.cumulate(ranking.values)
-    return Terms(ranking, nodes, n, s, rest, base), floor
+    return Terms(ranking, nodes, n, s, rest, base), floor[group.wanted]
+
+
+def _sums_between(group: Group, floor: Tensor, ceiling: Tensor, order: int) -> Tensor:
+    """Power sums (A, order) of the pixels with ``floor < p <= ceiling`` (b, c)."""
+    low, high = (round_down(bound, group.tiles.dtype).unsqueeze(-1) for bound in (floor, ceiling))
+
+    def between(tile: Tensor, images: slice, classes: slice, pixels: slice) -> Tensor:
+        return tile * ((tile > low[images, classes]) & (tile <= high[images, classes]))
+
+    return sum_powers(group.tiles, group.wanted, between, order)[group.wanted]
 
 
 def expected_scores(tiles: Tiles, masks: Tensor, objective: Objective) -> Tensor:
@@ -203,7 +198,8 @@ def _scores_of_masks(tiles: Tiles, masks: Tensor, objective: Objective) -> Tenso
     (s, inner), (rest_s, outer) = _moments(inside, every), _moments(outside, every)
     mu, variance = s + rest_s, inner + outer
     slowest, fastest = expectation.rates(n, s, mu, deviation(variance))
-    nodes = make_nodes(slowest, fastest, every, _empty_counts(n, mu, objective))
+    to_the_end = _empty_counts(n, mu, objective)
+    nodes = make_nodes(slowest.flatten(), fastest.flatten(), to_the_end.flatten())
 
     small = (SMALL / nodes.reach).view_as(n)
     bound = round_down(small, tiles.dtype).double().unsqueeze(-1)

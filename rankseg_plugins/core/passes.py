@@ -35,17 +35,10 @@ def pixels_between(tiles: Tiles, active: Tensor, floor: Tensor, ceiling: Tensor)
     Returns:
         Their values (K,) in the tile's precision and rows (K,), which index ``floor.flatten()``.
     """
-    found = few_pixels_between(tiles, active, floor, ceiling, tiles.probs.numel())
+    bounds = round_down(torch.stack([floor, ceiling]), tiles.dtype).masked_fill_(~active, torch.inf)
+    found = collect(_candidates(tiles, active, bounds), bounds.flatten(1), tiles.probs.numel())
     assert found is not None
     return found
-
-
-def few_pixels_between(
-    tiles: Tiles, active: Tensor, floor: Tensor, ceiling: Tensor, room: int
-) -> tuple[Tensor, Tensor] | None:
-    """As :func:`pixels_between`, or None as soon as the pixels are more than ``room``."""
-    bounds = round_down(torch.stack([floor, ceiling]), tiles.dtype).masked_fill_(~active, torch.inf)
-    return collect(_candidates(tiles, active, bounds), bounds.flatten(1), room)
 
 
 def collect(candidates: Iterable[tuple[Tensor, Tensor]], bounds: Tensor, room: int) -> tuple[Tensor, Tensor] | None:

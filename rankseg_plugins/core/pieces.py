@@ -1,4 +1,4 @@
-"""Intervals of the ranking: described by their ends, cut into pieces that fit the memory, and searched in pieces."""
+"""Intervals of the ranking: described by their ends, and searched in groups or pieces that fit the memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.passes import count_above, round_down
-from rankseg_plugins.core.tiles import Tiles, single
+from rankseg_plugins.core.passes import count_above, pixels_between, round_down
+from rankseg_plugins.core.tiles import Tiles
 
 #: Pixels that are ranked at a time in any case, and the share of all pixels of the active classes: a ranked pixel
 #: takes about 200 bytes.
@@ -69,37 +69,95 @@ def number_among(wanted: Tensor) -> Tensor:
     return wanted.flatten().cumsum(0).sub_(1).view_as(wanted)
 
 
-def room(tiles: Tiles, active: Tensor) -> int:
-    """How many pixels may be ranked at a time."""
-    return max(_LEAST, int(active.sum()) * tiles.shape[2] // _SHARE)
+def room(tiles: Tiles, active: Tensor, least: int | None = None) -> int:
+    """How many pixels may be ranked at a time; ``least`` in any case, by default :data:`_LEAST`."""
+    return max(_LEAST if least is None else least, int(active.sum()) * tiles.shape[2] // _SHARE)
 
 
-def best_of_pieces(
+class Group:
+    """Some classes of some images, which are searched together.
+
+    Args:
+        tiles: the probabilities of all.
+        chosen: (B, C) bool, A of the classes.
+
+    Attributes:
+        chosen: as given.
+        place: the images and classes among which they lie, (b, c) of them.
+        tiles: the probabilities there.
+        wanted: (b, c) bool, the classes there.
+    """
+
+    def __init__(self, tiles: Tiles, chosen: Tensor) -> None:
+        first, last = chosen.nonzero().aminmax(dim=0)
+        (image, label), (last_image, last_label) = first.tolist(), last.tolist()
+        self.place = slice(image, last_image + 1), slice(label, last_label + 1)
+        self.tiles, self.chosen, self.wanted = tiles.part(*self.place), chosen, chosen[self.place]
+
+    def pieces(self, low: Bound, high: Bound, most: int) -> Iterator[tuple[Bound, Bound]]:
+        """Both ends (b, c) of what is ranked at a time, from bounds (B, C); only a single class goes in pieces."""
+        ends = low.at(self.place), high.at(self.place)
+        if self.wanted.numel() == 1:
+            yield from split(self.tiles, *ends, most)
+        else:
+            yield ends
+
+    def pixels_between(self, floor: Tensor, ceiling: Tensor) -> tuple[Tensor, Tensor]:
+        """The pixels with ``floor < p <= ceiling`` (b, c): their values (K,), and the numbers (K,) of their classes."""
+        values, row = pixels_between(self.tiles, self.wanted, floor, ceiling)
+        return values, number_among(self.wanted).flatten().index_select(0, row)
+
+
+def groups(tiles: Tiles, wanted: Tensor, shares: Tensor, side_by_side: bool = False) -> Iterator[Group]:
+    """The wanted classes in groups: as many as there is room for, or a single one.
+
+    Args:
+        tiles: the probabilities.
+        wanted: (B, C) bool.
+        shares: (B, C), which part of the room a class takes.
+        side_by_side: whether every class of a group takes as much as the one that takes most, such as in a matrix.
+    """
+    index = wanted.flatten().nonzero().squeeze(1)
+    start, total, largest = 0, 0.0, 0.0
+    for stop, share in enumerate(shares[wanted].tolist()):
+        total, largest = total + share, max(largest, share)
+        if stop > start and ((stop + 1 - start) * largest if side_by_side else total) > 1:
+            yield Group(tiles, _mark(index[start:stop], wanted))
+            start, total, largest = stop, share, share
+    if start < len(index):
+        yield Group(tiles, _mark(index[start:], wanted))
+
+
+def _mark(index: Tensor, like: Tensor) -> Tensor:
+    return torch.zeros_like(like).flatten().index_fill_(0, index, True).view_as(like)
+
+
+def best_masks(
     tiles: Tiles,
     active: Tensor,
     low: Bound,
     high: Bound,
+    ranked: Tensor,
     most: int,
-    best_between: Callable[[Tiles, Place, Bound, Bound], Mask],
+    best_between: Callable[[Group, Bound, Bound], Mask],
 ) -> Mask:
-    """The best mask of every image and class where the pixels between the bounds are many, such as a haze.
+    """The best mask of every image and class, however many pixels lie between the bounds, such as in a haze.
 
     Args:
         tiles: the probabilities.
         active: (B, C) bool, the classes that matter.
         low: the largest mask.
         high: the smallest mask.
+        ranked: (B, C), how many pixels the search of a class ranks, or as many as take its memory.
         most: number of pixels that are ranked at a time.
-        best_between: finds the best mask between two bounds of a single class, which lies at the given place of the
-            tables and whose probabilities it gets.
+        best_between: finds the best masks (A,) of a group between two bounds (b, c).
     """
     best = empty_masks(torch.full_like(low.n, -torch.inf))
-    tiles.release_scratch()  # every class has its own
-    for image, label in active.nonzero().tolist():
-        place = single(image, label)
-        alone = tiles.part(*place)
-        for below, above in split(alone, low.at(place), high.at(place), most):
-            best.put(place, best.at(place).or_better(best_between(alone, place, below, above)))
+    tiles.release_scratch()  # every group has its own
+    for group in groups(tiles, active, ranked / most):
+        for below, above in group.pieces(low, high, most):
+            found = best_between(group, below, above)
+            best.put(group.chosen, best.at(group.chosen).or_better(found))
     return best
 
 

@@ -72,19 +72,22 @@ class Nodes:
         self.count = self.u.shape[1]
 
 
-def make_nodes(slowest: Tensor, fastest: Tensor, active: Tensor, to_the_end: Tensor) -> Nodes:
-    """Nodes for the rates between ``slowest`` and ``fastest``; every argument is (B, C), flattened to R rows.
+def make_nodes(slowest: Tensor, fastest: Tensor, to_the_end: Tensor) -> Nodes:
+    """Nodes for the rates between ``slowest`` and ``fastest``; every argument is (R,).
 
     Args:
         slowest: smallest rate of the row's exponentials.
         fastest: largest rate.
-        active: bool, the rows that matter.
         to_the_end: bool, rows whose product is needed at u = infinity, too.
     """
-    nodes, weights = rule(float((fastest / slowest)[active].max()), slowest.device)
-    unit = fastest.flatten().unsqueeze(1)
-    reach = (-torch.expm1(-REACH / slowest)).masked_fill(to_the_end, 1.0)
-    return Nodes(nodes / unit, weights / unit, reach.flatten())
+    nodes, weights = rule(float((fastest / slowest).max()), slowest.device)
+    unit = fastest.unsqueeze(1)
+    return Nodes(nodes / unit, weights / unit, reach_of(slowest, to_the_end))
+
+
+def reach_of(slowest: Tensor, to_the_end: Tensor) -> Tensor:
+    """The largest t at which the integrand is more than nothing; see :func:`make_nodes`."""
+    return (-torch.expm1(-REACH / slowest)).masked_fill(to_the_end, 1.0)
 
 
 def deviation(variance: Tensor) -> Tensor:

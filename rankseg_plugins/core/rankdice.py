@@ -22,8 +22,8 @@ from torch import Tensor
 
 from rankseg_plugins.core.expectation import make_expectation
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.passes import pixels_between, round_down, sum_powers
-from rankseg_plugins.core.pieces import Bound, Mask, empty_masks, number_among, room, split
+from rankseg_plugins.core.passes import round_down, sum_powers
+from rankseg_plugins.core.pieces import Bound, Group, Mask, empty_masks, groups, room
 from rankseg_plugins.core.poisson_binomial import RefinedNormal
 from rankseg_plugins.core.rma import RowStatistics, Volumes, search_volumes
 from rankseg_plugins.core.shares import (
@@ -83,11 +83,12 @@ def search_rankdice(
     best = empty_masks(torch.full_like(mu, -torch.inf))
     for kind, rows in _kinds(normal, solver):
         entries = kind.height(width) * width.clamp(min=NODES)
-        for wanted in _groups(active & rows, pixels, most, entries, chunk):
-            counts = Counts.between(normal.at(wanted), first[wanted], last[wanted])
-            place = _extent(wanted)
-            search = _Search(tiles.part(*place), wanted[place], counts, kind(counts, chunk), objective.smooth, chunk)
-            best.put(wanted, search.best(low.at(place), high.at(place), most))
+        # The matrices of a group are as wide as its widest class needs.
+        for group in groups(tiles, active & rows, torch.maximum(pixels / most, entries / chunk), side_by_side=True):
+            chosen = group.chosen
+            counts = Counts.between(normal.at(chosen), first[chosen], last[chosen])
+            search = _Search(group, counts, kind(counts, chunk), objective.smooth, chunk)
+            best.put(chosen, search.best(low, high, most))
     return Volumes(round_down(best.threshold, tiles.dtype), best.n, best.s, mu, active)
 
 
@@ -99,56 +100,19 @@ def _kinds(normal: RefinedNormal, solver: str) -> Iterator[tuple[type[Shares], T
     yield InterpolatedShares, ~blind & (normal.variance >= 1)
 
 
-def _groups(wanted: Tensor, pixels: Tensor, most: int, entries: Tensor, chunk: int) -> Iterator[Tensor]:
-    """The wanted classes in groups, (B, C) bool each: those that can be ranked together, or a single one.
-
-    The matrices of a group are as wide as its widest class needs.
-
-    Args:
-        wanted: (B, C) bool.
-        pixels: (B, C), of a class that have to be ranked.
-        most: pixels in a group.
-        entries: (B, C), of a class's matrices.
-        chunk: entries in a group.
-    """
-    index = wanted.flatten().nonzero().squeeze(1)
-    # What a class takes of a group.
-    shares = torch.maximum(pixels / most, entries / chunk)[wanted].tolist()
-    start, largest = 0, 0.0
-    for stop, share in enumerate(shares):
-        if stop > start and (stop + 1 - start) * max(largest, share) > 1:
-            yield _mark(index[start:stop], wanted)
-            start, largest = stop, 0.0
-        largest = max(largest, share)
-    if start < len(index):
-        yield _mark(index[start:], wanted)
-
-
-def _extent(wanted: Tensor) -> tuple[slice, slice]:
-    """The images and classes among which the wanted ones lie."""
-    first, last = wanted.nonzero().aminmax(dim=0)
-    (image, label), (last_image, last_label) = first.tolist(), last.tolist()
-    return slice(image, last_image + 1), slice(label, last_label + 1)
-
-
-def _mark(index: Tensor, like: Tensor) -> Tensor:
-    return torch.zeros_like(like).flatten().index_fill_(0, index, True).view_as(like)
-
-
 class _Search:
     """The volumes of A classes, ranked side by side.
 
     Args:
-        tiles: the probabilities.
-        wanted: (B, C) bool, the classes.
+        group: the classes.
         counts: their numbers of foreground pixels.
         shares: what their pixels add.
         smooth: the g of the formulas.
         chunk: entries of the largest intermediate matrices.
     """
 
-    def __init__(self, tiles: Tiles, wanted: Tensor, counts: Counts, shares: Shares, smooth: float, chunk: int) -> None:
-        self.tiles, self.wanted, self.shares, self.smooth = tiles, wanted, shares, smooth
+    def __init__(self, group: Group, counts: Counts, shares: Shares, smooth: float, chunk: int) -> None:
+        self.group, self.shares, self.smooth = group, shares, smooth
         self.counts, self.support = counts, counts.support
         number, height, width = shares.kernel.shape
         self.step = max(1, chunk // (number * max(height, NODES)))
@@ -159,16 +123,17 @@ class _Search:
 
         A single class is ranked in pieces of at most ``most`` pixels.
         """
-        running, top = self.shares.of_mask(self.tiles, self.wanted, high), high.at(self.wanted)
+        group, top = self.group, high.at(self.group.chosen)
+        running = self.shares.of_mask(group.tiles, group.wanted, high.at(group.place))
         n, s, best = top.n, top.s, self._scored(top, running)
-        for below, above in self._pieces(low, high, most):
+        for ends in group.pieces(low, high, most):
+            p, (below, above) = self._ranked(*ends), (end.at(group.wanted) for end in ends)
             if (above.n > n).any():
                 # A run of equal probabilities that was too long to be ranked; of a single class.
                 value = (above.s - s) / (above.n - n)
                 running = running + (above.n - n) * self.shares.of_each(value.unsqueeze(1))[:, 0]
                 n, s = above.n, above.s
                 best = best.or_better(self._scored(above, running), _TIE)
-            p = self._ranked(below, above)
             following = torch.cat([p[:, 1:], below.threshold.unsqueeze(1)], 1)
             for part in self._chunks(p.shape[1], n):
                 sums = self.shares.of_each(p[:, part]).cumsum(1).add_(running.unsqueeze(1))
@@ -182,27 +147,17 @@ class _Search:
             best = empty_masks(nothing).or_better(best, _TIE)
         return best
 
-    def _pieces(self, low: Bound, high: Bound, most: int) -> Iterator[tuple[Bound, Bound]]:
-        """Both ends (A,) of what is ranked at a time."""
-        if len(self.support) > 1:
-            yield low.at(self.wanted), high.at(self.wanted)
-            return
-        for below, above in split(self.tiles, low, high, most):
-            yield below.at(0), above.at(0)
-
     def _ranked(self, below: Bound, above: Bound) -> Tensor:
-        """Probabilities between the bounds in falling order, (A, K).
+        """Probabilities between the bounds (b, c) in falling order, (A, K).
 
         The lower bound fills up the rows of classes with fewer. It lies below all pixels and is equal to what follows
         the last one, so that it takes no part.
         """
-        ends = torch.zeros(2, *self.wanted.shape, dtype=torch.float64, device=self.wanted.device)
-        ends[:, self.wanted] = torch.stack([below.threshold, above.threshold])
-        values, row = pixels_between(self.tiles, self.wanted, *ends)
-        row, order = number_among(self.wanted).flatten().index_select(0, row).sort()
+        values, row = self.group.pixels_between(below.threshold, above.threshold)
+        row, order = row.sort()
         number = row.bincount(minlength=len(self.support))
         column = torch.arange(len(row), device=row.device) - (number.cumsum(0) - number).index_select(0, row)
-        p = below.threshold.unsqueeze(1).repeat(1, int(number.max()))
+        p = below.threshold[self.group.wanted].unsqueeze(1).repeat(1, int(number.max()))
         p[row, column] = values.index_select(0, order).double()
         return p.sort(1, descending=True).values
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.passes import count_above, pixels_between, round_down
-from rankseg_plugins.core.pieces import Bound, Mask, Place, best_of_pieces, room
+from rankseg_plugins.core.passes import count_above, round_down
+from rankseg_plugins.core.pieces import Bound, Group, Mask, best_masks, room
 from rankseg_plugins.core.probabilities import check_range
 from rankseg_plugins.core.ranking import Ranking
 from rankseg_plugins.core.survey import Survey
@@ -115,19 +115,21 @@ def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective
     if undecided is None:
         # A haze of equal probabilities, for example.
         low, high = Bound(floor, *count_above(tiles, active, floor)), Bound(ceiling, base_n, base_s)
-        search = partial(_best_of_one, mu, objective)
-        best: Bound = best_of_pieces(tiles, active, low, high, room(tiles, active), search)
+        # Beside its pixels, a class takes the memory of about one in every table.
+        search = partial(_best_of_group, mu, objective)
+        best: Bound = best_masks(tiles, active, low, high, low.n - high.n + 1, room(tiles, active), search)
     else:
         best = _decide(*undecided, objective, mu, floor, Bound(ceiling, base_n, base_s))
     threshold = round_down(best.threshold, tiles.dtype).masked_fill(~active, torch.inf)
     return Volumes(threshold, best.n * active, best.s * active, mu, active)
 
 
-def _best_of_one(mu: Tensor, objective: Objective, tiles: Tiles, place: Place, low: Bound, high: Bound) -> Mask:
-    """The best mask between the bounds of a single class, which lies at this place of the table ``mu``."""
-    every = torch.ones_like(low.n, dtype=torch.bool)
-    pixels = pixels_between(tiles, every, low.threshold, high.threshold)
-    return _best_prefix(*pixels, objective, mu[place], high, low.threshold)
+def _best_of_group(mu: Tensor, objective: Objective, group: Group, low: Bound, high: Bound) -> Mask:
+    """The best masks (A,) between the bounds of a group."""
+    floor = low.threshold[group.wanted]
+    return _best_prefix(
+        *group.pixels_between(low.threshold, high.threshold), objective, mu[group.chosen], high.at(group.wanted), floor
+    )
 
 
 def _decide(values: Tensor, rows: Tensor, objective: Objective, mu: Tensor, floor: Tensor, high: Bound) -> Bound:

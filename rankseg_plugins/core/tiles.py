@@ -220,11 +220,6 @@ class Tiles:
         return values
 
 
-def single(image: int, label: int) -> tuple[slice, slice]:
-    """Where a single class of an image lies in a (B, C) table: for :meth:`Tiles.part`, and for (1, 1) views."""
-    return slice(image, image + 1), slice(label, label + 1)
-
-
 def places(where: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Row and column (K,) of the elements of a bool matrix that are True, in pieces of at most ``most``."""
     # All of them at once would take up to 16 times the memory of the matrix.

@@ -5,14 +5,8 @@ import pytest
 import torch
 
 from benchmarks.measure import extra_memory
-from benchmarks.workloads import generate
+from benchmarks.workloads import generate, haze
 from rankseg_plugins import RankSEG
-
-
-def haze(shape):
-    """No class is ever sure of anything: with nothing pruned, every pixel of every class is a candidate."""
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0)).mul(0.1).softmax(1)
-
 
 INPUTS = {
     "photograph": lambda: generate((1, 21, 257, 257), active=3, seed=0),

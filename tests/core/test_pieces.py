@@ -6,7 +6,7 @@ import torch
 from rankseg_plugins import RankSEG
 from rankseg_plugins.core import exact, pieces, rankdice, rma
 from rankseg_plugins.core.passes import count_above
-from rankseg_plugins.core.pieces import Bound, split
+from rankseg_plugins.core.pieces import Bound, groups, split
 from rankseg_plugins.core.tiles import Tiles
 
 
@@ -58,7 +58,7 @@ def test_pieces_change_no_decision(kind, smooth, metric, solver, monkeypatch):
     at_once = decide(probs)
     score = decide.expected_score(probs, at_once)
     monkeypatch.setattr(rma, "_ROOM", 3)
-    monkeypatch.setattr(exact, "FEW", 0)
+    monkeypatch.setattr(exact, "FEW", 3)
     monkeypatch.setattr(rankdice, "_LEAST_CHUNK", 1)
     for most in (3, 40):
         monkeypatch.setattr(pieces, "_LEAST", most)
@@ -67,3 +67,58 @@ def test_pieces_change_no_decision(kind, smooth, metric, solver, monkeypatch):
         if solver == "exact":
             torch.testing.assert_close(decide.expected_score(probs, in_pieces), score, rtol=0, atol=1e-12)
         assert torch.equal(in_pieces, at_once)
+
+
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_groups_hold_every_wanted_class_once_and_as_many_as_there_is_room_for(side_by_side):
+    generator = torch.Generator().manual_seed(0)
+    tiles, wanted = Tiles(torch.rand(9, 7, 5, generator=generator)), torch.rand(9, 7, generator=generator) > 0.3
+    shares = torch.rand(9, 7, generator=generator, dtype=torch.float64) ** 4 * 1.5
+    number, before = torch.zeros(9, 7), None
+    for group in groups(tiles, wanted, shares, side_by_side):
+        own = shares[group.chosen]
+        taken = own.sum() if not side_by_side else len(own) * own.max()
+        assert taken <= 1 or len(own) == 1
+        if before is not None:
+            # The next class did not fit.
+            more = torch.cat([before, own[:1]])
+            assert (more.sum() if not side_by_side else len(more) * more.max()) > 1
+        number, before = number + group.chosen, own
+        assert torch.equal(group.tiles.probs, tiles.probs[group.place])
+        assert torch.equal(group.wanted, group.chosen[group.place])
+        values, row = group.pixels_between(*(torch.full(group.wanted.shape, end) for end in (0.2, 0.7)))
+        for index, p in enumerate(tiles.probs[group.chosen]):
+            assert values[row == index].tolist() == p[(p > 0.2) & (p <= 0.7)].tolist()
+    assert torch.equal(number, wanted.float())
+
+
+MANY = {
+    "exact, small images": ({"solver": "exact"}, lambda rand: rand(300, 3, 8, 8).softmax(1)),
+    "exact, the empty mask": ({"solver": "exact", "smooth": 5.0}, lambda rand: rand(300, 3, 8, 8) * 0.3),
+    "RMA, single pixels": ({"smooth": 1.0}, lambda rand: rand(5000, 2, 1, 1).softmax(1)),
+    "RMA, equal pixels": ({"smooth": 1.0}, lambda rand: torch.full((3, 90, 16, 16), 0.05)),
+    "TRNA, small images": ({"solver": "TRNA", "smooth": 1.0}, lambda rand: rand(300, 3, 8, 8).softmax(1)),
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_many_undecided_classes_are_searched_in_few_groups(name, monkeypatch):
+    """Not one after the other; and alone, each of them gets the mask that it gets among the others."""
+    options, make = MANY[name]
+    generator, made = torch.Generator().manual_seed(0), []
+    probs = make(lambda *shape: torch.rand(shape, generator=generator))
+    decide = RankSEG(output_mode="multilabel", pruning_prob=0.0, **options)
+    original = pieces.Group.__init__
+
+    def count(group, tiles, chosen):
+        made.append(int(chosen.sum()))
+        original(group, tiles, chosen)
+
+    monkeypatch.setattr(pieces.Group, "__init__", count)
+    decided = decide(probs)
+    classes = probs.shape[0] * probs.shape[1]
+    assert sum(made) >= classes  # all were searched
+    # A share of the pixels is ranked at a time, and never less than some thousand.
+    assert len(made) <= min(classes / 2, 150)
+    for image in (0, 1, len(probs) - 1):
+        assert torch.equal(decide(probs[image : image + 1]), decided[image : image + 1])
