@@ -281,6 +281,18 @@ def test_invalid_pixels():
     assert torch.equal(masks(probs, valid[0])[0], masks(broken, valid)[0])
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -5.0])
+def test_ignored_pixels_may_be_anything(bad):
+    probs, labels = network()
+    ignored = torch.rand(8, 400, generator=torch.Generator().manual_seed(1)) < 0.3
+    marked = labels.masked_fill(ignored, 255)
+    found, wanted = GlobalRankSEG(3), GlobalRankSEG(3)
+    found.update(probs.masked_fill(ignored.unsqueeze(1), bad), marked, ignore_index=255)
+    wanted.update(probs, marked, ignore_index=255)
+    assert found.fit().after == wanted.fit().after
+    assert torch.equal(found(probs), wanted(probs))
+
+
 def test_bad_input():
     probs, labels = network()
     for options, error in (

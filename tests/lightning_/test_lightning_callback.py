@@ -14,9 +14,10 @@ pytest.importorskip("rankseg_plugins.lightning", exc_type=ImportError)
 import references
 from expected import all_scores, logged, outputs_of
 from lightning_nets import CLASSES, Blobs, loader, network
+from tagged import tagged
 
 from rankseg_plugins import RankSEG, rankseg
-from rankseg_plugins.lightning import RankSEGCallback
+from rankseg_plugins.lightning import RankSEGCallback, RankSEGPredictionWriter
 
 DECODER = RankSEG(metric="dice")
 
@@ -394,3 +395,32 @@ def test_pickles(segmenter, make_trainer):
     trainer = make_trainer(callbacks=[callback])
     trainer.validate(segmenter(), loader(), verbose=False)
     assert set(logged(trainer)) == set(callback.names("val"))
+
+
+def test_tensors_that_intercept_functions(segmenter, make_trainer, tmp_path):
+    """As MONAI's: the same values are logged and written, and what comes back is plain."""
+
+    class Tagged(segmenter):
+        def validation_step(self, batch, batch_idx):
+            return {name: tagged(value.detach()) for name, value in self._step(batch).items() if name != "loss"}
+
+        def predict_step(self, batch, batch_idx):
+            return {"logits": tagged(self(batch[0]))}
+
+    data, found = loader(ignore=255), []
+    for kind in (segmenter, Tagged):
+        callback = RankSEGCallback(
+            DECODER, num_classes=CLASSES, ignore_index=255, predict_labels="labels", report=tmp_path / kind.__name__
+        )
+        writer = RankSEGPredictionWriter(tmp_path / kind.__name__ / "labels", DECODER, file_format="npy")
+        model, trainer = kind(), make_trainer(callbacks=[callback, writer])
+        trainer.validate(model, data, verbose=False)
+        predicted = torch.cat([each["labels"] for each in trainer.predict(model, data)])
+        written = [path.read_bytes() for path in sorted(writer.output_dir.iterdir())]
+        found.append((logged(trainer), callback.scores_of_stage, predicted, written))
+    plain, intercepted = found
+    assert intercepted[:2] == plain[:2]
+    assert type(intercepted[2]) is torch.Tensor
+    assert torch.equal(intercepted[2], plain[2])
+    assert intercepted[3] == plain[3]
+    assert len(plain[3]) == len(data.dataset)
