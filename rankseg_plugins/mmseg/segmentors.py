@@ -80,7 +80,7 @@ class RankSEGMixin:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._tuned_file, self._checked = TunedFile(), False
-        self._views: list[tuple[str | None, str]] = []
+        self._views: list[tuple[tuple[str | None, str], str]] = []
         self._warned = not is_main_process()  # one process warns for all
         options = self.rankseg_options()
         if options is not None:
@@ -180,11 +180,12 @@ class RankSEGMixin:
         flipped or scaled another way.
         """
         before, self._views = self._views, [_view(sample) for sample in samples]
-        shown_again = [path for path, _ in before] == [path for path, _ in self._views] and before != self._views
-        if shown_again and None not in dict(before) and not self._warned:
+        images, same = ([image for image, _ in views] for views in (self._views, before))
+        told = self._warned or any(path is None for path, _ in images)
+        if not told and images == same and self._views != before:
             self._warned = True
             warnings.warn(
-                f"{KEY} may have no effect: {self._views[0][0]} came twice in a row, flipped or scaled another way, as "
+                f"{KEY} may have no effect: {images[0][0]} came twice in a row, flipped or scaled another way, as "
                 "SegTTAModel asks for its views, which then decides by argmax. For test-time augmentation set "
                 "tta_model.type='rankseg_plugins.mmseg.RankSEGTTAModel'",
                 UserWarning,
@@ -220,9 +221,10 @@ class RankSEGMixin:
         return (probs > head.threshold).to(probs.dtype)
 
 
-def _view(sample: SegDataSample) -> tuple[str | None, str]:
-    """The image of a data sample, and how it is shown."""
-    return image_path(sample), str([sample.get(key) for key in ("flip", "flip_direction", "scale_factor")])
+def _view(sample: SegDataSample) -> tuple[tuple[str | None, str], str]:
+    """The image of a data sample (of windows of one file the size may differ), and how it is shown."""
+    shown = [sample.get(key) for key in ("flip", "flip_direction", "scale_factor")]
+    return (image_path(sample), str(sample.get("ori_shape"))), str(shown)
 
 
 @MODELS.register_module()

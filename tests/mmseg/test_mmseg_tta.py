@@ -134,6 +134,9 @@ def test_nothing_is_told_where_nothing_is_dropped(dataset, tmp_path):
         module = MODELS.build(network)
         for _ in range(2):  # the same image once more, in the same form
             module.postprocess_result(torch.randn(1, 4, 8, 8), [SegDataSample(metainfo=META)])
+        for width in (8, 5):  # windows of one file, resized to one size
+            window = {"img_path": "b.png", "ori_shape": (8, width), "scale_factor": (8 / width, 1.0)}
+            module.postprocess_result(torch.randn(1, 4, 8, 8), [SegDataSample(metainfo=window)])
         module.test_cfg["rankseg"] = None
         run(dataset, tmp_path / "off", tiny.model(PATH + "RankSEGEncoderDecoder"), "SegTTAModel")
     assert not [each for each in told if "no effect" in str(each.message)]
