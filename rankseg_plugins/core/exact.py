@@ -86,7 +86,7 @@ def _best_of_group(moments: tuple[Tensor, Tensor], objective: Objective, group: 
         low: the largest mask.
         high: the smallest mask.
     """
-    mean, variance = (table[group.chosen] for table in moments)
+    mean, variance = map(group.of, moments)
     nodes = make_nodes(*_rates(low.at(group.wanted), high.at(group.wanted), mean, variance, objective))
     terms, floor = _rank(group, low, high, nodes)
     following = terms.ranking.following(floor)
@@ -129,12 +129,12 @@ def _empty_scores_of(
     floor = SMALL / reach_of(slowest, to_the_end)
     large, _ = count_above(tiles, wanted, floor)
     for group in groups(tiles, wanted, (large + _ROW) / most):
-        nodes, small = make_nodes(*(rate[group.chosen] for rate in rates)), floor[group.place]
+        nodes, small = make_nodes(*map(group.of, rates)), floor[group.place]
         rest = _sums_between(group, torch.zeros_like(small), small, order(SMALL))
         ranking = Ranking(*group.pixels_between(small, torch.ones_like(small)), len(rest))
         base = torch.zeros_like(ranking.values)
         terms = Terms(ranking, nodes, base, base, rest, torch.zeros_like(rest))
-        scores[group.chosen] = empty_scores(terms, objective.smooth)
+        scores[group.place][group.wanted] = empty_scores(terms, objective.smooth)
     return scores
 
 

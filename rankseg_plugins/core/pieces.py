@@ -75,24 +75,30 @@ def room(tiles: Tiles, active: Tensor, least: int | None = None) -> int:
 
 
 class Group:
-    """Some classes of some images, which are searched together.
+    """A of the classes of some images, which are searched together.
 
     Args:
         tiles: the probabilities of all.
-        chosen: (B, C) bool, A of the classes.
+        index: (A,) rising, the classes as places in the flattened tables (B, C).
 
     Attributes:
-        chosen: as given.
         place: the images and classes among which they lie, (b, c) of them.
         tiles: the probabilities there.
         wanted: (b, c) bool, the classes there.
     """
 
-    def __init__(self, tiles: Tiles, chosen: Tensor) -> None:
-        first, last = chosen.nonzero().aminmax(dim=0)
-        (image, label), (last_image, last_label) = first.tolist(), last.tolist()
-        self.place = slice(image, last_image + 1), slice(label, last_label + 1)
-        self.tiles, self.chosen, self.wanted = tiles.part(*self.place), chosen, chosen[self.place]
+    def __init__(self, tiles: Tiles, index: Tensor) -> None:
+        # Nothing here takes the time of a whole table: the groups may be many.
+        images, labels = index // tiles.shape[1], index % tiles.shape[1]
+        image, label, last_label = int(images[0]), int(labels.min()), int(labels.max())
+        self.place = slice(image, int(images[-1]) + 1), slice(label, last_label + 1)
+        self.tiles = tiles.part(*self.place)
+        self.wanted = torch.zeros(self.tiles.shape[:2], dtype=torch.bool, device=index.device)
+        self.wanted[images - image, labels - label] = True
+
+    def of(self, table: Tensor) -> Tensor:
+        """What a table (B, C) holds of them, (A,)."""
+        return table[self.place][self.wanted]
 
     def pieces(self, low: Bound, high: Bound, most: int) -> Iterator[tuple[Bound, Bound]]:
         """Both ends (b, c) of what is ranked at a time, from bounds (B, C); only a single class goes in pieces."""
@@ -122,14 +128,10 @@ def groups(tiles: Tiles, wanted: Tensor, shares: Tensor, side_by_side: bool = Fa
     for stop, share in enumerate(shares[wanted].tolist()):
         total, largest = total + share, max(largest, share)
         if stop > start and ((stop + 1 - start) * largest if side_by_side else total) > 1:
-            yield Group(tiles, _mark(index[start:stop], wanted))
+            yield Group(tiles, index[start:stop])
             start, total, largest = stop, share, share
     if start < len(index):
-        yield Group(tiles, _mark(index[start:], wanted))
-
-
-def _mark(index: Tensor, like: Tensor) -> Tensor:
-    return torch.zeros_like(like).flatten().index_fill_(0, index, True).view_as(like)
+        yield Group(tiles, index[start:])
 
 
 def best_masks(
@@ -155,9 +157,9 @@ def best_masks(
     best = empty_masks(torch.full_like(low.n, -torch.inf))
     tiles.release_scratch()  # every group has its own
     for group in groups(tiles, active, ranked / most):
+        there = best.at(group.place)
         for below, above in group.pieces(low, high, most):
-            found = best_between(group, below, above)
-            best.put(group.chosen, best.at(group.chosen).or_better(found))
+            there.put(group.wanted, there.at(group.wanted).or_better(best_between(group, below, above)))
     return best
 
 

@@ -85,10 +85,9 @@ def search_rankdice(
         entries = kind.height(width) * width.clamp(min=NODES)
         # The matrices of a group are as wide as its widest class needs.
         for group in groups(tiles, active & rows, torch.maximum(pixels / most, entries / chunk), side_by_side=True):
-            chosen = group.chosen
-            counts = Counts.between(normal.at(chosen), first[chosen], last[chosen])
+            counts = Counts.between(normal.at(group.place).at(group.wanted), group.of(first), group.of(last))
             search = _Search(group, counts, kind(counts, chunk), objective.smooth, chunk)
-            best.put(chosen, search.best(low, high, most))
+            best.at(group.place).put(group.wanted, search.best(low, high, most))
     return Volumes(round_down(best.threshold, tiles.dtype), best.n, best.s, mu, active)
 
 
@@ -123,8 +122,8 @@ class _Search:
 
         A single class is ranked in pieces of at most ``most`` pixels.
         """
-        group, top = self.group, high.at(self.group.chosen)
-        running = self.shares.of_mask(group.tiles, group.wanted, high.at(group.place))
+        group, smallest = self.group, high.at(self.group.place)
+        running, top = self.shares.of_mask(group.tiles, group.wanted, smallest), smallest.at(group.wanted)
         n, s, best = top.n, top.s, self._scored(top, running)
         for ends in group.pieces(low, high, most):
             p, (below, above) = self._ranked(*ends), (end.at(group.wanted) for end in ends)

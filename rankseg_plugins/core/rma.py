@@ -128,7 +128,7 @@ def _best_of_group(mu: Tensor, objective: Objective, group: Group, low: Bound, h
     """The best masks (A,) between the bounds of a group."""
     floor = low.threshold[group.wanted]
     return _best_prefix(
-        *group.pixels_between(low.threshold, high.threshold), objective, mu[group.chosen], high.at(group.wanted), floor
+        *group.pixels_between(low.threshold, high.threshold), objective, group.of(mu), high.at(group.wanted), floor
     )
 
 

@@ -76,18 +76,18 @@ def test_groups_hold_every_wanted_class_once_and_as_many_as_there_is_room_for(si
     shares = torch.rand(9, 7, generator=generator, dtype=torch.float64) ** 4 * 1.5
     number, before = torch.zeros(9, 7), None
     for group in groups(tiles, wanted, shares, side_by_side):
-        own = shares[group.chosen]
+        own = group.of(shares)
         taken = own.sum() if not side_by_side else len(own) * own.max()
         assert taken <= 1 or len(own) == 1
         if before is not None:
             # The next class did not fit.
             more = torch.cat([before, own[:1]])
             assert (more.sum() if not side_by_side else len(more) * more.max()) > 1
-        number, before = number + group.chosen, own
+        number[group.place] += group.wanted
+        before = own
         assert torch.equal(group.tiles.probs, tiles.probs[group.place])
-        assert torch.equal(group.wanted, group.chosen[group.place])
         values, row = group.pixels_between(*(torch.full(group.wanted.shape, end) for end in (0.2, 0.7)))
-        for index, p in enumerate(tiles.probs[group.chosen]):
+        for index, p in enumerate(group.of(tiles.probs)):
             assert values[row == index].tolist() == p[(p > 0.2) & (p <= 0.7)].tolist()
     assert torch.equal(number, wanted.float())
 
@@ -110,9 +110,9 @@ def test_many_undecided_classes_are_searched_in_few_groups(name, monkeypatch):
     decide = RankSEG(output_mode="multilabel", pruning_prob=0.0, **options)
     original = pieces.Group.__init__
 
-    def count(group, tiles, chosen):
-        made.append(int(chosen.sum()))
-        original(group, tiles, chosen)
+    def count(group, tiles, index):
+        made.append(len(index))
+        original(group, tiles, index)
 
     monkeypatch.setattr(pieces.Group, "__init__", count)
     decided = decide(probs)
