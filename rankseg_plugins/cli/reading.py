@@ -19,6 +19,8 @@ import torch
 import typer
 from rich.console import Console, RenderableType
 
+from rankseg_plugins.core.plausibility import describe_sums
+from rankseg_plugins.core.probabilities import to_probabilities
 from rankseg_plugins.evaluation import strict_json
 from rankseg_plugins.evaluation.cases import Case, Found, find_cases, one_against_rest, relabel
 from rankseg_plugins.evaluation.decoders import Decoder
@@ -152,6 +154,7 @@ def find(
         _check_labels("--one-vs-rest", [one_vs_rest], channels)
         if one_vs_rest == ignore_index:
             raise ValueError(f"--one-vs-rest {one_vs_rest} is what --ignore-index leaves out")
+        _look_at_rest(stored, activation)
         cases = [one_against_rest(case, one_vs_rest, ignore_index, activation) for case in cases]
         activation = "identity"
     if group_by is not None:
@@ -199,6 +202,20 @@ def _class_names(given: str | None, found: Found, classes: int, one_vs_rest: int
     except ValueError as error:
         raise InputError(place, error) from error
     return names
+
+
+def _look_at_rest(stored: Sample, activation: str) -> None:
+    """Say so if one class is to be chosen among channels that its label may not mean the same by."""
+    if stored.labels.ndim == stored.probs.ndim:
+        return
+    with contextlib.suppress(ValueError):  # said where the image is read
+        problem = describe_sums(to_probabilities(stored.probs.unsqueeze(0), activation))
+        if problem is not None:
+            note(
+                f"warning: --one-vs-rest takes one of several channels, and {problem}. A region that holds other "
+                "classes is not the label of its number: --map-labels makes one label of all that it holds",
+                style="yellow",
+            )
 
 
 def _look_for_foreground(sample: Sample, cases: Sequence[Case], ignore_index: int) -> None:

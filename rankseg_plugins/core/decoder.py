@@ -298,6 +298,7 @@ class RankSEG(ChecksSums):
             masks = to_masks(decision, probs, self.void_index)
             tiles = Tiles(probs, valid_mask)
             row_statistics(tiles)
+            self._look_at_sums(probs, valid_mask)
             return expected_scores(tiles, masks, self._objective())
 
     def _most_probable(self, probs: Tensor) -> Tensor:

@@ -84,6 +84,9 @@ class Calibration:
 def calibration(probs: Tensor, truth: Tensor, kept: Tensor | None = None, bins: int = BINS) -> Calibration:
     r"""Bin the probabilities of one image.
 
+    With labels, a pixel without any probability, such as outside of a crop, is left out: it says nothing about its
+    class, and would count as a decision that nobody is sure of.
+
     Args:
         probs: (C, \*spatial) in [0, 1], floating point.
         truth: labels (\*spatial) of 0 to C - 1 where they are kept, or bool masks (C, \*spatial).
@@ -107,7 +110,7 @@ def calibration(probs: Tensor, truth: Tensor, kept: Tensor | None = None, bins: 
                 index = _add(sums[:2, row], probs[row, part][held].double())
                 sums[2, row] += torch.bincount(index[masks[row, part][held]], minlength=bins).cpu()
         if labels is not None:
-            held = kept[0, part]
+            held = kept[0, part] & (probs[:, part] > 0).any(0)
             confidence, true = probs[:, part][:, held].double(), labels[part][held]
             for row in range(classes):
                 _add(sums[:2, row], confidence[row])

@@ -28,7 +28,7 @@ from rankseg_plugins.evaluation.files import (
 from rankseg_plugins.evaluation.measuring import Sample
 from rankseg_plugins.evaluation.nifti import check_orientation
 from rankseg_plugins.evaluation.nnunet import find_orientation
-from rankseg_plugins.evaluation.truth import to_truth
+from rankseg_plugins.evaluation.truth import WHITE, to_truth
 
 CLASSES = "classes.txt"
 #: What names in a file of all images may end in, beside the formats of labels.
@@ -268,11 +268,14 @@ def _probabilities(case: Case, values: Tensor, activation: str) -> Tensor:
 
 
 def relabel(case: Case, labels: Mapping[int, int]) -> Case:
-    """The same image with other labels, such as {255: 1} for masks that are drawn in white."""
+    """The same image with other labels, such as {255: 1} for masks that are drawn in white.
+
+    A mask for each class has no labels but 0 and 1: only what is white there can become another.
+    """
 
     def step(probs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        if truth.ndim == probs.ndim:
-            raise ValueError("holds a mask for each class, which has no labels that could be changed")
+        if truth.ndim == probs.ndim and labels.keys() != {WHITE}:
+            raise ValueError(f"holds a mask for each class, in which no label but {WHITE} can be changed")
         changed = truth.clone()
         for old, new in labels.items():
             changed[truth == old] = new

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.probabilities import TOLERANCE, check_range, check_shape, to_probabilities
+from rankseg_plugins.core.probabilities import TOLERANCE, check_range, check_shape, missing_dimension, to_probabilities
 from rankseg_plugins.evaluation.checks import naming
 from rankseg_plugins.evaluation.truth import to_truth
 from rankseg_plugins.lightning.sources import OUTPUTS, Finder, Source, find_cases, find_images
@@ -102,7 +102,7 @@ class Reader:
         if logits.shape[1] != self.num_classes:
             raise ValueError(
                 f"logits must have shape (B, {self.num_classes}, *spatial) for num_classes={self.num_classes}, got "
-                f"{tuple(logits.shape)}"
+                f"{tuple(logits.shape)}{missing_dimension('logits', tuple(logits.shape), (self.num_classes,))}"
             )
         return to_probabilities(logits, self.activation)
 

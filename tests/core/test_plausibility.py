@@ -35,6 +35,8 @@ def entrances():
     yield "pooled", fitted()
     yield "tuned", TunedDecoder(RankSEG(), num_classes=5)
     yield "temperature", TemperatureScaling(5)
+    judge = RankSEG("dice")
+    yield "expected score", lambda probs: judge.expected_score(probs, probs.argmax(1))
 
 
 @pytest.mark.parametrize(("name", "decide"), list(entrances()))

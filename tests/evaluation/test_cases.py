@@ -45,8 +45,16 @@ def test_a_mask_for_each_class(tmp_path):
         binary = one_against_rest(case, 2, 255).sample()
         assert torch.equal(binary.labels, (TRUTH == 2).long())
         assert torch.equal(binary.probs, torch.from_numpy(PROBS[2:]))
-        with pytest.raises(InputError, match=r"all.npz: image 000000: holds a mask for each class, which has no"):
+        with pytest.raises(InputError, match=r"all.npz: image 000000: holds a mask for each class, in which no"):
             relabel(case, {0: 1}).sample()
+        with pytest.raises(InputError, match="in which no label but 255 can be changed"):
+            relabel(case, {255: 1, 2: 1}).sample()
+
+
+def test_masks_drawn_in_white_for_each_class(tmp_path):
+    masks = np.stack([label == LABELS for label in range(3)])
+    found = relabel(case_of(tmp_path, PROBS, 255 * masks.astype(np.uint8)), {255: 1}).sample()
+    assert found.labels.tolist() == masks.astype(int).tolist()
 
 
 def test_what_is_no_class_is_no_rest(tmp_path):

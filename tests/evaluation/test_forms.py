@@ -157,6 +157,16 @@ def test_masks_asked_for_beside_labels_are_refused_too(folders):
         compare(samples(MISTAKES["regions beside labels"][0]), decoders[1::2], resamples=10)
 
 
+def test_one_class_of_regions_beside_labels_is_said(folders):
+    """Label 1 is not the region that holds the labels 1 and 2."""
+    folder = folders(lambda index: (lambda probs, masks: (probs, masks.sum(0).clip(0, 2)))(*regions(index)))
+    done = run("compare", folder, "--one-vs-rest", "1")
+    assert done.exit_code == 0
+    assert "warning: --one-vs-rest takes one of several channels, and multiclass probabilities must add" in done.stderr
+    folder = folders(labelled, name="plain")
+    assert "warning: --one-vs-rest" not in run("compare", folder, "--one-vs-rest", "1").stderr
+
+
 def test_a_global_rule_is_not_fitted_to_what_does_not_add_up(folders):
     folder = folders(MISTAKES["scores of masks"][0], count=6)
     done = run("tune", folder, "--aggregation-levels", "global")

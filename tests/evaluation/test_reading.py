@@ -117,11 +117,13 @@ def test_masks_for_each_class(folders):
         np.save(folders / f"labels/image{index:02d}.npy", masks)
     refused = run_cli(folders, "--map-labels", "0:1")
     assert refused.returncode == 2
-    assert "image00.npy: holds a mask for each class, which has no labels that could be changed" in refused.stderr
+    assert "image00.npy: holds a mask for each class, in which no label but 255 can be changed" in refused.stderr
     assert dice(run_cli(folders, "--json", "--one-vs-rest", 1)) == pytest.approx(expected_dice())
+    plain = dice(run_cli(folders, "--json", out="plain"))
     for path in (folders / "labels").iterdir():
         np.save(path, 255 * np.load(path).astype(np.uint8))
-    assert "masks drawn 0/255?" in run_cli(folders, out="white").stderr
+    assert "masks drawn 0/255? --map-labels 255:1" in run_cli(folders, out="white").stderr
+    assert dice(run_cli(folders, "--json", "--map-labels", "255:1", out="mapped")) == plain
 
 
 def test_names_of_classes_that_do_not_fit(folders):

@@ -72,6 +72,18 @@ def test_underconfidence_is_accuracy_minus_confidence(kind):
     assert found == pytest.approx(float(expected), abs=1e-9)
 
 
+def test_pixels_without_any_probability_are_no_doubt():
+    """Outside of a crop every decision is background, rightly, and nobody was unsure of it."""
+    probs, labels = drawn(1.0)
+    bare = torch.cat([probs, torch.zeros_like(probs)], 2)
+    truth = torch.cat([labels, torch.zeros_like(labels)], 1)
+    assert not recorded(bare, truth)
+    for image, whole, padded in zip(probs, labels, zip(bare, truth, strict=True), strict=True):
+        inside, found = calibration(image, whole), calibration(*padded)
+        for name in ("count", "confidence", "correct"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(inside, name))
+
+
 def test_a_handful_of_pixels_says_nothing():
     probs, labels = drawn(3.0, pixels=200)
     assert recorded(probs, labels) == []

@@ -92,6 +92,11 @@ def test_what_is_missing_is_said_with_the_fix(segmenter, make_trainer, returned,
     ("changed", "error", "message"),
     [
         (dict(num_classes=4), ValueError, r"logits must have shape \(B, 4, \*spatial\) for num_classes=4, got"),
+        (
+            dict(logits=lambda o, b: o["logits"][0]),
+            ValueError,
+            r"logits must have shape .*; for a single image, logits\.unsqueeze\(0\) adds the batch dimension",
+        ),
         (dict(logits=lambda o, b: o["logits"][..., ::2, ::2]), ValueError, "resize the logits to the target"),
         (dict(target=lambda o, b: 3), TypeError, "must lead to a tensor, got a int"),
         (dict(target=lambda o, b: o["target"] + 7), ValueError, "target holds the label"),
