@@ -27,8 +27,9 @@ setup: $(VENV)/installed  ## install the package and all pinned tools into .venv
 demo: $(VENV)/installed  ## argmax against RankSEG in three toolkits; DATA=DIR, NUM_CLASSES=N for your own images
 	@$(VENV)/bin/python -m examples.demo $(DEMO_OPTIONS)
 
-test: $(VENV)/installed  ## run the tests
-	$(VENV)/bin/python -m pytest
+# A process for each core, with one thread each: threads of several would wait for each other.
+test: $(VENV)/installed  ## run the tests, on all cores
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 test-stock: $(VENV_STOCK)/installed  ## run MMSegmentation's tests with the original OpenMMLab packages
 	TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 $(VENV_STOCK)/bin/python -m pytest tests/mmseg
