@@ -28,7 +28,7 @@ from rankseg_plugins.evaluation.files import (
 from rankseg_plugins.evaluation.measuring import Sample
 from rankseg_plugins.evaluation.nifti import check_orientation
 from rankseg_plugins.evaluation.nnunet import find_orientation
-from rankseg_plugins.evaluation.truth import WHITE, to_truth
+from rankseg_plugins.evaluation.truth import WHITE, describe_axes, to_truth
 
 CLASSES = "classes.txt"
 #: What names in a file of all images may end in, beside the formats of labels.
@@ -83,7 +83,8 @@ class Case:
         # nnU-Net gives plain pictures a first axis of length 1, others give their labels one channel.
         if shape in (spatial, (1, *spatial)) or (1, *shape) == spatial:
             return labels.long().reshape(spatial)
-        hint = ""
+        axes = describe_axes(shape, classes, spatial)
+        hint = "" if axes is None else f"; {axes}"
         if self.files[1].name.lower().endswith((".nii", ".nii.gz")) and shape[::-1] == spatial:
             hint = f"; arrays (z, y, x) must be called {' or '.join(NNUNET_KEYS)}"
         size, expected = (" x ".join(map(str, each)) for each in (shape, spatial))

@@ -45,7 +45,10 @@ def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_
         target = target.squeeze(1)
     elif shape not in ((*batch, *spatial), (*batch, num_classes, *spatial)):
         hint = "resize the logits to the target (or the target to the logits) first"
-        if shape == spatial:
+        axes = describe_axes(shape[1:], num_classes, spatial)
+        if axes is not None:
+            hint = axes
+        elif shape == spatial:
             hint = "for a single image, target.unsqueeze(0) adds the batch dimension"
         elif shape[2:] == spatial:
             hint = f"masks must be one for each of {num_classes} classes; or the prediction lacks a dimension"
@@ -60,6 +63,28 @@ def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_
     target = target.long()
     _check_labels(target, max(num_classes, 2) - 1, ignore_index)
     return target
+
+
+def describe_axes(size: tuple[int, ...], classes: int, spatial: tuple[int, ...]) -> str | None:
+    """Which axes of probabilities are in the wrong place, if labels of a size say so; None if they do not.
+
+    Args:
+        size: of the labels of one image.
+        classes: what was taken for the number of classes.
+        spatial: what was taken for the spatial size.
+
+    Example:
+        >>> describe_axes((24, 32), 24, (32, 3))
+        'the classes seem to be the last dimension of the probabilities and must come before the spatial ones: movedim'
+    """
+    if classes == 1 and size == spatial[1:]:
+        return "the probabilities of one image have a dimension too many, such as that of a batch: probs[0]"
+    if size == (classes, *spatial[:-1]):
+        return (
+            "the classes seem to be the last dimension of the probabilities and must come before the spatial ones: "
+            "movedim"
+        )
+    return None
 
 
 def known_pixels(truth: Tensor, ignore_index: int | None) -> Tensor | None:

@@ -1,6 +1,7 @@
 """What the form of the truth decides, and probabilities that do not fit it: refused by the commands, said in Python."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -155,6 +156,22 @@ def test_masks_asked_for_beside_labels_are_refused_too(folders):
     assert run("compare", folder, *decoders).exit_code == 2
     with pytest.warns(UserWarning, match=f"0: .*{SAID}"):
         compare(samples(MISTAKES["regions beside labels"][0]), decoders[1::2], resamples=10)
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        (lambda probs: probs[None], r"a dimension too many, such as that of a batch: probs\[0\]"),
+        (lambda probs: np.moveaxis(probs, 0, -1), "the classes seem to be the last dimension"),
+    ],
+)
+def test_axes_in_the_wrong_place_are_named(folders, change, hint):
+    made = [(change(probs), labels) for probs, labels in (labelled(0, (24, 32)), labelled(1, (24, 32)))]
+    done = run("compare", folders(lambda index: made[index], count=2))
+    assert done.exit_code == 2
+    assert re.search(hint, done.stderr)
+    with pytest.raises(ValueError, match=f"0: .*{hint}"):
+        compare([Sample("0", *map(torch.from_numpy, made[0]))], ["argmax", "rankseg"])
 
 
 def test_one_class_of_regions_beside_labels_is_said(folders):
