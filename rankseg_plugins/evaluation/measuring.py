@@ -103,6 +103,20 @@ def check_exclusive(sample: Sample, output_mode: str) -> None:
             raise ValueError(problem)
 
 
+def describe_form(probs: Tensor, truth: Tensor, decided: Tensor) -> str | None:
+    r"""What is wrong with masks that may overlap where the truth has one label per pixel; None if nothing is.
+
+    Args:
+        probs: (B, C, \*spatial).
+        truth: labels (B, \*spatial), or masks (B, C, \*spatial).
+        decided: bool masks, or labels, of which the decoder itself warns.
+    """
+    if len(probs) == 0 or probs.shape[1] == 1 or truth.ndim == probs.ndim or decided.dtype != torch.bool:
+        return None
+    problem = describe_sums(probs)
+    return None if problem is None else f"masks are decided, the truth is labels, and {problem}"
+
+
 def _is_masks(sample: Sample) -> bool:
     return isinstance(sample.labels, Tensor) and sample.labels.shape == sample.probs.shape
 

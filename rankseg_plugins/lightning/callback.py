@@ -14,7 +14,7 @@ from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
 from rankseg_plugins.evaluation import Scoring
 from rankseg_plugins.evaluation.calibration import Calibration
 from rankseg_plugins.evaluation.checks import check_report, naming
-from rankseg_plugins.evaluation.measuring import calibrate
+from rankseg_plugins.evaluation.measuring import calibrate, describe_form
 from rankseg_plugins.evaluation.recording import check_class_names
 from rankseg_plugins.evaluation.temperature import warn_if_softened, warn_if_unsure
 from rankseg_plugins.evaluation.tuned import as_decoder
@@ -357,6 +357,9 @@ class RankSEGCallback(Callback):
         """Decode images that have not been seen before, and keep what they scored."""
         ignore_index = self._score.ignore_index
         decided, argmax = self.decoder(images.probs), self.baseline(images.probs)
+        problem = describe_form(images.probs[:1], images.target, decided)
+        if problem is not None:
+            self._warn("form", problem)
         measured: list[Calibration] = []
         if self.report is not None or tuning is not None:
             measured = [calibrate(*each, ignore_index) for each in zip(images.probs, images.target, strict=True)]

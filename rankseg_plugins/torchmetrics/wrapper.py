@@ -20,6 +20,7 @@ from rankseg_plugins.core.probabilities import (
     to_probabilities,
 )
 from rankseg_plugins.evaluation.checks import check_index
+from rankseg_plugins.evaluation.measuring import describe_form
 from rankseg_plugins.evaluation.temperature import warn_if_softened
 from rankseg_plugins.evaluation.truth import to_truth
 from rankseg_plugins.evaluation.tuned import as_decoder
@@ -152,7 +153,11 @@ class RankSEGWrapper(Passing):
         truth = to_truth(target, classes, tuple(preds.shape[2:]), self.ignore_index)
         if len(truth) != len(preds):
             raise ValueError(f"preds and target must hold the same images, got {len(preds)} and {len(truth)}")
+        first = not self._checked
         decision = self.transform_pred(preds)
+        problem = describe_form(to_probabilities(preds[:1], self.activation), truth, decision) if first else None
+        if problem is not None:
+            warnings.warn(problem, UserWarning, stacklevel=4)
         if len(self.presentations) > 1:
             return (decision, truth, classes, *others)
         return (*self.presentations[0](decision, truth, classes), *others)

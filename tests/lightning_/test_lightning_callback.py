@@ -2,6 +2,7 @@
 
 import importlib
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -283,6 +284,19 @@ def test_signals_and_volumes(segmenter, make_trainer, size):
     trainer = make_trainer(callbacks=[RankSEGCallback(DECODER, num_classes=CLASSES)])
     trainer.validate(model, data, verbose=False)
     assert logged(trainer) == pytest.approx(all_scores(*outputs_of(model.net, data)), abs=1e-12)
+
+
+@pytest.mark.parametrize(("activation", "times"), [("sigmoid", 1), ("softmax", 0)])
+def test_labels_beside_channels_that_overlap(segmenter, make_trainer, activation, times):
+    """The label of a region's number is not the region."""
+    masks = RankSEG(output_mode="multilabel")
+    callback = RankSEGCallback(masks, num_classes=CLASSES, activation=activation, ignore_index=255)
+    trainer = make_trainer(callbacks=[callback])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            trainer.validate(segmenter(network(seed=5)), loader(), verbose=False)
+    assert sum("masks are decided, the truth is labels" in str(each.message) for each in caught) == times
 
 
 @pytest.mark.parametrize("channel", [False, True])

@@ -141,6 +141,17 @@ def test_arguments_that_belong_to_the_wrapped_metric(name):
     assert torch.equal(inside(probs, target), RankSEGWrapper(MeanIoU(CLASSES))(probs, target))
 
 
+def test_labels_beside_channels_that_overlap():
+    """The label of a region's number is not the region."""
+    softmax = make()
+    sigmoid = [(probs**0.2, target) for probs, target in softmax]
+    masks = [(probs, one_hot(target)) for probs, target in sigmoid]
+    (text,) = said(MultilabelF1Score(CLASSES, average="macro"), sigmoid, MASKS)
+    assert text.startswith("masks are decided, the truth is labels, and multiclass probabilities must add up to 1")
+    for batches in (softmax, masks):
+        assert not said(MultilabelF1Score(CLASSES, average="macro"), batches, MASKS)
+
+
 def test_a_missing_dimension_is_named():
     ((probs, target),) = make_binary()[:1]
     for metric in (BinaryF1Score(), DiceScore(1, average="macro"), DiceScore(2, average="macro"), MultiLevelScore(1)):
