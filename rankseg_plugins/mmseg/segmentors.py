@@ -49,7 +49,8 @@ class RankSEGMixin:
       :class:`~rankseg_plugins.mmseg.RankSEGTuningHook` writes, instead of all options of the decoder. It is read
       again when it changes.
 
-    The first image that RankSEG decides is checked: a warning tells if softmax seems to have been applied twice.
+    The first image that RankSEG decides is checked: a warning tells if softmax seems to have been applied twice. An
+    image for which the network gives NaN keeps the toolkit's own labels, and a warning, once, names the first one.
 
     Results have the toolkit's own form. ``pred_sem_seg`` is (1, H, W): int64 labels, or for one channel a 0/1 mask
     in the dtype of the logits. ``seg_logits`` is (C, H, W): logits, or for one channel probabilities.
@@ -81,7 +82,7 @@ class RankSEGMixin:
         super().__init__(*args, **kwargs)
         self._tuned_file, self._checked = TunedFile(), False
         self._views: list[tuple[tuple[str | None, str], str]] = []
-        self._warned = not is_main_process()  # one process warns for all
+        self._warned = self._told = not is_main_process()  # one process warns for all
         options = self.rankseg_options()
         if options is not None:
             refuse_depth(last_head(getattr(self, "decode_head", None)))
@@ -135,7 +136,7 @@ class RankSEGMixin:
             argmax: (1, H, W) labels of plain argmax where they are known already.
 
         Raises:
-            ValueError: if ``probs`` are no probabilities; the message names the config key and the image.
+            ValueError: if ``probs`` are finite, but no probabilities; the message names the config key and the image.
         """
         options = self.rankseg_options()
         if argmax is None:
@@ -149,8 +150,22 @@ class RankSEGMixin:
                 labels = self._decided(decoder, probs, argmax)
             except ValueError as error:
                 image = image_path(sample) or "an image given as an array"
-                raise ValueError(f"{KEY} (activation={options.activation!r}), {image}: {error}") from error
+                if probs.isfinite().all():
+                    raise ValueError(f"{KEY} (activation={options.activation!r}), {image}: {error}") from error
+                self._warn_of_nan(image)
         leave_decision(sample, labels, argmax if options is not None and options.compare else None)
+
+    def _warn_of_nan(self, image: str) -> None:
+        """Say, once, that the network gives nothing to decide on. No training of hours is to end by its scores."""
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"{KEY}: the network gives NaN or infinite values for {image}, on which nothing can be decided: such "
+                "images keep MMSegmentation's own labels, in all scores alike. Look at its logits, which may overflow "
+                "in half precision",
+                UserWarning,
+                stacklevel=3,
+            )
 
     @contextmanager
     def probabilities_only(self) -> Iterator[None]:

@@ -32,6 +32,8 @@ SUFFIX = ".rankseg.json"
 #: MMEngine's defaults of the names of checkpoints.
 BY_EPOCH, BY_ITERATION = "epoch_{}.pth", "iter_{}.pth"
 
+NO_PROBABILITIES = "the network gives NaN or infinite values"
+
 OWN = ("num_classes", "objective", "output_mode", "ignore_index", "scoring", "device", "others")
 OPTIONS = tuple(name for name in inspect.signature(Tuner).parameters if name not in OWN)
 
@@ -48,7 +50,8 @@ class RankSEGTuningHook(Hook):
     The model may be a stock one, or a RankSEG segmentor, whose ``test_cfg.rankseg.activation`` then counts (and belongs
     beside ``tuned``, too). What the validation itself decides and reports stays as it is. Every candidate decodes every
     image, and every process keeps counts alone. Every item of the data set counts once, also where several are windows
-    of one file, and where samplers repeat it. With one channel, "argmax" is the threshold 1/2, whatever
+    of one file, and where samplers repeat it; images for which the network gives NaN are left out, and logged. With one
+    channel, "argmax" is the threshold 1/2, whatever
     ``decode_head.threshold`` says.
 
     Args:
@@ -136,7 +139,10 @@ class RankSEGTuningHook(Hook):
             if position < len(runner.val_dataloader.dataset):
                 path = _path(sample)
                 probs = _probabilities(model_of(runner), sample, path)
-                self._tuner.add(Sample(path, probs, _truth(sample, path), self._case(path)))
+                if probs.isfinite().all():
+                    self._tuner.add(Sample(path, probs, _truth(sample, path), self._case(path)))
+                else:
+                    self._tuner.recorder.skipped[f"{path} (no. {position})"] = f"{path}: {NO_PROBABILITIES}"
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Choose from the images of all processes, log the verdict and write the decoder."""
@@ -177,6 +183,12 @@ class RankSEGTuningHook(Hook):
 
     def _conclude(self, runner: Runner, tuner: Tuner) -> None:
         recorder = tuner.recorder
+        if recorder.skipped:
+            some = "; ".join(list(recorder.skipped.values())[:3])
+            runner.logger.warning(f"RankSEG leaves {len(recorder.skipped)} images out of the tuning: {some}")
+        if not recorder.measurements:
+            runner.logger.warning("RankSEG has no image to tune on, and writes no decoder")
+            return
         # Sorted by name; windows of one file have one.
         names = distinct([measurement.name for measurement in recorder.measurements])
         named = zip(recorder.measurements, names, strict=True)

@@ -126,12 +126,33 @@ def test_activations_of_several_channels():
     [
         (torch.randn(1, 4, 5, 5) * 4, "identity", r"test_cfg.rankseg \(activation='identity'\).*probs must lie in"),
         (torch.randn(1, 4, 5, 5) * 4, "normalize", r"test_cfg.rankseg.activation='normalize' with FCNHead.*negative"),
-        (torch.full((1, 4, 5, 5), torch.nan), "auto", r"test_cfg.rankseg \(activation='auto'\).*finite"),
     ],
 )
 def test_outputs_that_are_no_probabilities_are_refused(values, activation, words):
     with pytest.raises(ValueError, match=words):
         decode(values, activation=activation)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_images_without_probabilities_keep_the_labels_of_the_toolkit(channels, value):
+    values = torch.randn(4, channels, 9, 11, generator=torch.Generator().manual_seed(0)) * 2
+    values[1:3, 0, 2, 3] = value
+    if channels == 1:
+        values[1:3, 0, 2, 3] = torch.nan  # the sigmoid of infinity is 1
+    sizes = {"classes": max(channels, 2), "channels": 1 if channels == 1 else None}
+    network = MODELS.build(tiny.model(PATH + "RankSEGEncoderDecoder", rankseg={**ON, "compare": True}, **sizes))
+    stock = MODELS.build(tiny.model("EncoderDecoder", **sizes)).postprocess_result(values)
+    words = "test_cfg.rankseg: the network gives NaN .* an image given as an array"
+    with pytest.warns(UserWarning, match=words) as said:
+        decided = network.postprocess_result(values)
+    assert len([each for each in said if "NaN" in str(each.message)]) == 1
+    alone = [network.postprocess_result(values[index : index + 1])[0].pred_sem_seg.data for index in (0, 3)]
+    expected = [alone[0], stock[1].pred_sem_seg.data, stock[2].pred_sem_seg.data, alone[1]]
+    for ours, theirs, labels in zip(decided, stock, expected, strict=True):
+        assert torch.equal(ours.pred_sem_seg.data, labels)
+        assert torch.equal(ours.pred_sem_seg_argmax.data, theirs.pred_sem_seg.data)
+    assert not torch.equal(alone[0], stock[0].pred_sem_seg.data)
 
 
 def test_labels_instead_of_probabilities_are_refused():

@@ -1,5 +1,6 @@
 """RankSEGTuningHook: what it writes is what plain `tune()` finds on the same probabilities."""
 
+import itertools
 import json
 import re
 import sys
@@ -97,6 +98,30 @@ def test_training_writes_what_tune_finds(dataset, tmp_path, kind):
         "iter_4.rankseg.json",
         "rankseg.json",
     ]
+
+
+@pytest.mark.parametrize("broken", [(1, 4), range(7)])
+def test_images_without_probabilities_are_left_out(dataset, tmp_path, checkpoint, broken):
+    full = with_hook(tiny.config(tiny.model(DOTTED, rankseg=ON), dataset, tmp_path, batch_size=1))
+    full.load_from = checkpoint
+    runner, calls = Runner.from_cfg(full), itertools.count()
+
+    def fail(backbone, given, found):
+        return [each * torch.nan for each in found] if next(calls) in broken else found
+
+    runner.model.backbone.register_forward_hook(fail)
+    said = []
+    runner.logger.warning = said.append
+    with pytest.warns(UserWarning, match="such images keep MMSegmentation's own labels"):
+        assert "mIoU" in runner.val()
+    first = f"leaves {len(broken)} images out of the tuning: .*{broken[0]:02d}.png: the network gives NaN"
+    assert re.search(first, said[0])
+    if len(broken) == 7:
+        assert not list(tmp_path.glob("*.json"))
+        return
+    state = torch.load(checkpoint, map_location="cpu", weights_only=False)["state_dict"]
+    kept = [each for i, each in enumerate(samples_of(dataset, tmp_path / "plain", state)) if i not in broken]
+    assert read(tmp_path / "rankseg.json") == plain(kept)
 
 
 def test_epochs_name_the_file(dataset, tmp_path):
