@@ -21,6 +21,7 @@ from rankseg_plugins.core.probabilities import (
     check_shape,
     check_tensor,
     check_valid_mask,
+    drawn_in_white,
     plain,
 )
 from rankseg_plugins.core.reservoir import Reservoir, gather, join, seed_of_process
@@ -315,9 +316,9 @@ class GlobalRankSEG(ChecksSums, Lasting):
         highest = max(self.num_classes, 2) - 1
         strange = known & ((labels < 0) | (labels > highest))
         if strange.any():
-            raise ValueError(
-                f"labels must lie in 0 to {highest} or be ignore_index={ignore_index}, got {labels[strange][0].item()}"
-            )
+            label = labels[strange][0].item()
+            hint = drawn_in_white(labels, label) if highest == 1 else ""
+            raise ValueError(f"labels must lie in 0 to {highest} or be ignore_index={ignore_index}, got {label}{hint}")
         first = 1 if self.num_classes == 1 else 0
         classes = torch.arange(first, first + self.num_classes, device=labels.device)
         return labels.unsqueeze(1) == classes.view(-1, *[1] * (labels.ndim - 1)), known
@@ -350,6 +351,8 @@ def _read_labels(labels: object, shape: tuple[int, ...]) -> Tensor:
         raise ValueError("labels must hold whole numbers, got fractions")
     if labels.ndim < len(shape):
         return labels.long()
-    if ((labels != 0) & (labels != 1)).any():
-        raise ValueError("labels that are masks must hold 0 and 1 only")
+    strange = labels[(labels != 0) & (labels != 1)]
+    if len(strange):
+        value = strange[0].item()
+        raise ValueError(f"labels that are masks must hold 0 and 1 only, got {value:g}{drawn_in_white(labels, value)}")
     return labels.bool()

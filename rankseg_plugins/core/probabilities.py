@@ -160,6 +160,20 @@ def missing_dimension(name: str, shape: tuple[int, ...], allowed: tuple[int, ...
     return "".join(f"; {hint}" for hint in hints)
 
 
+def drawn_in_white(target: Tensor, value: float) -> str:
+    """The likely cause of a label that is not allowed, as the end of a message; "" if it is not this one.
+
+    Args:
+        target: labels or masks.
+        value: the first one that is not allowed.
+
+    Example:
+        >>> drawn_in_white(torch.tensor([0, 255]), 255)
+        '; masks drawn 0/255? Divide them by 255'
+    """
+    return "; masks drawn 0/255? Divide them by 255" if value == 255 and not (target == 1).any() else ""
+
+
 def check_valid_mask(probs: Tensor, valid_mask: object) -> None:
     """Raise unless ``valid_mask`` is None or a bool tensor (*spatial) or (B, *spatial) that fits ``probs``."""
     if valid_mask is None:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.probabilities import check_classes, check_tensor, plain
+from rankseg_plugins.core.probabilities import check_classes, check_tensor, drawn_in_white, plain
 from rankseg_plugins.evaluation.areas import Areas, areas
-
-WHITE = 255
-DRAWN = "masks drawn 0/255? Divide them by 255"
 
 
 def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_index: int | None = None) -> Tensor:
@@ -153,7 +150,7 @@ def _to_masks(target: Tensor, ignore_index: int | None) -> Tensor:
         strange = strange[strange != ignore_index]
     if len(strange):
         value = strange[0].item()
-        hint = _hint(ignore_index) + (f"; {DRAWN}" if _is_drawn(target, value) else "")
+        hint = _hint(ignore_index) + drawn_in_white(target, value)
         raise ValueError(f"target masks must hold 0 and 1 only, got {value:g} ({hint})")
     return target.long()
 
@@ -171,14 +168,10 @@ def _check_labels(target: Tensor, highest: int, ignore_index: int | None) -> Non
     if strange.any():
         label = target[strange][0].item()
         hint = _hint(ignore_index)
-        if highest == 1 and _is_drawn(target, label):
-            hint += f"; {DRAWN}, or --map-labels 255:1"
+        drawn = drawn_in_white(target, label) if highest == 1 else ""
+        if drawn:
+            hint += f"{drawn}, or --map-labels 255:1"
         raise ValueError(f"target holds the label {label}, allowed are 0 to {highest} ({hint})")
-
-
-def _is_drawn(target: Tensor, value: float) -> bool:
-    """Whether the foreground of masks seems to be drawn in white: nothing is 1."""
-    return value == WHITE and not (target == 1).any()
 
 
 def _hint(ignore_index: int | None) -> str:

@@ -328,6 +328,18 @@ def test_bad_input():
         decoder.update(probs, labels, ignore_index="255")
 
 
+@pytest.mark.parametrize("form", [lambda white: white, lambda white: white.unsqueeze(1).byte()])
+def test_masks_drawn_in_white(form):
+    probs, labels = network()
+    decoder = GlobalRankSEG(1, output_mode="multilabel")
+    said = r"0 to 1 or be ignore_index=None, got 255; masks drawn 0/255\? Divide them by 255"
+    with pytest.raises(ValueError, match=said):
+        decoder.update(probs[:, :1], form(255 * (labels == 0)))
+    masks = 255 * (labels.unsqueeze(1) == torch.arange(3).view(1, -1, 1))
+    with pytest.raises(ValueError, match=r"masks must hold 0 and 1 only, got 255; masks drawn 0/255\? Divide them"):
+        GlobalRankSEG(3, output_mode="multilabel").update(probs, masks)
+
+
 @pytest.mark.parametrize("form", [lambda labels: labels.unsqueeze(1).byte(), lambda labels: labels.float()])
 def test_labels_of_other_forms(form):
     probs, labels = network()

@@ -197,3 +197,14 @@ def test_views_leave_the_segmentor_as_it_was():
 def test_a_stock_segmentor_is_refused():
     with pytest.raises(TypeError, match=r"set model\.type"):
         RankSEGTTAModel(tiny.model())
+
+
+def test_windows_of_one_file_that_differ_in_size_are_no_views():
+    module = MODELS.build(tiny.model(PATH + "RankSEGEncoderDecoder", rankseg=ON))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for width in (20, 11):  # the last window of a row is narrower
+            shapes = {"ori_shape": (16, width), "img_shape": (16, 16), "scale_factor": (16 / width, 1.0)}
+            sample = SegDataSample(metainfo={"img_path": "scan.tif", **shapes})
+            module.postprocess_result(torch.randn(1, 4, 16, 16), [sample])
+    assert not [each for each in told if "no effect" in str(each.message)]
