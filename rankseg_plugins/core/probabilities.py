@@ -95,7 +95,7 @@ def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
 
 
 def check_tensor(name: str, value: object) -> Tensor:
-    """Raise a ``TypeError`` that says how to make one, unless ``value`` is a tensor.
+    """Raise a ``TypeError`` that says how to make one, unless ``value`` is a dense tensor that holds values.
 
     Example:
         >>> check_tensor("probs", [0.1, 0.9])
@@ -104,6 +104,12 @@ def check_tensor(name: str, value: object) -> Tensor:
         TypeError: probs must be a torch.Tensor, got list: torch.as_tensor(probs) makes one
     """
     if isinstance(value, Tensor):
+        if value.device.type == "meta":
+            raise TypeError(f"{name} must hold values, got a tensor on the device meta")
+        if value.is_nested:
+            raise TypeError(f"{name} must be a dense tensor, got a nested one: give one image at a time")
+        if value.layout is not torch.strided:
+            raise TypeError(f"{name} must be a dense tensor, got {value.layout}: {name}.to_dense() makes one")
         return value
     kind, hint = type(value), ""
     if kind.__module__ == "numpy":

@@ -50,7 +50,7 @@ def areas(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
 
     Raises:
         TypeError: if a tensor is neither integer labels nor bool masks.
-        ValueError: if the shapes differ, or the truth holds a label outside the class range.
+        ValueError: if the shapes differ, or the truth holds a label outside the class range, or another value in masks.
 
     Example:
         >>> areas(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 255]]), num_classes=2, ignore_index=255)
@@ -65,6 +65,8 @@ def areas(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
         if prediction.dtype != torch.bool:
             return _areas_of_labels(prediction, target, kept, num_classes)
         kept = kept.unsqueeze(1)
+    elif target.dtype != torch.bool:
+        _check_masks(target, ignore_index)
     true, predicted = target == 1 if masks else _as_masks(target, num_classes), _as_masks(prediction, num_classes)
     if kept is not None:
         true, predicted = true & kept, predicted & kept
@@ -121,5 +123,19 @@ def _check_labels(target: Tensor, kept: Tensor, num_classes: int, ignore_index: 
     outside = kept & ((target < 0) | (target >= num_classes))
     if outside.any():
         value = target[outside][0].item()
-        hint = f"ignore_index={ignore_index}" if ignore_index is not None else "no ignore_index was given"
+        hint = say_ignore_index(ignore_index)
         raise ValueError(f"target holds the label {value}, allowed are 0 to {num_classes - 1} ({hint})")
+
+
+def _check_masks(target: Tensor, ignore_index: int | None) -> None:
+    outside = (target != 0) & (target != 1)
+    if ignore_index is not None:
+        outside &= target != ignore_index
+    if outside.any():
+        hint = say_ignore_index(ignore_index)
+        raise ValueError(f"target masks must hold 0 and 1 only, got {target[outside][0].item()} ({hint})")
+
+
+def say_ignore_index(ignore_index: int | None) -> str:
+    """What messages about labels say of the one that is left out."""
+    return "no ignore_index was given" if ignore_index is None else f"ignore_index={ignore_index}"

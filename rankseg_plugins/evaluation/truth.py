@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.probabilities import check_classes, check_tensor, drawn_in_white, plain
-from rankseg_plugins.evaluation.areas import Areas, areas
+from rankseg_plugins.evaluation.areas import Areas, areas, say_ignore_index
 
 
 def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_index: int | None = None) -> Tensor:
@@ -53,6 +53,8 @@ def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_
             f"target must be labels (B, {_size(spatial)}) or masks (B, {num_classes}, {_size(spatial)}) to fit the "
             f"prediction, got shape {shape}; {hint}"
         )
+    if target.dtype.itemsize == 1 and target.is_floating_point():
+        target = target.float()  # the floats of 8 bits cannot be rounded
     if target.is_complex() or (target.is_floating_point() and not (target == target.round()).all()):
         raise ValueError("target must hold whole numbers (hard labels), got fractions")
     if target.ndim == len(spatial) + 2:
@@ -120,7 +122,7 @@ def count(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
         )
     if prediction.dtype == torch.bool:
         check_classes("preds", prediction, num_classes)
-    elif _is_one_hot(prediction, num_classes) and _is_one_hot(target, num_classes):
+    elif _is_one_hot(prediction, num_classes) and _is_one_hot(target, num_classes, prediction.shape):
         raise ValueError(
             f"preds are integers, so labels (B, *spatial), but look like one-hot masks of {num_classes} classes: give "
             "preds.bool() or preds.argmax(1)"
@@ -150,13 +152,15 @@ def _to_masks(target: Tensor, ignore_index: int | None) -> Tensor:
         strange = strange[strange != ignore_index]
     if len(strange):
         value = strange[0].item()
-        hint = _hint(ignore_index) + drawn_in_white(target, value)
+        hint = say_ignore_index(ignore_index) + drawn_in_white(target, value)
         raise ValueError(f"target masks must hold 0 and 1 only, got {value:g} ({hint})")
     return target.long()
 
 
-def _is_one_hot(labels: Tensor, num_classes: int) -> bool:
+def _is_one_hot(labels: Tensor, num_classes: int, shape: torch.Size | None = None) -> bool:
     if not isinstance(labels, Tensor) or labels.ndim < 3 or labels.shape[1] != num_classes or num_classes == 1:
+        return False
+    if not labels.numel() or shape not in (None, labels.shape):
         return False
     return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all())
 
@@ -167,15 +171,11 @@ def _check_labels(target: Tensor, highest: int, ignore_index: int | None) -> Non
         strange &= target != ignore_index
     if strange.any():
         label = target[strange][0].item()
-        hint = _hint(ignore_index)
+        hint = say_ignore_index(ignore_index)
         drawn = drawn_in_white(target, label) if highest == 1 else ""
         if drawn:
             hint += f"{drawn}, or --map-labels 255:1"
         raise ValueError(f"target holds the label {label}, allowed are 0 to {highest} ({hint})")
-
-
-def _hint(ignore_index: int | None) -> str:
-    return "no ignore_index was given" if ignore_index is None else f"ignore_index={ignore_index}"
 
 
 def _size(spatial: tuple[int, ...]) -> str:

@@ -82,6 +82,7 @@ def test_binary_masks():
         (torch.zeros(1, 3, 2) > 0, torch.zeros(1, 2).long(), ValueError, r"prediction masks must have shape \(B, 2"),
         (torch.zeros(1, 2).long(), torch.tensor([[0, 2]]), ValueError, "target holds the label 2, allowed are 0 to 1"),
         (torch.zeros(1, 2).long(), torch.tensor([[0, -1]]), ValueError, "target holds the label -1"),
+        (torch.zeros(1, 2).long(), torch.tensor([[[0, 2], [1, 0]]]), ValueError, "masks must hold 0 and 1 only, got 2"),
     ],
 )
 def test_bad_input(prediction, target, error, message):

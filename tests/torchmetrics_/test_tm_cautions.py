@@ -185,6 +185,22 @@ def test_decided_labels_and_masks_in_another_form():
     MultiLevelScore(CLASSES).update(volumes, volumes)
 
 
+def test_labels_of_as_many_rows_as_classes_are_no_one_hot_masks():
+    rows = torch.tensor([[[0, 1, 0], [1, 0, 1]]])  # 1 image of 2 rows, each column of which holds 0 and 1
+    masks = torch.stack([rows == 0, rows == 1], 1).long()
+    score = MultiLevelScore(num_classes=2)
+    score.update(rows, masks)
+    score.update(rows[:0], rows[:0])
+    assert score.compute()["dice_dataset"] == 1
+
+
+def test_truth_in_floats_of_eight_bits_is_scored():
+    rows = torch.tensor([[[0, 1, 0], [1, 1, 1]]])
+    score = MultiLevelScore(num_classes=2)
+    score.update(rows, rows.float().to(torch.float8_e4m3fn))
+    assert score.compute()["dice_dataset"] == 1
+
+
 def test_arrays_of_numpy_are_refused_with_the_way_to_make_tensors():
     ((probs, target),) = make(batches=1)
     array, labels = probs.numpy(), target.numpy()
