@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from rankseg_plugins.core.plausibility import describe_sums
 from rankseg_plugins.core.probabilities import check_choice, check_floating, check_range, check_shape, plain
 from rankseg_plugins.evaluation.areas import Areas
 from rankseg_plugins.evaluation.calibration import Calibration, calibration
+from rankseg_plugins.evaluation.checks import naming
 from rankseg_plugins.evaluation.decoders import Decoder
 from rankseg_plugins.evaluation.levels import ABSENT, PRESENT, SCORES, image_scores
 from rankseg_plugins.evaluation.truth import count, known_pixels, to_truth
@@ -60,6 +63,27 @@ def as_sample(given: object) -> Sample:
         what = f"a tuple of {len(given)}" if isinstance(given, tuple) else type(given).__name__
         raise TypeError(f"samples must hold Sample or tuples (name, probs, labels), got {what}")
     return Sample(*given)
+
+
+def first_of(samples: object) -> tuple[Sample, Iterator[Any]]:
+    """The first image, whose shape can be relied upon, and all of them, this one included.
+
+    Raises:
+        TypeError: if these are no images.
+        ValueError: if there is none, or the first has no probabilities (C, *spatial).
+    """
+    if not isinstance(samples, Iterable):
+        raise TypeError(f"samples must be an iterable of images, got {type(samples).__name__}")
+    rest = iter(samples)
+    try:
+        given = next(rest)
+    except StopIteration:
+        raise ValueError("samples must hold at least one image, got none") from None
+    first = as_sample(given)
+    with naming(first.name):
+        check_floating("probs", first.probs)
+        check_shape(first.probs.unsqueeze(0))
+    return first, itertools.chain([given], rest)
 
 
 def fitting_mode(sample: Sample) -> str:

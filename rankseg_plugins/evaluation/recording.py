@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.options import read_integer, read_mode
-from rankseg_plugins.core.probabilities import check_floating, plain
+from rankseg_plugins.core.probabilities import plain
 from rankseg_plugins.core.reservoir import gather
 from rankseg_plugins.evaluation.calibration import Calibration
 from rankseg_plugins.evaluation.checks import naming
@@ -27,6 +27,7 @@ from rankseg_plugins.evaluation.measuring import (
     as_sample,
     calibrate,
     check_exclusive,
+    first_of,
     fitting_mode,
     measure,
     prepare,
@@ -172,6 +173,8 @@ class Recorder:
         shape = (len(self.decoders), 3, self.num_classes)
         if measurement.counts.shape != shape:
             raise ValueError(f"counts of {measurement.name!r} must have shape {shape}, got {measurement.counts.shape}")
+        if measurement.seconds.shape != shape[:1]:
+            raise ValueError(f"seconds of {measurement.name!r} must be {shape[0]}, got {measurement.seconds.tolist()}")
         self._remember(measurement)
 
     def gather(self) -> None:
@@ -302,27 +305,22 @@ def compare(
         >>> found.level("argmax", "dice", "image"), found.paired("rankseg(metric=dice)").ties
         (0.8333333333333333, 2)
     """
-    recorder: Recorder | None = None
+    first, samples = first_of(samples)
+    recorder = Recorder(
+        decoders,
+        num_classes=len(first.probs) if num_classes is None else num_classes,
+        ignore_index=ignore_index,
+        scoring=scoring,
+        panels=panels,
+        device=device,
+        output_mode=fitting_mode(first),
+    )
     for given in samples:
         sample = as_sample(given)
-        if recorder is None:
-            check_floating("probs", sample.probs)
-            classes = sample.probs.shape[0] if num_classes is None else num_classes
-            recorder = Recorder(
-                decoders,
-                num_classes=classes,
-                ignore_index=ignore_index,
-                scoring=scoring,
-                panels=panels,
-                device=device,
-                output_mode=fitting_mode(sample),
-            )
         with naming(sample.name):
             measurement = recorder.add(sample)
         if on_measured:
             on_measured(measurement)
-    if recorder is None:
-        raise ValueError("samples must hold at least one image, got none")
     return recorder.comparison(class_names, **options)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
@@ -13,7 +12,7 @@ import torch
 
 from rankseg_plugins.core import GlobalRankSEG
 from rankseg_plugins.core.options import read_integer, read_mode
-from rankseg_plugins.core.probabilities import check_choice, check_floating, check_shape
+from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.evaluation.candidates import (
     PRUNING_PROBS,
     TEMPERATURES,
@@ -28,7 +27,15 @@ from rankseg_plugins.evaluation.candidates import (
 from rankseg_plugins.evaluation.checks import naming
 from rankseg_plugins.evaluation.choosing import ARGMAX, OBJECTIVES, check_intervals, choose, read_folds
 from rankseg_plugins.evaluation.comparison import Comparison
-from rankseg_plugins.evaluation.measuring import Measurement, Sample, Scoring, as_sample, fitting_mode, read_scoring
+from rankseg_plugins.evaluation.measuring import (
+    Measurement,
+    Sample,
+    Scoring,
+    as_sample,
+    first_of,
+    fitting_mode,
+    read_scoring,
+)
 from rankseg_plugins.evaluation.progress import progress_bar
 from rankseg_plugins.evaluation.recording import Recorder
 from rankseg_plugins.evaluation.tuned import TunedDecoder
@@ -320,13 +327,12 @@ def tune(
     check_choice("objective", objective, OBJECTIVES)
     levels = check_levels(aggregation_levels, [name for name in SAMPLEWISE if name in options])
     check_intervals(resamples, confidence, seed)
-    if not isinstance(samples, Iterable):
-        raise TypeError(f"samples must be an iterable of images, got {type(samples).__name__}")
     two_passes = "global" in levels
-    if two_passes and iter(samples) is samples:
+    if two_passes and isinstance(samples, Iterator):
         raise TypeError("samples must be a list or another iterable that can be gone through twice, got an iterator")
     total = len(samples) if isinstance(samples, Sized) else None
-    first, samples = _first(samples, two_passes)
+    first, all_samples = first_of(samples)
+    samples = samples if two_passes else all_samples
     classes = len(first.probs)
     output_mode = fitting_mode(first) if output_mode is None else output_mode
     tuner = Tuner(classes, objective, temperatures=temperatures, metrics=metrics, output_mode=output_mode, **options)
@@ -378,15 +384,3 @@ def check_levels(aggregation_levels: object, given: Sequence[str], prefix: str =
             f"{prefix}{given[0]} is an option of 'samplewise' candidates, which aggregation_levels leaves out"
         )
     return levels
-
-
-def _first(samples: Iterable[Any], again: bool) -> tuple[Sample, Iterable[Any]]:
-    iterator = iter(samples)
-    try:
-        first = as_sample(next(iterator))
-    except StopIteration:
-        raise ValueError("samples must hold at least one image, got none") from None
-    with naming(first.name):
-        check_floating("probs", first.probs)
-        check_shape(first.probs.unsqueeze(0))
-    return first, samples if again else itertools.chain([first], iterator)

@@ -297,6 +297,8 @@ BAD = Sample("bad", torch.full((4, 6, 7), torch.nan), torch.zeros(6, 7).long())
     [
         ([], {}, "at least one image"),
         ([BAD], {}, "bad: probs must be finite"),
+        ([("a", torch.ones(2), torch.zeros(2))], {}, r"a: probs must have shape \(B, C, \*spatial\)"),
+        ([("a", torch.ones(0, 3, 3), torch.zeros(3, 3))], {}, "a: probs must hold at least one class"),
         ([("a", torch.ones(2, 3, 3), torch.zeros(3, 4).long())], {}, r"a: target must be labels \(B, 3, 3\)"),
         ([("a", torch.ones(2, 3, 3), torch.full((3, 3), 2))], {}, "a: target holds the label 2, allowed are 0 to 1"),
         ([("a", 2 * torch.ones(2, 3, 3), torch.zeros(3, 3))], {}, r"a: probs must lie in \[0, 1\]"),

@@ -222,15 +222,28 @@ def test_damaged_lines(images, command, options, line, problem):
         assert f"{path}: line 4 is damaged ({problem}" in refused.stderr
 
 
-def test_counts_of_another_shape_are_damage(images):
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [("counts", "counts of '1' must have shape (2, 3, 3)"), ("seconds", "seconds of '1' must be 2, got [")],
+)
+def test_measurements_of_another_shape_are_damage(images, key, problem):
     assert run(images, "compare").exit_code == 0
     path = images / "out/results.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    lines[2]["counts"] = lines[2]["counts"][:1]
+    lines[2][key] = lines[2][key][:1]
     path.write_text("\n".join([*map(json.dumps, lines), ""]))
     refused = run(images, "compare")
     assert refused.exit_code == 2, refused.exception
-    assert "results.jsonl: line 3 is damaged (counts of '1' must have shape (2, 3, 3)" in refused.stderr
+    assert f"results.jsonl: line 3 is damaged ({problem}" in refused.stderr
+
+
+@pytest.mark.parametrize("option", ["--probs", "--labels"])
+@pytest.mark.parametrize(("command", "options"), PASSES[::2])
+def test_an_empty_path_is_not_the_folder_one_is_in(images, monkeypatch, command, options, option):
+    monkeypatch.chdir(images / option.removeprefix("--"))
+    refused = run(images, command, *options, option, "")
+    assert refused.exit_code == 2, refused.exception
+    assert f"Invalid value for '{option}': must not be empty" in " ".join(refused.stderr.replace("│", " ").split())
 
 
 @pytest.mark.parametrize("first", ["[" * 100_000, '{"format": 2, "format": 2}'])
