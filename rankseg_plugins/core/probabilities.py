@@ -9,6 +9,8 @@ from torch import Tensor
 
 T = TypeVar("T")
 
+#: What programs for pictures draw the foreground of a mask in.
+WHITE = 255
 ACTIVATIONS = ("softmax", "sigmoid", "normalize", "identity")
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -177,7 +179,7 @@ def drawn_in_white(target: Tensor, value: float) -> str:
         >>> drawn_in_white(torch.tensor([0, 255]), 255)
         '; masks drawn 0/255? Divide them by 255'
     """
-    return "; masks drawn 0/255? Divide them by 255" if value == 255 and not (target == 1).any() else ""
+    return "; masks drawn 0/255? Divide them by 255" if value == WHITE and not (target == 1).any() else ""
 
 
 def check_valid_mask(probs: Tensor, valid_mask: object) -> None:

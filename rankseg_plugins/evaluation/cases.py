@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from rankseg_plugins.core.probabilities import to_probabilities
+from rankseg_plugins.core.probabilities import WHITE, to_probabilities
 from rankseg_plugins.evaluation.arrays import LABEL_KEYS, PROBABILITY_KEYS
 from rankseg_plugins.evaluation.files import (
     LABEL_SUFFIXES,
@@ -28,7 +28,7 @@ from rankseg_plugins.evaluation.files import (
 from rankseg_plugins.evaluation.measuring import Sample
 from rankseg_plugins.evaluation.nifti import check_orientation
 from rankseg_plugins.evaluation.nnunet import find_orientation
-from rankseg_plugins.evaluation.truth import WHITE, describe_axes, to_truth
+from rankseg_plugins.evaluation.truth import describe_axes, to_truth
 
 CLASSES = "classes.txt"
 #: What names in a file of all images may end in, beside the formats of labels.
