@@ -12,6 +12,6 @@ def print_scores(callback: RankSEGCallback, stage: str) -> None:
     print(f"{'score, %':24}{'argmax':>8}{'RankSEG':>9}{'gain':>8}")
     for name, ours in scores.items():
         score = name.removeprefix(start)
-        if "/" not in score:
-            argmax, gain = scores[f"{start}argmax/{score}"], scores[f"{start}gain/{score}"]
+        argmax, gain = scores.get(f"{start}argmax/{score}"), scores.get(f"{start}gain/{score}")
+        if argmax is not None and gain is not None:  # others are no scores, such as the number of images left out
             print(f"{score:24}{100 * argmax:8.2f}{100 * ours:9.2f}{100 * gain:+8.2f}")

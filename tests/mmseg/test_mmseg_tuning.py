@@ -374,8 +374,8 @@ def test_images_that_do_not_fit_are_refused_before_a_training(dataset, tmp_path,
 
 
 def test_a_pattern_that_does_not_match_a_later_image_is_refused_before_a_training(dataset, tmp_path):
-    full = with_training(with_hook(tiny.config(tiny.model(), dataset, tmp_path), group_by="0[0-5]"))
-    with pytest.raises(ValueError, match=r"group_by '0\[0-5\]' does not match the name .*06\.png"):
+    full = with_training(with_hook(tiny.config(tiny.model(), dataset, tmp_path), group_by="0[0-5][.]png"))
+    with pytest.raises(ValueError, match=r"group_by '0\[0-5\]\[\.\]png' does not match the name .*06\.png"):
         Runner.from_cfg(full).train()
 
 
