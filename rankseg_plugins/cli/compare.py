@@ -18,10 +18,10 @@ from rankseg_plugins.cli.reading import (
     note,
     show,
     show_json,
-    to_device,
     warnings_as_notes,
 )
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
+from rankseg_plugins.evaluation.checks import read_device
 from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.decoders import parse_decoder
 from rankseg_plugins.evaluation.facts import collect_facts
@@ -109,7 +109,7 @@ def compare(
             ignore_index=ignore_index,
             scoring=scoring,
             panels=panels,
-            device=to_device(device),
+            device=read_device("--device", device),
             output_mode=images.output_mode,
         )
     asked = asked_for(recorder.decoders, images, ignore_index, one_vs_rest, map_labels, orientation, activation)

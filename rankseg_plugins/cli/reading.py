@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import typer
 from rich.console import Console, RenderableType
 
@@ -290,20 +289,6 @@ def check_results(path: Path, asked: Mapping[str, Any]) -> None:
 
 def _digest(decoder: TunedDecoder) -> str:
     return hashlib.sha256(json.dumps(decoder.to_dict(), sort_keys=True).encode()).hexdigest()
-
-
-def to_device(name: str) -> torch.device:
-    """The device of this name.
-
-    Raises:
-        ValueError: if there is none that can be used.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return device
 
 
 @contextlib.contextmanager

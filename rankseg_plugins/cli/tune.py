@@ -21,11 +21,11 @@ from rankseg_plugins.cli.reading import (
     note,
     show,
     show_json,
-    to_device,
     warnings_as_notes,
 )
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
 from rankseg_plugins.evaluation.candidates import PRUNING_PROBS, TEMPERATURES, GlobalCandidates
+from rankseg_plugins.evaluation.checks import read_device
 from rankseg_plugins.evaluation.choosing import ARGMAX, OBJECTIVES, check_intervals
 from rankseg_plugins.evaluation.facts import collect_facts
 from rankseg_plugins.evaluation.files import InputError
@@ -149,7 +149,7 @@ def tune(
             min_cases=min_cases,
             ignore_index=ignore_index,
             scoring=Scoring(present=present, absent=absent, excluded=tuple(exclude)),
-            device=to_device(device),
+            device=read_device("--device", device),
         )
 
     reading = (images, ignore_index, one_vs_rest, map_labels, orientation, activation)

@@ -23,6 +23,7 @@ from rankseg_plugins.core.probabilities import (
     check_valid_mask,
     drawn_in_white,
     plain,
+    widened,
 )
 from rankseg_plugins.core.reservoir import Reservoir, gather, join, seed_of_process
 
@@ -339,7 +340,7 @@ class GlobalRankSEG(ChecksSums, Lasting):
 
 def _read_labels(labels: object, shape: tuple[int, ...]) -> Tensor:
     """int64 labels (B, *spatial), or bool masks of the shape of the probabilities."""
-    labels = check_tensor("labels", labels)
+    labels = widened(check_tensor("labels", labels))
     plain = (shape[0], *shape[2:])
     if tuple(labels.shape) == (shape[0], 1, *shape[2:]):
         labels = labels.squeeze(1)

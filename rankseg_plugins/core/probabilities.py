@@ -121,6 +121,11 @@ def check_tensor(name: str, value: object) -> Tensor:
     raise TypeError(f"{name} must be a torch.Tensor, got {kind.__name__}{hint}")
 
 
+def widened(labels: Tensor) -> Tensor:
+    """Labels in a type that can be compared and rounded: floats of 8 bits cannot."""
+    return labels.float() if labels.is_floating_point() and labels.dtype not in FLOATING else labels
+
+
 def check_floating(name: str, tensor: object) -> None:
     """Raise a ``TypeError`` unless ``tensor`` is a float16, bfloat16, float32 or float64 tensor."""
     tensor = check_tensor(name, tensor)
@@ -189,6 +194,7 @@ def check_valid_mask(probs: Tensor, valid_mask: object) -> None:
     if not isinstance(valid_mask, Tensor) or valid_mask.dtype != torch.bool:
         got = valid_mask.dtype if isinstance(valid_mask, Tensor) else type(valid_mask).__name__
         raise TypeError(f"valid_mask must be a bool tensor, got {got}")
+    check_tensor("valid_mask", valid_mask)
     allowed = (tuple(probs.shape[2:]), (probs.shape[0], *probs.shape[2:]))
     # Only sizes that belong together are compared: a graph for any number of images takes note of all that are.
     if tuple(valid_mask.shape) != allowed[valid_mask.ndim > probs.ndim - 2]:
@@ -208,6 +214,7 @@ def to_masks(decision: Tensor, probs: Tensor, void_index: int) -> Tensor:
     if not isinstance(decision, Tensor) or decision.dtype not in (torch.int64, torch.bool):
         got = decision.dtype if isinstance(decision, Tensor) else type(decision).__name__
         raise TypeError(f"decision must be int64 labels or bool masks, got {got}")
+    check_tensor("decision", decision)
     is_labels, classes = decision.dtype == torch.int64, probs.shape[1]
     expected = (probs.shape[0], *probs.shape[2:]) if is_labels else tuple(probs.shape)
     if tuple(decision.shape) != expected:

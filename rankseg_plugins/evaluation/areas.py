@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.options import read_integer
 from rankseg_plugins.core.probabilities import check_tensor, plain
 
 
@@ -57,6 +58,8 @@ def areas(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
         Areas(intersection=tensor([[1, 0]]), prediction=tensor([[1, 1]]), label=tensor([[2, 0]]))
     """
     prediction, target = plain(prediction), plain(target)
+    num_classes = read_integer("num_classes", num_classes)
+    ignore_index = None if ignore_index is None else read_integer("ignore_index", ignore_index)
     masks = _check(prediction, target, num_classes)
     kept = None if target.dtype == torch.bool or ignore_index is None else target != ignore_index
     if not masks:

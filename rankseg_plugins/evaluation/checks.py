@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rankseg_plugins._imports import require
 
 #: What writing a report takes, statistics included.
@@ -53,6 +55,28 @@ def check_index(name: str, value: object) -> None:
     """Raise a ``TypeError`` unless ``value`` is a class label or None."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
         raise TypeError(f"{name} must be an integer or None, got {value!r}")
+
+
+def read_device(name: str, value: str | torch.device) -> torch.device:
+    """The device of this name, if it can be used here: images would be read before it fails.
+
+    Raises:
+        ValueError: if it cannot.
+
+    Example:
+        >>> read_device("device", "meta")
+        Traceback (most recent call last):
+            ...
+        ValueError: device 'meta' cannot be used: it holds no values
+    """
+    try:
+        device = torch.device(value)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(f"{name} {str(value)!r} cannot be used: {str(error).splitlines()[0]}") from error
+    if device.type == "meta":
+        raise ValueError(f"{name} 'meta' cannot be used: it holds no values")
+    return device
 
 
 def as_tuple(name: str, value: Any, kind: type | tuple[type, ...]) -> tuple[Any, ...]:

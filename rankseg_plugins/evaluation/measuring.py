@@ -6,6 +6,8 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Integral
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,14 @@ from torch import Tensor
 
 from rankseg_plugins.core.options import read_mode
 from rankseg_plugins.core.plausibility import describe_sums
-from rankseg_plugins.core.probabilities import check_choice, check_floating, check_range, check_shape, plain
+from rankseg_plugins.core.probabilities import (
+    check_choice,
+    check_floating,
+    check_range,
+    check_shape,
+    check_tensor,
+    plain,
+)
 from rankseg_plugins.evaluation.areas import Areas
 from rankseg_plugins.evaluation.calibration import Calibration, calibration
 from rankseg_plugins.evaluation.checks import naming
@@ -43,6 +52,26 @@ class Sample:
     def __post_init__(self) -> None:
         for name in ("probs", "labels"):
             object.__setattr__(self, name, plain(getattr(self, name)))
+        object.__setattr__(self, "name", read_name("name", self.name))
+        if self.case is not None:
+            object.__setattr__(self, "case", read_name("case", self.case))
+
+
+def read_name(what: str, value: object) -> str:
+    """What a report calls an image or a case; numbers and paths are written out.
+
+    Raises:
+        TypeError: if it is nothing of the kind: the report would fail on it, after all images.
+
+    Example:
+        >>> read_name("name", None)
+        Traceback (most recent call last):
+            ...
+        TypeError: name of an image must be a string, got None
+    """
+    if isinstance(value, bool) or not isinstance(value, (str, Integral, PathLike)):
+        raise TypeError(f"{what} of an image must be a string, got {value!r}")
+    return str(value)
 
 
 def as_sample(given: object) -> Sample:
@@ -262,6 +291,8 @@ def measure(
         start = _now(probs)
         decided = plain(decoder(probs))
         seconds.append(_now(probs) - start)
+        with naming(name):
+            check_tensor("decision", decided)
         if tuple(decided.shape) not in ((1, *probs.shape[2:]), tuple(probs.shape)):
             raise ValueError(f"{name} gave shape {tuple(decided.shape)} for probs of shape {tuple(probs.shape)}")
         counts.append(torch.cat(list(count(decided, truth, num_classes, ignore_index))).cpu().numpy())

@@ -15,7 +15,7 @@ from rankseg_plugins.core.options import read_integer, read_mode
 from rankseg_plugins.core.probabilities import plain
 from rankseg_plugins.core.reservoir import gather
 from rankseg_plugins.evaluation.calibration import Calibration
-from rankseg_plugins.evaluation.checks import naming
+from rankseg_plugins.evaluation.checks import naming, read_device
 from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.decoders import Decoder, NamedDecoder, common_mode, named_decoders
 from rankseg_plugins.evaluation.examples import Extremes
@@ -31,6 +31,7 @@ from rankseg_plugins.evaluation.measuring import (
     fitting_mode,
     measure,
     prepare,
+    read_name,
     read_scoring,
     to_areas,
 )
@@ -85,6 +86,7 @@ class Recorder:
             raise ValueError(f"num_classes must be an integer of at least 1, got {num_classes!r}")
         if isinstance(panels, bool) or not isinstance(panels, int) or panels < 0:
             raise ValueError(f"panels must be an integer of at least 0, got {panels!r}")
+        device = read_device("device", device)
         named = named_decoders(decoders)
         asked = common_mode(named) or output_mode
         self.output_mode = read_mode(asked, num_classes)
@@ -153,6 +155,7 @@ class Recorder:
         if len(decisions) != len(self.decoders):
             raise ValueError(f"decisions must be one for each of {list(self.decoders)}, got {len(decisions)}")
         labels, decisions = plain(labels), [plain(each) for each in decisions]
+        name, case = read_name("name", name), None if case is None else read_name("case", case)
         counted = [count(each[None], labels[None], self.num_classes, self.ignore_index) for each in decisions]
         counts = np.stack([torch.cat(list(each)).cpu().numpy() for each in counted])
         unknown = np.full(len(decisions), np.nan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.probabilities import check_classes, check_tensor, drawn_in_white, plain
+from rankseg_plugins.core.probabilities import check_classes, check_tensor, drawn_in_white, plain, widened
 from rankseg_plugins.evaluation.areas import Areas, areas, say_ignore_index
 
 
@@ -36,7 +36,7 @@ def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_
         tensor([[[ True, False],
                  [False,  True]]])
     """
-    target = plain(check_tensor("target", target))
+    target = widened(plain(check_tensor("target", target)))
     shape, batch = tuple(target.shape), target.shape[:1]
     if shape == (*batch, 1, *spatial):
         target = target.squeeze(1)
@@ -53,8 +53,6 @@ def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_
             f"target must be labels (B, {_size(spatial)}) or masks (B, {num_classes}, {_size(spatial)}) to fit the "
             f"prediction, got shape {shape}; {hint}"
         )
-    if target.dtype.itemsize == 1 and target.is_floating_point():
-        target = target.float()  # the floats of 8 bits cannot be rounded
     if target.is_complex() or (target.is_floating_point() and not (target == target.round()).all()):
         raise ValueError("target must hold whole numbers (hard labels), got fractions")
     if target.ndim == len(spatial) + 2:

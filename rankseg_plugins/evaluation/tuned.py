@@ -67,6 +67,8 @@ class TunedDecoder(nn.Module):
             raise TypeError(f"decoder must be a RankSEG or a GlobalRankSEG, got {decoder!r}")
         if isinstance(decoder, GlobalRankSEG) and not decoder.fitted:
             raise ValueError("decoder is a GlobalRankSEG that is not fitted: call update() and fit() first")
+        if evidence is not None and not isinstance(evidence, Mapping):
+            raise TypeError(f"evidence must be a dict of values that JSON holds, got {evidence!r}")
         temperature = read_temperature("temperature", temperature)
         if read_integer("num_classes", num_classes) < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")

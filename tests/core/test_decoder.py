@@ -316,3 +316,14 @@ def test_another_default_device_changes_nothing(options):
     with torch.device("meta"):
         assert torch.equal(decoder(probs, valid), expected)
         assert torch.equal(judge.expected_score(probs, masks, valid), score)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [(torch.Tensor.to_sparse, "be a dense tensor"), (lambda x: x.to("meta"), "hold values")]
+)
+def test_masks_and_decisions_without_values_in_their_place(change, message):
+    valid, decision = PROBS[0, 0] > -1, PROBS.argmax(1)
+    with pytest.raises(TypeError, match=f"valid_mask must {message}"):
+        RankSEG()(PROBS, change(valid))
+    with pytest.raises(TypeError, match=f"decision must {message}"):
+        RankSEG().expected_score(PROBS, change(decision))

@@ -90,6 +90,8 @@ def test_bad_input(prediction, target, error, message):
         areas(prediction, target, 2)
     with pytest.raises(ValueError, match="num_classes must be at least 1"):
         areas(torch.zeros(1, 2).long(), torch.zeros(1, 2).long(), 0)
+    with pytest.raises(TypeError, match="ignore_index must be an integer, got float"):
+        areas(torch.zeros(1, 2).long(), torch.zeros(1, 2).long(), 2, ignore_index=0.5)
 
 
 def random_areas(seed, images=7, classes=5):

@@ -15,6 +15,7 @@ from rankseg_plugins import RankSEG
 from rankseg_plugins.evaluation import Areas, Comparison, Recorder, Sample, Scoring, compare, levels
 from rankseg_plugins.evaluation.calibration import calibration
 from rankseg_plugins.evaluation.intervals import FIGURES
+from rankseg_plugins.evaluation.report import write_report
 from rankseg_plugins.evaluation.statistics import bootstrap, sign_test, wilcoxon
 
 DICE = "rankseg(metric=dice)"
@@ -304,6 +305,8 @@ BAD = Sample("bad", torch.full((4, 6, 7), torch.nan), torch.zeros(6, 7).long())
         ([("a", 2 * torch.ones(2, 3, 3), torch.zeros(3, 3))], {}, r"a: probs must lie in \[0, 1\]"),
         ([("a", torch.ones(2, 3, 3) / 2, torch.zeros(3, 3))] * 2, {}, "two images are called 'a'"),
         (None, {"decoders": ["argmax"]}, "at least one other decoder"),
+        (None, {"device": "meta"}, "device 'meta' cannot be used: it holds no values"),
+        (None, {"device": "no such"}, "device 'no such' cannot be used"),
         (None, {"decoders": ["argmax", DICE, DICE]}, "decoders must differ"),
         (None, {"class_names": ["a"]}, "class_names must be 4 different names"),
         (None, {"num_classes": 3}, "image00: probs must have 3 classes"),
@@ -317,6 +320,33 @@ def test_bad_input(samples, options, message):
     samples = make_samples() if samples is None else samples
     with pytest.raises(ValueError, match=message):
         compare(samples, **{"ignore_index": IGNORE, **options})
+
+
+@pytest.mark.parametrize(
+    ("samples", "decoders", "message"),
+    [
+        (None, DECODERS, "samples must be an iterable of images, got NoneType"),
+        ([(None, torch.ones(2, 3) / 2, torch.zeros(3))], DECODERS, "name of an image must be a string, got None"),
+        ([("a", torch.ones(2, 3) / 2, torch.zeros(3), (1,))], DECODERS, r"case of an image must be a string, got \(1,"),
+        (
+            [("a", torch.ones(2, 3) / 2, torch.zeros(3))],
+            {"argmax": RankSEG("acc"), "own": lambda probs: None},
+            "a: own: decision must be a torch.Tensor, got NoneType",
+        ),
+    ],
+)
+def test_what_is_no_image_and_no_decision(samples, decoders, message):
+    with pytest.raises(TypeError, match=message):
+        compare(samples, decoders)
+
+
+def test_images_named_by_numbers_and_paths(tmp_path):
+    images = list(make_samples())[:3]
+    given = [(name, each.probs, each.labels) for name, each in zip([7, tmp_path, "a"], images, strict=True)]
+    found = compare(given, ignore_index=IGNORE, resamples=10)
+    assert found.names == ("7", str(tmp_path), "a")
+    write_report(found, tmp_path / "report")
+    assert (tmp_path / "report" / "report.json").exists()
 
 
 def test_unknown_names():

@@ -219,3 +219,8 @@ def test_pixels_without_data(decoder):
     valid[:, 15:] = False
     nothing = probs.masked_fill(~valid, float("nan"))
     assert torch.equal(decoder(nothing, valid), decoder(probs, valid))
+
+
+def test_evidence_is_a_dict():
+    with pytest.raises(TypeError, match=r"evidence must be a dict of values that JSON holds, got \[1\]"):
+        TunedDecoder(RankSEG(), CLASSES, evidence=[1])
