@@ -11,6 +11,7 @@ import typer
 from rankseg_plugins.cli import options
 from rankseg_plugins.cli.reading import (
     RESULTS,
+    Reading,
     asked_for,
     bad_input,
     check_out,
@@ -20,7 +21,6 @@ from rankseg_plugins.cli.reading import (
     show_json,
     warnings_as_notes,
 )
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
 from rankseg_plugins.evaluation.checks import read_device
 from rankseg_plugins.evaluation.comparison import Comparison
 from rankseg_plugins.evaluation.decoders import parse_decoder
@@ -88,21 +88,21 @@ def compare(
     with bad_input(ValueError, TypeError):
         for text in decoder:
             parse_decoder(text)
-        check_choice("--activation", activation, ACTIVATIONS)
         scoring = Scoring(score, present, absent, tuple(exclude))
-        check_out(out)
-        images = find(
+        reading = Reading(
             probs,
             labels,
+            ignore_index,
             one_vs_rest,
             map_labels,
             orientation,
             group_by,
-            ignore_index,
             class_names,
             activation,
             keep_going,
         )
+        check_out(out)
+        images = find(reading)
         recorder = Recorder(
             decoder,
             num_classes=images.classes,
@@ -112,7 +112,7 @@ def compare(
             device=read_device("--device", device),
             output_mode=images.output_mode,
         )
-    asked = asked_for(recorder.decoders, images, ignore_index, one_vs_rest, map_labels, orientation, activation)
+    asked = asked_for(recorder.decoders, reading, images)
     with warnings_as_notes():
         with bad_input(InputError):
             results = ResultsFile(out / RESULTS, asked)

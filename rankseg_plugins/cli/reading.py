@@ -11,7 +11,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import typer
 from rich.console import Console, RenderableType
 
 from rankseg_plugins.core.plausibility import describe_sums
-from rankseg_plugins.core.probabilities import to_probabilities
+from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, to_probabilities
 from rankseg_plugins.evaluation import strict_json
 from rankseg_plugins.evaluation.cases import Case, Found, find_cases, one_against_rest, relabel
 from rankseg_plugins.evaluation.decoders import Decoder
@@ -99,11 +99,46 @@ def check_out(out: Path) -> None:
         raise InputError(folder, "cannot be written: it is a folder")
 
 
+@dataclass(frozen=True)
+class Reading:
+    """Which images are read, and how: the options that all commands have in common.
+
+    Args:
+        probs: where the probabilities are.
+        labels: where the truth is; None is the same place.
+        ignore_index: label whose pixels do not count.
+        one_vs_rest: the only class; None takes them all.
+        map_labels: changes of labels, such as "255:1".
+        orientation: how arrays lie whose labels are NIfTI.
+        group_by: pattern of the case in a name.
+        class_names: separated by commas.
+        activation: what turns the values into probabilities.
+        keep_going: whether images that cannot be read are passed over.
+
+    Raises:
+        ValueError: for an unknown activation or orientation.
+    """
+
+    probs: Path
+    labels: Path | None
+    ignore_index: int
+    one_vs_rest: int | None
+    map_labels: str | None
+    orientation: str | None
+    group_by: str | None
+    class_names: str | None
+    activation: str
+    keep_going: bool
+
+    def __post_init__(self) -> None:
+        check_choice("--activation", self.activation, ACTIVATIONS)
+        check_orientation("--orientation", self.orientation)
+
+
 class Images(NamedTuple):
     """What a command works on.
 
     Args:
-        paths: of the probabilities and of the labels.
         cases: the images.
         classes: C.
         output_mode: what fits the truth of the first image.
@@ -112,7 +147,6 @@ class Images(NamedTuple):
         unmatched: files and images without a partner.
     """
 
-    paths: tuple[Path, Path]
     cases: list[Case]
     classes: int
     output_mode: str
@@ -121,53 +155,37 @@ class Images(NamedTuple):
     unmatched: list[str]
 
 
-def find(
-    probs: Path,
-    labels: Path | None,
-    one_vs_rest: int | None,
-    map_labels: str | None,
-    orientation: str | None,
-    group_by: str | None,
-    ignore_index: int,
-    class_names: str | None,
-    activation: str,
-    keep_going: bool,
-) -> Images:
-    """Find the images that the options speak of; files without a partner are listed.
+def find(reading: Reading) -> Images:
+    """Find the images; files without a partner are listed.
 
     Raises:
         ValueError: for options that are not valid or do not fit the files; :class:`InputError` for files.
     """
-    check_orientation("--orientation", orientation)
-    mapping = None if map_labels is None else _mapping(map_labels)
-    found = find_cases(probs, labels, orientation)
-    stored = first_sample(found.cases, "identity", keep_going)
+    mapping = None if reading.map_labels is None else _mapping(reading.map_labels)
+    found = find_cases(reading.probs, reading.labels, reading.orientation)
+    stored = first_sample(found.cases, "identity", reading.keep_going)
     channels = len(stored.probs)
-    cases = found.cases
+    cases, activation = found.cases, reading.activation
     if mapping is not None:
-        _check_labels("--map-labels", mapping.values(), channels, ignore_index)
+        _check_labels("--map-labels", mapping.values(), channels, reading.ignore_index)
         cases = [relabel(case, mapping) for case in cases]
-    if one_vs_rest is not None:
-        if channels == 1:
-            raise ValueError("--one-vs-rest needs a channel for each class, these probabilities have one channel")
-        _check_labels("--one-vs-rest", [one_vs_rest], channels)
-        if one_vs_rest == ignore_index:
-            raise ValueError(f"--one-vs-rest {one_vs_rest} is what --ignore-index leaves out")
+    if reading.one_vs_rest is not None:
+        _check_one(reading.one_vs_rest, channels, reading.ignore_index)
         _look_at_rest(stored, activation)
-        cases = [one_against_rest(case, one_vs_rest, ignore_index, activation) for case in cases]
+        cases = [one_against_rest(case, reading.one_vs_rest, reading.ignore_index, activation) for case in cases]
         activation = "identity"
-    if group_by is not None:
-        pattern = read_pattern("--group-by", group_by)
+    if reading.group_by is not None:
+        pattern = read_pattern("--group-by", reading.group_by)
         cases = [replace(case, group=case_of(case.name, pattern, "--group-by")) for case in cases]
-    first = first_sample(cases, activation, keep_going)
+    first = first_sample(cases, activation, reading.keep_going)
     classes = len(first.probs)
-    names = _class_names(class_names, found, classes, one_vs_rest)
+    names = _class_names(reading.class_names, found, classes, reading.one_vs_rest)
     for path in found.unmatched:
         note(f"no partner: {path}", style="yellow")
     is_drawn = channels <= 2 or stored.labels.ndim == stored.probs.ndim
-    if mapping is None and one_vs_rest is None and is_drawn:
-        _look_for_foreground(stored, found.cases, ignore_index)
-    return Images((probs, labels or probs), cases, classes, fitting_mode(first), activation, names, found.unmatched)
+    if mapping is None and reading.one_vs_rest is None and is_drawn:
+        _look_for_foreground(stored, found.cases, reading.ignore_index)
+    return Images(cases, classes, fitting_mode(first), activation, names, found.unmatched)
 
 
 def _mapping(text: str) -> dict[int, int]:
@@ -187,6 +205,14 @@ def _check_labels(option: str, labels: Iterable[int], channels: int, ignore_inde
     for label in labels:
         if not 0 <= label <= highest and label != ignore_index:
             raise ValueError(f"{option} must name classes in 0 to {highest}, got {label}")
+
+
+def _check_one(label: int, channels: int, ignore_index: int) -> None:
+    if channels == 1:
+        raise ValueError("--one-vs-rest needs a channel for each class, these probabilities have one channel")
+    _check_labels("--one-vs-rest", [label], channels)
+    if label == ignore_index:
+        raise ValueError(f"--one-vs-rest {label} is what --ignore-index leaves out")
 
 
 def _class_names(given: str | None, found: Found, classes: int, one_vs_rest: int | None) -> list[str] | None:
@@ -234,28 +260,19 @@ def _look_for_foreground(sample: Sample, cases: Sequence[Case], ignore_index: in
     )
 
 
-def asked_for(
-    decoders: Mapping[str, Decoder],
-    images: Images,
-    ignore_index: int,
-    one_vs_rest: int | None,
-    map_labels: str | None,
-    orientation: str | None,
-    activation: str,
-) -> dict[str, Any]:
+def asked_for(decoders: Mapping[str, Decoder], reading: Reading, images: Images) -> dict[str, Any]:
     """What changes the measurements. How they are scored may differ from the run that is continued."""
-    probs, labels = images.paths
     asked = {
         "decoders": list(decoders),
-        "probs": str(probs.resolve()),
-        "labels": str(labels.resolve()),
+        "probs": str(reading.probs.resolve()),
+        "labels": str((reading.labels or reading.probs).resolve()),
         "classes": images.classes,
         "output_mode": images.output_mode,
-        "ignore_index": ignore_index,
-        "one_vs_rest": one_vs_rest,
-        "map_labels": map_labels,
-        "orientation": orientation,
-        "activation": activation,
+        "ignore_index": reading.ignore_index,
+        "one_vs_rest": reading.one_vs_rest,
+        "map_labels": reading.map_labels,
+        "orientation": reading.orientation,
+        "activation": reading.activation,
     }
     # The name of a file does not say what it holds, nor that of a fitted decoder what was found.
     tuned = {name: _digest(each) for name, each in decoders.items() if isinstance(each, TunedDecoder)}

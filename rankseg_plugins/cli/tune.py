@@ -13,6 +13,7 @@ from rankseg_plugins.cli import options
 from rankseg_plugins.cli.reading import (
     RESULTS,
     Images,
+    Reading,
     asked_for,
     bad_input,
     check_out,
@@ -23,7 +24,7 @@ from rankseg_plugins.cli.reading import (
     show_json,
     warnings_as_notes,
 )
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
+from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.evaluation.candidates import PRUNING_PROBS, TEMPERATURES, GlobalCandidates
 from rankseg_plugins.evaluation.checks import read_device
 from rankseg_plugins.evaluation.choosing import ARGMAX, OBJECTIVES, check_intervals
@@ -110,7 +111,6 @@ def tune(
     """
     with bad_input(ValueError, TypeError):
         check_choice("--objective", objective, OBJECTIVES)
-        check_choice("--activation", activation, ACTIVATIONS)
         given = {"pruning_probs": pruning_probs, "solvers": solvers}
         levels = check_levels(
             _words("--aggregation-levels", aggregation_levels),
@@ -126,19 +126,20 @@ def tune(
             own["pruning_probs"] = _numbers("--pruning-probs", pruning_probs)
         if solvers is not None:
             own["solvers"] = _words("--solvers", solvers)
-        check_out(out)
-        images = find(
+        reading = Reading(
             probs,
             labels,
+            ignore_index,
             one_vs_rest,
             map_labels,
             orientation,
             group_by,
-            ignore_index,
             class_names,
             activation,
             keep_going,
         )
+        check_out(out)
+        images = find(reading)
         race["output_mode"] = images.output_mode if output_mode is None else output_mode
         tuner = Tuner(
             images.classes,
@@ -152,7 +153,6 @@ def tune(
             device=read_device("--device", device),
         )
 
-    reading = (images, ignore_index, one_vs_rest, map_labels, orientation, activation)
     with warnings_as_notes():
         with bad_input(ValueError, TypeError):
             if "global" in levels:
@@ -160,10 +160,10 @@ def tune(
                 fitting.check_number(len(images.cases))
                 samplewise = "samplewise" in levels
                 names = [*(tuner.candidates if samplewise else (ARGMAX,)), *fitting.names]
-                check_results(out / RESULTS, {**asked_for(tuner.candidates, *reading), "decoders": names})
+                check_results(out / RESULTS, {**asked_for(tuner.candidates, reading, images), "decoders": names})
                 tuner.enter(_fit(fitting, tuner, images, out / RESULTS, keep_going), samplewise=samplewise)
         with bad_input(InputError):
-            results = ResultsFile(out / RESULTS, asked_for(tuner.candidates, *reading))
+            results = ResultsFile(out / RESULTS, asked_for(tuner.candidates, reading, images))
             with progress_bar("tuning", len(images.cases)) as step:
                 hashes = run(images.cases, tuner.recorder, results, images.activation, keep_going, step)
             results.close()
@@ -176,7 +176,7 @@ def tune(
             confidence=confidence,
             seed=seed,
             facts=collect_facts(sys.argv[1:], hashes, images.unmatched),
-            preparation=_preparation(one_vs_rest, activation),
+            preparation=_preparation(reading),
         )
     with bad_input(OSError):
         found.report(out)
@@ -200,9 +200,9 @@ def _fit(
     return candidates.fit()
 
 
-def _preparation(one_vs_rest: int | None, activation: str) -> dict[str, Any]:
-    found: dict[str, Any] = {} if one_vs_rest is None else {"one_vs_rest": one_vs_rest}
-    return found if activation == "identity" else {**found, "activation": activation}
+def _preparation(reading: Reading) -> dict[str, Any]:
+    found: dict[str, Any] = {} if reading.one_vs_rest is None else {"one_vs_rest": reading.one_vs_rest}
+    return found if reading.activation == "identity" else {**found, "activation": reading.activation}
 
 
 def _show(found: Tuned, out: Path, as_json: bool) -> None:
