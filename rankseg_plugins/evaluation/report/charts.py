@@ -105,6 +105,12 @@ def classes(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> N
     axes.set(xlabel=f"difference, points{left_out}")
 
 
+def _legend_word(name: str) -> str:
+    """A name as the legend shows it, which leaves out what begins with a low line."""
+    word = _word(name)
+    return f" {word}" if word.startswith("_") else word
+
+
 def reliability(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> None:
     """How often a probability comes true: the top label, and thin lines for the classes."""
     measured = comparison.calibration
@@ -121,8 +127,7 @@ def reliability(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) 
                 alpha=1 if main else 0.55,
                 marker="o" if main else None,
                 markersize=4,
-                # The blank, because the legend leaves out what begins with a low line.
-                label=f" {_word(name)}" if main else None,
+                label=_legend_word(name) if main else None,
                 zorder=3 if main else 2,
             )
         axes.plot([], [], color=theme.neutral, linewidth=0.8, label="each class") if len(measured.count) > 1 else None
