@@ -17,7 +17,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 DEMO_OPTIONS = --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(NUM_CLASSES),--num-classes "$(NUM_CLASSES)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-stock test-oldest benchmark lint clean
+.PHONY: help setup demo test test-exhaustive test-stock test-oldest benchmark lint clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,11 +31,14 @@ demo: $(VENV)/installed  ## argmax against RankSEG in three toolkits; DATA=DIR, 
 test: $(VENV)/installed  ## run the tests, on all cores
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal
 
+test-exhaustive: $(VENV)/installed  ## run the long sweeps that `make test` leaves out
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal -m exhaustive tests
+
 test-stock: $(VENV_STOCK)/installed  ## run MMSegmentation's tests with the original OpenMMLab packages
 	TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 $(VENV_STOCK)/bin/python -m pytest tests/mmseg
 
 test-oldest: $(VENV_OLDEST)/installed  ## run TorchMetrics' tests with the oldest TorchMetrics that is allowed
-	$(VENV_OLDEST)/bin/python -m pytest tests/torchmetrics_
+	$(VENV_OLDEST)/bin/python -m pytest tests/torchmetrics
 
 benchmark: $(VENV)/installed  ## measure time and memory, write benchmarks/RESULTS.md; about an hour
 	env -u GOMP_SPINCOUNT $(VENV)/bin/python -m benchmarks

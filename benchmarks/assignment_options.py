@@ -22,8 +22,8 @@ from torch.nn.functional import avg_pool2d
 
 from benchmarks.workloads import generate
 from rankseg_plugins import RankSEG
+from rankseg_plugins.comparison import Comparison, Sample, Scoring, compare
 from rankseg_plugins.core.objectives import OBJECTIVES, Objective
-from rankseg_plugins.evaluation import Comparison, Sample, Scoring, compare
 
 IGNORE = 255
 BLOCK = 16

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins import GlobalRankSEG
-from rankseg_plugins.evaluation.areas import Areas, areas
-from rankseg_plugins.evaluation.levels import LEVELS, SCORES
+from rankseg_plugins.scores.areas import Areas, areas
+from rankseg_plugins.scores.levels import LEVELS, SCORES
 
 IGNORE = 255
 PLAIN = {"min_images": 0, "min_dice": 0}

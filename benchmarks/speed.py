@@ -163,8 +163,8 @@ def curve() -> Rows:
 
 def large_sums() -> str:
     """The sum of 10^8 probabilities against numpy's extended precision."""
-    from rankseg_plugins.core.rma import row_statistics
-    from rankseg_plugins.core.tiles import Tiles
+    from rankseg_plugins.core.tiled.rma import row_statistics
+    from rankseg_plugins.core.tiled.tiles import Tiles
 
     probs = torch.rand(1, 1, 10**8, generator=torch.Generator().manual_seed(0))
     start = time.perf_counter()

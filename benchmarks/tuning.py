@@ -2,7 +2,7 @@
 
 In the race are argmax, RankSEG with every default temperature and ``pruning_prob``, for Dice and for IoU, and
 GlobalRankSEG with every temperature and both metrics, fitted without labels to the half that is tuned on. Once as
-:func:`~rankseg_plugins.evaluation.tune` decides, and once without the least number of cases that it asks for.
+:func:`~rankseg_plugins.tuning.tune` decides, and once without the least number of cases that it asks for.
 
 ``python -m benchmarks.tuning PROBS.npz [PROBS.npz ...]`` prints a table, and one of images that were softened on
 purpose; about six minutes.
@@ -19,12 +19,14 @@ import numpy as np
 import torch
 
 from rankseg_plugins import RankSEG
-from rankseg_plugins.evaluation import Sample, TemperatureScaling, Tuner, compare, tune
-from rankseg_plugins.evaluation.candidates import TEMPERATURES, GlobalCandidates
-from rankseg_plugins.evaluation.choosing import choose
-from rankseg_plugins.evaluation.comparison import Comparison
-from rankseg_plugins.evaluation.decoders import Decoder
-from rankseg_plugins.evaluation.recording import Recorder
+from rankseg_plugins.calibration import TemperatureScaling
+from rankseg_plugins.comparison import Sample, compare
+from rankseg_plugins.comparison.comparison import Comparison
+from rankseg_plugins.comparison.decoders import Decoder
+from rankseg_plugins.comparison.recording import Recorder
+from rankseg_plugins.tuning import Tuner, tune
+from rankseg_plugins.tuning.candidates import TEMPERATURES, GlobalCandidates
+from rankseg_plugins.tuning.choosing import choose
 
 HALVES = 20
 RESAMPLES = 2000

@@ -1,13 +1,12 @@
 """Real probabilities for tests, where the checkout has them beside it; Triton's interpreter, where there is no GPU."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from places import DATA
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 # Triton looks at this when it is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -32,3 +31,18 @@ def _load(name):
 def real_probs(request):
     """Probabilities (B, C, H, W) float16 that a trained network gave for every sixth image."""
     return _load(request.param)[0]
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Twelve made images in ``probs/*.npz`` and their labels in ``labels/*.png``."""
+    from image_folders import make_image
+    from PIL import Image
+
+    (tmp_path / "probs").mkdir()
+    (tmp_path / "labels").mkdir()
+    for index in range(12):
+        probs, labels = make_image(index)
+        np.savez_compressed(tmp_path / f"probs/image{index:02d}.npz", probs=probs)
+        Image.fromarray(labels).save(tmp_path / f"labels/image{index:02d}.png")
+    return tmp_path

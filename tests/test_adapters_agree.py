@@ -3,9 +3,6 @@
 The probabilities come from a network of MMSegmentation that was trained for a few steps, and from published data.
 """
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +10,6 @@ import torch
 pytest.importorskip("mmengine", reason="MMSegmentation is not installed")
 pytest.importorskip("lightning", reason="Lightning is not installed")
 pytest.importorskip("torchmetrics", reason="TorchMetrics is not installed")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import lightning.pytorch as pl
 from mmengine.runner import Runner
@@ -27,9 +23,9 @@ from examples.demo.folder import IGNORE_INDEX, read_folder
 from examples.demo.network import build_runner, logits_and_truth, make_config
 from examples.demo.training import train
 from rankseg_plugins import RankSEG, rankseg
-from rankseg_plugins.evaluation import areas, levels
 from rankseg_plugins.lightning import RankSEGCallback
 from rankseg_plugins.mmseg import MultiLevelIoUMetric
+from rankseg_plugins.scores import areas, levels
 from rankseg_plugins.torchmetrics import MultiLevelScore, RankSEGWrapper, multi_level_score
 
 #: Names of the scores in MMSegmentation's metric and in the other two adapters.

@@ -1,11 +1,11 @@
 """The code on the pages runs."""
 
 import re
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = ROOT / "docs"
 
 
 @pytest.mark.filterwarnings("ignore:the probabilities are too unsure")

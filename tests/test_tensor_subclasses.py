@@ -10,15 +10,16 @@ from torch import Tensor
 from torchmetrics.segmentation import DiceScore
 
 from rankseg_plugins import GlobalRankSEG, RankSEG, rankseg
+from rankseg_plugins.calibration import TemperatureScaling, TunedDecoder
+from rankseg_plugins.calibration.temperature import scale_probs, warn_if_softened
+from rankseg_plugins.comparison import Recorder, Sample, compare
+from rankseg_plugins.comparison.measuring import calibrate
 from rankseg_plugins.core.decoder import SOLVERS
 from rankseg_plugins.core.probabilities import ACTIVATIONS, to_probabilities
-from rankseg_plugins.evaluation import Recorder, Sample, TemperatureScaling, TunedDecoder, compare
-from rankseg_plugins.evaluation.areas import areas
-from rankseg_plugins.evaluation.candidates import GlobalCandidates
-from rankseg_plugins.evaluation.measuring import calibrate
-from rankseg_plugins.evaluation.temperature import scale_probs, warn_if_softened
-from rankseg_plugins.evaluation.truth import count, to_truth
+from rankseg_plugins.scores.areas import areas
+from rankseg_plugins.scores.truth import count, to_truth
 from rankseg_plugins.torchmetrics import MultiLevelScore, RankSEGWrapper, multi_level_score
+from rankseg_plugins.tuning.candidates import GlobalCandidates
 
 CLASSES = 3
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins import RankSEG
-from rankseg_plugins.evaluation import Areas, levels
+from rankseg_plugins.scores import Areas, levels
 
 SCORES = ("iou", "dice")
 LEVELS = ("dataset", "image", "class")

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 
 from examples.demo.decisions import ARGMAX, Decision, Outcome
 from examples.demo.folder import IGNORE_INDEX, Folder, Pair
-from rankseg_plugins.evaluation import pictures
+from rankseg_plugins.comparison import pictures
 
 #: Dark background first, then hues that also colour-blind readers tell apart.
 FEW_CLASSES = np.array([(32, 36, 44), (59, 125, 216), (245, 166, 35), (255, 119, 183)], np.uint8)

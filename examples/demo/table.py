@@ -12,7 +12,7 @@ from rich.text import Text
 from torch import Tensor
 
 from examples.demo.decisions import ARGMAX, Decision, Outcome, score_areas
-from rankseg_plugins.evaluation import Areas, levels
+from rankseg_plugins.scores import Areas, levels
 
 ROWS = {
     "dataset IoU": "iou_dataset",

@@ -14,7 +14,7 @@ from rich.progress import Progress
 from examples.demo.decisions import DECISIONS, Decision, LabelMaps, Outcome, score_areas
 from examples.demo.folder import IGNORE_INDEX, Folder
 from examples.demo.network import build_runner, make_config
-from rankseg_plugins.evaluation import Areas, areas
+from rankseg_plugins.scores import Areas, areas
 
 #: Name under which the table keeps the dataset IoU of MMSegmentation's own metric, in percent.
 OWN_IOU = "IoUMetric mIoU"

@@ -21,19 +21,19 @@ from rankseg_plugins.cli.reading import (
     show_json,
     warnings_as_notes,
 )
-from rankseg_plugins.evaluation.checks import read_device
-from rankseg_plugins.evaluation.comparison import Comparison
-from rankseg_plugins.evaluation.decoders import parse_decoder
-from rankseg_plugins.evaluation.facts import collect_facts
-from rankseg_plugins.evaluation.files import InputError
-from rankseg_plugins.evaluation.measuring import Scoring
-from rankseg_plugins.evaluation.progress import progress_bar
-from rankseg_plugins.evaluation.recording import DECODERS, Recorder
-from rankseg_plugins.evaluation.report import write_report
-from rankseg_plugins.evaluation.report.terminal import to_terminal
-from rankseg_plugins.evaluation.results import ResultsFile
-from rankseg_plugins.evaluation.run import run
-from rankseg_plugins.evaluation.tables import to_dict
+from rankseg_plugins.comparison.comparison import Comparison
+from rankseg_plugins.comparison.decoders import parse_decoder
+from rankseg_plugins.comparison.facts import collect_facts
+from rankseg_plugins.comparison.recording import DECODERS, Recorder
+from rankseg_plugins.comparison.scoring import Scoring
+from rankseg_plugins.comparison.tables import to_dict
+from rankseg_plugins.files.progress import progress_bar
+from rankseg_plugins.files.reading import InputError
+from rankseg_plugins.files.results import ResultsFile
+from rankseg_plugins.files.run import run
+from rankseg_plugins.report import write_report
+from rankseg_plugins.report.terminal import to_terminal
+from rankseg_plugins.scores.checks import read_device
 
 BELOW = 3
 

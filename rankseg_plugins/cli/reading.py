@@ -18,22 +18,22 @@ from typing import Any, NamedTuple
 import typer
 from rich.console import Console, RenderableType
 
+from rankseg_plugins._strict_json import read_json
+from rankseg_plugins.calibration.tuned import TunedDecoder
+from rankseg_plugins.comparison.decoders import Decoder
+from rankseg_plugins.comparison.recording import check_class_names
+from rankseg_plugins.comparison.sample import Sample, fitting_mode
 from rankseg_plugins.core.plausibility import describe_sums
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, to_probabilities
-from rankseg_plugins.evaluation import strict_json
-from rankseg_plugins.evaluation.cases import Case, Found, find_cases, one_against_rest, relabel
-from rankseg_plugins.evaluation.decoders import Decoder
-from rankseg_plugins.evaluation.files import InputError
-from rankseg_plugins.evaluation.grouping import case_of, read_pattern
-from rankseg_plugins.evaluation.measuring import Sample, fitting_mode
-from rankseg_plugins.evaluation.nifti import check_orientation
-from rankseg_plugins.evaluation.recording import check_class_names
-from rankseg_plugins.evaluation.report import FILES
-from rankseg_plugins.evaluation.report.tuning import DECODER
-from rankseg_plugins.evaluation.report.words import printable
-from rankseg_plugins.evaluation.results import first_line, holds_no_image
-from rankseg_plugins.evaluation.run import first_sample
-from rankseg_plugins.evaluation.tuned import TunedDecoder
+from rankseg_plugins.files.cases import Case, Found, find_cases, one_against_rest, relabel
+from rankseg_plugins.files.formats.nifti import check_orientation
+from rankseg_plugins.files.grouping import case_of, read_pattern
+from rankseg_plugins.files.reading import InputError
+from rankseg_plugins.files.results import first_line, holds_no_image
+from rankseg_plugins.files.run import first_sample
+from rankseg_plugins.report.tuning import DECODER
+from rankseg_plugins.report.words import printable
+from rankseg_plugins.report.writing import FILES
 
 BAD_INPUT = 2
 RESULTS = "results.jsonl"
@@ -293,7 +293,7 @@ def check_results(path: Path, asked: Mapping[str, Any]) -> None:
         if holds_no_image(path):
             return
         with path.open("rb") as file:
-            found = strict_json.loads(file.readline())
+            found = read_json(file.readline())
     except (OSError, ValueError):  # absent, or torn: the file is opened, or refused, when it is needed
         return
     if not isinstance(found, dict):  # likewise

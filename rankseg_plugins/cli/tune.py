@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.cli import options
 from rankseg_plugins.cli.reading import (
     RESULTS,
@@ -24,20 +25,19 @@ from rankseg_plugins.cli.reading import (
     show_json,
     warnings_as_notes,
 )
+from rankseg_plugins.comparison.facts import collect_facts
+from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.core.probabilities import check_choice
-from rankseg_plugins.evaluation.candidates import PRUNING_PROBS, TEMPERATURES, GlobalCandidates
-from rankseg_plugins.evaluation.checks import read_device
-from rankseg_plugins.evaluation.choosing import ARGMAX, OBJECTIVES, check_intervals
-from rankseg_plugins.evaluation.facts import collect_facts
-from rankseg_plugins.evaluation.files import InputError
-from rankseg_plugins.evaluation.measuring import Scoring
-from rankseg_plugins.evaluation.progress import progress_bar
-from rankseg_plugins.evaluation.report.terminal import tuning_to_terminal
-from rankseg_plugins.evaluation.report.tuning import DECODER, figures
-from rankseg_plugins.evaluation.results import ResultsFile
-from rankseg_plugins.evaluation.run import feed, run
-from rankseg_plugins.evaluation.tuned import TunedDecoder
-from rankseg_plugins.evaluation.tuning import SAMPLEWISE, Tuned, Tuner, check_levels
+from rankseg_plugins.files.progress import progress_bar
+from rankseg_plugins.files.reading import InputError
+from rankseg_plugins.files.results import ResultsFile
+from rankseg_plugins.files.run import feed, run
+from rankseg_plugins.report.terminal import tuning_to_terminal
+from rankseg_plugins.report.tuning import DECODER, figures
+from rankseg_plugins.scores.checks import read_device
+from rankseg_plugins.tuning.candidates import PRUNING_PROBS, TEMPERATURES, GlobalCandidates
+from rankseg_plugins.tuning.choosing import ARGMAX, OBJECTIVES, check_intervals
+from rankseg_plugins.tuning.tuner import SAMPLEWISE, Tuned, Tuner, check_levels
 
 RACE = {"rich_help_panel": "Candidates"}
 

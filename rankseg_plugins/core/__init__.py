@@ -1,6 +1,6 @@
 """Decisions: probabilities in, labels out. Depends on torch alone."""
 
 from rankseg_plugins.core.decoder import RankSEG, rankseg
-from rankseg_plugins.core.global_decoder import GlobalRankSEG
+from rankseg_plugins.core.pooled.decoder import GlobalRankSEG
 
 __all__ = ["GlobalRankSEG", "RankSEG", "rankseg"]

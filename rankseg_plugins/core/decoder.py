@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core import dense
-from rankseg_plugins.core.assignment import assign_labels, assign_masks
-from rankseg_plugins.core.exact import expected_scores, search_exact
 from rankseg_plugins.core.objectives import OBJECTIVES, Objective
 from rankseg_plugins.core.options import OUTPUT_MODES, fold, read_choice, read_integer, read_real
 from rankseg_plugins.core.paths import choose_path
 from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.probabilities import check_floating, check_shape, check_valid_mask, plain, to_masks
-from rankseg_plugins.core.rankdice import SOLVERS as RANKDICE_SOLVERS
-from rankseg_plugins.core.rankdice import search_rankdice
-from rankseg_plugins.core.rma import row_statistics, search_volumes
-from rankseg_plugins.core.tiles import Tiles
+from rankseg_plugins.core.solvers.exact import expected_scores, search_exact
+from rankseg_plugins.core.solvers.rankdice import SOLVERS as RANKDICE_SOLVERS
+from rankseg_plugins.core.solvers.rankdice import search_rankdice
+from rankseg_plugins.core.tiled.assignment import assign_labels, assign_masks
+from rankseg_plugins.core.tiled.rma import row_statistics, search_volumes
+from rankseg_plugins.core.tiled.tiles import Tiles
 
 METRICS = ("dice", "iou", "acc")
 UNASSIGNED_POLICIES = ("max_score", "void")
@@ -241,7 +241,7 @@ class RankSEG(ChecksSums):
         return decided.unflatten(-1, probs.shape[2:])
 
     def _decide_fused(self, probs: Tensor, valid_mask: Tensor | None) -> Tensor:
-        from rankseg_plugins.core import fused
+        from rankseg_plugins.core.cuda import fused
 
         objective = self._objective()
         rows = fused.search_volumes(fused.Pixels(probs, valid_mask), objective, self.pruning_prob)
@@ -276,7 +276,8 @@ class RankSEG(ChecksSums):
             TypeError: for tensors of the wrong type.
             ValueError: for wrong shapes or values, or ``metric="acc"``.
 
-        Source: quadrature of the Poisson binomial's generating function; see :mod:`rankseg_plugins.core.expectation`.
+        Source: quadrature of the Poisson binomial's generating function; see
+        :mod:`rankseg_plugins.core.solvers.expectation`.
 
         Example:
             >>> probs = torch.tensor([[[0.5, 0.5]]], dtype=torch.float64)

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.passes import round_down
 from rankseg_plugins.core.probabilities import TOLERANCE
-from rankseg_plugins.core.rma import Volumes
+from rankseg_plugins.core.volumes import Volumes, round_down
 
 #: Dinkelbach's iteration converges faster than linearly, real images take 5 to 9 rounds; more change nothing.
 _ROUNDS = 16
@@ -45,7 +44,7 @@ def assert_range(p: Tensor) -> None:
 
 
 def search_volumes(p: Tensor, objective: Objective, pruning_prob: float) -> Volumes:
-    """As :func:`rankseg_plugins.core.rma.search_volumes`, for p (B, C, d)."""
+    """As :func:`rankseg_plugins.core.tiled.rma.search_volumes`, for p (B, C, d)."""
     mu = p.sum(-1, dtype=torch.float64)
     active = p.amax(-1) > pruning_prob
     search = _dinkelbach if objective.is_ratio else _best_prefix
@@ -80,7 +79,7 @@ def _best_prefix(p: Tensor, objective: Objective, mu: Tensor) -> tuple[Tensor, T
 
 
 def assign_labels(p: Tensor, volumes: Volumes, objective: Objective, void_index: int | None) -> Tensor:
-    """As :func:`rankseg_plugins.core.assignment.assign_labels`, for p (B, C, d)."""
+    """As :func:`rankseg_plugins.core.tiled.assignment.assign_labels`, for p (B, C, d)."""
     selected = p > volumes.threshold.unsqueeze(-1)
     count = selected.sum(1, keepdim=True)
     alone = selected & (count == 1)

@@ -9,16 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rankseg_plugins.calibration.reliability import Calibration
+from rankseg_plugins.calibration.temperature import warn_if_softened, warn_if_unsure
+from rankseg_plugins.calibration.tuned import as_decoder
+from rankseg_plugins.comparison import Scoring
+from rankseg_plugins.comparison.measuring import calibrate
+from rankseg_plugins.comparison.recording import check_class_names
+from rankseg_plugins.comparison.sample import describe_form
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
-from rankseg_plugins.evaluation import Scoring
-from rankseg_plugins.evaluation.calibration import Calibration
-from rankseg_plugins.evaluation.checks import check_report, naming
-from rankseg_plugins.evaluation.measuring import calibrate, describe_form
-from rankseg_plugins.evaluation.recording import check_class_names
-from rankseg_plugins.evaluation.temperature import warn_if_softened, warn_if_unsure
-from rankseg_plugins.evaluation.tuned import as_decoder
-from rankseg_plugins.evaluation.tuning import Tuned
 from rankseg_plugins.lightning._toolkit import Callback, LightningModule, Trainer, rank_zero_info, rank_zero_warn
 from rankseg_plugins.lightning.deciding import Decision
 from rankseg_plugins.lightning.figures import MostChanged, log_examples
@@ -36,7 +35,10 @@ from rankseg_plugins.lightning.reading import Images, Reader, are_finite, check_
 from rankseg_plugins.lightning.reporting import LoaderReport
 from rankseg_plugins.lightning.sources import Source, describe
 from rankseg_plugins.lightning.tuning import Tuning
+from rankseg_plugins.report.writing import check_report
+from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.torchmetrics import MultiLevelScore
+from rankseg_plugins.tuning.tuner import Tuned
 
 
 class RankSEGCallback(Callback):
@@ -62,7 +64,7 @@ class RankSEGCallback(Callback):
 
     Args:
         decoder: the decision to compare with argmax, e.g. ``RankSEG(metric="dice")``, or the path of the file of a
-            :class:`~rankseg_plugins.evaluation.TunedDecoder`. With ``tune`` it decides until the first validation has
+            :class:`~rankseg_plugins.calibration.TunedDecoder`. With ``tune`` it decides until the first validation has
             ended, and after loading a checkpoint without a tuned decoder; None is argmax then.
         num_classes: C; 1 for one-channel models.
         logits: where the network's output (B, C, \*spatial) is: a key (or attribute, or tuple index) of what the step
@@ -90,7 +92,7 @@ class RankSEGCallback(Callback):
         predict_labels: key under which :meth:`Trainer.predict` outputs get the decided labels or masks: a new one, or
             that of the logits, which they replace. Of a list it is the index of the item to replace. The predict step
             must return a dict or list. None leaves the outputs alone.
-        report: folder for reports of the comparison (see :class:`~rankseg_plugins.evaluation.Comparison`): each
+        report: folder for reports of the comparison (see :class:`~rankseg_plugins.comparison.Comparison`): each
             evaluation replaces ``<report>/<stage>``, or ``<report>/<stage>/<dataloader>`` with several dataloaders.
             The first of ``scores`` decides what is better. Images are called by their place in the dataloader
             (``000000``, ...), the same for any number of processes; the repetitions with which PyTorch's and
@@ -99,7 +101,7 @@ class RankSEGCallback(Callback):
         cases: where the cases of the images are, as for ``target``: a sequence of B names, such as the patients of
             slices.
             What report and tuning call certain is drawn by cases. None: every image is a case of its own.
-        tune: True, or a dict of options of :class:`~rankseg_plugins.evaluation.Tuner` (``objective``,
+        tune: True, or a dict of options of :class:`~rankseg_plugins.tuning.Tuner` (``objective``,
             ``temperatures``, ``pruning_probs``, ``metrics``, ``solvers``, ``folds``, ``min_cases``) and of its
             ``finish`` (``resamples``, ``confidence``, ``seed``): at the end of every validation, a decoder is chosen
             on the images of all scored dataloaders, and decides from then on, also in test and predict. Argmax is

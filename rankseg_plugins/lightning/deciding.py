@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankseg_plugins.evaluation.tuned import TunedDecoder, as_decoder
+from rankseg_plugins.calibration.tuned import TunedDecoder, as_decoder
 from rankseg_plugins.lightning._toolkit import Trainer, rank_zero_warn
 from rankseg_plugins.lightning.options import output_mode
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins._imports import require
-from rankseg_plugins.core.reservoir import gather
-from rankseg_plugins.evaluation.pictures import LEGEND, class_colours, difference, paint
-from rankseg_plugins.evaluation.truth import known_pixels, to_truth
+from rankseg_plugins.comparison.pictures import LEGEND, class_colours, difference, paint
+from rankseg_plugins.core.processes import gather
+from rankseg_plugins.scores.truth import known_pixels, to_truth
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
-from rankseg_plugins.core.reservoir import gather
-from rankseg_plugins.evaluation.calibration import Calibration
+from rankseg_plugins.calibration.reliability import Calibration
+from rankseg_plugins.core.processes import gather
 from rankseg_plugins.lightning._toolkit import Trainer
 from rankseg_plugins.lightning.figures import MostChanged, label_maps
 from rankseg_plugins.lightning.reading import Images

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.probabilities import TOLERANCE, check_range, check_shape, missing_dimension, to_probabilities
-from rankseg_plugins.evaluation.checks import naming
-from rankseg_plugins.evaluation.truth import to_truth
 from rankseg_plugins.lightning.sources import OUTPUTS, Finder, Source, find_cases, find_images
+from rankseg_plugins.scores.checks import naming
+from rankseg_plugins.scores.truth import to_truth
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Images:
     Args:
         probs: (B, C, \*spatial).
         target: labels (B, \*spatial) or masks (B, C, \*spatial), on the device of the probabilities.
-        cases: see :class:`~rankseg_plugins.evaluation.Sample`.
+        cases: see :class:`~rankseg_plugins.comparison.Sample`.
         pictures: (B, K, \*size) input images; None where nobody draws them.
     """
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from rankseg_plugins.evaluation import Recorder, Scoring
-from rankseg_plugins.evaluation.calibration import Calibration
-from rankseg_plugins.evaluation.facts import collect_facts
-from rankseg_plugins.evaluation.temperature import warn_if_unsure
+from rankseg_plugins.calibration.reliability import Calibration
+from rankseg_plugins.calibration.temperature import warn_if_unsure
+from rankseg_plugins.comparison import Recorder, Scoring
+from rankseg_plugins.comparison.facts import collect_facts
 from rankseg_plugins.lightning._toolkit import Trainer
 
 BASELINE, DECODER = "argmax", "RankSEG"
@@ -56,7 +56,7 @@ class LoaderReport:
 
         Args:
             names: of the images.
-            cases: see :class:`~rankseg_plugins.evaluation.Sample`.
+            cases: see :class:`~rankseg_plugins.comparison.Sample`.
             calibrations: of the probabilities.
             target: truth in any form that the callback takes.
             argmax: the baseline's labels (B, \*spatial) or masks (B, C, \*spatial).

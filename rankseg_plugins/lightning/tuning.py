@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankseg_plugins.evaluation import Scoring, Tuner
-from rankseg_plugins.evaluation.calibration import Calibration
-from rankseg_plugins.evaluation.choosing import ARGMAX, CHOSEN, check_intervals
-from rankseg_plugins.evaluation.tuning import Tuned
+from rankseg_plugins.calibration.reliability import Calibration
+from rankseg_plugins.comparison import Scoring
+from rankseg_plugins.tuning import Tuner
+from rankseg_plugins.tuning.choosing import ARGMAX, CHOSEN, check_intervals
+from rankseg_plugins.tuning.tuner import Tuned
 
 #: The parts of logged names.
 TUNED, TUNED_GAIN = "tuned", "tuned_gain"
@@ -27,7 +28,7 @@ class Tuning:
     """Measures every candidate on the images of one validation after the other, and chooses at the end of each.
 
     Args:
-        options: of :class:`~rankseg_plugins.evaluation.Tuner` and its ``finish``; True takes the defaults.
+        options: of :class:`~rankseg_plugins.tuning.Tuner` and its ``finish``; True takes the defaults.
         num_classes: C.
         output_mode: ``"multiclass"`` or ``"multilabel"``.
         ignore_index: label of the truth whose pixels do not count.
@@ -39,7 +40,7 @@ class Tuning:
         ImportError: without SciPy.
 
     Example:
-        >>> from rankseg_plugins.evaluation.measuring import calibrate
+        >>> from rankseg_plugins.comparison.measuring import calibrate
         >>> tuning = Tuning(True, 2, "multiclass", None, Scoring("iou"))
         >>> tuning.objective
         'iou_image'
@@ -93,7 +94,7 @@ class Tuning:
 
         Args:
             names: of the images.
-            cases: see :class:`~rankseg_plugins.evaluation.Sample`.
+            cases: see :class:`~rankseg_plugins.comparison.Sample`.
             probs: (B, C, \*spatial) probabilities.
             calibrations: of them.
             target: truth in any form that the callback takes.
@@ -149,7 +150,7 @@ def _check_options(options: bool | Mapping[str, Any]) -> dict[str, Any]:
         if name == "aggregation_levels":
             raise TypeError(
                 "tune takes no aggregation_levels: a decision at the level of the data set needs the images twice; "
-                "see rankseg_plugins.evaluation.tune"
+                "see rankseg_plugins.tuning.tune"
             )
         if name in GIVEN:
             raise TypeError(f"tune takes no {name!r}: it follows from the options of the callback")

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg_plugins.calibration.temperature import warn_if_softened
+from rankseg_plugins.calibration.tuned import as_decoder
+from rankseg_plugins.comparison.pictures import class_colours
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_shape, plain, to_probabilities
-from rankseg_plugins.evaluation.checks import naming
-from rankseg_plugins.evaluation.label_files import LabelFiles, check_palette, encode_npy, encode_png
-from rankseg_plugins.evaluation.pictures import class_colours
-from rankseg_plugins.evaluation.temperature import warn_if_softened
-from rankseg_plugins.evaluation.tuned import as_decoder
+from rankseg_plugins.files.label_files import LabelFiles, check_palette, encode_npy, encode_png
 from rankseg_plugins.lightning._toolkit import BasePredictionWriter, LightningModule, Trainer
 from rankseg_plugins.lightning.reading import check_finite
 from rankseg_plugins.lightning.sources import OUTPUTS, Finder, Source, describe
+from rankseg_plugins.scores.checks import naming
 
 FORMATS = ("auto", "png", "npy")
 STEP = "predict_step"
@@ -38,7 +38,7 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         output_dir: folder to write to, made if absent. With several dataloaders, each gets a folder of its own
             (``dataloader_idx_0``, ...).
         decoder: the decision, by default ``RankSEG()``; or the path of the file of a
-            :class:`~rankseg_plugins.evaluation.TunedDecoder`.
+            :class:`~rankseg_plugins.calibration.TunedDecoder`.
         logits: where the network's output (B, C, \*spatial) is: a key (or attribute, or tuple index) of what
             ``predict_step`` returned, a pair such as ``("batch", "logits")``, or a callable
             ``(outputs, batch) -> tensor``. If ``predict_step`` returned a tensor, a key or index is not needed: it is

@@ -16,14 +16,15 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from torch import Tensor
 
+from rankseg_plugins.comparison import Scoring
 from rankseg_plugins.core.options import read_integer, read_real
 from rankseg_plugins.core.probabilities import check_choice
-from rankseg_plugins.evaluation import Areas, Scoring, areas, levels
-from rankseg_plugins.evaluation.checks import check_report
-from rankseg_plugins.evaluation.label_files import LabelFiles, encode_png
+from rankseg_plugins.files.label_files import LabelFiles, encode_png
 from rankseg_plugins.mmseg.reporting import RunReport
 from rankseg_plugins.mmseg.samples import argmax_field, image_path
 from rankseg_plugins.mmseg.tables import class_table, level_table, percent
+from rankseg_plugins.report.writing import check_report
+from rankseg_plugins.scores import Areas, areas, levels
 
 #: Scores that each entry of ``iou_metrics`` brings, in ``IoUMetric``'s order.
 SCORES = {"mIoU": ("IoU", "Acc"), "mDice": ("Dice", "Acc")}
@@ -38,7 +39,7 @@ class MultiLevelIoUMetric(BaseMetric):
 
     A drop-in for ``IoUMetric``: it computes the dataset level (``aAcc``, ``mIoU``, ``mAcc``, ``mDice``; percent, two
     digits), so that names and digits are the same. The other levels are those of
-    :mod:`rankseg_plugins.evaluation.levels`, in float64 until they are rounded:
+    :mod:`rankseg_plugins.scores.levels`, in float64 until they are rounded:
 
     * ``image_mIoU``, ...: mean over the classes of an image, then over images;
     * ``class_mIoU``, ...: mean over the images of a class, then over classes;
@@ -67,7 +68,7 @@ class MultiLevelIoUMetric(BaseMetric):
         prefix: put before every name of the results.
         collect_dir: folder through which processes exchange results when ``collect_device="cpu"``.
         report: folder for the report of argmax against RankSEG (see
-            :class:`~rankseg_plugins.evaluation.Comparison`), written anew by every evaluation; needs ``compare``. Image
+            :class:`~rankseg_plugins.comparison.Comparison`), written anew by every evaluation; needs ``compare``. Image
             Dice (image IoU without ``mDice``) decides what is better. It says nothing about calibration: data samples
             hold logits, and which activation makes probabilities of them only the model knows.
 

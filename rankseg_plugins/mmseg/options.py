@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
-from rankseg_plugins.evaluation import TunedDecoder
 
 #: Where the options stand in a config; every message names it.
 KEY = "model.test_cfg.rankseg"
@@ -28,7 +28,7 @@ class Options:
         decoder: options of :class:`rankseg_plugins.RankSEG`.
         activation: ``"auto"`` or one of :data:`~rankseg_plugins.core.probabilities.ACTIVATIONS`.
         compare: whether argmax's labels are kept beside RankSEG's.
-        tuned: file of a :class:`~rankseg_plugins.evaluation.TunedDecoder`, instead of ``decoder``.
+        tuned: file of a :class:`~rankseg_plugins.calibration.TunedDecoder`, instead of ``decoder``.
     """
 
     decoder: dict[str, Any] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class TunedFile:
         self._decoder: TunedDecoder | None = None
 
     def __call__(self, path: str) -> TunedDecoder:
-        """The decoder in the file, see :meth:`TunedDecoder.load <rankseg_plugins.evaluation.TunedDecoder.load>`."""
+        """The decoder in the file, see :meth:`TunedDecoder.load <rankseg_plugins.calibration.TunedDecoder.load>`."""
         found = os.stat(path)
         state = (path, found.st_mtime_ns, found.st_size)
         if self._decoder is None or state != self._state:

@@ -12,10 +12,10 @@ import numpy as np
 from mmengine.dist import all_gather_object
 from torch import Tensor
 
-from rankseg_plugins.evaluation import Comparison, Scoring
-from rankseg_plugins.evaluation.examples import Example, Extremes
-from rankseg_plugins.evaluation.facts import collect_facts
-from rankseg_plugins.evaluation.measuring import Measurement, to_areas
+from rankseg_plugins.comparison import Comparison, Scoring
+from rankseg_plugins.comparison.examples import Example, Extremes
+from rankseg_plugins.comparison.facts import collect_facts
+from rankseg_plugins.comparison.measuring import Measurement, to_areas
 
 DECODERS = ("argmax", "RankSEG")
 PANELS = 5

@@ -22,9 +22,9 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from rankseg_plugins.calibration import TunedDecoder
+from rankseg_plugins.calibration.temperature import warn_if_softened
 from rankseg_plugins.core import RankSEG
-from rankseg_plugins.evaluation import TunedDecoder
-from rankseg_plugins.evaluation.temperature import warn_if_softened
 from rankseg_plugins.mmseg.activations import head_probabilities, last_head, refuse_depth
 from rankseg_plugins.mmseg.options import KEY, Options, TunedFile, read_options
 from rankseg_plugins.mmseg.samples import forget_argmax, image_path, leave_decision
@@ -45,7 +45,7 @@ class RankSEGMixin:
       chooses by the head, see :func:`~rankseg_plugins.mmseg.activations.automatic_activation`;
     * ``compare``: True keeps argmax's labels (one channel: those of ``decode_head.threshold``) beside RankSEG's, in
       the data sample's field ``pred_sem_seg_argmax``;
-    * ``tuned``: file of a :class:`~rankseg_plugins.evaluation.TunedDecoder`, such as
+    * ``tuned``: file of a :class:`~rankseg_plugins.calibration.TunedDecoder`, such as
       :class:`~rankseg_plugins.mmseg.RankSEGTuningHook` writes, instead of all options of the decoder. It is read
       again when it changes.
 

@@ -16,15 +16,16 @@ from mmseg.registry import HOOKS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from rankseg_plugins.comparison import Sample, Scoring
 from rankseg_plugins.core.probabilities import check_choice
-from rankseg_plugins.evaluation import Sample, Scoring, Tuner
-from rankseg_plugins.evaluation.choosing import check_intervals
-from rankseg_plugins.evaluation.grouping import case_of, read_pattern
+from rankseg_plugins.files.grouping import case_of, read_pattern
 from rankseg_plugins.mmseg.activations import head_probabilities, last_head
 from rankseg_plugins.mmseg.reporting import distinct
 from rankseg_plugins.mmseg.running import model_of, step_of, warn_if_ignored
 from rankseg_plugins.mmseg.samples import image_path
 from rankseg_plugins.mmseg.segmentors import RankSEGMixin
+from rankseg_plugins.tuning import Tuner
+from rankseg_plugins.tuning.choosing import check_intervals
 
 #: The file of the latest validation, under a name that is known in advance.
 LATEST = "rankseg.json"
@@ -56,7 +57,7 @@ class RankSEGTuningHook(Hook):
 
     Args:
         objective: score and level that decide, such as ``"dice_image"`` or ``"iou_dataset"``; see
-            :func:`~rankseg_plugins.evaluation.tune`.
+            :func:`~rankseg_plugins.tuning.tune`.
         ignore_index: label of the ground truth whose pixels do not count.
         group_by: regular expression whose match in the path of an image is its case, such as the drive or the patient:
             cases are drawn as one in the bootstrap. None: every file is a case of its own.
@@ -68,7 +69,7 @@ class RankSEGTuningHook(Hook):
         confidence: of the intervals.
         seed: of the folds and the bootstrap.
         **options: ``temperatures``, ``pruning_probs``, ``metrics``, ``solvers``, ``folds`` and ``min_cases`` of
-            :class:`~rankseg_plugins.evaluation.Tuner`.
+            :class:`~rankseg_plugins.tuning.Tuner`.
 
     Raises:
         TypeError: for ``resamples``, ``confidence`` or ``seed`` of the wrong type; when a training or validation

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from rankseg_plugins.evaluation.levels import ABSENT, LEVELS, SCORES, entries
-from rankseg_plugins.evaluation.levels import worst as worst_share
-from rankseg_plugins.evaluation.sums import check_options, empty_sums, level_names, levels_of, sums_of, worst_name
-from rankseg_plugins.evaluation.truth import count
+from rankseg_plugins.scores.levels import ABSENT, LEVELS, SCORES, entries
+from rankseg_plugins.scores.levels import worst as worst_share
+from rankseg_plugins.scores.sums import check_options, empty_sums, level_names, levels_of, sums_of, worst_name
+from rankseg_plugins.scores.truth import count
 
 
 class MultiLevelScore(Metric):

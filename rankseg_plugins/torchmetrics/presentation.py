@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection, classification
 
 from rankseg_plugins.core.probabilities import missing_dimension
-from rankseg_plugins.evaluation.truth import known_pixels
+from rankseg_plugins.scores.truth import known_pixels
 from rankseg_plugins.torchmetrics.multi_level import MultiLevelScore
 from rankseg_plugins.torchmetrics.passing import leaves
 
@@ -56,7 +56,7 @@ class Presentation:
 
         Args:
             decision: int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
-            truth: the ground truth in the form of :func:`~rankseg_plugins.evaluation.truth.to_truth`.
+            truth: the ground truth in the form of :func:`~rankseg_plugins.scores.truth.to_truth`.
             classes: C, the channels of the probabilities.
 
         Raises:

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from rankseg_plugins.calibration.temperature import warn_if_softened
+from rankseg_plugins.calibration.tuned import as_decoder
+from rankseg_plugins.comparison.sample import describe_form
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.probabilities import (
     ACTIVATIONS,
@@ -19,11 +22,8 @@ from rankseg_plugins.core.probabilities import (
     plain,
     to_probabilities,
 )
-from rankseg_plugins.evaluation.checks import check_index
-from rankseg_plugins.evaluation.measuring import describe_form
-from rankseg_plugins.evaluation.temperature import warn_if_softened
-from rankseg_plugins.evaluation.truth import to_truth
-from rankseg_plugins.evaluation.tuned import as_decoder
+from rankseg_plugins.scores.checks import check_index
+from rankseg_plugins.scores.truth import to_truth
 from rankseg_plugins.torchmetrics.passing import Passing
 from rankseg_plugins.torchmetrics.presentation import (
     Presentation,
@@ -51,7 +51,7 @@ class RankSEGWrapper(Passing):
         metric: a ``Metric`` or ``MetricCollection``. The wrapper takes it over: where pixels have to be left out, its
             ``input_format`` becomes ``"one-hot"``, or its ``ignore_index`` the one given here.
         decoder: the decision, by default ``RankSEG()``. ``RankSEG(metric="acc")`` is plain argmax. A path is the file
-            of a :class:`~rankseg_plugins.evaluation.TunedDecoder`.
+            of a :class:`~rankseg_plugins.calibration.TunedDecoder`.
         activation: what turns ``preds`` into probabilities: ``"identity"`` (they are), ``"softmax"``, ``"sigmoid"`` or
             ``"normalize"``.
         ignore_index: label of the truth whose pixels count for no class, in truth and prediction alike. None takes the

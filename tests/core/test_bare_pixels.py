@@ -9,7 +9,7 @@ from oracles import labels_of_masks
 
 from benchmarks.measure import extra_memory
 from rankseg_plugins import GlobalRankSEG, RankSEG
-from rankseg_plugins.core.global_fit import affine_argmax
+from rankseg_plugins.core.pooled.fit import affine_argmax
 
 SHAPE = (2, 6, 11, 13)
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -39,14 +39,14 @@ def decide_tiled(decoder, probs, valid, monkeypatch):
 
 
 def decide_in_small_tiles(decoder, probs, valid, monkeypatch):
-    monkeypatch.setattr("rankseg_plugins.core.tiles._SMALLEST_TILE", 64)
-    monkeypatch.setattr("rankseg_plugins.core.tiles.TILE", 1024)
-    monkeypatch.setattr("rankseg_plugins.core.assignment.FEW", 0)
+    monkeypatch.setattr("rankseg_plugins.core.tiled.tiles._SMALLEST_TILE", 64)
+    monkeypatch.setattr("rankseg_plugins.core.tiled.tiles.TILE", 1024)
+    monkeypatch.setattr("rankseg_plugins.core.tiled.assignment.FEW", 0)
     return decoder(probs, valid)
 
 
 def decide_in_large_tiles(decoder, probs, valid, monkeypatch):
-    monkeypatch.setattr("rankseg_plugins.core.assignment.FEW", 0)
+    monkeypatch.setattr("rankseg_plugins.core.tiled.assignment.FEW", 0)
     return decoder(probs, valid)
 
 
@@ -58,7 +58,7 @@ def decide_fused(decoder, probs, valid, monkeypatch):
     if torch.cuda.is_available():
         return decoder(probs.cuda(), None if valid is None else valid.cuda()).cpu()
     pytest.importorskip("triton")
-    from rankseg_plugins.core import fused
+    from rankseg_plugins.core.cuda import fused
 
     # Programs run one after the other in Triton's interpreter: few of them.
     for name, value in {"_STATISTICS": {"block": 64}, "_COLLECT": {"block": 64}, "_REFINE": {"block": 64}}.items():

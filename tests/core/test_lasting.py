@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from rankseg_plugins import GlobalRankSEG, RankSEG
-from rankseg_plugins.core.global_decoder import RULE
-from rankseg_plugins.core.global_fit import affine_argmax
-from rankseg_plugins.evaluation import TemperatureScaling, TunedDecoder
+from rankseg_plugins.calibration import TemperatureScaling, TunedDecoder
+from rankseg_plugins.core.pooled.decoder import RULE
+from rankseg_plugins.core.pooled.fit import affine_argmax
 
 CLASSES = 4
 MODES = ("multiclass", "multilabel")

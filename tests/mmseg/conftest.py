@@ -1,15 +1,12 @@
 """MMSegmentation's tests run under the maintained forks and under the original packages alike."""
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 # mmengine 0.10.7 loads its own checkpoints with torch.load's former default.
 os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
-sys.path.insert(0, str(Path(__file__).parent))
 import mmcv_stub.sitecustomize  # noqa: F401  (under this name: Python may hold another sitecustomize)
 
 collect_ignore = ["mmcv_stub", "run_distributed.py", "tiny.py"]

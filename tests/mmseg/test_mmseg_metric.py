@@ -17,8 +17,8 @@ from mmengine.logging import MMLogger
 from mmseg.evaluation import IoUMetric
 from PIL import Image
 
-from rankseg_plugins.evaluation import Areas, areas, levels
 from rankseg_plugins.mmseg import MultiLevelIoUMetric
+from rankseg_plugins.scores import Areas, areas, levels
 
 CLASSES = tiny.CLASSES
 META = {"classes": CLASSES}

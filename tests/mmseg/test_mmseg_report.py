@@ -16,8 +16,8 @@ import tiny
 from mmengine.runner import Runner
 
 from rankseg_plugins import RankSEG
-from rankseg_plugins.evaluation import Scoring, compare
-from rankseg_plugins.evaluation.tables import to_dict
+from rankseg_plugins.comparison import Scoring, compare
+from rankseg_plugins.comparison.tables import to_dict
 from rankseg_plugins.mmseg import MultiLevelIoUMetric
 
 SEGMENTOR = "rankseg_plugins.mmseg.RankSEGEncoderDecoder"

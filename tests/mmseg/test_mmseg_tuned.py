@@ -18,7 +18,7 @@ from mmseg.models import EncoderDecoder
 from mmseg.registry import MODELS
 
 from rankseg_plugins import GlobalRankSEG, RankSEG
-from rankseg_plugins.evaluation import TunedDecoder
+from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.mmseg import RankSEGTTAModel, make_rankseg
 
 PATH = "rankseg_plugins.mmseg."

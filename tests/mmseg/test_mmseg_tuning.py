@@ -17,8 +17,10 @@ from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from rankseg_plugins.evaluation import Sample, Scoring, TunedDecoder, tune
+from rankseg_plugins.calibration import TunedDecoder
+from rankseg_plugins.comparison import Sample, Scoring
 from rankseg_plugins.mmseg import RankSEGTuningHook
+from rankseg_plugins.tuning import tune
 
 PATH = "rankseg_plugins.mmseg."
 DOTTED = PATH + "RankSEGEncoderDecoder"

@@ -15,8 +15,8 @@ from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 from PIL import Image
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ("background", "body", "nucleus", "filament")
 PALETTE = [[0, 0, 0], [60, 120, 220], [230, 160, 40], [200, 60, 90]]
 SIZES = ((40, 56), (48, 48), (33, 61))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rankseg_plugins import GlobalRankSEG, RankSEG
-from rankseg_plugins.evaluation.tuned import TunedDecoder
+from rankseg_plugins.calibration.tuned import TunedDecoder
 
 
 @pytest.fixture(params=["samplewise", "global"])
@@ -43,9 +43,9 @@ def test_lightning(decoder, batch, tmp_path):
     from pytorch_lightning import LightningModule, Trainer
     from torch.utils.data import DataLoader, TensorDataset
 
-    from rankseg_plugins.evaluation.areas import areas
-    from rankseg_plugins.evaluation.levels import dice, image_level
     from rankseg_plugins.lightning import RankSEGCallback
+    from rankseg_plugins.scores.areas import areas
+    from rankseg_plugins.scores.levels import dice, image_level
 
     class Identity(LightningModule):
         def validation_step(self, batch, batch_idx):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rankseg_plugins import GlobalRankSEG
-from rankseg_plugins.evaluation import TemperatureScaling
+from rankseg_plugins.calibration import TemperatureScaling
 
 FITTING = """
 import sys

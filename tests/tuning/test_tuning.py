@@ -1,19 +1,19 @@
 """Tuning gains where there is something to gain, keeps argmax where there is not, and survives a file."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from places import DATA
 
 from benchmarks.tuning import softened
 from rankseg_plugins import GlobalRankSEG, RankSEG
-from rankseg_plugins.evaluation.measuring import Sample
-from rankseg_plugins.evaluation.tuned import TunedDecoder
-from rankseg_plugins.evaluation.tuning import Tuner, tune
+from rankseg_plugins.calibration.tuned import TunedDecoder
+from rankseg_plugins.comparison.sample import Sample
+from rankseg_plugins.tuning.tuner import Tuner, tune
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "camvid" / "probs_val.npz"
+CAMVID = DATA / "camvid" / "probs_val.npz"
 
 
 def images(count, temperature=1.0, seed=0, size=24):
@@ -176,9 +176,9 @@ def test_bad_options():
 
 
 def test_street_scenes_gain_on_the_half_that_was_not_tuned_on():
-    if not DATA.exists():
+    if not CAMVID.exists():
         pytest.skip("the real probabilities of camvid are not beside this checkout")
-    with np.load(DATA) as file:
+    with np.load(CAMVID) as file:
         probs, labels = torch.from_numpy(file["probs"][::2]), torch.from_numpy(file["labels"][::2]).long()
     samples = [Sample(str(i), p, t) for i, (p, t) in enumerate(zip(probs, labels, strict=True))]
     found = tune(samples[::2], temperatures=[1.0], min_cases=12, ignore_index=255, resamples=500)

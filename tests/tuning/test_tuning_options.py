@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from rankseg_plugins import RankSEG
-from rankseg_plugins.evaluation import Sample, TunedDecoder, Tuner, tune
-from rankseg_plugins.evaluation.candidates import GlobalCandidates
+from rankseg_plugins.calibration import TunedDecoder
+from rankseg_plugins.comparison import Sample
+from rankseg_plugins.tuning import Tuner, tune
+from rankseg_plugins.tuning.candidates import GlobalCandidates
 
 
 def images(count, channels=2):

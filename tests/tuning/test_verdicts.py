@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from benchmarks.tuning import softened
-from rankseg_plugins.evaluation import Sample, tune
-from rankseg_plugins.evaluation.choosing import choose
+from rankseg_plugins.comparison import Sample
+from rankseg_plugins.tuning import tune
+from rankseg_plugins.tuning.choosing import choose
 
 pytestmark = pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
 
@@ -83,7 +84,7 @@ def test_equal_candidates_speak_for_no_end():
 
 def test_a_gain_of_choices_alone_is_named(monkeypatch):
     """The interval of the choices is above 0, that of the best candidate on all images is not."""
-    from rankseg_plugins.evaluation import choosing
+    from rankseg_plugins.tuning import choosing
 
     comparison = tune(images(40), temperatures=[0.5], **QUICK).comparison
     assert choose(comparison, "dice_image").certain

@@ -1,0 +1,283 @@
+"""A decoder that was chosen on validation data, as an object and as a small JSON file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rankseg_plugins._strict_json import read_json
+from rankseg_plugins._writing import write_atomically
+from rankseg_plugins.calibration.temperature import read_temperature, scale_probs
+from rankseg_plugins.core import GlobalRankSEG, RankSEG
+from rankseg_plugins.core.options import read_integer
+from rankseg_plugins.core.pooled.decoder import RULE
+from rankseg_plugins.core.probabilities import check_classes, check_floating, check_shape, check_valid_mask, plain
+from rankseg_plugins.scores.checks import check_decoder
+
+FORMAT = "rankseg_plugins decoder"
+VERSION = 1
+KEYS = ("format", "version", "num_classes", "temperature", "options", "rule", "evidence")
+OPTIONS = ("metric", "smooth", "output_mode", "solver", "pruning_prob", "unassigned_policy", "void_index", "eps")
+GLOBAL_OPTIONS = ("metric", "output_mode", "void_index")
+
+
+class TunedDecoder(nn.Module):
+    r"""What :func:`~rankseg_plugins.tuning.tuner.tune` chose: a temperature and a decision.
+
+    Its ``state_dict`` is empty: what was chosen is in its file, and a checkpoint neither needs nor changes it. Its
+    numbers keep their precision where a module around it is made ``half``.
+
+    Args:
+        decoder: a :class:`~rankseg_plugins.RankSEG` (``metric="acc"`` is argmax) or a fitted
+            :class:`~rankseg_plugins.GlobalRankSEG`, whose rule is copied.
+        num_classes: C, the channels of the probabilities.
+        temperature: in [0.001, 1000]; see :class:`~rankseg_plugins.calibration.TemperatureScaling`.
+        evidence: why it was chosen, as values that JSON holds.
+
+    Shape:
+        - Input: (B, C, \*spatial) probabilities.
+        - Output: int64 labels (B, \*spatial), or bool masks (B, C, \*spatial).
+
+    Raises:
+        TypeError: if ``decoder`` is of another class, or a number is none.
+        ValueError: if it is not fitted or does not serve ``num_classes``, or the temperature is out of range.
+
+    Example:
+        >>> decoder = TunedDecoder(RankSEG(pruning_prob=0.3), num_classes=2, temperature=0.7)
+        >>> TunedDecoder.from_dict(decoder.to_dict()).decoder.pruning_prob
+        0.3
+    """
+
+    def __init__(
+        self,
+        decoder: RankSEG | GlobalRankSEG,
+        num_classes: int,
+        temperature: float = 1.0,
+        evidence: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(decoder, (RankSEG, GlobalRankSEG)):
+            raise TypeError(f"decoder must be a RankSEG or a GlobalRankSEG, got {decoder!r}")
+        if isinstance(decoder, GlobalRankSEG) and not decoder.fitted:
+            raise ValueError("decoder is a GlobalRankSEG that is not fitted: call update() and fit() first")
+        if evidence is not None and not isinstance(evidence, Mapping):
+            raise TypeError(f"evidence must be a dict of values that JSON holds, got {evidence!r}")
+        temperature = read_temperature("temperature", temperature)
+        if read_integer("num_classes", num_classes) < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        if isinstance(decoder, GlobalRankSEG):
+            if decoder.num_classes != num_classes:
+                raise ValueError(f"decoder is for num_classes={decoder.num_classes}, got num_classes={num_classes}")
+            decoder = _without_state(decoder)
+        else:
+            decoder.check_classes(num_classes)
+        self.decoder, self.num_classes = decoder, int(num_classes)
+        self.evidence = dict(evidence or {})
+        self.temperature = temperature
+
+    @property
+    def output_mode(self) -> str:
+        """``"multiclass"`` or ``"multilabel"``."""
+        return self.decoder.output_mode
+
+    @property
+    def check_sums(self) -> bool:
+        """Whether it warns of probabilities that do not add up to 1; see :class:`~rankseg_plugins.RankSEG`."""
+        return self.decoder.check_sums
+
+    @check_sums.setter
+    def check_sums(self, value: bool) -> None:
+        self.decoder.check_sums = value
+
+    @property
+    def unassigned_policy(self) -> str:
+        """``"void"`` if pixels may stay without a class, else ``"max_score"``."""
+        return getattr(self.decoder, "unassigned_policy", "max_score")
+
+    @property
+    def void_index(self) -> int:
+        """The label of pixels without a class."""
+        return self.decoder.void_index
+
+    @property
+    def is_argmax(self) -> bool:
+        """Whether it decides as plain argmax does (multilabel: the threshold 1/2)."""
+        return self.decoder.metric == "acc"
+
+    def extra_repr(self) -> str:
+        """Classes and temperature."""
+        return f"num_classes={self.num_classes}, temperature={self.temperature:g}"
+
+    def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+        """Decide; see the class, and :meth:`rankseg_plugins.RankSEG.predict`."""
+        probs, valid_mask = plain(probs), plain(valid_mask)
+        check_floating("probs", probs)
+        check_shape(probs)
+        check_classes("probs", probs, self.num_classes)
+        # Not scaled at 1, where rounding could change a tie.
+        if self.temperature == 1:
+            return self.decoder(probs, valid_mask)
+        check_valid_mask(probs, valid_mask)
+        # What lies outside may be no probability at all.
+        inside = probs if valid_mask is None else probs.masked_fill(~valid_mask.unsqueeze(1 - probs.ndim), 0)
+        return self.decoder(self.scaling(inside), valid_mask)
+
+    def scaling(self, probs: Tensor) -> Tensor:
+        r"""The probabilities (B, C, \*spatial) at its temperature."""
+        return scale_probs(probs, self.temperature, self.output_mode)
+
+    def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+        """The same as calling the module."""
+        return self(probs, valid_mask)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as values that JSON holds."""
+        names: tuple[str, ...] = OPTIONS
+        rule = None
+        if isinstance(self.decoder, GlobalRankSEG):
+            names, rule = GLOBAL_OPTIONS, {name: getattr(self.decoder, name).tolist() for name in RULE}
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "num_classes": self.num_classes,
+            "temperature": self.temperature,
+            "options": {name: getattr(self.decoder, name) for name in names},
+            "rule": rule,
+            "evidence": self.evidence,
+        }
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> TunedDecoder:
+        """The decoder that :meth:`to_dict` wrote down.
+
+        Raises:
+            ValueError: if it is none, was written by a later version, or a value is missing or not valid.
+        """
+        if not isinstance(found, Mapping) or found.get("format") != FORMAT:
+            raise ValueError(f"no decoder of rankseg_plugins: 'format' must be {FORMAT!r}")
+        version = found.get("version")
+        if type(version) is not int or version != VERSION:
+            later = "; a newer rankseg_plugins reads it" if type(version) is int and version > VERSION else ""
+            raise ValueError(f"version {version!r} of the format is not known here (this is {VERSION}){later}")
+        if set(found) != set(KEYS):
+            raise ValueError(f"a decoder holds {', '.join(KEYS)}; got {', '.join(map(str, found))}")
+        classes, options, rule = found["num_classes"], found["options"], found["rule"]
+        try:
+            _check_keys("options", options, OPTIONS if rule is None else GLOBAL_OPTIONS)
+            if not isinstance(found["evidence"], Mapping):
+                raise TypeError(f"evidence must be a JSON object, got {found['evidence']!r}")
+            decoder: RankSEG | GlobalRankSEG
+            if rule is None:
+                # Written by name always; RankSEG itself takes None for its default.
+                decoder = RankSEG(**{**options, "solver": str(options["solver"])})
+            else:
+                decoder = GlobalRankSEG(classes, **options)
+                decoder.load_state_dict(_read_rule(rule))
+            return cls(decoder, classes, found["temperature"], found["evidence"])
+        except (TypeError, RuntimeError, OverflowError) as error:
+            raise ValueError(f"not a valid decoder: {error}") from error
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a JSON file, as a whole or not at all.
+
+        Raises:
+            OSError: if it cannot be written; it names the file.
+            TypeError: if ``evidence`` holds what JSON does not.
+            ValueError: likewise, such as NaN.
+        """
+        try:
+            text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        except (TypeError, ValueError) as error:  # all else is checked
+            raise type(error)(f"evidence must hold values of JSON, and None for NaN: {error}") from error
+        write_atomically(Path(path), text + "\n")
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> TunedDecoder:
+        """Read a file that :meth:`save` wrote.
+
+        Raises:
+            OSError: if it cannot be read.
+            ValueError: if it holds no decoder, one of a later version, or a key twice; the message names the file.
+        """
+        try:
+            found = read_json(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: not JSON: {error}") from error
+        try:
+            return cls.from_dict(found)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def _without_state(decoder: GlobalRankSEG) -> GlobalRankSEG:
+    """A copy that decides alike, whose rule is in no state_dict, and without the sample that it was fitted to."""
+    copied = GlobalRankSEG(decoder.num_classes, **{name: getattr(decoder, name) for name in GLOBAL_OPTIONS})
+    copied.load_state_dict(decoder.state_dict())
+    copied.to(decoder.scale.device)
+    for name, value in list(copied.named_buffers()):
+        copied.register_buffer(name, value, persistent=False)
+    return copied
+
+
+def _check_keys(what: str, found: Any, names: Collection[str]) -> None:
+    if not isinstance(found, Mapping):
+        raise TypeError(f"{what} must be a JSON object, got {found!r}")
+    if set(found) != set(names):
+        raise TypeError(f"{what} must hold {', '.join(names)}; got {', '.join(map(str, found)) or 'nothing'}")
+
+
+def _read_rule(rule: Any) -> dict[str, Tensor]:
+    _check_keys("rule", rule, RULE)
+    for name, values in rule.items():
+        numbers: list[Any] = values if isinstance(values, list) else [None]
+        if not all(type(each) in (int, float) and math.isfinite(each) for each in numbers):
+            raise TypeError(f"{name} of the rule must be a list of finite numbers, got {values!r}")
+    return {name: torch.tensor(values, dtype=torch.float64, device="cpu") for name, values in rule.items()}
+
+
+def as_decoder(decoder: Any, num_classes: int | None = None) -> Any:
+    """Bring the option ``decoder`` of an adapter into one form: something to call on probabilities.
+
+    Args:
+        decoder: a :class:`~rankseg_plugins.RankSEG` or another callable, or the path of a file that
+            :meth:`TunedDecoder.save` wrote.
+        num_classes: C, where it is known.
+
+    Raises:
+        TypeError: if it is neither.
+        OSError: if the file cannot be read.
+        ValueError: if the file holds no decoder, or the decoder does not serve this number of classes.
+
+    Example:
+        >>> as_decoder(TunedDecoder(RankSEG(), num_classes=4), num_classes=3)
+        Traceback (most recent call last):
+            ...
+        ValueError: decoder is for num_classes=4, got num_classes=3
+    """
+    source = "decoder"
+    if isinstance(decoder, (str, PathLike)):
+        source = f"decoder={str(decoder)!r}"
+        try:
+            decoder = TunedDecoder.load(decoder)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{source}: no such file; decoder must be a RankSEG, another callable on probabilities, or the file of "
+                "a tuned decoder"
+            ) from error
+    check_decoder(decoder)
+    known = decoder.num_classes if isinstance(decoder, (TunedDecoder, GlobalRankSEG)) else None
+    if None not in (known, num_classes) and known != num_classes:
+        raise ValueError(f"{source} is for num_classes={known}, got num_classes={num_classes}")
+    if num_classes is not None and isinstance(decoder, RankSEG):
+        try:
+            decoder.check_classes(read_integer("num_classes", num_classes))
+        except ValueError as error:
+            raise ValueError(f"{source} with num_classes={num_classes}: {error}") from error
+    return decoder

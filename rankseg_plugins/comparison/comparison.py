@@ -1,0 +1,237 @@
+"""Decoders compared on the same images: scores at every level, paired differences, intervals, wins and losses.
+
+The first decoder is the *baseline*, and every difference is that of another decoder minus the baseline on the same
+images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from os import PathLike
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from rankseg_plugins.calibration.reliability import Calibration
+from rankseg_plugins.comparison.examples import Example
+from rankseg_plugins.comparison.intervals import Differences, level_differences
+from rankseg_plugins.comparison.measuring import Measurement, to_areas
+from rankseg_plugins.comparison.scoring import Scoring
+from rankseg_plugins.comparison.statistics import sign_test, wilcoxon
+from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.scores.areas import Areas
+from rankseg_plugins.scores.levels import LEVELS, SCORES, accuracy, class_table, worst
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WORST = 0.1
+
+
+class Paired(NamedTuple):
+    """One decoder against the baseline, image by image.
+
+    Args:
+        names: the images on which both have a score.
+        baseline: (N,) scores of the baseline.
+        scores: (N,) scores of the decoder.
+        interval: bootstrap interval of the mean difference.
+        wilcoxon: p-value of Wilcoxon's signed-rank test on the mean differences of the cases.
+        sign: p-value of the sign test on them.
+    """
+
+    names: tuple[str, ...]
+    baseline: np.ndarray
+    scores: np.ndarray
+    interval: tuple[float, float]
+    wilcoxon: float
+    sign: float
+
+    @property
+    def differences(self) -> np.ndarray:
+        """Gain of every image, (N,); below 0 it got worse."""
+        return self.scores - self.baseline
+
+    @property
+    def mean(self) -> float:
+        """Mean gain, NaN without images."""
+        return float(self.differences.mean()) if len(self.names) else float("nan")
+
+    @property
+    def wins(self) -> int:
+        """Images that got better."""
+        return int((self.differences > 0).sum())
+
+    @property
+    def losses(self) -> int:
+        """Images that got worse."""
+        return int((self.differences < 0).sum())
+
+    @property
+    def ties(self) -> int:
+        """Images whose score is the same."""
+        return len(self.names) - self.wins - self.losses
+
+    def improvements(self, count: int = 5) -> list[tuple[str, float]]:
+        """Name and gain of the images with the largest gains above 0, the largest first."""
+        order = np.argsort(-self.differences, kind="stable")[:count]
+        return [(self.names[i], float(self.differences[i])) for i in order if self.differences[i] > 0]
+
+    def regressions(self, count: int = 5) -> list[tuple[str, float]]:
+        """Name and gain of the images with the largest losses, the largest first."""
+        order = np.argsort(self.differences, kind="stable")[:count]
+        return [(self.names[i], float(self.differences[i])) for i in order if self.differences[i] < 0]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What decoders scored on the same images, see :func:`~rankseg_plugins.comparison.compare`.
+
+    Args:
+        decoders: names, the baseline first.
+        classes: names of all C classes.
+        measurements: one for each image.
+        scoring: what counts as better.
+        calibration: of the probabilities of all images; None where there were none.
+        improved: pictures of the images that the second decoder improves most.
+        damaged: pictures of those that it damages most.
+        skipped: images that could not be read or scored, and why.
+        facts: how the comparison was made: versions, options, inputs.
+        resamples: number of bootstrap resamples.
+        confidence: of the intervals.
+        seed: of the resamples.
+    """
+
+    decoders: tuple[str, ...]
+    classes: tuple[str, ...]
+    measurements: tuple[Measurement, ...]
+    scoring: Scoring = field(default_factory=Scoring)
+    calibration: Calibration | None = None
+    improved: tuple[Example, ...] = ()
+    damaged: tuple[Example, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    resamples: int = 10_000
+    confidence: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.measurements:
+            raise ValueError("nothing to compare: no image was scored")
+        _check_names(self.names)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The images."""
+        return tuple(each.name for each in self.measurements)
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """All decoders but the baseline."""
+        return self.decoders[1:]
+
+    @cached_property
+    def cases(self) -> np.ndarray:
+        """Index of the case of every image, (N,) from 0."""
+        numbers: dict[str, int] = {}
+        return np.array([numbers.setdefault(each.case, len(numbers)) for each in self.measurements])
+
+    @property
+    def scored_classes(self) -> tuple[str, ...]:
+        """Names of the classes that count."""
+        return tuple(self.classes[label] for label in self.scoring.kept(len(self.classes)))
+
+    @cached_property
+    def seconds(self) -> np.ndarray:
+        """Decode time of every decoder and image, (decoders, N)."""
+        return np.stack([each.seconds for each in self.measurements], 1)
+
+    @cached_property
+    def _counts(self) -> np.ndarray:
+        counts = np.stack([each.counts for each in self.measurements], 2)
+        return counts[..., self.scoring.kept(len(self.classes))]
+
+    def areas(self, decoder: str) -> Areas:
+        """Counts of every image and scored class, (N, classes)."""
+        return to_areas(self._counts[self.decoders.index(decoder)])
+
+    def level(self, decoder: str, score: str, level: str) -> float:
+        """One score at one level.
+
+        Args:
+            decoder: its name.
+            score: ``"dice"``, ``"iou"``, ``"precision"``, ``"recall"`` or ``"accuracy"``.
+            level: ``"dataset"``, ``"image"`` or ``"class"``; with the first four also ``"worst"``, the mean of the
+                lowest tenth of the images.
+        """
+        areas = self.areas(decoder)
+        if score == "accuracy":
+            return accuracy(areas, level).item()
+        if level == "worst":
+            scores = replace(self.scoring, score=score).image_scores(areas)
+            return worst(torch.from_numpy(scores), WORST).item()
+        return LEVELS[level](areas, SCORES[score], self.scoring.present, self.scoring.absent).item()
+
+    def class_table(self, decoder: str) -> dict[str, np.ndarray]:
+        """Every score of every scored class; see :func:`~rankseg_plugins.scores.levels.class_table`."""
+        table = class_table(self.areas(decoder), self.scoring.present, self.scoring.absent)
+        return {name: column.numpy() for name, column in table.items()}
+
+    @cached_property
+    def differences(self) -> Differences:
+        """Differences to the baseline with bootstrap intervals, at every level and of every class."""
+        options = (self.scoring, self.resamples, self.confidence, self.seed)
+        return level_differences(self._counts, self.cases, *options)
+
+    def paired(self, decoder: str) -> Paired:
+        """One decoder against the baseline, image by image, in the score of :attr:`scoring`.
+
+        Raises:
+            ValueError: if ``decoder`` is not one of :attr:`candidates`.
+        """
+        check_choice("decoder", decoder, self.candidates)
+        baseline, scores = (self.scoring.image_scores(self.areas(each)) for each in (self.decoders[0], decoder))
+        known = ~np.isnan(baseline) & ~np.isnan(scores)
+        gains = (scores - baseline)[known]
+        cases = np.unique(self.cases[known], return_inverse=True)[1]
+        by_case = np.bincount(cases, gains) / np.bincount(cases) if len(gains) else gains
+        low, high = self.differences.paired[self.candidates.index(decoder)]
+        names = tuple(name for name, is_known in zip(self.names, known, strict=True) if is_known)
+        p_values = (wilcoxon(by_case), sign_test(by_case))
+        return Paired(names, baseline[known], scores[known], (float(low), float(high)), *p_values)
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One dict for each image and decoder, ready for ``pandas.DataFrame``.
+
+        It holds ``image``, ``case``, ``decoder``, ``seconds``, ``pixel_accuracy``, the image-level scores, and the
+        Dice and IoU of every scored class.
+        """
+        from rankseg_plugins.comparison.tables import rows
+
+        return rows(self)
+
+    def plot(self, decoder: str | None = None) -> Figure:
+        """Draw paired differences, scatter, classes and reliability in one figure; needs matplotlib.
+
+        Args:
+            decoder: which one to draw against the baseline; None takes the second.
+        """
+        # Reports stand above comparisons; this is a door to them for users, nothing here needs them.
+        from rankseg_plugins.report.charts import overview
+
+        return overview(self, decoder or self.candidates[0])
+
+    def report(self, path: str | PathLike[str]) -> None:
+        """Write ``report.html``, ``report.md``, ``report.json`` and ``images.csv`` into the folder ``path``."""
+        from rankseg_plugins.report import write_report
+
+        write_report(self, path)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f"two images are called {twice!r}: names must differ")

@@ -1,0 +1,154 @@
+"""Bootstrap intervals of the differences at every level, from sums over cases.
+
+Every level is a function of sums over images: pooled counts, sums of scores, numbers of known scores. So a draw of
+cases is a row of weights, the sums of all draws are one matrix product, and one set of draws serves all figures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+from rankseg_plugins.comparison.measuring import to_areas
+from rankseg_plugins.comparison.scoring import Scoring
+from rankseg_plugins.comparison.statistics import bootstrap
+from rankseg_plugins.scores.areas import Areas
+from rankseg_plugins.scores.levels import LEVELS, SCORES, entries, image_accuracies
+
+#: Every score and level with a difference.
+FIGURES = (*product(SCORES, LEVELS), *product(("accuracy",), LEVELS))
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Differences to the baseline with their intervals, for each of the other decoders (D).
+
+    Args:
+        paired: (D, 2) interval of the mean paired difference of the images.
+        levels: by (score, level), (D, 3): difference, lower and upper end.
+        classes: (D, C, 3) the same for the class-level score of each class.
+    """
+
+    paired: np.ndarray
+    levels: dict[tuple[str, str], np.ndarray]
+    classes: np.ndarray
+
+
+class _Sums(NamedTuple):
+    """Sums over the images of each case or each draw, (rows, D, ...)."""
+
+    areas: np.ndarray  # (rows, D, 3, C)
+    entries: np.ndarray  # (rows, D, scores, C)
+    known: np.ndarray  # (rows, D, C)
+    images: np.ndarray  # (rows, D, scores)
+    known_images: np.ndarray  # (rows, D)
+    accuracies: np.ndarray  # (rows, D, 2): sum of accuracies, number of images with any true pixel
+    gains: np.ndarray  # (rows, D, 2): sum of paired differences, number of pairs
+
+
+def level_differences(
+    counts: np.ndarray, cases: np.ndarray, scoring: Scoring, resamples: int, confidence: float, seed: int
+) -> Differences:
+    """Differences to the first decoder, with intervals.
+
+    Args:
+        counts: (D, 3, N, C) counts of every decoder, image and class.
+        cases: (N,) index of the case of every image, from 0.
+        scoring: what counts as better.
+        resamples: see :func:`~rankseg_plugins.comparison.statistics.bootstrap`, as for the last two.
+        confidence: in (0, 1).
+        seed: of the draws.
+    """
+    sums = _sums(counts, cases, scoring)
+    rows = cases.max() + 1
+    others, classes = len(counts) - 1, counts.shape[-1]
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        return _statistics(_Sums(*(np.tensordot(weights, each, 1) for each in sums)), scoring)
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = statistic(np.ones((1, rows)))[0]
+        ends = bootstrap(statistic, rows, resamples, confidence, seed)
+    table = np.column_stack([value, ends]).reshape(others, -1, 3)
+    levels = {figure: table[:, 1 + i] for i, figure in enumerate(FIGURES)}
+    return Differences(table[:, 0, 1:], levels, table[:, -classes:])
+
+
+def _sums(counts: np.ndarray, cases: np.ndarray, scoring: Scoring) -> _Sums:
+    parts = [_of_decoder(to_areas(each), scoring) for each in counts]
+    gains = [_with_number(part[-1] - parts[0][-1]) for part in parts]
+    stacked = [np.stack(each, 1) for each in zip(*(part[:-1] for part in parts), strict=True)]
+
+    def by_case(values: np.ndarray) -> np.ndarray:
+        summed = np.zeros((cases.max() + 1, *values.shape[1:]))
+        np.add.at(summed, cases, values)
+        return summed
+
+    return _Sums(*(by_case(each) for each in (*stacked, np.stack(gains, 1))))
+
+
+def _of_decoder(areas: Areas, scoring: Scoring) -> tuple[np.ndarray, ...]:
+    """All but the last field of :class:`_Sums` of every image, then the deciding score of every image."""
+    tables = np.stack([entries(areas, score, scoring.present, scoring.absent).numpy() for score in SCORES.values()], 1)
+    images = np.stack([replace(scoring, score=score).image_scores(areas) for score in SCORES], 1)
+    known = ~np.isnan(tables[:, 0])
+    decisive = images[:, list(SCORES).index(scoring.score)]
+    return (
+        np.stack([each.numpy() for each in areas], 1),
+        np.nan_to_num(tables),
+        known,
+        np.nan_to_num(images),
+        ~np.isnan(decisive),
+        _with_number(image_accuracies(areas).numpy()),
+        decisive,
+    )
+
+
+def _with_number(values: np.ndarray) -> np.ndarray:
+    """Values with 0 for NaN, and 1 where they are known: (N, 2)."""
+    return np.stack([np.nan_to_num(values), ~np.isnan(values)], 1)
+
+
+def _statistics(sums: _Sums, scoring: Scoring) -> np.ndarray:
+    """(rows, (D - 1) * (1 + figures + C)) differences to the first decoder: paired, every figure, every class."""
+    classes = sums.entries / sums.known[:, :, None]
+    columns = [sums.gains[..., 0] / sums.gains[..., 1]]
+    for score, level in FIGURES:
+        columns.append(_LEVELS[level](sums, scoring, score, classes))
+    columns += list(np.moveaxis(classes[:, :, list(SCORES).index(scoring.score)], -1, 0))
+    table = np.stack(columns, -1)
+    others = table[:, 1:].copy()
+    others[..., 1:] -= table[:, :1, 1:]
+    return others.reshape(len(table), -1)
+
+
+def _dataset(sums: _Sums, scoring: Scoring, score: str, classes: np.ndarray) -> np.ndarray:
+    if score == "accuracy":
+        return sums.areas[:, :, 0].sum(-1) / sums.areas[:, :, 2].sum(-1)
+    rows, decoders, _, number = sums.areas.shape
+    pooled = to_areas(np.moveaxis(sums.areas, 2, 0).reshape(3, -1, number))
+    found = entries(pooled, SCORES[score], scoring.present, scoring.absent).numpy()
+    return _nanmean(found.reshape(rows, decoders, number))
+
+
+def _image(sums: _Sums, scoring: Scoring, score: str, classes: np.ndarray) -> np.ndarray:
+    if score == "accuracy":
+        return sums.accuracies[..., 0] / sums.accuracies[..., 1]
+    return sums.images[:, :, list(SCORES).index(score)] / sums.known_images
+
+
+def _class(sums: _Sums, scoring: Scoring, score: str, classes: np.ndarray) -> np.ndarray:
+    if score == "accuracy":
+        return _nanmean(sums.areas[:, :, 0] / sums.areas[:, :, 2])
+    return _nanmean(classes[:, :, list(SCORES).index(score)])
+
+
+_LEVELS = {"dataset": _dataset, "image": _image, "class": _class}
+
+
+def _nanmean(values: np.ndarray) -> np.ndarray:
+    known = ~np.isnan(values)
+    return np.where(known, values, 0).sum(-1) / known.sum(-1)

@@ -1,0 +1,144 @@
+"""One image, every decoder: what a comparison keeps of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankseg_plugins.calibration.reliability import Calibration, calibration
+from rankseg_plugins.comparison.decoders import Decoder
+from rankseg_plugins.comparison.sample import Sample, overlap
+from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_tensor, plain
+from rankseg_plugins.scores.areas import Areas
+from rankseg_plugins.scores.checks import naming
+from rankseg_plugins.scores.truth import count, known_pixels, to_truth
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a comparison keeps of one image; its size does not depend on the number of pixels.
+
+    Args:
+        name: of the image.
+        case: what is drawn as one in the bootstrap.
+        counts: (decoders, 3, C) int64: intersection, prediction area and label area.
+        seconds: (decoders,) decode time, NaN where it was not taken.
+        calibration: of the probabilities; None where there are none.
+    """
+
+    name: str
+    case: str
+    counts: np.ndarray
+    seconds: np.ndarray
+    calibration: Calibration | None = None
+
+
+def to_areas(counts: np.ndarray) -> Areas:
+    """Counts (3, B, C) as areas."""
+    return Areas(*torch.from_numpy(np.ascontiguousarray(counts)))
+
+
+def measure(
+    sample: Sample,
+    decoders: Mapping[str, Decoder],
+    num_classes: int,
+    ignore_index: int | None = None,
+    device: str | torch.device = "cpu",
+    output_mode: str | None = None,
+) -> tuple[Measurement, list[Tensor]]:
+    r"""Decode one image once with each decoder, and count.
+
+    Args:
+        sample: probabilities and truth.
+        decoders: callables on (1, C, \*spatial) probabilities by name, giving (1, \*spatial) labels or
+            (1, C, \*spatial) masks. They get float32 or float64.
+        num_classes: C.
+        ignore_index: label of the truth whose pixels do not count.
+        device: where to decode.
+        output_mode: of the decoders, where it is known.
+
+    Returns:
+        The measurement, and the decisions of all decoders, without the batch dimension.
+
+    Raises:
+        TypeError: if a tensor is of the wrong kind.
+        ValueError: if probabilities are not finite or outside [0, 1], or sizes or labels do not fit.
+    """
+    probs, truth = prepare(sample, num_classes, ignore_index, device, output_mode)
+    counts, seconds, decisions = [], [], []
+    for name, decoder in decoders.items():
+        start = _now(probs)
+        decided = plain(decoder(probs))
+        seconds.append(_now(probs) - start)
+        with naming(name):
+            check_tensor("decision", decided)
+        if tuple(decided.shape) not in ((1, *probs.shape[2:]), tuple(probs.shape)):
+            raise ValueError(f"{name} gave shape {tuple(decided.shape)} for probs of shape {tuple(probs.shape)}")
+        counts.append(torch.cat(list(count(decided, truth, num_classes, ignore_index))).cpu().numpy())
+        decisions.append(decided[0])
+    measurement = Measurement(
+        sample.name,
+        sample.name if sample.case is None else sample.case,
+        np.stack(counts),
+        np.array(seconds),
+        calibrate(probs[0], truth[0], ignore_index),
+    )
+    return measurement, decisions
+
+
+def prepare(
+    sample: Sample,
+    num_classes: int,
+    ignore_index: int | None = None,
+    device: str | torch.device = "cpu",
+    output_mode: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Check an image and bring it into the form that is decoded; see :func:`measure`.
+
+    Returns:
+        Probabilities (1, C, \*spatial), float32 or float64, and truth (1, \*spatial) or (1, C, \*spatial).
+    """
+    check_floating("probs", sample.probs)
+    # Once for all decoders: each of them would convert half precision several times.
+    dtype = torch.promote_types(sample.probs.dtype, torch.float32)
+    probs = sample.probs.detach().to(device, dtype).unsqueeze(0)
+    check_shape(probs)
+    if probs.shape[1] != num_classes:
+        raise ValueError(f"probs must have {num_classes} classes, got shape {tuple(sample.probs.shape)}")
+    check_range(probs.amin().item(), probs.amax().item())
+    labels = sample.labels.unsqueeze(0) if isinstance(sample.labels, Tensor) else sample.labels
+    truth = to_truth(labels, num_classes, tuple(probs.shape[2:]), ignore_index)
+    if output_mode == "multiclass" and truth.ndim == probs.ndim and overlap(truth[0]):
+        raise ValueError(
+            "target masks overlap, and the decision is one label per pixel: decide on masks, output_mode='multilabel'"
+        )
+    return probs, truth.to(device)
+
+
+def calibrate(probs: Tensor, labels: Tensor, ignore_index: int | None = None) -> Calibration:
+    r"""Bin the probabilities of one image, see :func:`~rankseg_plugins.calibration.reliability.calibration`.
+
+    Args:
+        probs: (C, \*spatial) in [0, 1] but for rounding.
+        labels: truth (\*spatial), or masks (C, \*spatial).
+        ignore_index: label whose pixels do not count.
+    """
+    probs = plain(probs)
+    # CUDA has no deterministic kernel for weighted counts, and would raise.
+    probs = probs.cpu() if torch.are_deterministic_algorithms_enabled() else probs
+    truth = to_truth(labels.unsqueeze(0), len(probs), tuple(probs.shape[1:]), ignore_index)[0].to(probs.device)
+    kept = known_pixels(truth, ignore_index)
+    if truth.ndim == probs.ndim or len(probs) == 1:
+        truth = (truth == 1).reshape(probs.shape)
+    return calibration(probs.clamp(0, 1), truth, kept)
+
+
+def _now(probs: Tensor) -> float:
+    if probs.is_cuda:
+        torch.cuda.synchronize(probs.device)
+    return time.perf_counter()

@@ -1,0 +1,329 @@
+"""From probabilities to a comparison: images stream by, each is decoded once by each decoder, and its counts stay."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankseg_plugins.calibration.reliability import Calibration
+from rankseg_plugins.calibration.temperature import warn_if_softened, warn_if_unsure
+from rankseg_plugins.calibration.tuned import as_decoder
+from rankseg_plugins.comparison.comparison import Comparison
+from rankseg_plugins.comparison.decoders import Decoder, NamedDecoder, common_mode, named_decoders
+from rankseg_plugins.comparison.examples import Extremes
+from rankseg_plugins.comparison.facts import collect_facts
+from rankseg_plugins.comparison.measuring import Measurement, calibrate, measure, prepare, to_areas
+from rankseg_plugins.comparison.sample import Sample, as_sample, check_exclusive, first_of, fitting_mode, read_name
+from rankseg_plugins.comparison.scoring import Scoring, read_scoring
+from rankseg_plugins.core.options import read_integer, read_mode
+from rankseg_plugins.core.probabilities import plain
+from rankseg_plugins.core.processes import gather
+from rankseg_plugins.scores.checks import naming, read_device
+from rankseg_plugins.scores.truth import count, to_truth
+
+DECODERS = ("argmax", "rankseg(metric=dice)")
+
+
+class Recorder:
+    r"""Collects measurements image by image; :func:`compare` for callers who cannot hand over a loop.
+
+    Args:
+        decoders: texts such as ``"rankseg(metric=dice)"`` or ``"decoder.json"``, or callables by name; the first is the
+            baseline.
+        num_classes: C.
+        ignore_index: label of the truth whose pixels do not count.
+        scoring: what counts as better.
+        panels: pictures to keep of the most improved images, and of the most damaged.
+        device: where to decode.
+        output_mode: of the decoders that do not say: ``"multiclass"``, or ``"multilabel"``, in which argmax is the
+            threshold 0.5; None is what fits the number of channels.
+        warn: whether to warn, once, of probabilities on which RankSEG loses; may be changed later.
+
+    Raises:
+        TypeError: for a decoder or an option of the wrong type.
+        ValueError: for an option out of range, or a decoder that does not fit.
+
+    Example:
+        >>> recorder = Recorder(["argmax", "rankseg"], num_classes=2)
+        >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
+        >>> recorder.add(Sample("a", probs, torch.tensor([0, 1, 1]))).counts[:, 0].tolist()  # intersections
+        [[1, 1], [1, 1]]
+        >>> recorder.comparison().names
+        ('a',)
+    """
+
+    def __init__(
+        self,
+        decoders: Iterable[str] | Mapping[str, Decoder] = DECODERS,
+        *,
+        num_classes: int,
+        ignore_index: int | None = None,
+        scoring: Scoring | None = None,
+        panels: int = 5,
+        device: str | torch.device = "cpu",
+        output_mode: str | None = None,
+        warn: bool = True,
+    ) -> None:
+        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(f"num_classes must be an integer of at least 1, got {num_classes!r}")
+        if isinstance(panels, bool) or not isinstance(panels, int) or panels < 0:
+            raise ValueError(f"panels must be an integer of at least 0, got {panels!r}")
+        device = read_device("device", device)
+        named = named_decoders(decoders)
+        asked = common_mode(named) or output_mode
+        self.output_mode = read_mode(asked, num_classes)
+        self.decoders: dict[str, Decoder] = {}
+        for name, each in named.items():
+            if isinstance(each, NamedDecoder):
+                self.decoders[name] = each.build(num_classes, asked).to(device)
+            else:
+                self.decoders[name] = as_decoder(each, num_classes)
+        self.num_classes, self.device = num_classes, device
+        self.ignore_index = None if ignore_index is None else read_integer("ignore_index", ignore_index)
+        self.scoring = read_scoring(scoring)
+        self._kept = self.scoring.kept(num_classes)
+        self.extremes = Extremes(panels, num_classes, ignore_index)
+        self.measurements: list[Measurement] = []
+        self.calibration: Calibration | None = None
+        self.skipped: dict[str, str] = {}
+        self.warn = warn
+        # Which of the occasions are over: the first image, the comparison, and labels beside overlapping channels.
+        self._looked = self._warned = self._told = False
+
+    def add(self, sample: Sample) -> Measurement:
+        """Decode one image with every decoder and keep what it scored.
+
+        Warns once if the probabilities look as if softmax was applied twice.
+
+        Raises:
+            TypeError: if a tensor is of the wrong kind.
+            ValueError: if probabilities or labels are not valid or do not fit.
+        """
+        measurement, decisions = self._measure(sample)
+        self._remember(measurement)
+        self._offer(measurement, sample.labels, decisions)
+        self._look_at(sample.probs)
+        self._look_at_form(sample)
+        return measurement
+
+    def check(self, sample: Sample) -> None:
+        """Raise what :meth:`add` would about the image, without decoding it."""
+        prepare(sample, self.num_classes, self.ignore_index, output_mode=self.output_mode)
+
+    def _measure(self, sample: Sample) -> tuple[Measurement, list[Tensor]]:
+        return measure(
+            sample, self.decoders, self.num_classes, self.ignore_index, self.device, output_mode=self.output_mode
+        )
+
+    def add_decided(
+        self,
+        name: str,
+        labels: Tensor,
+        decisions: Sequence[Tensor],
+        probs: Tensor | None = None,
+        case: str | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
+        r"""Keep what an image scored that was decoded elsewhere.
+
+        Args:
+            name: of the image.
+            labels: truth (\*spatial), or masks (C, \*spatial).
+            decisions: of every decoder, likewise, in the order of ``decoders``.
+            probs: (C, \*spatial) probabilities, for the calibration; None leaves it out.
+            case: see :class:`Sample`.
+            calibration: of the probabilities, where it was measured already; ``probs`` are not needed then.
+        """
+        if len(decisions) != len(self.decoders):
+            raise ValueError(f"decisions must be one for each of {list(self.decoders)}, got {len(decisions)}")
+        labels, decisions = plain(labels), [plain(each) for each in decisions]
+        name, case = read_name("name", name), None if case is None else read_name("case", case)
+        counted = [count(each[None], labels[None], self.num_classes, self.ignore_index) for each in decisions]
+        counts = np.stack([torch.cat(list(each)).cpu().numpy() for each in counted])
+        unknown = np.full(len(decisions), np.nan)
+        found = calibration if probs is None else calibrate(probs.detach(), labels, self.ignore_index)
+        measurement = Measurement(name, name if case is None else case, counts, unknown, found)
+        self._remember(measurement)
+        self._offer(measurement, labels, decisions)
+        if probs is not None:
+            self._look_at(probs)
+
+    def picture(self, sample: Sample) -> None:
+        """Decode an image that was measured by an earlier run once more, for its picture only."""
+        measurement, decisions = self._measure(sample)
+        self._offer(measurement, sample.labels, decisions)
+
+    def restore(self, measurement: Measurement) -> None:
+        """Take over what an earlier run measured."""
+        shape = (len(self.decoders), 3, self.num_classes)
+        if measurement.counts.shape != shape:
+            raise ValueError(f"counts of {measurement.name!r} must have shape {shape}, got {measurement.counts.shape}")
+        if measurement.seconds.shape != shape[:1]:
+            raise ValueError(f"seconds of {measurement.name!r} must be {shape[0]}, got {measurement.seconds.tolist()}")
+        self._remember(measurement)
+
+    def gather(self) -> None:
+        """Bring the images of all processes together on each of them, sorted by name; in one process only sort.
+
+        Every image must have been measured by one process.
+        """
+        parts = gather((self.measurements, self.calibration, self.extremes.all(), self.skipped))
+        self.measurements, self.calibration, self.skipped = [], None, {}
+        self.extremes = Extremes(self.extremes.count, self.num_classes, self.ignore_index)
+        for measurements, calibration, examples, skipped in parts:
+            self.measurements += measurements
+            self._pool(calibration)
+            self.skipped |= skipped
+            for example in examples:
+                self.extremes.keep(example)
+        self.measurements.sort(key=lambda measurement: measurement.name)
+
+    def _look_at_form(self, sample: Sample) -> None:
+        """Warn, once, of overlapping channels with labels as truth; multiclass decoders warn themselves."""
+        if self.output_mode == "multilabel" and self.warn and not self._told:
+            try:
+                check_exclusive(sample, self.output_mode)
+            except ValueError as error:
+                self._told = True
+                warnings.warn(f"{sample.name}: {error}", UserWarning, stacklevel=3)
+
+    def _look_at(self, probs: Tensor) -> None:
+        """Warn, by the first image, of probabilities on which RankSEG loses."""
+        if self.warn and not self._looked:
+            self._looked, self._warned = True, warn_if_softened(probs.unsqueeze(0))
+
+    def _remember(self, measurement: Measurement) -> None:
+        # The bins of thousands of images would outweigh all else; their sum is enough.
+        self._pool(measurement.calibration)
+        self.measurements.append(replace(measurement, calibration=None))
+
+    def _pool(self, found: Calibration | None) -> None:
+        so_far = self.calibration
+        self.calibration = so_far if found is None else found if so_far is None else so_far + found
+
+    def gain(self, measurement: Measurement) -> float:
+        """Score of an image with the second decoder minus that with the baseline; NaN where one has none."""
+        baseline, second = (
+            self.scoring.image_scores(to_areas(counts[:, None, self._kept])) for counts in measurement.counts[:2]
+        )
+        return float((second - baseline)[0])
+
+    def _offer(self, measurement: Measurement, labels: Tensor, decisions: Sequence[Tensor]) -> None:
+        if not self.extremes.count:
+            return
+        spatial = tuple(decisions[0].shape[1 if decisions[0].dtype == torch.bool else 0 :])
+        truth = to_truth(labels[None], self.num_classes, spatial, self.ignore_index)[0]
+        self.extremes.offer(measurement.name, self.gain(measurement), truth, decisions[0], decisions[1])
+
+    def comparison(self, class_names: Sequence[str] | None = None, **options: Any) -> Comparison:
+        """Everything collected so far. Warns once if the probabilities are too unsure, where RankSEG loses.
+
+        Args:
+            class_names: C names; None numbers the classes.
+            **options: ``facts`` (None: versions of the packages), ``resamples``, ``confidence`` and ``seed`` of
+                :class:`Comparison`.
+
+        Raises:
+            ValueError: without any image, with two of the same name, or if the class names do not fit.
+        """
+        if self.warn and self.calibration is not None and not self._warned:
+            self._warned = warn_if_unsure(self.calibration, self.num_classes)
+        facts = options.pop("facts", None)
+        facts = {**(collect_facts() if facts is None else facts), "ignore_index": self.ignore_index}
+        return Comparison(
+            tuple(self.decoders),
+            check_class_names(class_names, self.num_classes),
+            tuple(self.measurements),
+            self.scoring,
+            self.calibration,
+            self.extremes.improved(),
+            self.extremes.damaged(),
+            dict(self.skipped),
+            facts,
+            **options,
+        )
+
+
+def compare(
+    samples: Iterable[Sample | tuple[str, Tensor, Tensor]],
+    decoders: Iterable[str] | Mapping[str, Decoder] = DECODERS,
+    num_classes: int | None = None,
+    ignore_index: int | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    scoring: Scoring | None = None,
+    panels: int = 5,
+    device: str | torch.device = "cpu",
+    on_measured: Callable[[Measurement], None] | None = None,
+    **options: Any,
+) -> Comparison:
+    r"""Compare decoders on the same probabilities, in one pass.
+
+    Args:
+        samples: :class:`Sample`, or tuples (name, probs, labels); any iterable, also one that loads as it goes.
+        decoders: texts such as ``"argmax"``, ``"rankseg(metric=dice)"`` and ``"decoder.json"`` (what
+            :func:`~rankseg_plugins.tuning.tune` found), or callables on probabilities (1, C, \*spatial) by name.
+            The first is the baseline, the second the one that is drawn. Where the first image has overlapping masks
+            as truth, texts mean masks, too, and argmax is the threshold 0.5; see :func:`fitting_mode
+            <rankseg_plugins.comparison.sample.fitting_mode>`.
+        num_classes: C; None takes that of the first sample.
+        ignore_index: label of the truth whose pixels do not count.
+        class_names: C names; None numbers the classes.
+        scoring: what counts as better; None is image Dice over the classes in truth or prediction.
+        panels: pictures to keep of the most improved images, and of the most damaged.
+        device: where to decode.
+        on_measured: called after each image.
+        **options: ``facts``, ``resamples``, ``confidence`` and ``seed`` of :class:`Comparison`.
+
+    Returns:
+        The comparison. Memory grows with the number of images only by their counts: 3 integers for each decoder
+        and class.
+
+    Raises:
+        TypeError: if a tensor or an option is of the wrong kind.
+        ValueError: without samples, for an unknown option, or for invalid data; the message names the sample.
+
+    Example:
+        >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
+        >>> samples = [("a", probs, torch.tensor([0, 1, 1])), ("b", probs, torch.tensor([0, 0, 1]))]
+        >>> found = compare(samples, ["argmax", "rankseg(metric=dice)"])
+        >>> found.level("argmax", "dice", "image"), found.paired("rankseg(metric=dice)").ties
+        (0.8333333333333333, 2)
+    """
+    first, samples = first_of(samples)
+    recorder = Recorder(
+        decoders,
+        num_classes=len(first.probs) if num_classes is None else num_classes,
+        ignore_index=ignore_index,
+        scoring=scoring,
+        panels=panels,
+        device=device,
+        output_mode=fitting_mode(first),
+    )
+    for given in samples:
+        sample = as_sample(given)
+        with naming(sample.name):
+            measurement = recorder.add(sample)
+        if on_measured:
+            on_measured(measurement)
+    return recorder.comparison(class_names, **options)
+
+
+def check_class_names(class_names: Sequence[str] | None, num_classes: int) -> tuple[str, ...]:
+    """Bring class names into one form; None numbers the classes, and one class is called foreground.
+
+    Raises:
+        ValueError: if the number of names is not ``num_classes``, or two are the same.
+    """
+    if class_names is None:
+        return ("foreground",) if num_classes == 1 else tuple(f"class {label}" for label in range(num_classes))
+    names = tuple(str(name) for name in class_names)
+    if len(names) != num_classes or len(set(names)) < num_classes:
+        raise ValueError(f"class_names must be {num_classes} different names, got {len(names)}: {', '.join(names)}")
+    return names

@@ -1,0 +1,68 @@
+"""What counts as better: the score, and which classes of an image have one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.scores.areas import Areas
+from rankseg_plugins.scores.levels import ABSENT, PRESENT, SCORES, image_scores
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What counts as better.
+
+    Args:
+        score: the score that decides about gain and loss: ``"dice"``, ``"iou"``, ``"precision"`` or ``"recall"``.
+        present: which classes have a score in an image: ``"union"`` or ``"label"``; see
+            :mod:`~rankseg_plugins.scores.levels`, as for ``absent``.
+        absent: ``"skip"``, ``"zero"`` or ``"one"``.
+        excluded: classes left out of every score, such as the background.
+
+    Raises:
+        ValueError: for an unknown choice.
+    """
+
+    score: str = "dice"
+    present: str = "union"
+    absent: str = "skip"
+    excluded: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_choice("score", self.score, tuple(SCORES))
+        check_choice("present", self.present, PRESENT)
+        check_choice("absent", self.absent, tuple(ABSENT))
+
+    def kept(self, num_classes: int) -> list[int]:
+        """The classes that are scored.
+
+        Raises:
+            ValueError: if an excluded class does not exist, or none is left.
+        """
+        for label in self.excluded:
+            if not 0 <= label < num_classes:
+                raise ValueError(f"excluded classes must lie in 0 to {num_classes - 1}, got {label}")
+        kept = [label for label in range(num_classes) if label not in self.excluded]
+        if not kept:
+            raise ValueError("excluded leaves no class to score")
+        return kept
+
+    def image_scores(self, areas: Areas) -> np.ndarray:
+        """The score of every image, (B,) float64, NaN where it has none."""
+        return image_scores(areas, SCORES[self.score], self.present, self.absent).numpy()
+
+
+def read_scoring(scoring: object) -> Scoring:
+    """The option ``scoring``; None is the default.
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    if scoring is None:
+        return Scoring()
+    if not isinstance(scoring, Scoring):
+        raise TypeError(f"scoring must be a Scoring, such as Scoring('iou'), got {scoring!r}")
+    return scoring

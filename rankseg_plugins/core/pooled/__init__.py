@@ -1,0 +1,1 @@
+"""One decision rule for the scores of a whole data set."""

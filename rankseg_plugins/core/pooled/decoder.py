@@ -1,0 +1,360 @@
+"""Dataset-level decisions: for scores that pool the pixels of all images before they divide."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rankseg_plugins.core.lasting import Lasting
+from rankseg_plugins.core.options import OUTPUT_MODES, read_choice, read_integer, read_real
+from rankseg_plugins.core.paths import check_values
+from rankseg_plugins.core.plausibility import ChecksSums
+from rankseg_plugins.core.pooled.fit import GlobalFit, affine_argmax, best_thresholds, fit_labels, fit_masks, sums_of
+from rankseg_plugins.core.pooled.reservoir import Reservoir, join
+from rankseg_plugins.core.probabilities import (
+    check_classes,
+    check_floating,
+    check_shape,
+    check_tensor,
+    check_valid_mask,
+    drawn_in_white,
+    plain,
+    widened,
+)
+from rankseg_plugins.core.processes import gather, seed_of_process
+from rankseg_plugins.core.volumes import round_down
+
+METRICS = ("iou", "dice")
+#: What a fit finds.
+RULE = ("scale", "offset")
+
+
+class GlobalRankSEG(ChecksSums, Lasting):
+    r"""Decides for scores pooled over a data set: MMSegmentation's mIoU, TorchMetrics' ``JaccardIndex``.
+
+    The best decision for a pooled Dice or IoU is an affine rule, label = argmax of ``scale * probs - offset``, or a
+    threshold for each class where masks may overlap. :meth:`update` keeps a sample of the pixels of unlabelled (or
+    labelled) images, :meth:`fit` finds the rule, and from then on the module decides at about the cost of argmax.
+
+    Without labels the fit takes the probabilities at their word. Two guards keep it from pursuing classes of which
+    they give no evidence, such as the 19 classes of a network of 21 that never occur in the photographs at hand: a
+    class must show in ``min_images`` images, and its own mask must promise a pooled Dice of ``min_dice``. All other
+    classes compete with the largest class on equal terms, as under argmax, or at the threshold 1/2.
+
+    Args:
+        num_classes: C; 1 for a single channel of foreground probabilities, which needs ``"multilabel"``.
+        metric: ``"iou"`` or ``"dice"``. In multilabel mode both have the same optimum.
+        output_mode: ``"multiclass"`` gives one label per pixel, ``"multilabel"`` one bool mask per class.
+        max_pixels: pixels in the sample, at least 1. It takes 4 bytes for each of them and each class, with labels
+            twice that; :meth:`fit` takes some 70 bytes for each pixel besides, and with several processes holds their
+            samples all at once.
+        min_images: a class is pursued if the *effective* number of images that hold it, (sum v)^2 / sum v^2, is at
+            least this, >= 0; v is the mean squared probability of an image, or with labels the share of the class. It
+            is the number of images only if all hold the class alike: five uneven images are fewer than 5.
+        min_dice: in [0, 1]; a class is pursued if its best mask has at least this pooled Dice.
+        void_index: label of pixels that ``valid_mask`` leaves out, outside the class range; multiclass only.
+        seed: of the sample.
+
+    Attributes:
+        scale: (C,) float64, NaN until fitted; part of ``state_dict``. It goes where the module goes, and no ``half()``
+            rounds it; decisions are made on the device of the probabilities.
+        offset: (C,) float64, likewise.
+        multilabel: whether the rule is for masks, int64; part of ``state_dict``, so that no rule for the other
+            ``output_mode`` is loaded. Nothing else is in the ``state_dict``.
+
+    Shape:
+        - Input: (B, C, \*spatial), float16, bfloat16, float32 or float64 in [0, 1].
+        - Output: int64 labels (B, \*spatial), or bool masks (B, C, \*spatial).
+
+    Raises:
+        TypeError: for an option of the wrong type.
+        ValueError: for an option out of range.
+
+    Source: Narasimhan et al., "Consistent multiclass algorithms for complex performance measures", ICML 2015; for the
+    pooled IoU: Nowozin, "Optimal decisions from probabilistic models", CVPR 2014.
+
+    Example:
+        >>> sure, unsure = torch.tensor([[[0.9], [0.1]]]), torch.tensor([[[0.6], [0.4]]])
+        >>> images = torch.cat([sure.expand(1, 2, 90), unsure.expand(1, 2, 10)], dim=2)
+        >>> decoder = GlobalRankSEG(num_classes=2, min_images=0)
+        >>> decoder.update(images)
+        >>> found = decoder.fit()
+        >>> decoder(unsure), found.after > found.before  # the second class is rare: worth more than its probability
+        (tensor([[1]]), True)
+    """
+
+    #: The word for what is optimised, as in TorchMetrics; :class:`~rankseg_plugins.RankSEG` decides "samplewise".
+    aggregation_level = "global"
+    scale: Tensor
+    offset: Tensor
+    multilabel: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        metric: str = "iou",
+        output_mode: str = "multiclass",
+        max_pixels: int = 200_000,
+        min_images: float = 5.0,
+        min_dice: float = 0.1,
+        void_index: int = 255,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.max_pixels = (
+            read_integer("num_classes", num_classes),
+            read_integer("max_pixels", max_pixels),
+        )
+        for name, value in (("num_classes", num_classes), ("max_pixels", max_pixels)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.metric = read_choice("metric", metric, METRICS)
+        self.output_mode = read_choice("output_mode", output_mode, OUTPUT_MODES)
+        self.min_images = read_real("min_images", min_images, 0.0, math.inf)
+        self.min_dice = read_real("min_dice", min_dice, 0.0, 1.0)
+        self.void_index, self.seed = read_integer("void_index", void_index), read_integer("seed", seed)
+        if self.output_mode == "multiclass" and (num_classes == 1 or 0 <= void_index < num_classes):
+            what = "num_classes=1 needs output_mode='multilabel'" if num_classes == 1 else "void_index is a class"
+            raise ValueError(f"{what}, got num_classes={num_classes}, void_index={void_index}")
+        for name in RULE:
+            self.keep(name, torch.full((num_classes,), torch.nan, dtype=torch.float64, device="cpu"))
+        self.keep("multilabel", torch.tensor(int(self.output_mode == "multilabel"), device="cpu"))
+        self._fitted = False
+        self.reset()
+
+    def extra_repr(self) -> str:
+        """Every option, as it would be passed."""
+        names = ("num_classes", "metric", "output_mode", "max_pixels", "min_images", "min_dice", "void_index", "seed")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it can decide: after :meth:`fit`, or with the ``state_dict`` of one that was fitted."""
+        # Remembered: a graph that is being traced knows no values, and a GPU would have to be waited for.
+        if not (self._fitted or torch.compiler.is_compiling() or self.scale.is_meta):
+            self._fitted = not bool(self.scale.isnan().any())
+        return self._fitted
+
+    def what_is_wrong(self, found: dict[str, Tensor]) -> str | None:
+        """Why no decision can be made by a rule; it may be one that is not fitted."""
+        theirs = OUTPUT_MODES[int(bool(found["multilabel"]))] if "multilabel" in found else self.output_mode
+        if theirs != self.output_mode:
+            return f"the rule is for output_mode={theirs!r}, this decoder has {self.output_mode!r}"
+        rule = {name: found[name] for name in RULE if name in found}
+        if len(rule) == 1:
+            return f"a rule holds {' and '.join(RULE)}, got {next(iter(rule))} alone"
+        if all(each.isnan().all() for each in rule.values()):
+            return None
+        for name, each in rule.items():
+            if not each.float().isfinite().all():  # as it decides
+                return f"{name} of the rule must be finite in float32, got {each.tolist()}"
+        if not (rule["scale"].float() > 0).all():
+            return f"scale of the rule must be above 0 in float32, got {rule['scale'].tolist()}"
+        return None
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *problems: list[str]
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *problems)
+        self._fitted = False
+        self._fitted = self.fitted
+        if f"{prefix}multilabel" in problems[0]:  # those of earlier versions do not say what their rule is for
+            problems[0].remove(f"{prefix}multilabel")
+
+    def reset(self) -> None:
+        """Forget the sample, so that another can be collected; what was fitted stays."""
+        self._with_labels: bool | None = None
+        self._sample: Reservoir | None = None
+        # Images, sum of v, sum of v^2.
+        self._evidence = torch.zeros(3, self.num_classes, dtype=torch.float64, device="cpu")
+
+    @torch.no_grad()
+    def update(
+        self,
+        probs: Tensor,
+        labels: Tensor | None = None,
+        valid_mask: Tensor | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        r"""Add a batch of images to the sample.
+
+        Args:
+            probs: (B, C, \*spatial) probabilities.
+            labels: None fits what the probabilities promise. Given, the measured counts are fitted: labels
+                (B, \*spatial) or (B, 1, \*spatial) in 0..C-1, with one channel 0 and 1; or masks (B, C, \*spatial) of
+                zeros and ones. Any dtype that holds whole numbers.
+            valid_mask: optional bool (B, \*spatial) or (\*spatial); False leaves a pixel out.
+            ignore_index: label of pixels that are left out; not with masks.
+
+        Raises:
+            TypeError: for tensors or an ``ignore_index`` of the wrong type.
+            ValueError: for wrong shapes or values, if only some batches have labels, or for an ``ignore_index`` without
+                labels or with masks. The sample is then as before.
+        """
+        probs, labels, valid_mask = plain(probs), plain(labels), plain(valid_mask)
+        self._check(probs, valid_mask)
+        labels = None if labels is None else _read_labels(labels, tuple(probs.shape))
+        ignore_index = None if ignore_index is None else read_integer("ignore_index", ignore_index)
+        if ignore_index is not None and (labels is None or labels.dtype == torch.bool):
+            what = "without labels" if labels is None else "with masks"
+            raise ValueError(f"ignore_index={ignore_index} has no effect {what}; leave pixels out by valid_mask")
+        if self._with_labels is not None and self._with_labels != (labels is not None):
+            raise ValueError("labels must be given for every batch or for none; reset() starts anew")
+        kept = torch.ones(len(probs), *probs.shape[2:], dtype=torch.bool, device=probs.device)
+        kept = kept if valid_mask is None else kept & valid_mask
+        parts = [probs]
+        if labels is not None:
+            truth, known = self._truth(labels.to(probs.device), ignore_index, tuple(probs.shape))
+            parts, kept = [*parts, truth.to(probs.dtype)], kept & known
+        check_values(probs if kept.all() else probs.masked_fill(~kept.unsqueeze(1), 0))
+        self._look_at_sums(probs, kept)
+        columns = torch.cat(parts, 1).flatten(2)
+        if self._sample is None:
+            self._sample = Reservoir(self.max_pixels, columns.shape[1], seed_of_process(self.seed))
+        self._with_labels = labels is not None
+        for image, inside in zip(columns.movedim(1, 2), kept.flatten(1), strict=True):
+            rows = image if inside.all() else image[inside]
+            if len(rows):
+                shown = rows[:, -self.num_classes :].double().square().mean(0).cpu()
+                # Not in place: inference mode may have made the sum so far.
+                self._evidence = self._evidence + torch.stack([torch.ones_like(shown), shown, shown.square()])
+                self._sample.add(rows.clamp(0, 1))
+
+    def fit(self) -> GlobalFit:
+        """Find the rule; with several processes, which must all call it, from the samples of all, the same on each.
+
+        Warns if no class is pursued, so that the rule is plain argmax.
+
+        Raises:
+            RuntimeError: before any :meth:`update` with a valid pixel.
+            ValueError: if all processes together saw fewer images than ``min_images``, or only some of them labels.
+        """
+        rows, evidence = self._gathered()
+        if evidence[0, 0] < self.min_images:
+            raise ValueError(
+                f"{int(evidence[0, 0])} images give no evidence about a data set: update() with at least "
+                f"min_images={self.min_images:g}, or lower it"
+            )
+        probs, truth = rows[:, : self.num_classes], rows[:, -self.num_classes :]
+        volumes = sums_of(truth)
+        best, thresholds = best_thresholds(probs, truth)
+        effective = evidence[1].square() / evidence[2].clamp(min=torch.finfo(torch.float64).tiny)
+        # 1e-9: images that are all alike count in full, whatever rounding says.
+        pursued = (volumes > 0) & (effective >= self.min_images - 1e-9) & (best >= self.min_dice)
+        if not pursued.any():
+            plain = "argmax" if self.output_mode == "multiclass" else "the threshold 1/2"
+            warnings.warn(
+                f"GlobalRankSEG pursues no class and decides as {plain} does: a class needs an effective number of "
+                f"images of min_images={self.min_images:g}, to which images that hold little of it hardly count, and a "
+                f"mask that promises a pooled Dice of min_dice={self.min_dice:g}. Add images, or lower these",
+                UserWarning,
+                stacklevel=2,
+            )
+        if self.output_mode == "multilabel":
+            fit, scale, offset = fit_masks(probs, truth, volumes, thresholds, pursued, self.metric)
+        else:
+            fit, scale, offset = fit_labels(probs, truth, volumes, pursued, self.metric)
+        for name, found in zip(RULE, (scale, offset), strict=True):
+            self.keep(name, found.to(getattr(self, name)))
+        self._fitted = True
+        return fit
+
+    def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+        r"""Decide. The same as calling the module.
+
+        Args:
+            probs: (B, C, \*spatial) probabilities; see the class.
+            valid_mask: optional bool, (B, \*spatial) or (\*spatial): False pixels come out as ``void_index``, or as
+                False in every mask.
+
+        Returns:
+            int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
+
+        Raises:
+            RuntimeError: if it is not fitted.
+            TypeError: for tensors of the wrong type.
+            ValueError: for wrong shapes, or values that are no probabilities.
+        """
+        return self(probs, valid_mask)
+
+    @torch.no_grad()
+    def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+        """See :meth:`predict`."""
+        probs, valid_mask = plain(probs), plain(valid_mask)
+        if not self.fitted:
+            raise RuntimeError(
+                "GlobalRankSEG is not fitted: call update(probs) with the batches of a data set and then fit(), or "
+                "load the state_dict of one that is fitted"
+            )
+        self._check(probs, valid_mask)
+        outside = None if valid_mask is None else ~valid_mask.unsqueeze(1 - probs.ndim)
+        check_values(probs if outside is None else probs.masked_fill(outside, 0))
+        self._look_at_sums(probs, valid_mask)
+        scale, offset = self.scale.to(probs.device), self.offset.to(probs.device)
+        if self.output_mode == "multilabel":
+            # The thresholds belong to probabilities as the sample holds them, in float32.
+            p = probs.float() if probs.dtype == torch.float64 else probs
+            masks = p > round_down(offset / scale, torch.float32).view(-1, *[1] * (probs.ndim - 2))
+            return masks if outside is None else masks & ~outside
+        labels = affine_argmax(probs, scale, offset)
+        return labels if valid_mask is None else labels.masked_fill(~valid_mask, self.void_index)
+
+    def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
+        check_floating("probs", probs)
+        check_shape(probs)
+        check_classes("probs", probs, self.num_classes)
+        check_valid_mask(probs, valid_mask)
+
+    def _truth(self, labels: Tensor, ignore_index: int | None, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Masks of every class, and which pixels count."""
+        everywhere = torch.ones(shape[0], *shape[2:], dtype=torch.bool, device=labels.device)
+        if labels.dtype == torch.bool:
+            return labels, everywhere
+        known = everywhere if ignore_index is None else labels != ignore_index
+        highest = max(self.num_classes, 2) - 1
+        strange = known & ((labels < 0) | (labels > highest))
+        if strange.any():
+            label = labels[strange][0].item()
+            hint = drawn_in_white(labels, label) if highest == 1 else ""
+            raise ValueError(f"labels must lie in 0 to {highest} or be ignore_index={ignore_index}, got {label}{hint}")
+        first = 1 if self.num_classes == 1 else 0
+        classes = torch.arange(first, first + self.num_classes, device=labels.device)
+        return labels.unsqueeze(1) == classes.view(-1, *[1] * (labels.ndim - 1)), known
+
+    def _gathered(self) -> tuple[Tensor, Tensor]:
+        sample = self._sample
+        ours: Any = None if sample is None else ((sample.keys, sample.rows), self._evidence, self._with_labels)
+        parts = [part for part in gather(ours) if part is not None and len(part[0][1])]
+        if not parts:
+            raise RuntimeError(
+                "GlobalRankSEG has no images to fit, or none with a valid pixel: call update(probs) first"
+            )
+        samples, evidence, with_labels = zip(*parts, strict=True)
+        if len(set(with_labels)) > 1:
+            raise ValueError("labels must be given on every process or on none, got them on some")
+        return join(self.max_pixels, samples), torch.stack(evidence).sum(0)
+
+
+def _read_labels(labels: object, shape: tuple[int, ...]) -> Tensor:
+    """int64 labels (B, *spatial), or bool masks of the shape of the probabilities."""
+    labels = widened(check_tensor("labels", labels))
+    plain = (shape[0], *shape[2:])
+    if tuple(labels.shape) == (shape[0], 1, *shape[2:]):
+        labels = labels.squeeze(1)
+    elif tuple(labels.shape) not in (plain, shape):
+        single = tuple(labels.shape) == shape[2:]
+        lacks = "; for a single image, labels.unsqueeze(0) adds the batch dimension" if single else ""
+        raise ValueError(f"labels must be labels {plain} or masks {shape}, got shape {tuple(labels.shape)}{lacks}")
+    if labels.is_floating_point() and not (labels == labels.round()).all():
+        raise ValueError("labels must hold whole numbers, got fractions")
+    if labels.ndim < len(shape):
+        return labels.long()
+    strange = labels[(labels != 0) & (labels != 1)]
+    if len(strange):
+        value = strange[0].item()
+        raise ValueError(f"labels that are masks must hold 0 and 1 only, got {value:g}{drawn_in_white(labels, value)}")
+    return labels.bool()

@@ -1,0 +1,68 @@
+"""A uniform sample of the pixels of a data set, of fixed memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Reservoir:
+    """Keeps the pixels with the smallest random keys: every pixel seen so far is kept with the same probability.
+
+    Images count by their size, the order in which they come does not matter, and two reservoirs are joined by keeping
+    the smallest keys of both. As long as the capacity is not reached, all pixels are kept.
+
+    Args:
+        capacity: pixels to keep, at least 1.
+        columns: numbers of each pixel.
+        seed: of the keys.
+
+    Source: bottom-k sampling; Cohen & Kaplan, "Summarizing data using bottom-k sketches", PODC 2007.
+
+    Example:
+        >>> reservoir = Reservoir(capacity=2, columns=1)
+        >>> reservoir.add(torch.tensor([[0.1], [0.2], [0.3]]))
+        >>> len(reservoir.rows), reservoir.seen
+        (2, 3)
+    """
+
+    def __init__(self, capacity: int, columns: int, seed: int = 0) -> None:
+        self.capacity, self.seen = capacity, 0
+        # Keys are drawn on the CPU, so that the device of the rows does not change which of them are kept.
+        self._generator = torch.Generator("cpu").manual_seed(seed)
+        self.keys = torch.empty(0, dtype=torch.float64, device="cpu")
+        self.rows = torch.empty(0, columns, device="cpu")
+
+    def add(self, rows: Tensor) -> None:
+        """Offer rows (N, columns); those that are kept are copied as float32 to the CPU."""
+        keys = torch.rand(len(rows), dtype=torch.float64, generator=self._generator, device="cpu")
+        if len(self.keys) == self.capacity:
+            chosen = (keys < self.keys.max()).nonzero().squeeze(1)
+        else:
+            chosen = keys.topk(min(len(keys), self.capacity), largest=False, sorted=False).indices
+        self.seen += len(rows)
+        self.join(keys[chosen], rows[chosen.to(rows.device)].float().cpu())
+
+    def join(self, keys: Tensor, rows: Tensor) -> None:
+        """Take in rows whose keys were drawn already, such as those that another process kept."""
+        self.keys, self.rows = torch.cat([self.keys, keys]), torch.cat([self.rows, rows])
+        if len(self.keys) > self.capacity:
+            self.keys, kept = self.keys.topk(self.capacity, largest=False)
+            self.rows = self.rows[kept]
+
+
+def join(capacity: int, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The rows of one reservoir that saw what several saw; those of a single one are not copied.
+
+    Args:
+        capacity: of each of them.
+        parts: keys and rows of at least one.
+    """
+    (keys, rows), *others = parts
+    if not others:
+        return rows
+    joined = Reservoir(capacity, rows.shape[1])
+    joined.join(torch.cat([keys, *(each for each, _ in others)]), torch.cat([rows, *(each for _, each in others)]))
+    return joined.rows

@@ -1,0 +1,1 @@
+"""Exact expected scores, BA and TRNA: slower, for comparison and for small structures."""

@@ -1,0 +1,72 @@
+"""The interval of volumes in which the best mask by expected score lies, found without sorting.
+
+With Z the number of foreground pixels, ``E[1 / (a + Z)] <= 1 / (a + mu) + var / (a (a + mu)^2)``. This bounds the
+expected score of every mask by a ratio of linear functions of its count n and sum s, times a factor that falls with
+n. Where the ratio stays below a score that is known to be reached, the mask is ruled out; along the ranking of the
+pixels what remains is one interval, whose ends are found by bisection of the threshold.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rankseg_plugins.core.solvers.expectation import Expectation
+from rankseg_plugins.core.tiled.passes import count_above
+from rankseg_plugins.core.tiled.pieces import Bound, room
+from rankseg_plugins.core.tiled.rma import RowStatistics
+from rankseg_plugins.core.tiled.tiles import Tiles
+
+#: Rounds of bisection; they end early when the pixels in the window are few.
+_ROUNDS = 12
+
+
+def find_window(
+    tiles: Tiles,
+    active: Tensor,
+    statistics: RowStatistics,
+    variance: Tensor,
+    score: Tensor,
+    expectation: Expectation,
+) -> tuple[Bound, Bound]:
+    """The largest and the smallest mask between which every mask of an exact score of at least ``score`` lies.
+
+    The empty mask is left out of this: at ``smooth > 0`` its score follows no ranking.
+
+    Args:
+        tiles: the probabilities.
+        active: (B, C) bool, the classes that matter.
+        statistics: largest and mean number Z of foreground pixels.
+        variance: (B, C) of Z.
+        score: (B, C) score that is known to be reached.
+        expectation: Dice or IoU.
+    """
+    mu = statistics.mu
+    x = expectation.smallest_volume(score, mu, variance)
+    # A little less than the bound, for the rounding of counts and sums.
+    level = score / (1 + expectation.slack(x, mu, variance)) * (1 - 1e-6)
+    zero = torch.zeros_like(mu)
+    low, high = Bound(zero, *count_above(tiles, active, zero)), Bound(torch.ones_like(mu), zero, zero)
+    # The most probable pixels are often many and equal, so that no bisection would part them from the empty mask.
+    peak = statistics.maximum.to(tiles.dtype)
+    peak = torch.nextafter(peak, torch.zeros_like(peak)).double()
+    below_peak = Bound(peak, *count_above(tiles, active, peak))
+    high = below_peak.where(expectation.excess(zero, zero, mu, level) < 0, high)
+    inside_low = inside_high = expectation.peak(level)
+    few = room(tiles, active)
+    for _ in range(_ROUNDS):
+        if ((low.n - high.n) * active).sum() <= few:
+            break
+        low, inside_low = _tighten(tiles, active, low, inside_low, mu, level, expectation)
+        high, inside_high = _tighten(tiles, active, high, inside_high, mu, level, expectation)
+    return low, high
+
+
+def _tighten(
+    tiles: Tiles, active: Tensor, bound: Bound, inside: Tensor, mu: Tensor, level: Tensor, expectation: Expectation
+) -> tuple[Bound, Tensor]:
+    """Halve the way from the bound to a threshold inside the window; return the new bound and threshold inside."""
+    middle = (bound.threshold + inside) / 2
+    n, s = count_above(tiles, active, middle)
+    ruled_out = expectation.excess(s, n, mu, level) < 0
+    return Bound(middle, n, s).where(ruled_out, bound), torch.where(ruled_out, inside, middle)

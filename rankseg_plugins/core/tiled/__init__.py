@@ -1,0 +1,1 @@
+"""RMA on a CPU, tile by tile."""

@@ -1,0 +1,1 @@
+"""What lies on disk: images and labels in several formats, and measurements that survive an interruption."""

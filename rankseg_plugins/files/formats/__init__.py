@@ -1,0 +1,1 @@
+"""One file a format: how its values come off the disk."""

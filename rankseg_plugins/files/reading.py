@@ -1,0 +1,212 @@
+"""Probabilities and labels in files of the usual formats. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankseg_plugins.files.formats.arrays import (
+    LABEL_KEYS,
+    PROBABILITY_KEYS,
+    choose,
+    members,
+    open_member,
+    read_array,
+    read_member,
+    to_native,
+    to_words,
+)
+from rankseg_plugins.files.formats.nifti import RAS, STORED, read_nifti, turn
+from rankseg_plugins.files.formats.png import read_png
+
+PROBABILITY_SUFFIXES = (".npz", ".npy", ".pt")
+LABEL_SUFFIXES = (".png", ".nii.gz", ".nii", ".npz", ".npy", ".pt")
+STACK_SUFFIXES = (".npz", ".npy")
+#: nnU-Net's names, today's and that of its first version. Its axes are (z, y, x), those of NIfTI (x, y, z).
+NNUNET_KEYS = ("probabilities", "softmax")
+
+
+class InputError(ValueError):
+    """A file that cannot be used; the message is one line that begins with its path."""
+
+    def __init__(self, path: object, problem: object) -> None:
+        super().__init__(f"{path}: {' '.join(str(problem).split())}")
+
+
+@contextmanager
+def blaming(path: object) -> Iterator[None]:
+    """Turn whatever a file makes its reader raise into an :class:`InputError` that names it.
+
+    Which exceptions readers of damaged files let through is documented nowhere, and differs from version to version.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        problem = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(path, f"cannot be read: {str(problem) or type(error).__name__}") from error
+
+
+class Axes(NamedTuple):
+    """How the axes of an array of probabilities lie to those of a NIfTI file of the same volume.
+
+    Args:
+        reverse: whether they are (z, y, x), as nnU-Net's, not (x, y, z).
+        orientation: to which sides x, y and z grow, such as "RAS"; "stored" as the file has it; None if nothing tells.
+    """
+
+    reverse: bool = False
+    orientation: str | None = None
+
+
+def read_probs(path: Path) -> tuple[Tensor, bool]:
+    r"""Read the probabilities of one image.
+
+    Args:
+        path: ``.npz`` (also nnU-Net's), ``.npy`` or ``.pt``.
+
+    Returns:
+        (C, \*spatial), and whether its axes are nnU-Net's: (z, y, x).
+
+    Raises:
+        InputError: if the file is damaged or holds no such array.
+    """
+    with blaming(path):
+        array, key = read_array(path, PROBABILITY_KEYS)
+        return _check_probs(path, array), key in NNUNET_KEYS
+
+
+def read_labels(path: Path, axes: Axes = Axes()) -> Tensor:  # noqa: B008 (a tuple)
+    r"""Read the labels of one image.
+
+    Args:
+        path: PNG (index or grey), NIfTI, ``.npy``, ``.npz`` or ``.pt``.
+        axes: of the probabilities; NIfTI volumes are turned to fit.
+
+    Returns:
+        (\*spatial) int64, or bool masks.
+
+    Raises:
+        InputError: if the file is damaged, does not hold whole numbers in one channel, or is a volume that may lie in
+            either of two ways.
+    """
+    name = path.name.lower()
+    with blaming(path):
+        if name.endswith(".png"):
+            array = read_png(path)
+        elif name.endswith((".nii", ".nii.gz")):
+            array = _read_volume(path, axes)
+        else:
+            array, _ = read_array(path, LABEL_KEYS)
+        return _check_labels(path, array)
+
+
+class Stack:
+    """The images of one large ``.npz`` or ``.npy``, read one at a time; the file is never in memory as a whole.
+
+    Args:
+        path: the file.
+        keys: names under which the array may lie in an ``.npz``.
+
+    Raises:
+        InputError: if the file is damaged, is of another format, or holds no such array.
+    """
+
+    def __init__(self, path: Path, keys: Sequence[str]) -> None:
+        self.path = path
+        self.key = ""
+        self._member = None
+        if path.suffix.lower() not in STACK_SUFFIXES:
+            raise InputError(path, f"one file of all images must be {' or '.join(STACK_SUFFIXES)}")
+        with blaming(path):
+            if path.suffix.lower() == ".npy":
+                self._array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+            else:
+                self.key = choose(members(path), keys)
+                self._member = open_member(path, self.key)
+                if not self._member.by_rows:
+                    self._array, self._member = read_member(path, self.key), None
+            self.shape = self._array.shape if self._member is None else self._member.shape
+            if len(self.shape) < 2 or not len(self):
+                raise InputError(path, f"must hold images along the first axis, got the shape {self.shape}")
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self, index: int) -> np.ndarray:
+        """One image. Reading in order is fast; going back in a compressed file reads it from its beginning."""
+        if self._member is None:
+            return np.array(self._array[index])
+        stream, start, shape, dtype, _ = self._member
+        size = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+        stream.seek(start + index * size)
+        data = stream.read(size)
+        if len(data) < size:
+            raise EOFError("it ends before its last image")
+        return np.frombuffer(bytearray(data), dtype).reshape(shape[1:])
+
+    def probs(self, index: int, name: object = None) -> Tensor:
+        r"""Probabilities (C, \*spatial) of one image; errors call it ``name``, or by its number."""
+        place = place_in(self.path, index if name is None else name)
+        with blaming(place):
+            return _check_probs(place, self.read(index))
+
+    def labels(self, index: int, name: object = None) -> Tensor:
+        r"""Labels (\*spatial) of one image; errors call it ``name``, or by its number."""
+        place = place_in(self.path, index if name is None else name)
+        with blaming(place):
+            return _check_labels(place, self.read(index))
+
+
+def place_in(path: Path, name: object) -> str:
+    """What errors call one image of a file of all."""
+    return f"{path}: image {name}"
+
+
+def read_words(path: Path, key: str) -> list[str] | None:
+    """A list of words that lies beside the arrays of an ``.npz``, or None."""
+    if path.suffix.lower() != ".npz":
+        return None
+    with blaming(path):
+        return to_words(read_member(path, key)) if key in members(path) else None
+
+
+def _read_volume(path: Path, axes: Axes) -> np.ndarray:
+    volume = read_nifti(path)
+    if axes.orientation is None and volume.orientation not in (None, RAS):
+        raise InputError(
+            path,
+            f"is stored as {volume.orientation}: do the probabilities lie so too, or in RAS, to which some readers "
+            "turn images? Say --orientation stored or --orientation RAS",
+        )
+    array = volume.array if axes.orientation in (None, STORED) else turn(volume, axes.orientation)
+    if not axes.reverse:
+        return array
+    return array.transpose(0, 3, 2, 1) if array.ndim == 4 else array.T
+
+
+def _check_probs(place: object, array: np.ndarray) -> Tensor:
+    if array.dtype.kind != "f":
+        hint = ": divide by what they were scaled with" if array.dtype.kind in "iu" else ""
+        raise InputError(place, f"probabilities must be floating point, got {array.dtype}{hint}")
+    if array.ndim < 2:
+        raise InputError(place, f"probabilities must have shape (C, *spatial), got {array.shape}")
+    return torch.from_numpy(to_native(array))
+
+
+def _check_labels(place: object, array: np.ndarray) -> Tensor:
+    if array.dtype.kind not in "biuf":
+        raise InputError(place, f"labels must be whole numbers, got {array.dtype}")
+    if not np.can_cast(array.dtype, np.int64):
+        with np.errstate(all="ignore"):
+            whole = (np.round(array) == array) & (np.abs(array) < 2.0**63)
+        if not whole.all():
+            raise InputError(place, f"labels must be whole numbers below 2^63, got {array[~whole][0]}")
+    return torch.from_numpy(np.ascontiguousarray(array, bool if array.dtype.kind == "b" else np.int64))

@@ -1,0 +1,240 @@
+"""Charts of a comparison, in light and dark."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rankseg_plugins._imports import require
+from rankseg_plugins.comparison.tables import calibration_rows
+from rankseg_plugins.report.words import percent, points, printable, shortened, unit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from rankseg_plugins.comparison.comparison import Comparison
+
+WIDTH = 4.4
+#: Class bars beyond this number are left out: those that change least.
+MOST_CLASSES = 30
+#: Longer names of classes are shortened, those of decoders beyond three such lines.
+MOST_LETTERS = 32
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a chart; ``gain`` and ``loss`` are told apart by colour-blind readers too."""
+
+    ink: str
+    faint: str
+    gain: str
+    loss: str
+    neutral: str
+    page: str = "none"
+
+
+LIGHT = Theme(ink="#1c2430", faint="#d7dce3", gain="#009e73", loss="#d55e00", neutral="#7b8794")
+DARK = Theme(ink="#e6eaf0", faint="#3a434f", gain="#2ec495", loss="#ff8b4d", neutral="#8d99a8")
+PAPER = Theme(LIGHT.ink, LIGHT.faint, LIGHT.gain, LIGHT.loss, LIGHT.neutral, page="white")
+
+Chart = Callable[["Axes", "Comparison", str, Theme], None]
+
+
+def histogram(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> None:
+    """Paired differences of the images: losses left of 0, gains right."""
+    paired = comparison.paired(decoder)
+    gains = 100 * paired.differences
+    reach = max(float(np.abs(gains).max(initial=0.0)), 0.01)
+    # An even number of bins, so that 0 is an edge and no bar mixes losses with gains.
+    half = int(np.clip(np.sqrt(len(gains)), 4, 20))
+    edges = np.linspace(-reach, reach, 2 * half + 1)
+    changed = gains[gains != 0]
+    for part, colour, name in ((changed < 0, theme.loss, "worse"), (changed > 0, theme.gain, "better")):
+        axes.hist(changed[part], edges.tolist(), color=colour, label=f"{int(part.sum())} {name}")
+    if paired.ties:
+        axes.plot([], [], " ", label=f"{paired.ties} the same")
+    axes.axvline(0, color=theme.ink, linewidth=0.8)
+    axes.axvline(100 * paired.mean, color=theme.ink, linewidth=1.2, linestyle="--", label=f"mean {points(paired.mean)}")
+    axes.set(xlabel=f"difference in {unit(comparison)}, points", ylabel="images")
+    axes.yaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
+    axes.legend()
+
+
+def scatter(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> None:
+    """Score of each image with the baseline and with the decoder."""
+    paired = comparison.paired(decoder)
+    colours = np.where(paired.differences > 0, theme.gain, np.where(paired.differences < 0, theme.loss, theme.neutral))
+    both = 100 * np.concatenate([paired.baseline, paired.scores])
+    low, high = (both.min(), both.max()) if len(both) else (0.0, 100.0)
+    margin = 0.04 * max(high - low, 1.0)
+    ends = (max(low - margin, -1), min(high + margin, 101))
+    axes.plot(ends, ends, color=theme.neutral, linewidth=0.8, zorder=1)
+    size = float(np.clip(2000 / max(len(colours), 1), 4, 26))
+    axes.scatter(100 * paired.baseline, 100 * paired.scores, size, c=list(colours), alpha=0.75, linewidths=0, zorder=2)
+    axes.set(xlabel=f"{_short(comparison.decoders[0])}, {unit(comparison)} %", ylabel=f"{_short(decoder)}, %")
+    axes.set(xlim=ends, ylim=ends, aspect="equal")
+
+
+def classes(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> None:
+    """Difference of the class-level score of every class, with its interval; beside its name the baseline's score."""
+    table = 100 * comparison.differences.classes[comparison.candidates.index(decoder)]
+    baseline = comparison.class_table(comparison.decoders[0])[f"{comparison.scoring.score}_class"]
+    known = np.flatnonzero(~np.isnan(table[:, 0]))
+    shown = known[np.argsort(-np.abs(table[known, 0]), kind="stable")][:MOST_CLASSES]
+    shown = shown[np.argsort(-table[shown, 0], kind="stable")]
+    value, low, high = np.nan_to_num(table[shown]).T
+    rows = np.arange(len(shown))
+    errors = np.abs(np.stack([value - np.minimum(low, value), np.maximum(high, value) - value]))
+    axes.barh(rows, value, 0.62, color=np.where(value >= 0, theme.gain, theme.loss).tolist(), alpha=0.85)
+    axes.errorbar(value, rows, xerr=errors, fmt="none", ecolor=theme.ink, elinewidth=1, capsize=2.5)
+    axes.axvline(0, color=theme.ink, linewidth=0.8)
+    names = [f"{_word(comparison.scored_classes[i])}  {percent(baseline[i])}" for i in shown]
+    axes.set_yticks(rows, names)
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    left_out = (
+        f"\n({len(known) - len(shown)} classes that change\nless are left out)" if len(known) > len(shown) else ""
+    )
+    axes.set(xlabel=f"difference, points{left_out}")
+
+
+def _legend_word(name: str) -> str:
+    """A name as the legend shows it, which leaves out what begins with a low line."""
+    word = _word(name)
+    return f" {word}" if word.startswith("_") else word
+
+
+def reliability(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> None:
+    """How often a probability comes true: the top label, and thin lines for the classes."""
+    measured = comparison.calibration
+    axes.plot([0, 100], [0, 100], color=theme.neutral, linewidth=0.8, linestyle="--")
+    if measured is not None:
+        for name, row in calibration_rows(comparison):
+            probability, frequency, _ = measured.curve(row)
+            main = row == len(measured.count) - 1
+            axes.plot(
+                100 * probability,
+                100 * frequency,
+                color=theme.gain if main else theme.neutral,
+                linewidth=2 if main else 0.8,
+                alpha=1 if main else 0.55,
+                marker="o" if main else None,
+                markersize=4,
+                label=_legend_word(name) if main else None,
+                zorder=3 if main else 2,
+            )
+        axes.plot([], [], color=theme.neutral, linewidth=0.8, label="each class") if len(measured.count) > 1 else None
+        axes.legend()
+    axes.set(xlabel="probability, %", ylabel="how often it is right, %", xlim=(-2, 102), ylim=(-2, 102))
+
+
+def forest(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> None:
+    """Gain of every decoder over the baseline, with its interval."""
+    for row, name in enumerate(comparison.candidates):
+        paired = comparison.paired(name)
+        low, high = (100 * end for end in paired.interval)
+        colour = theme.gain if low > 0 else theme.loss if high < 0 else theme.neutral
+        axes.plot([low, high], [row, row], color=colour, linewidth=3, alpha=0.6, solid_capstyle="round")
+        axes.plot(100 * paired.mean, row, "o", color=colour, markersize=7)
+    axes.axvline(0, color=theme.ink, linewidth=0.8)
+    axes.set_yticks(range(len(comparison.candidates)), [_short(name) for name in comparison.candidates])
+    axes.set_ylim(len(comparison.candidates) - 0.5, -0.5)
+    axes.grid(False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlabel="difference, points")
+
+
+def draw(chart: Chart, comparison: Comparison, decoder: str, theme: Theme = PAPER) -> Figure:
+    """One chart as a figure of its own; needs matplotlib.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+    """
+    matplotlib = require("matplotlib", extra="report")
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_style(theme)):
+        figure = Figure(figsize=(WIDTH, _height(chart, comparison, decoder)), dpi=160, layout="constrained")
+        chart(figure.subplots(), comparison, decoder, theme)
+    return figure
+
+
+def overview(comparison: Comparison, decoder: str) -> Figure:
+    """Histogram, scatter, classes and reliability in one figure; needs matplotlib."""
+    matplotlib = require("matplotlib", extra="report")
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_style(PAPER)):
+        height = 3.8 + max(3.8, _height(classes, comparison, decoder))
+        figure = Figure(figsize=(2 * WIDTH, height), dpi=100, layout="constrained")
+        axes = figure.subplots(2, 2, height_ratios=[3.8, height - 3.8])
+        for each, chart in zip(axes.flat, (histogram, scatter, classes, reliability), strict=True):
+            chart(each, comparison, decoder, PAPER)
+        figure.suptitle(f"{_short(decoder)} against {_short(comparison.decoders[0])}")
+    return figure
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _height(chart: Chart, comparison: Comparison, decoder: str) -> float:
+    if chart is classes:
+        table = comparison.differences.classes[comparison.candidates.index(decoder)]
+        return 1.1 + 0.27 * min(int((~np.isnan(table[:, 0])).sum()), MOST_CLASSES)
+    if chart is forest:
+        return 0.8 + 0.42 * len(comparison.candidates)
+    return 4.0 if chart is scatter else 3.2
+
+
+def _short(decoder: str) -> str:
+    """A decoder's name on several lines, as axes are short."""
+    name = shortened(printable(decoder), 3 * MOST_LETTERS)
+    if len(name) <= 28:
+        return name
+    lines = [""]
+    for part in (shortened(part, MOST_LETTERS) for part in re.split(r"(?=\()|(?<=,)", name)):
+        begins = part.startswith("(") or len(lines[-1]) + len(part) > MOST_LETTERS
+        lines = [*lines, part] if begins else [*lines[:-1], lines[-1] + part]
+    return "\n".join(filter(None, lines))
+
+
+def _word(name: str) -> str:
+    return shortened(printable(name), MOST_LETTERS)
+
+
+def _style(theme: Theme) -> dict[str, Any]:
+    return {
+        "figure.facecolor": theme.page,
+        "savefig.facecolor": theme.page,
+        "axes.facecolor": "none",
+        "axes.edgecolor": theme.faint,
+        "axes.labelcolor": theme.ink,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": theme.faint,
+        "grid.linewidth": 0.6,
+        "text.color": theme.ink,
+        "xtick.color": theme.ink,
+        "ytick.color": theme.ink,
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+        "font.size": 10,
+        "legend.frameon": False,
+        "legend.fontsize": 9,
+        # Names are drawn as they are: a "$" in them is no formula.
+        "text.parse_math": False,
+        "text.usetex": False,
+    }

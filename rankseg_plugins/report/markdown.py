@@ -1,0 +1,181 @@
+"""The report as Markdown, for repositories and pull requests."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from rankseg_plugins.comparison.comparison import Comparison
+from rankseg_plugins.comparison.tables import calibration_rows, median_seconds
+from rankseg_plugins.report.introduction import Introduction, Section
+from rankseg_plugins.report.words import (
+    ABSENT,
+    EXPLANATION,
+    LEVEL_ROWS,
+    PRESENT,
+    WORST_ROWS,
+    calibration_sentence,
+    listed,
+    milliseconds,
+    p_value,
+    percent,
+    points,
+    printable,
+    row_title,
+    span,
+    unit,
+    verdict,
+    warnings,
+)
+
+#: What is markup inside a line: a low line only at the ends of words, and "$" on pages that draw formulas.
+INLINE = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
+#: What makes a heading or an item of a list of a line that begins with it.
+BLOCK = re.compile(r"^(\d*)([-+=#.)])")
+
+
+def to_markdown(
+    comparison: Comparison, charts: Mapping[str, tuple[str, str]], introduction: Introduction | None = None
+) -> str:
+    """Write the report.
+
+    Args:
+        comparison: the figures.
+        charts: by path of a picture, its title and what it shows.
+        introduction: stands in place of the verdicts on each decoder.
+    """
+    parts = [
+        *(_verdicts(comparison) if introduction is None else _introduction(introduction)),
+        *(f"*{_text(warning)}*" for warning in warnings(comparison)),
+        "## Decoders",
+        f"{len(comparison.names)} images; {unit(comparison)} in percent, gains in points with their "
+        f"{100 * comparison.confidence:g} % bootstrap interval; milliseconds an image (median).",
+        _decoders(comparison),
+        "## Levels",
+        _levels(comparison),
+        f"{EXPLANATION} {PRESENT[comparison.scoring.present]}; {ABSENT[comparison.scoring.absent]}.",
+        *(f"![{_text(f'{title}: {text}')}]({path})" for path, (title, text) in charts.items()),
+        "## Classes",
+        _classes(comparison),
+        *_calibration(comparison),
+        "## Images that change most",
+        *(_images(comparison, decoder) for decoder in comparison.candidates),
+        *_skipped(comparison),
+        "## How it was made",
+        _facts(comparison),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _verdicts(comparison: Comparison) -> list[str]:
+    title = f"{len(comparison.names)} images, {comparison.decoders[0]} against {_others(comparison)}"
+    sentences = (f"- {_line(verdict(comparison, decoder))}" for decoder in comparison.candidates)
+    return [f"# Does it help? {_text(title)}", "\n".join(sentences)]
+
+
+def _introduction(introduction: Introduction) -> list[str]:
+    parts = [f"# {_text(introduction.title)}", f"**{_text(introduction.verdict)}**", *map(_line, introduction.notes)]
+    for section in introduction.sections:
+        parts += _section(section)
+    return [*parts, _line(introduction.bridge)]
+
+
+def _section(section: Section) -> list[str]:
+    parts = [f"## {_text(section.title)}", _line(section.text)]
+    if section.rows:
+        parts.append(_table(section.head, section.rows))
+    for title, code in section.code:
+        parts += [f"{_line(title)}:", f"```python\n{code}\n```"]
+    return parts
+
+
+def _others(comparison: Comparison) -> str:
+    return comparison.candidates[0] if len(comparison.candidates) == 1 else f"{len(comparison.candidates)} others"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(map(_text, line))} |" for line in lines)
+
+
+def _text(text: str) -> str:
+    """Text that is shown as it stands: nothing in a name is markup."""
+    return html.escape(INLINE.sub(r"\\\g<0>", printable(text)), quote=False)
+
+
+def _line(text: str) -> str:
+    """The same at the beginning of a line."""
+    return BLOCK.sub(r"\1\\\2", _text(text).lstrip())
+
+
+def _decoders(comparison: Comparison) -> str:
+    rows = []
+    for decoder in comparison.decoders:
+        value = percent(comparison.level(decoder, comparison.scoring.score, "image"))
+        row = [decoder, value, "", "", "", "", "", milliseconds(median_seconds(comparison, decoder))]
+        if decoder in comparison.candidates:
+            paired = comparison.paired(decoder)
+            counts = f"{paired.wins} / {paired.losses} / {paired.ties}"
+            p_values = (p_value(paired.wilcoxon), p_value(paired.sign))
+            row[2:7] = [points(paired.mean), span(*paired.interval), counts, *p_values]
+        rows.append(row)
+    head = ["decoder", unit(comparison), "gain", "interval", "better / worse / same", "Wilcoxon p", "sign test p", "ms"]
+    return _table(head, rows)
+
+
+def _levels(comparison: Comparison) -> str:
+    rows = []
+    for score, level in (*LEVEL_ROWS, *WORST_ROWS):
+        values = [comparison.level(decoder, score, level) for decoder in comparison.decoders]
+        others = (f"{percent(value)} ({points(value - values[0])})" for value in values[1:])
+        rows.append([row_title(score, level), percent(values[0]), *others])
+    return _table(["score, %", *comparison.decoders], rows)
+
+
+def _classes(comparison: Comparison) -> str:
+    score = comparison.scoring.score
+    baseline = comparison.class_table(comparison.decoders[0])
+    rows = []
+    for index, name in enumerate(comparison.scored_classes):
+        cells = []
+        for decoder in range(len(comparison.candidates)):
+            value, low, high = comparison.differences.classes[decoder, index]
+            cells.append(points(value) if np.isnan(value) else f"{points(value)} ({span(low, high)})")
+        rows.append([name, str(baseline["images"][index]), percent(baseline[f"{score}_class"][index]), *cells])
+    return _table(["class", "images", f"{comparison.decoders[0]}, %", *comparison.candidates], rows)
+
+
+def _calibration(comparison: Comparison) -> list[str]:
+    measured = comparison.calibration
+    if measured is None:
+        return []
+    rows = [
+        [name, percent(measured.error()[row]), f"{100 * measured.overconfidence()[row]:+.2f}"]
+        for name, row in calibration_rows(comparison)
+    ]
+    table = _table(["class", "expected calibration error, %", "probability minus frequency, points"], rows)
+    return ["## Calibration", calibration_sentence(comparison) or "", table]
+
+
+def _images(comparison: Comparison, decoder: str) -> str:
+    paired = comparison.paired(decoder)
+    lines = [f"{_line(decoder)}:", ""]
+    for title, found in (("better", paired.improvements()), ("worse", paired.regressions())):
+        listed = ", ".join(f"{name} ({points(gain)})" for name, gain in found)
+        lines.append(f"- {title}: {_text(listed) or 'none'}")
+    return "\n".join(lines)
+
+
+def _skipped(comparison: Comparison) -> list[str]:
+    if not comparison.skipped:
+        return []
+    return ["## Left out", "\n".join(f"- {_line(problem)}" for problem in comparison.skipped.values())]
+
+
+def _facts(comparison: Comparison) -> str:
+    lines = [f"- {_line(title)}: {_text(listed(fact))}" for title, fact in comparison.facts.items()]
+    lines.append(f"- bootstrap: {comparison.resamples} resamples of the cases, seed {comparison.seed}")
+    return "\n".join(lines)

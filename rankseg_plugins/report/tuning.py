@@ -1,0 +1,172 @@
+"""The report of a tuning: the verdict, every candidate and how to use the file; below it argmax against the choice."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from rankseg_plugins._writing import write_atomically
+from rankseg_plugins.comparison.tables import to_csv, to_dict
+from rankseg_plugins.report.introduction import Introduction, Section
+from rankseg_plugins.report.words import percent, points, sign, span
+from rankseg_plugins.report.writing import write_pages
+from rankseg_plugins.tuning.candidates import GLOBAL
+
+if TYPE_CHECKING:
+    from rankseg_plugins.tuning.tuner import Tuned
+
+DECODER = "decoder.json"
+
+EXPLANATION = (
+    "The images were split into folds, those of one case together. On each fold, chosen is the candidate that is best "
+    "on the other folds: its scores are of images that had no part in choosing it."
+)
+FITTED = "Rules of global candidates are an exception: they were fitted once, to all images, without their labels."
+FLATTERED = (
+    "All candidates on all images, the largest gain first. These gains are flattered, because the best of many is "
+    "partly luck; the gain in the verdict is not."
+)
+
+
+class Candidate(NamedTuple):
+    """A row of the table of candidates, on the images that were tuned on.
+
+    Args:
+        name: of the candidate.
+        value: its score.
+        gain: over argmax, with its interval; NaN for argmax itself.
+        interval: of the gain.
+    """
+
+    name: str
+    value: float
+    gain: float
+    interval: tuple[float, float]
+
+
+def candidates(found: Tuned) -> list[Candidate]:
+    """Argmax, then the others by their gain, the largest first."""
+    score, level = found.decoder.evidence["objective"].split("_")
+    comparison = found.comparison
+    differences = comparison.differences.levels[score, level]
+    rows = [
+        Candidate(name, comparison.level(name, score, level), gain, (low, high))
+        for name, (gain, low, high) in zip(comparison.candidates, differences, strict=True)
+    ]
+    baseline = comparison.decoders[0]
+    argmax = Candidate(baseline, comparison.level(baseline, score, level), np.nan, (np.nan, np.nan))
+    return [argmax, *sorted(rows, key=lambda row: -np.nan_to_num(row.gain, nan=-1))]
+
+
+def figures(found: Tuned) -> dict[str, Any]:
+    """Everything as values that JSON holds."""
+    return {
+        "verdict": found.verdict,
+        "decoder": found.decoder.to_dict(),
+        "validated": to_dict(found.validated),
+        "candidates": to_dict(found.comparison),
+    }
+
+
+def write_tuning(found: Tuned, path: str | os.PathLike[str]) -> None:
+    """Write the decoder and the report of a tuning.
+
+    Args:
+        found: what :func:`~rankseg_plugins.tuning.tune` returned.
+        path: folder, made if absent. It gets ``decoder.json`` and what
+            :func:`~rankseg_plugins.report.write_report` writes.
+
+    Raises:
+        ImportError: if matplotlib, Jinja2, Pillow or SciPy is not installed.
+        OSError: if a file cannot be written; it names the file.
+    """
+    folder = Path(path)
+    write_pages(found.validated, folder, _introduction(found, folder / DECODER))
+    write_atomically(folder / "report.json", json.dumps(figures(found), indent=2) + "\n")
+    write_atomically(folder / "images.csv", to_csv(found.comparison))
+    found.decoder.save(folder / DECODER)
+
+
+def _introduction(found: Tuned, file: Path) -> Introduction:
+    comparison, evidence = found.comparison, found.decoder.evidence
+    low, high = evidence["interval"] or (np.nan, np.nan)
+    return Introduction(
+        f"Which decoder? {len(comparison.names)} images, argmax and {len(comparison.candidates)} candidates",
+        found.verdict,
+        "unclear" if found.decoder.is_argmax else sign(low, high),
+        (f"In brackets the {100 * comparison.confidence:g} % bootstrap interval. {_explanation(found)}",),
+        (_candidates(found), _usage(found, file)),
+        "Below: argmax against chosen, on images that had no part in choosing it.",
+    )
+
+
+def _explanation(found: Tuned) -> str:
+    pooled = any(name.startswith(GLOBAL) for name in found.comparison.candidates)
+    return f"{EXPLANATION} {FITTED}" if pooled else EXPLANATION
+
+
+def _candidates(found: Tuned) -> Section:
+    objective = found.decoder.evidence["objective"]
+    head = ("candidate", f"{objective}, %", "gain, points", "interval")
+    argmax, *others = candidates(found)
+    rows = [(row.name, percent(row.value), points(row.gain), span(*row.interval)) for row in others]
+    return Section("Candidates", FLATTERED, head, ((argmax.name, percent(argmax.value), "", ""), *rows))
+
+
+def _usage(found: Tuned, file: Path) -> Section:
+    evidence, path = found.decoder.evidence, file.as_posix()
+    text = (
+        f"{DECODER} holds the options, the temperature and the evidence. It decides on probabilities that were made "
+        "like those here: same network, same activation."
+    )
+    if "one_vs_rest" in evidence or "activation" in evidence:
+        code: tuple[tuple[str, str], ...] = (("Python", _prepared(evidence, path)),)
+        text += " The options one-vs-rest and activation of this run have to be repeated before it."
+    else:
+        classes = found.decoder.num_classes
+        call = f"decoder(probs)  # (B, {classes}, *spatial) probabilities"
+        code = (("Python", _python(path, call)), *_toolkits(classes, path))
+    if found.decoder.is_argmax:
+        text += " Here it holds plain argmax, so using it changes nothing."
+    return Section("How to use it", text, code=code)
+
+
+def _python(path: str, call: str, imports: str = "") -> str:
+    head = f"{imports}from rankseg_plugins.calibration import TunedDecoder"
+    return f"{head}\n\ndecoder = TunedDecoder.load({path!r})\nlabels = {call}"
+
+
+def _prepared(evidence: Mapping[str, Any], path: str) -> str:
+    """The call on what the files hold, which is not what the decoder takes."""
+    label, activation = evidence.get("one_vs_rest"), evidence.get("activation")
+    values = "probs" if activation is None else "values"
+    argument = values if label is None else f"{values}[:, {label}:{label + 1}]"
+    if activation is None:
+        return _python(path, f"decoder({argument})")
+    imports = "from rankseg_plugins.core.probabilities import to_probabilities\n"
+    return _python(path, f"decoder(to_probabilities({argument}, {activation!r}))", imports)
+
+
+def _toolkits(classes: int, path: str) -> tuple[tuple[str, str], ...]:
+    return (
+        (
+            "MMSegmentation, in a config",
+            f"model = dict(type='rankseg_plugins.mmseg.RankSEGEncoderDecoder', "
+            f"test_cfg=dict(rankseg=dict(tuned={path!r})))",
+        ),
+        (
+            "Lightning",
+            "from rankseg_plugins.lightning import RankSEGCallback\n\n"
+            f"callback = RankSEGCallback({path!r}, num_classes={classes})",
+        ),
+        (
+            "TorchMetrics",
+            "from rankseg_plugins.torchmetrics import RankSEGWrapper\n\n"
+            f"metric = RankSEGWrapper(metric, decoder={path!r})",
+        ),
+    )

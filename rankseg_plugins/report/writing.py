@@ -1,0 +1,115 @@
+"""The folder of a report: its files, and what must be there before it can be written."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rankseg_plugins._imports import require
+from rankseg_plugins._writing import write_atomically
+from rankseg_plugins.comparison.comparison import Comparison
+from rankseg_plugins.comparison.tables import to_csv, to_dict
+from rankseg_plugins.report import charts
+from rankseg_plugins.report.html import to_html
+from rankseg_plugins.report.introduction import Introduction
+from rankseg_plugins.report.markdown import to_markdown
+from rankseg_plugins.report.words import unit
+
+#: What :func:`write_report` writes.
+FILES = ("report.html", "report.md", "report.json", "images.csv")
+#: What writing a report takes, statistics included.
+REPORT_NEEDS = ("scipy.stats", "matplotlib", "jinja2", "PIL.Image")
+
+
+def check_report(report: str | os.PathLike[str]) -> Path:
+    """Bring the option ``report`` into the form of a folder, before a run whose end would be too late to refuse it.
+
+    Args:
+        report: folder for the report of a comparison. It is made if absent.
+
+    Raises:
+        TypeError: if it is not a path.
+        ValueError: if it is a file.
+        ImportError: if a package of the extra ``report`` is absent.
+        OSError: if the folder cannot be made.
+
+    Example:
+        >>> check_report(True)
+        Traceback (most recent call last):
+            ...
+        TypeError: report must be the path of a folder, got True
+    """
+    if not isinstance(report, (str, os.PathLike)):
+        raise TypeError(f"report must be the path of a folder, got {report!r}")
+    folder = Path(report)
+    if folder.is_file():
+        raise ValueError(f"report must be a folder, {folder} is a file")
+    for module in REPORT_NEEDS:
+        require(module, extra="report")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> None:
+    """Write a report.
+
+    Args:
+        comparison: the figures; its second decoder is the one that is drawn.
+        path: folder, made if absent. It gets ``report.html``, which needs no other file, ``report.md`` with its
+            ``pictures``, ``report.json`` with every figure and ``images.csv`` with the scores of every image.
+
+    Raises:
+        ImportError: if matplotlib, Jinja2 or Pillow is not installed.
+        OSError: if a file cannot be written; it names the file, and no half-written file is left.
+    """
+    folder = Path(path)
+    write_pages(comparison, folder)
+    write_atomically(folder / "report.json", json.dumps(to_dict(comparison), indent=2) + "\n")
+    write_atomically(folder / "images.csv", to_csv(comparison))
+
+
+def write_pages(comparison: Comparison, folder: Path, introduction: Introduction | None = None) -> None:
+    """Write ``report.html``, ``report.md`` and ``pictures``; see :func:`write_report`.
+
+    Args:
+        comparison: the figures.
+        folder: made if absent.
+        introduction: stands in place of the verdicts on each decoder.
+    """
+    drawn = _draw(comparison)
+    pictures = {f"pictures/{each['name']}.png": (each["title"], each["text"]) for each in drawn}
+    for each in drawn:
+        write_atomically(folder / f"pictures/{each['name']}.png", each["paper"])
+    write_atomically(folder / "report.html", to_html(comparison, drawn, introduction))
+    write_atomically(folder / "report.md", to_markdown(comparison, pictures, introduction))
+
+
+def _draw(comparison: Comparison) -> list[dict[str, Any]]:
+    decoder, baseline = comparison.candidates[0], comparison.decoders[0]
+    chosen = [
+        ("histogram", charts.histogram, "Images", f"How much each image gains or loses with {decoder}."),
+        ("scatter", charts.scatter, "Image by image", f"Each image with {baseline} and with {decoder}."),
+        (
+            "classes",
+            charts.classes,
+            "Classes",
+            f"What each class gains or loses with {decoder}, with its interval. Beside each name: {baseline}, %.",
+        ),
+        ("reliability", charts.reliability, "Calibration", "Below the diagonal, the network is too sure of itself."),
+    ]
+    if len(comparison.candidates) > 1:
+        title = f"The gain of every decoder over {baseline} in {unit(comparison)}, with its interval."
+        chosen.insert(0, ("decoders", charts.forest, "All decoders", title))
+    themes = {"light": charts.LIGHT, "dark": charts.DARK, "paper": charts.PAPER}
+    return [
+        {
+            "name": name,
+            "title": title,
+            "text": text,
+            **{key: charts.to_png(charts.draw(chart, comparison, decoder, theme)) for key, theme in themes.items()},
+        }
+        for name, chart, title, text in chosen
+        if chart is not charts.reliability or comparison.calibration is not None
+    ]

@@ -1,0 +1,232 @@
+"""NIfTI labels beside arrays that lie as the file does, or were turned when the image was read."""
+
+import itertools
+import json
+import pickle
+import struct
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from image_folders import run_cli
+
+from rankseg_plugins.files.cases import find_cases
+from rankseg_plugins.files.reading import InputError
+
+#: The patient: (x, y, z), right, anterior and superior are where the indices grow. No side equals another.
+LABELS = np.zeros((6, 6, 6), np.uint8)
+LABELS[4:, 1:4, 2:] = 1
+LABELS[0, 5, 1:3] = 2
+ORIENTATIONS = [
+    "".join(sides) for order in itertools.permutations(("RL", "AP", "SI")) for sides in itertools.product(*order)
+]
+SEVERAL = [*ORIENTATIONS[:8], *ORIENTATIONS[8::5]]
+SITK, NIBABEL = {"sitk_stuff": {"spacing": (1.0, 1.0, 1.0)}}, {"nibabel_stuff": {"original_affine": np.eye(4)}}
+TURNED = {"nibabel_stuff": {"original_affine": np.eye(4), "reoriented_affine": np.eye(4)}}
+SITK_TURNED = {"sitk_stuff": {"spacing": (1.0, 1.0, 1.0), "original_orientation": "LPS"}}
+
+
+def stored(labels, orientation):
+    """What a scanner that stores volumes so would have written: worked out by hand, not by the code that is tested."""
+    opposite = dict(zip("RLAPSI", "LRPAIS", strict=True))
+    for axis, side in enumerate("RAS"):
+        if side not in orientation:
+            labels = np.flip(labels, axis)
+    order = ["RAS".index(side if side in "RAS" else opposite[side]) for side in orientation]
+    return labels.transpose(order)
+
+
+def save(path, labels, orientation):
+    affine = np.diag([0.0, 0, 0, 1])
+    for axis, side in enumerate(orientation):
+        affine["RLAPSI".index(side) // 2, axis] = 1 if side in "RAS" else -1
+    image = nibabel.Nifti1Image(stored(labels, orientation), affine)
+    assert "".join(nibabel.aff2axcodes(image.affine)) == orientation
+    nibabel.save(image, path)
+
+
+def one_hot(labels):
+    return np.eye(3, dtype=np.float32)[labels].transpose(3, 0, 1, 2)
+
+
+def nnunet(array):
+    """(x, y, z) as nnU-Net's (C, z, y, x)."""
+    return one_hot(array.transpose(2, 1, 0))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "probs").mkdir()
+    (tmp_path / "labels").mkdir()
+    return tmp_path
+
+
+def agreement(folder, orientation=None):
+    """Share of the voxels whose label is that of the argmax: 1 if both were paired rightly."""
+    sample = find_cases(folder / "probs", folder / "labels", orientation).cases[0].sample()
+    return (sample.probs.argmax(0) == sample.labels).double().mean().item()
+
+
+@pytest.mark.parametrize("orientation", SEVERAL)
+def test_reorienting_reader(folder, orientation):
+    """Its arrays are RAS, however labels are stored."""
+    save(folder / "labels/a.nii.gz", LABELS, orientation)
+    np.savez(folder / "probs/a.npz", probabilities=nnunet(LABELS))
+    for properties in (TURNED, SITK_TURNED):
+        (folder / "probs/a.pkl").write_bytes(pickle.dumps(properties))
+        assert agreement(folder) == 1
+    (folder / "probs/a.pkl").unlink()
+    assert agreement(folder, "RAS") == 1
+    for reader in ("NibabelIOWithReorient", "SimpleITKIOWithReorient"):
+        (folder / "probs/plans.json").write_text(json.dumps({"image_reader_writer": reader}))
+        assert agreement(folder) == 1
+
+
+@pytest.mark.parametrize("orientation", SEVERAL)
+def test_plain_readers(folder, orientation):
+    """Their arrays lie as the image was stored, which is mostly how its labels are."""
+    save(folder / "labels/a.nii.gz", LABELS, orientation)
+    np.savez(folder / "probs/a.npz", probabilities=nnunet(stored(LABELS, orientation)))
+    for properties, protocol in ((SITK, 4), (NIBABEL, 2), ({"itk_direction": (1.0,)}, 5)):
+        (folder / "probs/a.pkl").write_bytes(pickle.dumps(properties, protocol))
+        assert agreement(folder) == 1
+    (folder / "probs/a.pkl").unlink()
+    assert agreement(folder, "stored") == 1
+    (folder / "probs/plans.json").write_text(json.dumps({"image_reader_writer": "SimpleITKIO"}))
+    assert agreement(folder) == 1
+
+
+def test_labels_that_are_stored_otherwise_than_the_image(folder):
+    """The segmentation that nnU-Net wrote beside its probabilities has the header of the image."""
+    save(folder / "labels/a.nii.gz", LABELS, "RSP")
+    np.savez(folder / "probs/a.npz", probabilities=nnunet(stored(LABELS, "LPS")))
+    (folder / "probs/a.pkl").write_bytes(pickle.dumps(SITK))
+    assert agreement(folder) < 1
+    save(folder / "probs/a.nii.gz", LABELS, "LPS")
+    assert agreement(folder) == 1
+    (folder / "probs/a.nii.gz").write_bytes(b"")
+    with pytest.raises(InputError, match=r"probs/a.nii.gz: cannot be read"):
+        agreement(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "array"), [("probabilities", nnunet(LABELS)), ("softmax", nnunet(LABELS)), ("probs", one_hot(LABELS))]
+)
+def test_refused_unless_something_tells(folder, name, array):
+    np.savez(folder / "probs/a.npz", **{name: array})
+    save(folder / "labels/a.nii.gz", LABELS, "RAS")
+    assert agreement(folder) == 1  # the two ways are one
+    save(folder / "labels/a.nii.gz", LABELS, "LPS")
+    with pytest.raises(InputError, match=r"a.nii.gz: is stored as LPS: .* or in RAS, .* Say --orientation stored or"):
+        agreement(folder)
+    assert agreement(folder, "RAS") == 1
+    assert agreement(folder, "stored") < 1
+    # Files that know nothing, or are not nnU-Net's, decide nothing.
+    (folder / "probs/a.pkl").write_bytes(pickle.dumps({"shape": (6, 6, 6)}))
+    (folder / "probs/plans.json").write_text('["NibabelIOWithReorient"]')
+    with pytest.raises(InputError, match="is stored as LPS"):
+        agreement(folder)
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "SRA", "PIR"])
+def test_arrays_of_ones_own(folder, orientation):
+    """(x, y, z), as nibabel and MONAI read them, turned to whatever was asked for."""
+    np.save(folder / "probs/a.npy", one_hot(stored(LABELS, orientation)))
+    for each in SEVERAL:
+        save(folder / "labels/a.nii", LABELS, each)
+        assert agreement(folder, orientation) == 1
+
+
+def test_all_images_in_one_file(folder):
+    for name, orientation in (("a", "LPS"), ("b", "RAS")):
+        save(folder / f"labels/{name}.nii.gz", LABELS, orientation)
+    for key, array in (("probs", one_hot(LABELS)), ("probabilities", nnunet(LABELS))):
+        np.savez(folder / "all.npz", names=["a", "b"], **{key: np.stack([array, array])})
+        for case in find_cases(folder / "all.npz", folder / "labels", "RAS").cases:
+            sample = case.sample()
+            assert torch.equal(sample.probs.argmax(0), sample.labels)
+
+
+def test_masks_and_needless_axes(folder):
+    affine = np.diag([-1.0, -1, 1, 1])
+    np.savez(folder / "probs/a.npz", probabilities=nnunet(LABELS))
+    nibabel.save(nibabel.Nifti1Image(stored(LABELS, "LPS")[..., None, None], affine), folder / "labels/a.nii")
+    assert agreement(folder, "RAS") == 1
+    masks = np.stack([label == LABELS for label in range(3)], -1).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(masks[::-1, ::-1], affine), folder / "labels/a.nii")
+    for key, array in (("probabilities", nnunet(LABELS)), ("probs", one_hot(LABELS))):
+        np.savez(folder / "probs/a.npz", **{key: array})
+        sample = find_cases(folder / "probs", folder / "labels", "RAS").cases[0].sample()
+        assert torch.equal(sample.probs.long(), sample.labels)
+    nibabel.save(nibabel.Nifti1Image(np.zeros((2, 3, 4, 5, 6), np.uint8), affine), folder / "labels/a.nii")
+    with pytest.raises(InputError, match=r"must have the axes x, y, z, .* got the shape \(2, 3, 4, 5, 6\)"):
+        agreement(folder, "RAS")
+
+
+def test_plain_pictures_have_no_orientation(folder):
+    labels = LABELS[:, :5, 2]
+    nibabel.save(nibabel.Nifti1Image(labels, np.diag([-1.0, -1, 1, 1])), folder / "labels/a.nii")
+    np.savez(folder / "probs/a.npz", probabilities=nnunet(labels[..., None]))
+    assert agreement(folder) == 1
+    with pytest.raises(InputError, match="a plain picture cannot be turned to RAS"):
+        agreement(folder, "RAS")
+
+
+def test_scaled_values(folder):
+    """A header may say that what is stored is to be multiplied."""
+    path = folder / "labels/a.nii"
+    np.savez(folder / "probs/a.npz", probs=one_hot(LABELS))
+    nibabel.save(nibabel.Nifti1Image(2 * LABELS, np.eye(4)), path)
+    data = bytearray(path.read_bytes())
+    data[112:116] = struct.pack("<f", 0.5)  # scl_slope
+    path.write_bytes(data)
+    assert agreement(folder) == 1
+    data[112:116] = struct.pack("<f", 0.3)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"a.nii: labels must be whole numbers"):
+        agreement(folder)
+
+
+def test_headers_that_tell_nothing(folder):
+    np.savez(folder / "probs/a.npz", probs=one_hot(LABELS))
+    nibabel.save(nibabel.Nifti1Image(LABELS, np.eye(4)), folder / "labels/a.nii")
+    data = bytearray((folder / "labels/a.nii").read_bytes())
+    data[280:296] = bytes(16)  # srow_x
+    (folder / "labels/a.nii").write_bytes(data)
+    with pytest.raises(InputError, match=r"a.nii: cannot be read: its header does not say how its axes lie"):
+        agreement(folder)
+
+
+def test_size_of_arrays_in_the_order_of_nnunet(folder):
+    labels = LABELS[:, :5, :4]
+    np.savez(folder / "probs/a.npz", probs=nnunet(labels))
+    nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), folder / "labels/a.nii")
+    with pytest.raises(InputError, match=r"size 6 x 5 x 4 for .* 4 x 5 x 6 .*\(z, y, x\) must be called probabilities"):
+        agreement(folder)
+
+
+def dice(done):
+    return json.loads(done.stdout)["decoders"]["argmax"]["levels"]["dice_image"]
+
+
+def test_command(folder):
+    """Dice by hand: the 24 voxels of class 1 have no voxel in common with their mirror image in x."""
+    probs = nnunet(LABELS)
+    np.savez(folder / "probs/a.npz", probabilities=0.98 * probs + 0.02 / 3)
+    save(folder / "labels/a.nii.gz", LABELS, "LAS")
+    refused = run_cli(folder, "--json")
+    assert refused.returncode == 2
+    assert "a.nii.gz: is stored as LAS" in refused.stderr
+    turned = run_cli(folder, "--json", "--exclude", 0, "--exclude", 2, "--orientation", "RAS")
+    assert turned.returncode == 0, turned.stderr
+    assert dice(turned) == 1
+    other = run_cli(folder, "--json", "--exclude", 0, "--exclude", 2, "--orientation", "stored")
+    assert "belongs to a run with other orientation" in other.stderr
+    other = run_cli(folder, "--json", "--exclude", 0, "--exclude", 2, "--orientation", "stored", out="stored")
+    assert dice(other) == 0
+    (folder / "probs/a.pkl").write_bytes(pickle.dumps(TURNED))
+    assert dice(run_cli(folder, "--json", "--exclude", 0, "--exclude", 2, out="told")) == 1
+    wrong = run_cli(folder, "--orientation", "RAX", out="x")
+    assert wrong.returncode == 2
+    assert "--orientation must be 'stored' or three letters such as RAS or LPS, got 'RAX'" in wrong.stderr

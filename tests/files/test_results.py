@@ -1,0 +1,297 @@
+"""The file of results: what blocks a later run, and what does not."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from image_folders import environment, make_image
+from typer.testing import CliRunner
+
+import rankseg_plugins
+from rankseg_plugins.cli import app
+from rankseg_plugins.cli.reading import check_results
+from rankseg_plugins.files.reading import InputError
+from rankseg_plugins.files.results import ResultsFile
+
+#: Options that make a run short.
+QUICK = {"compare": [], "tune": ["--temperatures", "1", "--pruning-probs", "0.5"]}
+BOTH = ["--temperatures", "1", "--aggregation-levels", "global"]
+
+
+def run(folder, command, *extra):
+    paths = ["--probs", folder / "probs", "--labels", folder / "labels", "--out", folder / "out", "--resamples", 20]
+    return CliRunner().invoke(app, [command, *map(str, paths), *extra], env=environment())
+
+
+def write_images(folder, values, count=6):
+    for part in ("probs", "labels"):
+        (folder / part).mkdir(exist_ok=True)
+    for index in range(count):
+        probs, labels = make_image(index)
+        np.save(folder / f"probs/{index}.npy", values(probs))
+        np.save(folder / f"labels/{index}.npy", labels)
+    return folder
+
+
+@pytest.fixture
+def logits(tmp_path):
+    return write_images(tmp_path, lambda probs: np.log(probs) + 3)
+
+
+@pytest.mark.parametrize("command", QUICK)
+def test_a_run_that_failed_at_once_does_not_block_the_corrected_one(logits, command):
+    options = QUICK[command]
+    failed = run(logits, command, *options)
+    assert failed.exit_code == 2
+    assert "probs must lie in [0, 1]" in failed.stderr
+    assert "--activation softmax" in failed.stderr
+    done = run(logits, command, *options, "--activation", "softmax")
+    assert done.exit_code == 0, done.stderr
+    refused = run(logits, command, *options, "--activation", "sigmoid")
+    assert refused.exit_code == 2
+    assert "results.jsonl: belongs to a run with other activation" in refused.stderr
+
+
+def test_nor_does_it_where_the_files_are_read_twice(logits):
+    (logits / "out").mkdir()
+    ResultsFile(logits / "out/results.jsonl", {"activation": "identity"}).close()
+    done = run(logits, "tune", *BOTH, "--activation", "softmax")
+    assert done.exit_code == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", QUICK)
+def test_an_activation_is_checked_before_any_image(logits, command):
+    done = run(logits, command, *QUICK[command], "--activation", "foo")
+    assert done.exit_code == 2
+    assert "error: --activation must be one of 'softmax', 'sigmoid'" in done.stderr
+    assert not (logits / "out").exists()
+
+
+@pytest.mark.parametrize("second", [b'{"image":"a"}\n', b""])
+def test_what_is_no_first_line_of_a_run_is_left_alone(tmp_path, second):
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(b'["something else"]\n' + second)
+    check_results(path, {"classes": 2})
+    with pytest.raises(InputError, match="belongs to a run with other contents"):
+        ResultsFile(path, {"classes": 2})
+    assert path.read_bytes() == b'["something else"]\n' + second
+
+
+def test_a_torn_line_is_no_image(tmp_path):
+    path = tmp_path / "results.jsonl"
+    ResultsFile(path, {"classes": 2}).close()
+    with path.open("ab") as file:
+        file.write(b'{"image": "a"')
+    check_results(path, {"classes": 3})
+    ResultsFile(path, {"classes": 3}).close()
+    assert [json.loads(line)["classes"] for line in path.read_text().splitlines()] == [3]
+
+
+@pytest.mark.parametrize("command", QUICK)
+def test_a_repeated_line(tmp_path, command):
+    options = [*QUICK[command], "--json"]
+    first = run(write_images(tmp_path, lambda probs: probs), command, *options)
+    assert first.exit_code == 0, first.stderr
+    path = tmp_path / "out/results.jsonl"
+    lines = path.read_text().splitlines()
+    again = json.loads(lines[2])
+    again["seconds"] = [second + 1 for second in again["seconds"]]
+    path.write_text("\n".join([*lines, json.dumps(again), ""]))
+    assert run(tmp_path, command, *options).exit_code == 0
+    again["counts"][1][0][0] += 1
+    path.write_text("\n".join([*lines, json.dumps(again), ""]))
+    refused = run(tmp_path, command, *options)
+    assert refused.exit_code == 2
+    assert f"error: {path}: line 8 holds other results of '1' than a line before it; remove the file" in refused.stderr
+
+
+#: Every way through a run: one pass, one pass of many candidates, and two passes.
+PASSES = [("compare", []), ("tune", QUICK["tune"]), ("tune", BOTH)]
+
+
+def rewrite(path, array):
+    """Other content, the size and the time of before."""
+    before = path.stat()
+    np.save(path, array)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+@pytest.fixture
+def images(tmp_path):
+    return write_images(tmp_path, lambda probs: probs, count=12)
+
+
+@pytest.mark.parametrize(("part", "how"), [("probs", []), ("labels", ["--keep-going"])])
+@pytest.mark.parametrize(("command", "options"), PASSES)
+def test_changed_content_is_noticed(images, command, options, part, how):
+    options = [*options, *how]
+    first = run(images, command, *options)
+    assert first.exit_code == 0, first.stderr
+    path = images / part / "3.npy"
+    rewrite(path, np.load(images / part / "4.npy"))
+    refused = run(images, command, *options)
+    assert refused.exit_code == 2
+    results = images / "out/results.jsonl"
+    problem = f"{path}: has changed since '3' was measured; choose another --out or remove {results}"
+    assert refused.stderr.splitlines()[-1] == f"error: {problem}"
+    results.unlink()
+    assert run(images, command, *options).exit_code == 0
+
+
+@pytest.mark.parametrize(("command", "options"), PASSES)
+def test_the_same_content_in_other_files_is_taken(images, command, options):
+    options = [*options, "--json"]
+    first = run(images, command, *options)
+    results = (images / "out/results.jsonl").read_bytes()
+    for part in ("probs", "labels"):
+        shutil.copytree(images / part, images / "copy")
+        shutil.rmtree(images / part)
+        (images / "copy").rename(images / part)
+        os.utime(images / part / "0.npy")
+    again = run(images, command, *options)
+    assert again.exit_code == 0, again.stderr
+    assert (images / "out/results.jsonl").read_bytes() == results  # nothing was measured again
+    assert without_times(again.stdout) == without_times(first.stdout)
+
+
+def without_times(text):
+    found = json.loads(text)
+    for part in (found, *(found[name] for name in ("validated", "candidates") if name in found)):
+        part.pop("facts", None)
+        for decoder in part.get("decoders", {}).values():
+            del decoder["milliseconds"]
+    return found
+
+
+def test_measured_but_unreadable_now(images):
+    assert run(images, "compare").exit_code == 0
+    (images / "probs/3.npy").write_bytes(b"damaged")
+    refused = run(images, "compare")
+    assert refused.exit_code == 2
+    assert f"error: {images}/probs/3.npy: cannot be read" in refused.stderr
+    done = run(images, "compare", "--keep-going", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert list(json.loads(done.stdout)["skipped"]) == ["3"]
+    assert json.loads(done.stdout)["images"] == 11
+
+
+@pytest.mark.parametrize(("command", "options"), PASSES)
+def test_an_image_that_is_gone_is_noticed(images, command, options):
+    assert run(images, command, *options).exit_code == 0
+    (images / "probs/3.npy").unlink()
+    refused = run(images, command, *options)
+    assert refused.exit_code == 2
+    assert "results.jsonl: holds results of another '3'; choose another --out" in refused.stderr
+
+
+@pytest.mark.parametrize(("command", "options"), PASSES)
+def test_the_version_of_the_package_counts(images, monkeypatch, command, options):
+    assert run(images, command, *options).exit_code == 0
+    monkeypatch.setattr(rankseg_plugins, "__version__", "999.0")
+    refused = run(images, command, *options)
+    assert refused.exit_code == 2
+    assert "belongs to a run with other version of rankseg_plugins; choose another --out" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("[" * 100_000, "it is nested too deeply"),
+        ('{"image": "3", "image": "4"}', "the key 'image' occurs twice in one object"),
+        ('{"image": ["3"], "case": "3", "inputs": "", "stamp": "", "seconds": [], "counts": []}', "not a word: ['3']"),
+        (
+            '{"image": "3", "case": "3", "inputs": "", "stamp": "", "seconds": [], "counts": [1e400]}',
+            "cannot convert float infinity to integer",
+        ),
+    ],
+)
+@pytest.mark.parametrize(("command", "options"), PASSES[::2])
+def test_damaged_lines(images, command, options, line, problem):
+    assert run(images, command, *options).exit_code == 0
+    path = images / "out/results.jsonl"
+    path.write_text("\n".join([*path.read_text().splitlines()[:3], line, ""]))
+    refused = run(images, command, *options)
+    assert refused.exit_code == 2, refused.exception
+    if command == "tune" and "seconds" in line:  # the pass that comes first reads nothing but hashes
+        assert problem in refused.stderr or f"{images}/probs/3.npy: has changed" in refused.stderr
+    else:
+        assert f"{path}: line 4 is damaged ({problem}" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [("counts", "counts of '1' must have shape (2, 3, 3)"), ("seconds", "seconds of '1' must be 2, got [")],
+)
+def test_measurements_of_another_shape_are_damage(images, key, problem):
+    assert run(images, "compare").exit_code == 0
+    path = images / "out/results.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[2][key] = lines[2][key][:1]
+    path.write_text("\n".join([*map(json.dumps, lines), ""]))
+    refused = run(images, "compare")
+    assert refused.exit_code == 2, refused.exception
+    assert f"results.jsonl: line 3 is damaged ({problem}" in refused.stderr
+
+
+@pytest.mark.parametrize("option", ["--probs", "--labels"])
+@pytest.mark.parametrize(("command", "options"), PASSES[::2])
+def test_an_empty_path_is_not_the_folder_one_is_in(images, monkeypatch, command, options, option):
+    monkeypatch.chdir(images / option.removeprefix("--"))
+    refused = run(images, command, *options, option, "")
+    assert refused.exit_code == 2, refused.exception
+    assert f"Invalid value for '{option}': must not be empty" in " ".join(refused.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("first", ["[" * 100_000, '{"format": 2, "format": 2}'])
+@pytest.mark.parametrize(("command", "options"), PASSES)
+def test_odd_first_lines(images, command, options, first):
+    (images / "out").mkdir()
+    (images / "out/results.jsonl").write_text(first + "\n")
+    refused = run(images, command, *options)
+    assert refused.exit_code == 2, refused.exception
+    assert "results.jsonl: belongs to a run with other contents" in refused.stderr
+    assert (images / "out/results.jsonl").read_text() == first + "\n"
+
+
+@pytest.mark.parametrize("command", QUICK)
+def test_a_pattern_with_an_empty_match_is_refused(images, command):
+    refused = run(images, command, *QUICK[command], "--group-by", "[a-z]*")
+    assert refused.exit_code == 2
+    assert "--group-by '[a-z]*' has an empty match in the name '0'" in refused.stderr
+    assert not (images / "out/results.jsonl").exists()
+
+
+def test_cases_are_those_of_a_run_that_was_not_interrupted(images):
+    """Also where the pattern is another one than that of the run that is continued."""
+    options = ["--json", "--group-by"]
+    whole = run(images, "compare", *options, "^1?")
+    assert whole.exit_code == 2
+    pairs = json.loads(run(images, "compare", *options, "^.").stdout)["cases"]
+    assert pairs == 10
+    assert json.loads(run(images, "compare", *options, "^.").stdout)["cases"] == pairs
+    assert json.loads(run(images, "compare", "--json").stdout)["cases"] == 12
+
+
+@pytest.mark.parametrize("kind", ["empty", "file", "below a file", "report", "long"])
+@pytest.mark.parametrize(("command", "options"), PASSES)
+def test_a_folder_that_cannot_be_written_is_refused_first(images, monkeypatch, command, options, kind):
+    monkeypatch.setattr("rankseg_plugins.cli.reading.find_cases", pytest.fail)
+    monkeypatch.chdir(images)
+    out = {"empty": "", "file": "a", "below a file": "a/b", "report": "out", "long": "x" * 300}[kind]
+    (images / "a").write_text("")
+    (images / "out/report.html").mkdir(parents=True)
+    refused = run(images, command, *options, "--out", out)
+    assert refused.exit_code == 2, refused.exception
+    expected = {
+        "empty": "must not be empty",
+        "file": "error: a: cannot be written: it is a file",
+        "below a file": "error: a/b: cannot be written: Not a directory",
+        "report": "error: out/report.html: cannot be written: it is a folder",
+        "long": f"error: {out}: cannot be written: File name too long",
+    }[kind]
+    assert expected in refused.stderr
+    assert sorted(os.listdir(images)) == ["a", "labels", "out", "probs"]

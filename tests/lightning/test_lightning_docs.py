@@ -1,0 +1,36 @@
+"""The page about Lightning: its code runs, and does what the text says."""
+
+import re
+
+import pytest
+from places import ROOT
+
+pytest.importorskip("lightning", reason="the page is written for lightning")
+pytest.importorskip("matplotlib")
+
+PAGE = ROOT / "docs" / "lightning.md"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_code_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text, namespace = PAGE.read_text(encoding="utf-8"), {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, namespace)
+    for name in re.findall(r"^\| `(val/.*?)` \|", text, re.MULTILINE):
+        assert name in namespace["callback" if "tuned" not in name else "tuned"].scores_of_stage["val"]
+    for name in re.findall(r"`(val/.*tuned.*?)`", text):
+        assert name in namespace["tuned"].scores_of_stage["val"]
+    said = re.search(r"# (keep argmax: .*?),", text)[1]
+    assert namespace["tuned"].tuned.verdict.startswith(said)
+    assert namespace["labels"].shape == (2, 32, 32)
+    assert namespace["best"].best_model_score == namespace["stop"].best_score
+    assert list(tmp_path.glob("checkpoints/*.ckpt"))
+    assert b"val/rankseg/image/0" in next(tmp_path.glob("runs/**/events.*")).read_bytes()
+    assert sorted(path.name for path in tmp_path.glob("labels/*")) == [f"00000{index}.png" for index in range(6)]
+    assert "torch.Size([2, 32, 32])" in capsys.readouterr().out
+
+
+def test_the_links_lead_somewhere():
+    for link in re.findall(r"\]\((.*?)\)", PAGE.read_text(encoding="utf-8")):
+        assert (PAGE.parent / link).is_file(), link

@@ -1,0 +1,181 @@
+"""The report of a real Trainer: the logged figures, and those of a comparison of the same probabilities."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from places import ROOT
+from torch.utils.data import DataLoader
+
+pytest.importorskip("torchmetrics")
+pytest.importorskip("rankseg_plugins.lightning", exc_type=ImportError)
+pytest.importorskip("jinja2", reason="the extra 'report' is not installed")
+pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
+pytest.importorskip("scipy", reason="the extra 'report' is not installed")
+
+import lightning_nets
+from lightning_nets import CLASSES, Blobs, network
+
+from rankseg_plugins import RankSEG
+from rankseg_plugins.comparison import Scoring, compare
+from rankseg_plugins.comparison.tables import to_dict
+from rankseg_plugins.lightning import RankSEGCallback
+
+NAMES = ("background", "disc", "bar")
+HERE = Path(__file__).parent
+
+
+def read(folder):
+    """Every figure of a report."""
+    return json.loads((folder / "report.json").read_text())
+
+
+def comparable(figures):
+    """Neither how it was made nor decode times, which only a comparison takes."""
+    decoders = {name: {**each, "milliseconds": None} for name, each in figures["decoders"].items()}
+    return {**figures, "facts": None, "decoders": decoders}
+
+
+def figures_of(net, batches, decoder, activation="softmax", **options):
+    """What ``compare`` finds, which decodes the same probabilities by itself."""
+    with torch.no_grad():
+        pairs = [pair for image, target in batches for pair in zip(net(image), target, strict=True)]
+    probs = [logits.softmax(0) if activation == "softmax" else logits.sigmoid() for logits, _ in pairs]
+    samples = [(f"{i:06d}", *pair) for i, pair in enumerate(zip(probs, (y for _, y in pairs), strict=True))]
+    argmax = RankSEG("acc", output_mode=decoder.output_mode)
+    found = compare(samples, {"argmax": argmax, "RankSEG": decoder}, **options)
+    return comparable(json.loads(json.dumps(to_dict(found))))
+
+
+@pytest.mark.parametrize("stage", ["val", "test"])
+def test_figures_are_the_logged_ones_and_those_of_compare(segmenter, make_trainer, tmp_path, stage):
+    data, decoder, calls = lightning_nets.loader(ignore=255), RankSEG("dice"), []
+    callback = RankSEGCallback(decoder, num_classes=CLASSES, ignore_index=255, report=tmp_path, class_names=NAMES)
+    model, trainer = segmenter(), make_trainer(callbacks=[callback])
+    counting = decoder.register_forward_hook(lambda *_: calls.append(1))
+    (logged,) = (trainer.validate if stage == "val" else trainer.test)(model, data, verbose=False)
+    counting.remove()
+    assert len(calls) == len(data)  # never decoded twice
+    found = read(tmp_path / stage)
+    for score in ("dice", "iou"):
+        for level in ("dataset", "image", "class"):
+            ours, argmax = (found["decoders"][name]["levels"][f"{score}_{level}"] for name in ("RankSEG", "argmax"))
+            assert ours == pytest.approx(logged[f"{stage}/rankseg/{score}_{level}"], abs=1e-6)
+            assert argmax == pytest.approx(logged[f"{stage}/rankseg/argmax/{score}_{level}"], abs=1e-6)
+    paired = found["decoders"]["RankSEG"]["paired"]
+    assert paired["mean"] == pytest.approx(callback.scores_of_stage[stage][f"{stage}/rankseg/gain/dice_image"])
+    assert paired["wins"] + paired["losses"] > 0
+    assert comparable(found) == figures_of(model.net, data, decoder, ignore_index=255, class_names=NAMES)
+    assert found["facts"]["RankSEG"] == repr(decoder)
+    assert found["facts"]["evaluated"] == f"{stage}, epoch 0, step 0"
+    page = (tmp_path / stage / "report.html").read_text()
+    assert all(name in page for name in (*NAMES, "000000"))
+    assert (tmp_path / stage / "pictures" / "reliability.png").is_file()
+
+
+def test_scores_and_absent_classes_are_those_of_the_callback(segmenter, make_trainer, tmp_path):
+    options = {"scores": ["iou", "dice"], "absent": "one"}
+    callback = RankSEGCallback(RankSEG("iou"), num_classes=CLASSES, report=tmp_path, **options)
+    model, data = segmenter(), lightning_nets.loader()
+    make_trainer(callbacks=[callback]).validate(model, data, verbose=False)
+    scoring = Scoring("iou", absent="one")
+    assert comparable(read(tmp_path / "val")) == figures_of(model.net, data, RankSEG("iou"), scoring=scoring)
+
+
+def test_one_channel(segmenter, make_trainer, tmp_path):
+    decoder, net = RankSEG("dice", output_mode="multilabel"), network(classes=1)
+    callback = RankSEGCallback(decoder, num_classes=1, activation="sigmoid", report=tmp_path)
+    model, data = segmenter(net), lightning_nets.loader(classes=2)
+    make_trainer(callbacks=[callback]).validate(model, data, verbose=False)
+    assert comparable(read(tmp_path / "val")) == figures_of(net, data, decoder, "sigmoid")
+
+
+def test_a_folder_for_each_dataloader_and_the_last_epoch(segmenter, make_trainer, tmp_path):
+    named = {0: "day", 1: "night"}
+    callback = RankSEGCallback(RankSEG("dice"), num_classes=CLASSES, report=tmp_path / "report", dataloaders=named)
+    model, loaders = segmenter(), [lightning_nets.loader(), lightning_nets.loader(items=3, seed=1)]
+    trainer = make_trainer(callbacks=[callback], max_epochs=2, num_sanity_val_steps=1)
+    trainer.fit(model, lightning_nets.loader(), loaders)
+    assert sorted(path.name for path in (tmp_path / "report" / "val").iterdir()) == ["day", "night"]
+    for name, loader in zip(named.values(), loaders, strict=True):
+        found = read(tmp_path / "report" / "val" / name)
+        assert comparable(found) == figures_of(model.net, loader, RankSEG("dice"))
+        assert found["facts"]["evaluated"] == "val, epoch 1, step 6"
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({"report": True}, TypeError, "report must be the path of a folder, got True"),
+        ({"report": __file__}, ValueError, "report must be a folder"),
+        ({"class_names": ["a", "b"]}, ValueError, "class_names must be 3 different names, got 2: a, b"),
+    ],
+)
+def test_bad_options(options, kind, words):
+    with pytest.raises(kind, match=words):
+        RankSEGCallback(RankSEG("dice"), num_classes=CLASSES, **options)
+
+
+def test_a_missing_package_is_named_at_once(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(ImportError, match=r"needs 'jinja2': pip install \"rankseg-plugins\[report\]\""):
+        RankSEGCallback(RankSEG("dice"), num_classes=CLASSES, report=tmp_path)
+    RankSEGCallback(RankSEG("dice"), num_classes=CLASSES)
+
+
+RUN = """
+import sys
+import lightning_nets
+from torch.utils.data import DataLoader
+from rankseg_plugins import RankSEG
+from rankseg_plugins.lightning import RankSEGCallback
+
+package, folder = sys.argv[1:]
+callback = RankSEGCallback(RankSEG("dice"), num_classes=3, ignore_index=255, report=folder)
+loaders = [DataLoader(lightning_nets.Blobs(items=n, ignore=255, nan=(0, 3)), batch_size=2) for n in (7, 1, 5)]
+trainer = lightning_nets.trainer(package, folder, callbacks=[callback], strategy="ddp", devices=2)
+trainer.validate(lightning_nets.module_class(package)(), loaders, verbose=False)
+skipped = [callback.scores_of_stage["val"][f"val/rankseg/skipped/dataloader_idx_{i}"] for i in range(3)]
+assert skipped == [2, 1, 2], skipped
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+def test_two_processes_write_what_one_writes(package, segmenter, make_trainer, tmp_path):
+    """Seven images, one of them shown twice; and one image, where a process has nothing but a repetition.
+
+    That which is repeated and another one are NaN, and left out.
+    """
+    loaders = [DataLoader(Blobs(items=n, ignore=255, nan=(0, 3)), batch_size=2) for n in (7, 1, 5)]
+    callback = RankSEGCallback(RankSEG("dice"), num_classes=CLASSES, ignore_index=255, report=tmp_path / "one")
+    make_trainer(callbacks=[callback]).validate(segmenter(), loaders, verbose=False)
+    script = tmp_path / "run.py"
+    script.write_text(RUN)
+    own = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "MASTER_PORT", "MASTER_ADDR"}
+    environment = {name: value for name, value in os.environ.items() if name not in own}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), package, str(tmp_path / "two")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stderr.count("2 of 7 images are left out") == 1
+    assert not list((tmp_path / "two" / "val").glob("dataloader_idx_1/*"))
+    for index, count in ((0, 5), (2, 3)):
+        one, two = (tmp_path / name / "val" / f"dataloader_idx_{index}" for name in ("one", "two"))
+        assert (two / "images.csv").read_text() == (one / "images.csv").read_text()
+        expected, found = comparable(read(one)), comparable(read(two))
+        assert found["images"] == count
+        # The batches are those of a process.
+        (first, second), expected["skipped"] = found["skipped"].items(), found["skipped"]
+        assert first == ("000000", "000000: NaN or infinite probabilities (validation_step, batch 0 of process 0)")
+        assert second == ("000003", "000003: NaN or infinite probabilities (validation_step, batch 0 of process 1)")
+        # Other images share a batch, so the last bits of the network's output differ.
+        calibration = expected.pop("calibration")
+        for row, values in calibration["classes"].items():
+            assert found["calibration"]["classes"][row] == pytest.approx(values, abs=1e-6)
+        assert found["calibration"]["top_label"] == pytest.approx(calibration["top_label"], abs=1e-6)
+        del found["calibration"]
+        assert found == expected

@@ -1,0 +1,302 @@
+"""The report in a browser: it loads alone, every figure and picture is there, and the keyboard reaches everything."""
+
+import html.parser
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from image_folders import DECODERS, make_image
+
+from rankseg_plugins.comparison import Recorder, Sample, compare
+from rankseg_plugins.report.words import p_value, points
+from rankseg_plugins.tuning import tune
+
+TUNED = DECODERS[1]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+HOSTILE = "<script>alert('x')</script>"
+OPTIONS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+]
+
+
+def make_comparison(decoders=DECODERS, images=24, **options):
+    recorder = Recorder(decoders, num_classes=3, ignore_index=255)
+    for index in range(images):
+        probs, labels = make_image(index)
+        name = HOSTILE if index == 3 else f"image{index:02d}"
+        recorder.add(Sample(name, torch.from_numpy(probs), torch.from_numpy(labels.astype(np.int64))))
+    recorder.skipped["bad"] = f"bad.npz: {HOSTILE}"
+    return recorder.comparison(["sky", "road & car", "tree"], facts={"command": HOSTILE}, **options)
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    return make_comparison([*DECODERS, "rankseg(metric=iou)"])
+
+
+@pytest.fixture(scope="module")
+def folder(comparison, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report")
+    comparison.report(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("no Chromium with chromedriver on this machine")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def show(browser, folder, width=1200, dark=False):
+    scheme = "dark" if dark else "light"
+    feature = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", feature)
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get((folder / "report.html").as_uri())
+
+
+def test_loads_alone_and_without_errors(browser, folder):
+    browser.get_log("browser"), browser.get_log("performance")
+    show(browser, folder)
+    assert browser.get_log("browser") == []
+    sent = [entry["message"] for entry in browser.get_log("performance") if "requestWillBeSent" in entry["message"]]
+    assert sent, "the browser does not log its requests"
+    assert not [message for message in sent if '"url":"http' in message]
+    urls = {message.split('"url":"')[1].split('"')[0][:5] for message in sent}
+    assert urls <= {"file:", "data:"}
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_picture_is_decoded(browser, folder, comparison, dark):
+    show(browser, folder, dark=dark)
+    widths = browser.execute_script("return [...document.images].map(i => i.complete ? i.naturalWidth : 0)")
+    assert len(widths) == 5 + 4 * (len(comparison.improved) + len(comparison.damaged))
+    assert min(widths) > 0
+    assert all(browser.execute_script("return [...document.images].map(i => i.alt.length > 0)"))
+
+
+def test_dark_mode_is_dark(browser, folder):
+    script = "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
+    chart = "return document.querySelector('img.chart').currentSrc"
+    show(browser, folder)
+    light, light_chart = browser.execute_script(script), browser.execute_script(chart)
+    show(browser, folder, dark=True)
+    dark, dark_chart = browser.execute_script(script), browser.execute_script(chart)
+    assert min(light) > 200
+    assert max(dark) < 60
+    assert light_chart != dark_chart
+
+
+def test_fits_a_phone(browser, folder):
+    show(browser, folder, width=390)
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+    assert float(browser.execute_script("return getComputedStyle(document.body).fontSize").removesuffix("px")) >= 16
+
+
+def contrasts(browser):
+    """Contrast ratio (WCAG) of every piece of text with the background behind it."""
+    return browser.execute_script(
+        """
+        const channel = c => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+        const light = rgb => 0.2126 * channel(rgb[0]) + 0.7152 * channel(rgb[1]) + 0.0722 * channel(rgb[2]);
+        const colour = text => text.match(/[\\d.]+/g).map(Number);
+        const ground = e => {
+          for (; e; e = e.parentElement) {
+            const c = colour(getComputedStyle(e).backgroundColor);
+            if (c.length === 3 || c[3] === 1) return c;
+          }
+          return [255, 255, 255];
+        };
+        return [...document.querySelectorAll('body *')]
+          .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()))
+          .map(e => {
+            const [a, b] = [light(colour(getComputedStyle(e).color)), light(ground(e))];
+            return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+          });
+        """
+    )
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_all_text_can_be_read(browser, folder, dark):
+    show(browser, folder, dark=dark)
+    found = contrasts(browser)
+    assert len(found) > 200
+    assert min(found) >= 4.5
+
+
+def test_tables_hold_the_figures(browser, folder, comparison):
+    show(browser, folder)
+    rows = browser.execute_script(
+        "const cells = row => [...row.cells].map(cell => cell.textContent);"
+        "return [...document.querySelectorAll('table')].map(table => [...table.rows].map(cells))"
+    )
+    decoders, levels, classes, calibration = rows
+    for row, decoder in zip(decoders[2:], comparison.candidates, strict=True):
+        paired = comparison.paired(decoder)
+        assert row[0] == decoder
+        assert row[2].split()[0].replace("\u2212", "-") == points(paired.mean)
+        assert row[3:6] == [str(paired.wins), str(paired.losses), str(paired.ties)]
+        assert row[6] == p_value(paired.wilcoxon)
+    assert len(levels) == 1 + 15 + 2
+    assert [row[0] for row in classes[1:]] == ["sky", "road & car", "tree"]
+    assert [row[0] for row in calibration[1:]] == ["sky", "road & car", "tree", "top label"]
+    headers = browser.execute_script("return [...document.querySelectorAll('th')].every(h => h.scope)")
+    assert headers
+
+
+def test_keyboard_reaches_everything(browser, folder):
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    show(browser, folder, width=390)
+    reached = []
+    for _ in range(40):
+        browser.switch_to.active_element.send_keys(Keys.TAB)
+        name = browser.execute_script(
+            "const e = document.activeElement; return e.getAttribute('aria-labelledby') || e.textContent.slice(0, 20)"
+        )
+        if name in reached:
+            break
+        reached.append(name)
+    assert reached[0].startswith("Skip to")
+    assert {"decoders", "levels", "classes", "Every class"} <= set(reached)
+    browser.execute_script("document.querySelector('[aria-labelledby=levels]').focus()")
+    for _ in range(10):
+        browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    moved = "return document.querySelector('[aria-labelledby=levels]').scrollLeft > 0"
+    WebDriverWait(browser, 10).until(lambda driver: driver.execute_script(moved))
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    images = [make_image(index) for index in range(24)]
+    samples = [
+        (f"image{i:02d}", torch.from_numpy(probs), torch.from_numpy(labels.astype(np.int64)))
+        for i, (probs, labels) in enumerate(images)
+    ]
+    found, path = tune(samples, ignore_index=255, resamples=200), tmp_path_factory.mktemp("tuned")
+    found.report(path)
+    return found, path
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_page_of_a_tuning(browser, tuned, dark):
+    """The verdict first, every candidate, code that scrolls by itself; no script, no request, all text legible."""
+    found, folder = tuned
+    browser.get_log("browser")
+    show(browser, folder, width=390, dark=dark)
+    assert browser.get_log("browser") == []
+    assert (
+        browser.execute_script("return document.querySelector('.verdict').textContent").replace("\u2212", "-")
+        == found.verdict
+    )
+    rows = browser.execute_script(
+        "return [...document.querySelector('table').rows].map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    gains = dict(zip(found.comparison.candidates, found.comparison.differences.levels["dice", "image"], strict=True))
+    assert rows[1][0] == "argmax"
+    assert {row[0]: row[2].replace("\u2212", "-") for row in rows[2:]} == {
+        name: points(gain) for name, (gain, _, _) in gains.items()
+    }
+    assert len(browser.execute_script("return [...document.querySelectorAll('pre')].map(each => each.tabIndex)")) == 4
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+    assert min(contrasts(browser)) >= 4.5
+
+
+def test_names_are_escaped(browser, folder):
+    show(browser, folder)
+    assert browser.execute_script("return document.scripts.length") == 0
+    assert HOSTILE in browser.execute_script("return document.body.textContent")
+
+
+class Outline(html.parser.HTMLParser):
+    """Headings, and every address that a page loads."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.addresses, self.tags = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for key, value in attrs if key in ("src", "srcset", "href") and value]
+
+
+def test_one_file_without_links(folder):
+    outline = Outline((folder / "report.html").read_text())
+    assert "script" not in outline.tags
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in outline.addresses)
+    assert outline.tags.count("h1") == 1
+
+
+def test_markdown_tables_are_whole(folder, comparison):
+    text = (folder / "report.md").read_text()
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
+    assert len(blocks) == 4
+    for block in blocks:
+        assert len({line.replace("\\|", "").count("|") for line in block}) == 1
+    for name in ("histogram", "scatter", "classes", "reliability", "decoders"):
+        assert f"(pictures/{name}.png)" in text
+        assert (folder / f"pictures/{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert comparison.paired(TUNED).regressions()[0][0] in text
+
+
+def test_plot_draws_the_images(comparison):
+    figure = comparison.plot()
+    histogram, scatter, classes, _ = figure.axes
+    paired = comparison.paired(TUNED)
+    bars = [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in histogram.patches]
+    assert sum(height for x, height in bars if x > 0) == paired.wins
+    assert sum(height for x, height in bars if x < 0) == paired.losses
+    np.testing.assert_allclose(scatter.collections[0].get_offsets(), 100 * np.column_stack(paired[1:3]))
+    assert sorted(bar.get_width() for bar in classes.patches) == pytest.approx(
+        sorted(100 * comparison.differences.classes[0][:, 0])
+    )
+
+
+@pytest.mark.parametrize("case", ["one image", "nothing changes", "one class", "no probabilities"])
+def test_odd_comparisons_make_a_report(tmp_path, case):
+    if case == "one image":
+        found = make_comparison(images=1)
+    elif case == "nothing changes":
+        twice = {"argmax": lambda probs: probs.argmax(1), "again": lambda probs: probs.argmax(1)}
+        found = make_comparison(twice)
+        assert found.paired("again").ties == 24
+    elif case == "one class":
+        samples = [(str(i), torch.rand(1, 8, 8), torch.randint(0, 2, (8, 8))) for i in range(5)]
+        found = compare(samples, DECODERS)
+    else:
+        recorder = Recorder(DECODERS, num_classes=3)
+        for index in range(4):
+            labels = torch.randint(0, 3, (3, 8, 8), generator=torch.Generator().manual_seed(index))
+            recorder.add_decided(str(index), labels[0], labels[1:])
+        found = recorder.comparison()
+    found.report(tmp_path)
+    found.plot().canvas.draw()
+    assert "nan" not in re.sub(r'"data:[^"]*"', "", (tmp_path / "report.html").read_text())
+    assert "nan" not in (tmp_path / "report.md").read_text()
+    assert "NaN" not in (tmp_path / "report.json").read_text()
