@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rankseg_plugins.calibration.reliability import Calibration, calibration
 from rankseg_plugins.core.lasting import Lasting
-from rankseg_plugins.core.options import OUTPUT_MODES, read_integer, read_real
+from rankseg_plugins.core.options import OUTPUT_MODES, read_index, read_integer, read_real
 from rankseg_plugins.core.paths import check_values
 from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.pooled.reservoir import Reservoir, join
@@ -147,7 +147,7 @@ class TemperatureScaling(ChecksSums, Lasting):
                 sample is then as before.
         """
         values, classes = self._checked(values), self.num_classes
-        ignore_index = None if ignore_index is None else read_integer("ignore_index", ignore_index)
+        ignore_index = read_index("ignore_index", ignore_index)
         truth = to_truth(labels, classes, tuple(values.shape[2:]), ignore_index).to(values.device)
         if len(truth) != len(values):
             raise ValueError(f"labels must hold one image for each of {len(values)} in values, got {len(truth)}")

@@ -70,15 +70,14 @@ class TunedDecoder(nn.Module):
         if evidence is not None and not isinstance(evidence, Mapping):
             raise TypeError(f"evidence must be a dict of values that JSON holds, got {evidence!r}")
         temperature = read_temperature("temperature", temperature)
-        if read_integer("num_classes", num_classes) < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        num_classes = read_integer("num_classes", num_classes, least=1)
         if isinstance(decoder, GlobalRankSEG):
             if decoder.num_classes != num_classes:
                 raise ValueError(f"decoder is for num_classes={decoder.num_classes}, got num_classes={num_classes}")
             decoder = _without_state(decoder)
         else:
             decoder.check_classes(num_classes)
-        self.decoder, self.num_classes = decoder, int(num_classes)
+        self.decoder, self.num_classes = decoder, num_classes
         self.evidence = dict(evidence or {})
         self.temperature = temperature
 
