@@ -16,15 +16,7 @@ from rankseg_plugins.core.options import OUTPUT_MODES, read_index, read_integer,
 from rankseg_plugins.core.paths import check_values
 from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.pooled.reservoir import Reservoir, join
-from rankseg_plugins.core.probabilities import (
-    ACTIVATIONS,
-    check_choice,
-    check_classes,
-    check_floating,
-    check_shape,
-    plain,
-    to_probabilities,
-)
+from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_probs, plain, to_probabilities
 from rankseg_plugins.core.processes import gather, seed_of_process
 from rankseg_plugins.scores.truth import known_pixels, to_truth
 
@@ -146,7 +138,8 @@ class TemperatureScaling(ChecksSums, Lasting):
             ValueError: for wrong shapes or values: NaN or infinite ones, or a label whose class is ruled out. The
                 sample is then as before.
         """
-        values, classes = self._checked(values), self.num_classes
+        check_probs("values", values, self.num_classes)
+        values, classes = plain(values), self.num_classes
         ignore_index = read_index("ignore_index", ignore_index)
         truth = to_truth(labels, classes, tuple(values.shape[2:]), ignore_index).to(values.device)
         if len(truth) != len(values):
@@ -197,7 +190,8 @@ class TemperatureScaling(ChecksSums, Lasting):
     @torch.no_grad()
     def forward(self, values: Tensor) -> Tensor:
         """Turn logits or probabilities into calibrated probabilities; see the class."""
-        values = self._checked(values)
+        check_probs("values", values, self.num_classes)
+        values = plain(values)
         scaled = _scaled(*self._logits(values), self.temperature, self.output_mode)
         if self.activation == "identity":
             self._look_at_sums(values)
@@ -216,12 +210,6 @@ class TemperatureScaling(ChecksSums, Lasting):
             known = None if known is None else known.unsqueeze(1)
         known = torch.ones_like(true) if known is None else known.expand_as(true)
         return true.float().masked_fill(~known, torch.nan), known
-
-    def _checked(self, values: Tensor) -> Tensor:
-        check_floating("values", values)
-        check_shape(values)
-        check_classes("values", values, self.num_classes)
-        return plain(values)
 
     def _bounded(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Pixels that the loss can take, (K, 2 C), from their logits and masks (K, C); others are refused."""
@@ -306,8 +294,7 @@ def scale_probs(probs: Tensor, temperature: float, output_mode: str = "multiclas
         tensor([[[0.6667],
                  [0.3333]]])
     """
-    check_floating("probs", probs)
-    check_shape(probs)
+    check_probs("probs", probs)
     # float32, as TemperatureScaling holds it: both are to give the same to the last digit.
     divisor = torch.full((1,), read_temperature("temperature", temperature), device=probs.device)
     return _scaled(*_to_logits(plain(probs), "identity", output_mode), divisor, output_mode)

@@ -18,7 +18,7 @@ from rankseg_plugins.calibration.temperature import read_temperature, scale_prob
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.options import read_integer
 from rankseg_plugins.core.pooled.decoder import RULE
-from rankseg_plugins.core.probabilities import check_classes, check_floating, check_shape, check_valid_mask, plain
+from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain
 from rankseg_plugins.scores.checks import check_decoder
 
 FORMAT = "rankseg_plugins decoder"
@@ -117,9 +117,7 @@ class TunedDecoder(nn.Module):
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """Decide; see the class, and :meth:`rankseg_plugins.RankSEG.predict`."""
         probs, valid_mask = plain(probs), plain(valid_mask)
-        check_floating("probs", probs)
-        check_shape(probs)
-        check_classes("probs", probs, self.num_classes)
+        check_probs("probs", probs, self.num_classes)
         # Not scaled at 1, where rounding could change a tie.
         if self.temperature == 1:
             return self.decoder(probs, valid_mask)

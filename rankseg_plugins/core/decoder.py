@@ -10,7 +10,7 @@ from rankseg_plugins.core.objectives import OBJECTIVES, Objective
 from rankseg_plugins.core.options import OUTPUT_MODES, fold, read_choice, read_integer, read_real
 from rankseg_plugins.core.paths import choose_path
 from rankseg_plugins.core.plausibility import ChecksSums
-from rankseg_plugins.core.probabilities import check_floating, check_shape, check_valid_mask, plain, to_masks
+from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain, to_masks
 from rankseg_plugins.core.solvers.exact import expected_scores, search_exact
 from rankseg_plugins.core.solvers.rankdice import SOLVERS as RANKDICE_SOLVERS
 from rankseg_plugins.core.solvers.rankdice import search_rankdice
@@ -288,8 +288,7 @@ class RankSEG(ChecksSums):
         if self.metric == "acc":
             raise ValueError("expected_score serves metric='dice' and 'iou', this decoder has metric='acc'")
         probs, decision, valid_mask = plain(probs), plain(decision), plain(valid_mask)
-        check_floating("probs", probs)
-        check_shape(probs)
+        check_probs("probs", probs)
         check_valid_mask(probs, valid_mask)
         if dense.is_transforming():
             raise RuntimeError("expected_score looks at values and cannot be mapped by torch.func")
@@ -313,8 +312,7 @@ class RankSEG(ChecksSums):
         return labels.unsqueeze(1) == classes.view(-1, *[1] * (probs.ndim - 2))
 
     def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
-        check_floating("probs", probs)
-        check_shape(probs)
+        check_probs("probs", probs)
         self.check_classes(probs.shape[1])
         if valid_mask is not None and self.output_mode == "multiclass":
             self._check_void_index(probs.shape[1])

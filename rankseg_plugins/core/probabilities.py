@@ -126,11 +126,12 @@ def widened(labels: Tensor) -> Tensor:
     return labels.float() if labels.is_floating_point() and labels.dtype not in FLOATING else labels
 
 
-def check_floating(name: str, tensor: object) -> None:
+def check_floating(name: str, tensor: object) -> Tensor:
     """Raise a ``TypeError`` unless ``tensor`` is a float16, bfloat16, float32 or float64 tensor."""
     tensor = check_tensor(name, tensor)
     if tensor.dtype not in FLOATING:
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
+    return tensor
 
 
 def check_shape(probs: Tensor) -> None:
@@ -154,6 +155,19 @@ def check_classes(name: str, tensor: Tensor, num_classes: int) -> None:
         raise ValueError(
             f"{name} must have {num_classes} classes, got shape {shape}{missing_dimension(name, shape, (num_classes,))}"
         )
+
+
+def check_probs(name: str, probs: object, num_classes: int | None = None) -> None:
+    """Raise unless ``probs`` is a floating point tensor (B, C, *spatial), of C = ``num_classes`` where that is known.
+
+    Raises:
+        TypeError: for what is no such tensor; see :func:`check_floating`.
+        ValueError: for another shape; see :func:`check_shape` and :func:`check_classes`.
+    """
+    probs = check_floating(name, probs)
+    check_shape(probs)
+    if num_classes is not None:
+        check_classes(name, probs, num_classes)
 
 
 def missing_dimension(name: str, shape: tuple[int, ...], allowed: tuple[int, ...]) -> str:

@@ -16,9 +16,7 @@ from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.pooled.fit import GlobalFit, affine_argmax, best_thresholds, fit_labels, fit_masks, sums_of
 from rankseg_plugins.core.pooled.reservoir import Reservoir, join
 from rankseg_plugins.core.probabilities import (
-    check_classes,
-    check_floating,
-    check_shape,
+    check_probs,
     check_tensor,
     check_valid_mask,
     drawn_in_white,
@@ -299,9 +297,7 @@ class GlobalRankSEG(ChecksSums, Lasting):
         return labels if valid_mask is None else labels.masked_fill(~valid_mask, self.void_index)
 
     def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
-        check_floating("probs", probs)
-        check_shape(probs)
-        check_classes("probs", probs, self.num_classes)
+        check_probs("probs", probs, self.num_classes)
         check_valid_mask(probs, valid_mask)
 
     def _truth(self, labels: Tensor, ignore_index: int | None, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
