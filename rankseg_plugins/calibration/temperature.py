@@ -16,7 +16,14 @@ from rankseg_plugins.core.options import OUTPUT_MODES, read_index, read_integer,
 from rankseg_plugins.core.paths import check_values
 from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.pooled.reservoir import Reservoir, join
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_probs, plain, to_probabilities
+from rankseg_plugins.core.probabilities import (
+    ACTIVATIONS,
+    check_choice,
+    check_probs,
+    class_masks,
+    plain,
+    to_probabilities,
+)
 from rankseg_plugins.core.processes import gather, seed_of_process
 from rankseg_plugins.scores.truth import known_pixels, to_truth
 
@@ -205,8 +212,7 @@ class TemperatureScaling(ChecksSums, Lasting):
         if truth.ndim == ndim:
             true = truth == 1
         else:
-            numbers = torch.arange(self.num_classes, device=truth.device) + (self.num_classes == 1)
-            true = truth.unsqueeze(1) == numbers.view(-1, *[1] * (truth.ndim - 1))
+            true = class_masks(truth, self.num_classes, first=int(self.num_classes == 1))
             known = None if known is None else known.unsqueeze(1)
         known = torch.ones_like(true) if known is None else known.expand_as(true)
         return true.float().masked_fill(~known, torch.nan), known

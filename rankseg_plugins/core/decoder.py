@@ -10,7 +10,7 @@ from rankseg_plugins.core.objectives import OBJECTIVES, Objective
 from rankseg_plugins.core.options import OUTPUT_MODES, fold, read_choice, read_integer, read_real
 from rankseg_plugins.core.paths import choose_path
 from rankseg_plugins.core.plausibility import ChecksSums
-from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain, to_masks
+from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, class_masks, plain, to_masks
 from rankseg_plugins.core.solvers.exact import expected_scores, search_exact
 from rankseg_plugins.core.solvers.rankdice import SOLVERS as RANKDICE_SOLVERS
 from rankseg_plugins.core.solvers.rankdice import search_rankdice
@@ -306,10 +306,7 @@ class RankSEG(ChecksSums):
             return probs > 0.5
         # The same as argmax(1), which takes 2 to 20 times as long on a CPU.
         labels = probs.max(1).indices
-        if self.output_mode == "multiclass":
-            return labels
-        classes = torch.arange(probs.shape[1], device=probs.device)
-        return labels.unsqueeze(1) == classes.view(-1, *[1] * (probs.ndim - 2))
+        return labels if self.output_mode == "multiclass" else class_masks(labels, probs.shape[1])
 
     def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
         check_probs("probs", probs)

@@ -218,6 +218,18 @@ def check_valid_mask(probs: Tensor, valid_mask: object) -> None:
         )
 
 
+def class_masks(labels: Tensor, num_classes: int, first: int = 0) -> Tensor:
+    """One bool mask for each class, (B, C, *spatial), from labels (B, *spatial); that of the first class is ``first``.
+
+    Example:
+        >>> class_masks(torch.tensor([[0, 1]]), num_classes=2)
+        tensor([[[ True, False],
+                 [False,  True]]])
+    """
+    numbers = torch.arange(first, first + num_classes, device=labels.device)
+    return labels.unsqueeze(1) == numbers.view(-1, *[1] * (labels.ndim - 1))
+
+
 def to_masks(decision: Tensor, probs: Tensor, void_index: int) -> Tensor:
     """One bool mask per class, (B, C, d), from labels (B, *spatial) or masks (B, C, *spatial).
 
@@ -242,8 +254,7 @@ def to_masks(decision: Tensor, probs: Tensor, void_index: int) -> Tensor:
             f"decision: labels must lie in 0 to {classes - 1} or be void_index={void_index}, "
             f"got {decision[strange].unique()[:5].tolist()}"
         )
-    index = torch.arange(classes, device=decision.device).unsqueeze(-1)
-    return decision.flatten(1).unsqueeze(1) == index
+    return class_masks(decision.flatten(1), classes)
 
 
 def check_range(minimum: float, maximum: float) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.options import read_index, read_integer
-from rankseg_plugins.core.probabilities import check_tensor, plain
+from rankseg_plugins.core.probabilities import check_tensor, class_masks, plain
 
 
 class Areas(NamedTuple):
@@ -91,10 +91,7 @@ def _areas_of_labels(prediction: Tensor, target: Tensor, kept: Tensor, num_class
 
 
 def _as_masks(labels: Tensor, num_classes: int) -> Tensor:
-    if labels.dtype == torch.bool:
-        return labels
-    classes = torch.arange(num_classes, device=labels.device).view(1, -1, *[1] * (labels.ndim - 1))
-    return labels.unsqueeze(1) == classes
+    return labels if labels.dtype == torch.bool else class_masks(labels, num_classes)
 
 
 def _check(prediction: Tensor, target: Tensor, num_classes: int) -> bool:

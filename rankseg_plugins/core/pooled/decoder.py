@@ -19,6 +19,7 @@ from rankseg_plugins.core.probabilities import (
     check_probs,
     check_tensor,
     check_valid_mask,
+    class_masks,
     drawn_in_white,
     plain,
     widened,
@@ -312,9 +313,7 @@ class GlobalRankSEG(ChecksSums, Lasting):
             label = labels[strange][0].item()
             hint = drawn_in_white(labels, label) if highest == 1 else ""
             raise ValueError(f"labels must lie in 0 to {highest} or be ignore_index={ignore_index}, got {label}{hint}")
-        first = 1 if self.num_classes == 1 else 0
-        classes = torch.arange(first, first + self.num_classes, device=labels.device)
-        return labels.unsqueeze(1) == classes.view(-1, *[1] * (labels.ndim - 1)), known
+        return class_masks(labels, self.num_classes, first=int(self.num_classes == 1)), known
 
     def _gathered(self) -> tuple[Tensor, Tensor]:
         sample = self._sample
