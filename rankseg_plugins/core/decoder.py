@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import Tensor
 
@@ -134,8 +136,7 @@ class RankSEG(ChecksSums):
 
     def extra_repr(self) -> str:
         """Every option, as it would be passed."""
-        names = ("metric", "smooth", "output_mode", "solver", "pruning_prob", "unassigned_policy", "void_index", "eps")
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in OPTIONS)
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         r"""Decide. The same as calling the module.
@@ -318,6 +319,10 @@ class RankSEG(ChecksSums):
     def _check_void_index(self, classes: int) -> None:
         if 0 <= self.void_index < classes:
             raise ValueError(f"void_index must lie outside the class range 0 to {classes - 1}, got {self.void_index}")
+
+
+#: Names of all options.
+OPTIONS = tuple(inspect.signature(RankSEG).parameters)
 
 
 def rankseg(

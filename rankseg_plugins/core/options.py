@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
 
 from rankseg_plugins.core.probabilities import check_choice
@@ -31,6 +33,17 @@ def read_choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
     canonical = {fold(option): option for option in allowed}.get(fold(value), value)
     check_choice(name, canonical, allowed)
     return canonical
+
+
+def suggest(name: str, allowed: Sequence[str]) -> str:
+    """What to say of a name that is not allowed, as the end of a message: the nearest one, and all that are.
+
+    Example:
+        >>> suggest("metrc", ("metric", "smooth"))
+        "did you mean 'metric'? Allowed are metric, smooth"
+    """
+    nearest = difflib.get_close_matches(name, allowed, n=1, cutoff=0.0)[0]
+    return f"did you mean {nearest!r}? Allowed are {', '.join(allowed)}"
 
 
 def read_mode(output_mode: object, channels: int) -> str:
