@@ -219,12 +219,12 @@ class RankSEG(ChecksSums):
     def _decide_volumes(self, tiles: Tiles) -> Tensor:
         statistics, objective = row_statistics(tiles), self._objective()
         solver = self.solver if self.smooth <= _FLAT_SMOOTH else "RMA"
-        if solver == "exact":
-            volumes = search_exact(tiles, statistics, objective, self.pruning_prob)
-        elif solver in RANKDICE_SOLVERS:
-            volumes = search_rankdice(tiles, statistics, objective, self.pruning_prob, solver, self.eps)
-        else:
-            volumes = search_volumes(tiles, statistics, objective, self.pruning_prob)
+        # The other solvers begin with what RMA finds.
+        volumes = search_volumes(tiles, statistics, objective, self.pruning_prob)
+        if solver == "exact" and volumes.active.any():
+            volumes = search_exact(tiles, statistics, volumes, objective)
+        elif solver in RANKDICE_SOLVERS and volumes.active.any():
+            volumes = search_rankdice(tiles, statistics, volumes, objective, solver, self.eps)
         if self.output_mode == "multiclass":
             return assign_labels(tiles, volumes, objective, self._unassigned_label())
         return assign_masks(tiles, volumes)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.solvers.poisson_binomial import RefinedNormal
-from rankseg_plugins.core.tiled.pieces import Bound, number_among
-from rankseg_plugins.core.tiled.tiles import Tiles, row_sum
+from rankseg_plugins.core.tiled.pieces import Bound, Group, number_among
+from rankseg_plugins.core.tiled.tiles import row_sum
 from rankseg_plugins.core.volumes import round_down
 
 #: Points at which a smooth function is computed; between them it is the polynomial through them.
@@ -95,8 +95,8 @@ class Shares:
         """Shares (A, K, M) of pixels with probabilities p (A, K)."""
         raise NotImplementedError
 
-    def of_mask(self, tiles: Tiles, wanted: Tensor, mask: Bound) -> Tensor:
-        """Summed shares (A, M) of all pixels of the masks (B, C) of the wanted classes, (B, C) bool, A of them."""
+    def of_mask(self, group: Group, mask: Bound) -> Tensor:
+        """Summed shares (A, M) of all pixels of the masks (b, c) of a group's classes."""
         raise NotImplementedError
 
 
@@ -115,9 +115,9 @@ class BlindShares(Shares):
         """See :class:`Shares`."""
         return p.unsqueeze(2)
 
-    def of_mask(self, tiles: Tiles, wanted: Tensor, mask: Bound) -> Tensor:
+    def of_mask(self, group: Group, mask: Bound) -> Tensor:
         """See :class:`Shares`."""
-        return mask.s[wanted].unsqueeze(1)
+        return mask.s[group.wanted].unsqueeze(1)
 
 
 class InterpolatedShares(Shares):
@@ -139,9 +139,10 @@ class InterpolatedShares(Shares):
         """See :class:`Shares`."""
         return interpolation(p).mul_(p.unsqueeze(2))
 
-    def of_mask(self, tiles: Tiles, wanted: Tensor, mask: Bound) -> Tensor:
+    def of_mask(self, group: Group, mask: Bound) -> Tensor:
         """See :class:`Shares`."""
         # By sums of Chebyshev's polynomials T_k, of which Lagrange's are made up.
+        tiles, wanted = group.tiles, group.wanted
         bound = round_down(mask.threshold, tiles.dtype).unsqueeze(-1)
         sums = torch.zeros(*wanted.shape, NODES, dtype=torch.float64, device=wanted.device)
         for images, classes, pixels in tiles.passes(wanted, _TILE_SHARE):
@@ -174,8 +175,9 @@ class OwnShares(Shares):
         """See :class:`Shares`."""
         return self._counts.pmf_without(p).mul_(p.unsqueeze(2))
 
-    def of_mask(self, tiles: Tiles, wanted: Tensor, mask: Bound) -> Tensor:
+    def of_mask(self, group: Group, mask: Bound) -> Tensor:
         """See :class:`Shares`."""
+        tiles, wanted = group.tiles, group.wanted
         bound = round_down(mask.threshold, tiles.dtype).masked_fill_(~wanted, torch.inf).unsqueeze(-1)
         index = number_among(wanted)
         total = torch.zeros_like(self._counts.support)
