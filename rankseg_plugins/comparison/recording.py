@@ -209,10 +209,7 @@ class Recorder:
 
     def gain(self, measurement: Measurement) -> float:
         """Score of an image with the second decoder minus that with the baseline; NaN where one has none."""
-        baseline, second = (
-            self.scoring.image_scores(to_areas(counts[:, None, self._kept])) for counts in measurement.counts[:2]
-        )
-        return float((second - baseline)[0])
+        return self.scoring.gain(*(to_areas(counts[:, None, self._kept]) for counts in measurement.counts[:2]))
 
     def _offer(self, measurement: Measurement, labels: Tensor, decisions: Sequence[Tensor]) -> None:
         if not self.extremes.count:
