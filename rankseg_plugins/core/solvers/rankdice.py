@@ -84,7 +84,7 @@ def search_rankdice(
         # The matrices of a group are as wide as its widest class needs.
         for group in groups(tiles, active & rows, torch.maximum(pixels / most, entries / chunk), side_by_side=True):
             counts = Counts.between(normal.at(group.place).at(group.wanted), group.of(first), group.of(last))
-            search = _Search(group, counts, kind(counts, chunk), objective.smooth, chunk)
+            search = _Search(group, kind(counts, chunk), objective.smooth)
             best.at(group.place).put(group.wanted, search.best(low, high, most))
     return Volumes(round_down(best.threshold, tiles.dtype), best.n, best.s, mu, active)
 
@@ -102,18 +102,16 @@ class _Search:
 
     Args:
         group: the classes.
-        counts: their numbers of foreground pixels.
         shares: what their pixels add.
         smooth: the g of the formulas.
-        chunk: entries of the largest intermediate matrices.
     """
 
-    def __init__(self, group: Group, counts: Counts, shares: Shares, smooth: float, chunk: int) -> None:
+    def __init__(self, group: Group, shares: Shares, smooth: float) -> None:
         self.group, self.shares, self.smooth = group, shares, smooth
-        self.counts, self.support = counts, counts.support
+        self.counts, self.support = shares.counts, shares.counts.support
         number, height, width = shares.kernel.shape
-        self.step = max(1, chunk // (number * max(height, NODES)))
-        self.rows = max(1, chunk // (number * width))
+        self.step = max(1, shares.chunk // (number * max(height, NODES)))
+        self.rows = max(1, shares.chunk // (number * width))
 
     def best(self, low: Bound, high: Bound, most: int) -> Mask:
         """The best masks between the bounds (B, C), the smaller one included, or empty ones; fields (A,).
