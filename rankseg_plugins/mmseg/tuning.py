@@ -225,7 +225,7 @@ def _probabilities(model: nn.Module, sample: SegDataSample, path: str) -> Tensor
     activation = "auto" if options is None else options.activation
     if len(logits) == 1:
         activation = "identity"  # of one channel segmentors hand over probabilities
-    return head_probabilities(logits[None], last_head(getattr(model, "decode_head", None)), activation)[0]
+    return head_probabilities(logits[None], last_head(model), activation)[0]
 
 
 def _truth(sample: SegDataSample, path: str) -> Tensor:
