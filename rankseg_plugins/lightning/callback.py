@@ -13,7 +13,7 @@ from rankseg_plugins.core import RankSEG
 from rankseg_plugins.lightning._toolkit import Callback, LightningModule, Trainer
 from rankseg_plugins.lightning.deciding import Decision
 from rankseg_plugins.lightning.figures import Drawing
-from rankseg_plugins.lightning.loaders import Chosen, Dataloaders
+from rankseg_plugins.lightning.loaders import Dataloaders, Loaders
 from rankseg_plugins.lightning.reading import Reader, Task
 from rankseg_plugins.lightning.reporting import Log, Report, Warner
 from rankseg_plugins.lightning.running import Plan, Run, Scores
@@ -136,7 +136,7 @@ class RankSEGCallback(Callback):
         super().__init__()
         tunes = tune is not False
         decision = Decision(decoder, num_classes, activation, tunes)
-        log, chosen = Log(prefix, prog_bar), Chosen(dataloaders)
+        log, loaders = Log(prefix, prog_bar), Loaders(dataloaders)
         drawing, labels = Drawing(log_images), LabelKey(predict_labels)
         score = MultiLevelScore(num_classes, scores, levels, ignore_index, absent, worst)
         task = Task(num_classes, ignore_index, Scoring(score.scores[0], absent=absent), class_names)
@@ -147,7 +147,7 @@ class RankSEGCallback(Callback):
             decision=decision,
             task=task,
             reader=reader,
-            chosen=chosen,
+            loaders=loaders,
             scores=Scores(score),
             log=log,
             drawing=drawing,

@@ -15,7 +15,7 @@ from rankseg_plugins.lightning.sources import Step
 Dataloaders = Sequence[int] | Mapping[int, str] | None
 
 
-class Chosen:
+class Loaders:
     """The dataloaders to score, and how the names of their values end.
 
     Args:

@@ -22,7 +22,9 @@ from rankseg_plugins.report.writing import check_report
 
 #: The decisions, in reports and in logged names.
 BASELINE, DECODER = "argmax", "RankSEG"
-GAIN, SKIPPED = "gain", "skipped"
+SKIPPED = "skipped"
+#: What stands before a level in logged names: RankSEG itself, argmax and the difference.
+DECISIONS = ((), (BASELINE,), ("gain",))
 
 
 class Log:
@@ -58,16 +60,16 @@ class Log:
 
     def names(self, stage: str, levels: Iterable[str], suffix: str) -> list[str]:
         """Of what is logged of one dataloader."""
-        scores = [(*decision, level) for level in levels for decision in ((), (BASELINE,), (GAIN,))]
+        scores = [(*decision, level) for level in levels for decision in DECISIONS]
         return [self.name(stage, *parts, suffix=suffix) for parts in (*scores, (SKIPPED,))]
 
     def scores(self, stage: str, suffix: str, decided: dict[str, Tensor], argmax: dict[str, Tensor]) -> dict[str, Any]:
         """The scores of one dataloader, and what RankSEG gains, by name."""
         values = {}
         for level, value in decided.items():
-            values[self.name(stage, level, suffix=suffix)] = value
-            values[self.name(stage, BASELINE, level, suffix=suffix)] = argmax[level]
-            values[self.name(stage, GAIN, level, suffix=suffix)] = value - argmax[level]
+            trio = (value, argmax[level], value - argmax[level])
+            for decision, number in zip(DECISIONS, trio, strict=True):
+                values[self.name(stage, *decision, level, suffix=suffix)] = number
         return values
 
     def write(

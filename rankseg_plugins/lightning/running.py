@@ -13,7 +13,7 @@ from rankseg_plugins.comparison.sample import describe_form
 from rankseg_plugins.lightning._toolkit import LightningModule, Trainer, rank_zero_info
 from rankseg_plugins.lightning.deciding import Decision
 from rankseg_plugins.lightning.figures import Drawing
-from rankseg_plugins.lightning.loaders import Chosen, Loader
+from rankseg_plugins.lightning.loaders import Loader, Loaders
 from rankseg_plugins.lightning.reading import Decided, Images, Reader, Task, check_finite
 from rankseg_plugins.lightning.reporting import SKIPPED, Claims, Log, Report, Warner
 from rankseg_plugins.lightning.sources import LabelKey, Step
@@ -66,7 +66,7 @@ class Plan:
         decision: what decides.
         task: what is segmented.
         reader: where the images are.
-        chosen: which dataloaders are scored.
+        loaders: which dataloaders are scored.
         scores: what is measured.
         log: what is logged.
         drawing: what is drawn.
@@ -79,7 +79,7 @@ class Plan:
     decision: Decision
     task: Task
     reader: Reader
-    chosen: Chosen
+    loaders: Loaders
     scores: Scores
     log: Log
     drawing: Drawing
@@ -95,7 +95,7 @@ class Plan:
 
     def claims(self) -> Claims:
         """What no other callback may give."""
-        suffixes = self.chosen.possible_suffixes()
+        suffixes = self.loaders.possible_suffixes()
         names = {
             stage: {name for suffix in suffixes for name in self.names(stage, suffix)} for stage in ("val", "test")
         }
@@ -134,7 +134,7 @@ class Rehearsal(Run):
     def add(self, trainer: Trainer, step: Step) -> None:
         """Read a batch."""
         # A step may return nothing here, as there is nothing to score; what it returns is to be what is needed.
-        if step.outputs is not None and step.dataloader_idx in self._plan.chosen:
+        if step.outputs is not None and step.dataloader_idx in self._plan.loaders:
             with naming(f"{self._plan.log}, {step}"):
                 self._plan.reader.read(step)
 
@@ -164,7 +164,7 @@ class Evaluation(Run):
         self._plan, self._stage = plan, stage
         self._tuning = plan.tuning if stage == "val" else None
         plan.prepare(trainer, module, stage)
-        self._loaders = plan.chosen.running(trainer, stage)
+        self._loaders = plan.loaders.running(trainer, stage)
         # All of them now, on every process: one that never gets an image must still take part in adding up.
         suffixes = [loader.suffix for loader in self._loaders.values()]
         plan.scores.start(suffixes, module.device)
