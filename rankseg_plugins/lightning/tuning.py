@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from rankseg_plugins.lightning.reading import Decided, Task
 from rankseg_plugins.tuning import Tuner
 from rankseg_plugins.tuning.choosing import ARGMAX, CHOSEN, check_intervals
-from rankseg_plugins.tuning.tuner import Tuned
+from rankseg_plugins.tuning.tuner import Tuned, options_but
 
 #: The parts of logged names.
 TUNED, TUNED_GAIN = "tuned", "tuned_gain"
@@ -20,7 +19,7 @@ TUNED, TUNED_GAIN = "tuned", "tuned_gain"
 FINISHING = ("resamples", "confidence", "seed")
 #: What the callback knows itself.
 GIVEN = ("num_classes", "output_mode", "ignore_index", "scoring", "device")
-OPTIONS = (*(name for name in inspect.signature(Tuner).parameters if name not in (*GIVEN, "others")), *FINISHING)
+OPTIONS = (*options_but(*GIVEN, "others"), *FINISHING)
 
 
 class Tuning:
