@@ -390,27 +390,38 @@ def test_photographs_of_two_of_21_classes_keep_their_score():
 SETTINGS = [*itertools.product((100_000, 2000), ("multiclass", "multilabel"), (True, False))]
 
 
-def _one_process(rank, folder, shares):
+#: Images of both processes: of different numbers, and none for one of them.
+SHARES = {"uneven": (slice(0, 9), slice(9, 12)), "none": (slice(0, 12), slice(0, 0))}
+
+
+def _one_process(rank, folder):
     probs, labels = network(images=12)
     found = {}
-    for max_pixels, output_mode, blind in SETTINGS:
+    for name, (max_pixels, output_mode, blind) in itertools.product(SHARES, SETTINGS):
+        share = SHARES[name][rank]
         decoder = GlobalRankSEG(3, max_pixels=max_pixels, output_mode=output_mode)
-        if len(probs[shares[rank]]):
-            decoder.update(probs[shares[rank]], None if blind else labels[shares[rank]])
+        if len(probs[share]):
+            decoder.update(probs[share], None if blind else labels[share])
         fit = decoder.fit()
-        found[max_pixels, output_mode, blind] = (decoder.scale, decoder.offset, fit.after)
+        found[name, max_pixels, output_mode, blind] = (decoder.scale, decoder.offset, fit.after)
     torch.save(found, f"{folder}/{rank}.pt")
 
 
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    processes.run(_one_process, 2, folder)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-@pytest.mark.parametrize("shares", [(slice(0, 9), slice(9, 12)), (slice(0, 12), slice(0, 0))])
-def test_two_processes_give_what_one_gives(shares, tmp_path):
-    processes.run(_one_process, 2, tmp_path, shares)
-    ours, theirs = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+@pytest.mark.parametrize("shares", SHARES)
+def test_two_processes_give_what_one_gives(shares, of_two_processes):
+    ours, theirs = of_two_processes
     probs, labels = network(images=12)
     for max_pixels, output_mode, blind in SETTINGS:
-        values = ours[max_pixels, output_mode, blind]
-        torch.testing.assert_close(values, theirs[max_pixels, output_mode, blind], rtol=0, atol=0)
+        values = ours[shares, max_pixels, output_mode, blind]
+        torch.testing.assert_close(values, theirs[shares, max_pixels, output_mode, blind], rtol=0, atol=0)
         decoder, found = fitted(probs, None if blind else labels, output_mode=output_mode)
         tolerance = 1e-6 if max_pixels == 100_000 else 0.1
         torch.testing.assert_close(values, (decoder.scale, decoder.offset, found.after), rtol=tolerance, atol=tolerance)
