@@ -40,7 +40,7 @@ def test_random(options):
 # Of pruning one value for each metric and smoothing.
 @sweep("options", OPTIONS, lambda options: OPTIONS.index(options) % 4 in (0, 3))
 def test_real(real_probs, options):
-    assert_same_decisions(real_probs.double(), options)
+    assert_same_decisions(real_probs[::2].double(), options)
 
 
 def test_void_policy():
@@ -49,6 +49,7 @@ def test_void_policy():
     assert torch.equal(rankseg(p, **options), reference(p, **options))
 
 
+@pytest.mark.filterwarnings("ignore:The argmax solver returns non-overlapping:UserWarning")  # the reference warns
 @pytest.mark.parametrize(
     "options",
     [

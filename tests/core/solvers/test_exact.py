@@ -210,7 +210,7 @@ def test_quadrature_of_every_exponential(ratio):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_real_probabilities(real_probs, metric):
-    probs = real_probs[:2]
+    probs = real_probs[:1]
     exact, approximate = (RankSEG(metric, output_mode="multilabel", solver=solver) for solver in ("exact", "RMA"))
     masks = exact(probs)
     best = exact.expected_score(probs, masks)
