@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -32,6 +33,12 @@ MULTILABEL = [
 ALL = MULTICLASS + MULTILABEL
 
 
+def nested(layout):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # PyTorch: strided ones are a prototype
+        return torch.nested.nested_tensor(list(PROBS), layout=layout)
+
+
 @pytest.mark.parametrize(
     ("probs", "error", "message"),
     [
@@ -39,11 +46,8 @@ ALL = MULTICLASS + MULTILABEL
         (PROBS.long(), TypeError, "probs must be float16, bfloat16, float32 or float64, got torch.int64"),
         (PROBS.to(torch.complex64), TypeError, "probs must be float16, bfloat16, float32 or float64, got"),
         (PROBS.to_sparse(), TypeError, r"probs must be a dense tensor, got torch.sparse_coo: probs.to_dense\(\)"),
-        (
-            torch.nested.nested_tensor(list(PROBS), layout=torch.jagged),
-            TypeError,
-            "probs must be a dense tensor, got a nested one",
-        ),
+        (nested(torch.strided), TypeError, "probs must be a dense tensor, got a nested one"),
+        (nested(torch.jagged), TypeError, "probs must be a dense tensor, got a nested one"),
         (PROBS.to("meta"), TypeError, "probs must hold values, got a tensor on the device meta"),
         (PROBS[0, 0], ValueError, r"probs must have shape \(B, C, \*spatial\) with at least one spatial"),
         (PROBS[:, :0], ValueError, "probs must hold at least one class"),
