@@ -203,6 +203,7 @@ def config(network, data, work_dir, batch_size=2, evaluator=None, classes=CLASSE
         "seg_map_suffix": ".png",
         "metainfo": {"classes": classes, "palette": PALETTE[: len(classes)]},
         "pipeline": pipeline,
+        "serialize_data": False,  # which collects garbage of the whole process
     }
     loader = {
         "batch_size": batch_size,
@@ -233,7 +234,8 @@ def config(network, data, work_dir, batch_size=2, evaluator=None, classes=CLASSE
             "default_hooks": {"visualization": {"type": "SegVisualizationHook"}},
             "load_from": None,
             **options,
-        }
+        },
+        format_python_code=False,  # several times a run, and nobody reads it
     )
 
 
