@@ -33,3 +33,15 @@ def dataset(tmp_path_factory):
     import tiny
 
     return tiny.write_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Starts scripts in processes that find the toolkit imported, and nothing of RankSEG."""
+    import tiny
+    from forks import Forks
+
+    parts = [f"mmseg.{name}" for name in ("apis", "datasets", "engine", "evaluation", "models", "visualization")]
+    forks = Forks(["mmengine.runner", *parts], tiny.environment())
+    yield forks
+    forks.close()

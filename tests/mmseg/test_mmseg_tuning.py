@@ -235,7 +235,7 @@ def test_reduce_zero_label_and_every_option(tmp_path):
     assert read(tmp_path / "run/rankseg.json") == expected
 
 
-def test_windows_of_one_file_count_each_with_any_number_of_processes(dataset, tmp_path, checkpoint):
+def test_windows_of_one_file_count_each_with_any_number_of_processes(forks, dataset, tmp_path, checkpoint):
     """21 windows of seven files on two processes: one is shown to both. Windows of one file are one case."""
     full = with_hook(tiny.in_windows(tiny.config(tiny.model(), dataset, tmp_path / "one", batch_size=1)))
     validate(full, checkpoint)
@@ -251,9 +251,8 @@ def test_windows_of_one_file_count_each_with_any_number_of_processes(dataset, tm
 
     full.work_dir = str(tmp_path / "two")
     full.dump(str(tmp_path / "config.py"))
-    script, output = Path(__file__).with_name("run_distributed.py"), tmp_path / "scores.json"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = tiny.process([*torchrun, script, tmp_path / "config.py", checkpoint, output, "val"], tmp_path)
+    output = tmp_path / "scores.json"
+    done = forks.run([tiny.DISTRIBUTED, tmp_path / "config.py", checkpoint, output, "val"], tmp_path, world=2)
     assert done.returncode == 0, done.stderr[-3000:]
     assert read(output)["batches"] == 11
     assert read(tmp_path / "two/rankseg.json") == found

@@ -21,6 +21,7 @@ CLASSES = ("background", "body", "nucleus", "filament")
 PALETTE = [[0, 0, 0], [60, 120, 220], [230, 160, 40], [200, 60, 90]]
 SIZES = ((40, 56), (48, 48), (33, 61))
 SCALE = (64, 48)  # width, height of the network's input
+DISTRIBUTED = Path(__file__).with_name("run_distributed.py")
 _names = itertools.count()
 
 
@@ -279,10 +280,11 @@ def tool(name):
     """A script of the installed toolkit, such as `test.py`."""
     import mmseg
 
-    return [sys.executable, str(Path(mmseg.__file__).parent / ".mim" / "tools" / name)]
+    return [str(Path(mmseg.__file__).parent / ".mim" / "tools" / name)]
 
 
 def process(command, folder):
-    """Run a process of its own with this checkout; one that hangs fails after five minutes."""
+    """Run a Python process of its own with this checkout; one that hangs fails after five minutes."""
     options = {"capture_output": True, "text": True, "check": False, "timeout": 300}
+    command = [sys.executable, *command]
     return subprocess.run([str(word) for word in command], cwd=folder, env=environment(), **options)
