@@ -9,6 +9,7 @@ import json
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,9 @@ class Forks:
 
     def run(self, command, folder, world=1):
         """As ``subprocess.run([python, *command])``, in ``world`` processes that tell themselves apart by RANK."""
-        begun = {"argv": [str(word) for word in command], "folder": str(folder), "world": world}
+        with socket.create_server(("localhost", 0)) as free:
+            port = free.getsockname()[1]
+        begun = {"argv": [str(word) for word in command], "folder": str(folder), "world": world, "port": port}
         print(json.dumps(begun), file=self._server.stdin, flush=True)
         codes = json.loads(self._server.stdout.readline())
         said = {name: Path(folder, f"{name}.txt").read_text() for name in ("stdout", "stderr")}
@@ -63,7 +66,9 @@ def begin(command, rank):
     os.chdir(command["folder"])
     for stream, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(f"{name}.txt", os.O_WRONLY | os.O_APPEND), stream)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(command["world"]))
+    if command["world"] > 1:
+        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": command["world"], "MASTER_PORT": command["port"]}
+        os.environ.update({name: str(value) for name, value in own.items()})
     script = command["argv"][0]
     sys.argv, sys.path[0] = command["argv"], os.path.dirname(script)
     runpy.run_path(script, run_name="__main__")

@@ -1,14 +1,10 @@
 """The report of a real Trainer: the logged figures, and those of a comparison of the same probabilities."""
 
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from places import ROOT
 from torch.utils.data import DataLoader
 
 pytest.importorskip("torchmetrics")
@@ -26,7 +22,6 @@ from rankseg_plugins.comparison.tables import to_dict
 from rankseg_plugins.lightning import RankSEGCallback
 
 NAMES = ("background", "disc", "bar")
-HERE = Path(__file__).parent
 
 
 def read(folder):
@@ -145,7 +140,7 @@ assert skipped == [2, 1, 2], skipped
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-def test_two_processes_write_what_one_writes(package, segmenter, make_trainer, tmp_path):
+def test_two_processes_write_what_one_writes(forks, package, segmenter, make_trainer, tmp_path):
     """Seven images, one of them shown twice; and one image, where a process has nothing but a repetition.
 
     That which is repeated and another one are NaN, and left out.
@@ -155,11 +150,7 @@ def test_two_processes_write_what_one_writes(package, segmenter, make_trainer, t
     make_trainer(callbacks=[callback]).validate(segmenter(), loaders, verbose=False)
     script = tmp_path / "run.py"
     script.write_text(RUN)
-    own = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "MASTER_PORT", "MASTER_ADDR"}
-    environment = {name: value for name, value in os.environ.items() if name not in own}
-    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), package, str(tmp_path / "two")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = forks.run([script, package, tmp_path / "two"], tmp_path, world=2)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stderr.count("2 of 7 images are left out") == 1
     assert not list((tmp_path / "two" / "val").glob("dataloader_idx_1/*"))

@@ -1,16 +1,12 @@
 """RankSEGCallback tunes while a real Trainer validates; what it finds is what ``tune`` finds."""
 
 import json
-import os
-import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from places import ROOT
 from torch.utils.data import DataLoader
 
 pytest.importorskip("torchmetrics")
@@ -26,8 +22,6 @@ from rankseg_plugins.calibration.tuned import as_decoder
 from rankseg_plugins.comparison import Sample, Scoring
 from rankseg_plugins.lightning import RankSEGCallback, RankSEGPredictionWriter
 from rankseg_plugins.tuning import tune
-
-HERE = Path(__file__).parent
 
 
 def test_every_weight_has_a_decoder_of_its_own():
@@ -312,7 +306,7 @@ result = {"decoder": callback.decoder.to_dict(), "scores": callback.scores_of_st
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-def test_two_processes_tune_what_one_tunes(package, scaling, make_trainer, tmp_path):
+def test_two_processes_tune_what_one_tunes(forks, package, scaling, make_trainer, tmp_path):
     """Twenty-one images, one of them shown twice; and one image, where a process has nothing but a repetition."""
     callback = RankSEGCallback(num_classes=CLASSES, tune=dict(min_cases=10))
     loaders = [DataLoader(Drawn(items=n), batch_size=2) for n in (21, 1)]
@@ -323,11 +317,7 @@ def test_two_processes_tune_what_one_tunes(package, scaling, make_trainer, tmp_p
     assert not callback.decoder.is_argmax
     script = tmp_path / "run.py"
     script.write_text(RUN)
-    own = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "MASTER_PORT", "MASTER_ADDR"}
-    environment = {name: value for name, value in os.environ.items() if name not in own}
-    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), package, str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = forks.run([script, package, tmp_path], tmp_path, world=2)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stderr.count("tuned on 22 images") == 1
     for rank in (0, 1):
