@@ -15,6 +15,7 @@ pytest.importorskip("rankseg_plugins.lightning", exc_type=ImportError)
 import references
 from expected import all_scores, logged, outputs_of
 from lightning_nets import CLASSES, Blobs, loader, network
+from packages import mostly_one_package
 from tagged import tagged
 
 from rankseg_plugins import RankSEG, rankseg
@@ -228,6 +229,7 @@ def test_two_decoders_side_by_side(segmenter, make_trainer):
         assert {name: got[name] for name in expected} == pytest.approx(expected, abs=1e-12)
 
 
+@mostly_one_package
 @pytest.mark.parametrize(
     ("one", "other", "said"),
     [
@@ -411,6 +413,7 @@ def test_pickles(segmenter, make_trainer):
     assert set(logged(trainer)) == set(callback.names("val"))
 
 
+@mostly_one_package
 def test_tensors_that_intercept_functions(segmenter, make_trainer, tmp_path):
     """As MONAI's: the same values are logged and written, and what comes back is plain."""
 

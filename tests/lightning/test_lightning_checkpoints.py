@@ -17,6 +17,7 @@ pytest.importorskip("scipy", reason="the extra 'report' is not installed")
 
 from expected import expected_decoder, logged, scores_of
 from lightning_nets import CLASSES, SCALES, Drawn, batches
+from packages import mostly_one_package
 
 from rankseg_plugins import GlobalRankSEG, RankSEG
 from rankseg_plugins.calibration import TunedDecoder
@@ -60,6 +61,7 @@ def test_each_checkpoint_holds_the_decoder_of_its_validation(package, scaling, m
     assert torch.equal(labels, found[2]((SCALES[2] * data.logits).softmax(1)))
 
 
+@mostly_one_package
 def test_where_lightning_restores_callbacks_for_fit_alone(scaling, make_trainer, tmp_path, monkeypatch):
     """As it does before version 2.6."""
     callback = RankSEGCallback(num_classes=CLASSES, tune=True)
@@ -77,6 +79,7 @@ def test_where_lightning_restores_callbacks_for_fit_alone(scaling, make_trainer,
     assert fresh.decoder.temperature == 1.4
 
 
+@mostly_one_package
 @pytest.mark.parametrize("restores", [True, False])
 @pytest.mark.parametrize("holds", ["the callback", "another callback", "weights"])
 def test_weights_that_nothing_was_tuned_for(package, scaling, make_trainer, tmp_path, monkeypatch, holds, restores):
@@ -103,6 +106,7 @@ def test_weights_that_nothing_was_tuned_for(package, scaling, make_trainer, tmp_
     assert {name: returned[name] for name in expected} == pytest.approx(expected, abs=1e-6)
 
 
+@mostly_one_package
 def test_a_resumed_run_begins_with_the_decoder_of_the_checkpoint(scaling, make_trainer, tmp_path):
     def run(epochs, checkpoint=None):
         callback = RankSEGCallback(num_classes=CLASSES, tune=True)

@@ -1,5 +1,6 @@
 """The report of a real Trainer: the logged figures, and those of a comparison of the same probabilities."""
 
+import itertools
 import json
 import sys
 
@@ -15,6 +16,8 @@ pytest.importorskip("scipy", reason="the extra 'report' is not installed")
 
 import lightning_nets
 from lightning_nets import CLASSES, Blobs, network
+from packages import PACKAGES, mostly_one_package
+from sweeps import sweep
 
 from rankseg_plugins import RankSEG
 from rankseg_plugins.comparison import Scoring, compare
@@ -46,7 +49,11 @@ def figures_of(net, batches, decoder, activation="softmax", **options):
     return comparable(json.loads(json.dumps(to_dict(found))))
 
 
-@pytest.mark.parametrize("stage", ["val", "test"])
+@sweep(
+    ("package", "stage"),
+    itertools.product(PACKAGES, ("val", "test")),
+    quick=lambda package, stage: (package == PACKAGES[0]) == (stage == "val"),
+)
 def test_figures_are_the_logged_ones_and_those_of_compare(segmenter, make_trainer, tmp_path, stage):
     data, decoder, calls = lightning_nets.loader(ignore=255), RankSEG("dice"), []
     callback = RankSEGCallback(decoder, num_classes=CLASSES, ignore_index=255, report=tmp_path, class_names=NAMES)
@@ -72,6 +79,7 @@ def test_figures_are_the_logged_ones_and_those_of_compare(segmenter, make_traine
     assert (tmp_path / stage / "pictures" / "reliability.png").is_file()
 
 
+@mostly_one_package
 def test_scores_and_absent_classes_are_those_of_the_callback(segmenter, make_trainer, tmp_path):
     options = {"scores": ["iou", "dice"], "absent": "one"}
     callback = RankSEGCallback(RankSEG("iou"), num_classes=CLASSES, report=tmp_path, **options)
@@ -81,6 +89,7 @@ def test_scores_and_absent_classes_are_those_of_the_callback(segmenter, make_tra
     assert comparable(read(tmp_path / "val")) == figures_of(model.net, data, RankSEG("iou"), scoring=scoring)
 
 
+@mostly_one_package
 def test_one_channel(segmenter, make_trainer, tmp_path):
     decoder, net = RankSEG("dice", output_mode="multilabel"), network(classes=1)
     callback = RankSEGCallback(decoder, num_classes=1, activation="sigmoid", report=tmp_path)
@@ -89,6 +98,7 @@ def test_one_channel(segmenter, make_trainer, tmp_path):
     assert comparable(read(tmp_path / "val")) == figures_of(net, data, decoder, "sigmoid")
 
 
+@mostly_one_package
 def test_a_folder_for_each_dataloader_and_the_last_epoch(segmenter, make_trainer, tmp_path):
     named = {0: "day", 1: "night"}
     callback = RankSEGCallback(RankSEG("dice"), num_classes=CLASSES, report=tmp_path / "report", dataloaders=named)
@@ -139,6 +149,7 @@ assert skipped == [2, 1, 2], skipped
 """
 
 
+@mostly_one_package
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_two_processes_write_what_one_writes(forks, package, segmenter, make_trainer, tmp_path):
     """Seven images, one of them shown twice; and one image, where a process has nothing but a repetition.

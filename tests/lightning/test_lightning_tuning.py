@@ -15,6 +15,7 @@ pytest.importorskip("scipy", reason="the extra 'report' is not installed")
 
 from expected import expected_decoder, samples, scores_of
 from lightning_nets import CLASSES, SCALES, Blobs, Drawn, batches, network
+from packages import mostly_one_package
 
 from rankseg_plugins import GlobalRankSEG, RankSEG
 from rankseg_plugins.calibration import TunedDecoder
@@ -55,6 +56,7 @@ def test_the_decoder_is_that_of_tune_and_decides_from_then_on(scaling, make_trai
     assert torch.equal(labels, found.decoder((scale * data.logits).softmax(1)))
 
 
+@mostly_one_package
 def test_options_reach_the_tuning(scaling, make_trainer):
     own = dict(temperatures=[1.0, 0.8], pruning_probs=np.array([0.4, 0.0]), metrics=["dice", "iou"], folds=3)
     finish = dict(resamples=500, confidence=0.9, seed=7)
@@ -83,6 +85,7 @@ def test_the_first_score_is_the_objective():
         RankSEGCallback(num_classes=CLASSES, scores=["precision"], tune=True)
 
 
+@mostly_one_package
 def test_several_dataloaders_are_tuned_on_together(scaling, make_trainer):
     first, second, third = (Drawn(items=n, seed=n) for n in (12, 3, 9))
     loaders = [DataLoader(data, batch_size=5) for data in (first, second, third)]
@@ -93,6 +96,7 @@ def test_several_dataloaders_are_tuned_on_together(scaling, make_trainer):
     assert callback.tuned.comparison.names == found.comparison.names
 
 
+@mostly_one_package
 def test_cases(scaling, make_trainer, tmp_path):
     """Eight images of three patients: by images the gain is certain, by patients there are too few."""
     data = Drawn(items=24)
@@ -115,6 +119,7 @@ def test_cases(scaling, make_trainer, tmp_path):
             make_trainer(callbacks=[wrong]).validate(scaling(), DataLoader(named, batch_size=5), verbose=False)
 
 
+@mostly_one_package
 @pytest.mark.parametrize("options", [{"limit_val_batches": 1}, {"fast_dev_run": True}, {"num_sanity_val_steps": 2}])
 def test_few_images_keep_argmax(scaling, make_trainer, options):
     callback = RankSEGCallback(RankSEG("dice"), num_classes=CLASSES, tune=True)
@@ -137,6 +142,7 @@ def test_a_single_image(scaling, make_trainer):
     assert callback.scores_of_stage["val"]["val/rankseg/tuned_gain/dice_image"] == 0
 
 
+@mostly_one_package
 def test_one_channel_and_overlapping_masks(segmenter, make_trainer):
     class Masks(segmenter):
         def _step(self, batch):
@@ -194,6 +200,7 @@ def test_scipy_is_named_at_once(monkeypatch):
         RankSEGCallback(num_classes=CLASSES, tune=True)
 
 
+@mostly_one_package
 def test_a_test_before_any_tuning_says_so(scaling, make_trainer):
     callback = RankSEGCallback(num_classes=CLASSES, tune=True)
     with pytest.warns(UserWarning, match="no decoder was tuned yet, so test decides with RankSEG"):
@@ -204,6 +211,7 @@ def test_a_test_before_any_tuning_says_so(scaling, make_trainer):
         make_trainer(callbacks=[given]).test(scaling(), batches(items=5), verbose=False)
 
 
+@mostly_one_package
 def test_the_report_brings_the_decoder_as_a_file(scaling, make_trainer, tmp_path):
     pytest.importorskip("jinja2")
     pytest.importorskip("matplotlib")
@@ -225,6 +233,7 @@ def test_the_report_brings_the_decoder_as_a_file(scaling, make_trainer, tmp_path
     assert np.array_equal(written, callback.decoder(data.logits.softmax(1)).numpy())
 
 
+@mostly_one_package
 def test_tuned_labels_are_written(scaling, make_trainer, tmp_path):
     """The callback puts its labels into the predictions, the writer behind it writes them."""
     callback = RankSEGCallback(num_classes=CLASSES, tune=True, predict_labels="labels")
@@ -251,6 +260,7 @@ def test_files_and_decoders_that_do_not_fit(tmp_path):
     assert as_decoder(tmp_path / "four.json").num_classes == 4
 
 
+@mostly_one_package
 def test_probabilities_softened_twice_are_warned_of_once(scaling, make_trainer, tmp_path):
     class Softened(scaling):
         def validation_step(self, batch, batch_idx):
@@ -272,6 +282,7 @@ def test_probabilities_softened_twice_are_warned_of_once(scaling, make_trainer, 
         )
 
 
+@mostly_one_package
 @pytest.mark.parametrize("with_report", [False, True])
 def test_unsure_probabilities_are_warned_of_once(scaling, make_trainer, tmp_path, with_report):
     light = dict(temperatures=[1.0], pruning_probs=[0.5])
@@ -305,6 +316,7 @@ result = {"decoder": callback.decoder.to_dict(), "scores": callback.scores_of_st
 """
 
 
+@mostly_one_package
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_two_processes_tune_what_one_tunes(forks, package, scaling, make_trainer, tmp_path):
     """Twenty-one images, one of them shown twice; and one image, where a process has nothing but a repetition."""
