@@ -45,6 +45,7 @@ def test_the_scores_are_those_of_the_other_images(segmenter, make_trainer, batch
     assert logged(trainer) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")  # of a score without any image
 def test_a_run_goes_on_where_the_network_gives_nothing_else(segmenter, make_trainer):
     class Diverged(segmenter):
         def validation_step(self, batch, batch_idx):
@@ -61,6 +62,7 @@ def test_a_run_goes_on_where_the_network_gives_nothing_else(segmenter, make_trai
     assert all(values[name] != values[name] for name in callback.names("val") if "skipped" not in name)
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")  # of a score without any image
 @mostly_one_package
 def test_report_and_tuning_leave_out_the_same_images(scaling, make_trainer, tmp_path):
     pytest.importorskip("scipy", reason="the extra 'report' is not installed")
