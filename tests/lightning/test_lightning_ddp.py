@@ -14,6 +14,8 @@ pytest.importorskip("rankseg_plugins.lightning", exc_type=ImportError)
 
 import ddp_run
 import lightning_nets
+from packages import PACKAGES
+from sweeps import sweep
 
 from rankseg_plugins.lightning.loaders import new_images
 
@@ -64,7 +66,11 @@ def test_other_samplers_and_batches_are_left_alone():
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-@pytest.mark.parametrize("started_by", ["the test", pytest.param("Lightning", marks=pytest.mark.exhaustive)])
+@sweep(
+    ("package", "started_by"),
+    [*((package, "the test") for package in PACKAGES), *((package, "Lightning") for package in PACKAGES[-1:])],
+    quick=lambda package, started_by: started_by == "the test",
+)
 def test_two_processes_give_what_one_gives(forks, environment, package, tmp_path, started_by):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

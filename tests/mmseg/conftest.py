@@ -1,13 +1,8 @@
 """MMSegmentation's tests run under the maintained forks and under the original packages alike."""
 
-import os
-
+import mmcv_stub.sitecustomize  # noqa: F401  (under this name: Python may hold another sitecustomize)
 import pytest
 import torch
-
-# mmengine 0.10.7 loads its own checkpoints with torch.load's former default.
-os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
-import mmcv_stub.sitecustomize  # noqa: F401  (under this name: Python may hold another sitecustomize)
 
 collect_ignore = ["mmcv_stub", "run_distributed.py", "tiny.py"]
 
@@ -20,6 +15,14 @@ except ModuleNotFoundError as missing:
         raise
 else:
     init_default_scope("mmseg")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loads_whole_checkpoints():
+    """mmengine 0.10.7 loads its own checkpoints with torch.load's former default."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+        yield
 
 
 @pytest.fixture(autouse=True)
