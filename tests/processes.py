@@ -9,8 +9,12 @@ import torch
 
 def run(function, world, *args):
     """Call ``function(rank, *args)`` in ``world`` processes; what one of them raises is raised here."""
+    # All are forked from one process, which has imported what takes long.
+    torch.multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "torchmetrics"])
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_enter, args=(function, world, f"{folder}/store", args), nprocs=world)
+        torch.multiprocessing.start_processes(
+            _enter, args=(function, world, f"{folder}/store", args), nprocs=world, start_method="forkserver"
+        )
 
 
 def leave():

@@ -53,7 +53,7 @@ def trained(data, tmp_path_factory):
     torch.set_num_threads(2)
     out = tmp_path_factory.mktemp("work")
     with Progress(disable=True) as progress:
-        return train(data, out, out, iterations=40, seconds=600, progress=progress)
+        return train(data, out, out, iterations=12, seconds=600, progress=progress)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Run by the tests, once with one process and once with two: everything the adapter does, results as JSON.
+"""Run by the tests with one process and with two: everything the adapter does, results as JSON.
 
 python ddp_run.py PACKAGE PROCESSES FOLDER
 """

@@ -1,5 +1,7 @@
 """What a RankSEGCallback must log and tune, from the plain API and plain loops."""
 
+import functools
+
 import references
 import torch
 from lightning_nets import CLASSES, Drawn
@@ -44,7 +46,14 @@ def samples(data, scale=1.0, prefix=""):
 
 
 def expected_decoder(scale=1.0, data=None, objective="dice_image", **options):
+    if data is None and not options:
+        return _expected_decoder(scale, objective)
     return tune(samples(Drawn() if data is None else data, scale), objective, **options)
+
+
+@functools.cache
+def _expected_decoder(scale, objective):
+    return tune(samples(Drawn(), scale), objective)
 
 
 def scores_of(decoder, scale, data, stage):

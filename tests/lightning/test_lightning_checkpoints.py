@@ -17,12 +17,14 @@ pytest.importorskip("scipy", reason="the extra 'report' is not installed")
 
 from expected import expected_decoder, logged, scores_of
 from lightning_nets import CLASSES, SCALES, Drawn, batches
+from packages import mostly_one_package
 
 from rankseg_plugins import GlobalRankSEG, RankSEG
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.lightning import RankSEGCallback
 
 
+@pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
 def test_each_checkpoint_holds_the_decoder_of_its_validation(package, scaling, make_trainer, tmp_path):
     pl = importlib.import_module(package)
     own = dict(num_classes=CLASSES, tune=dict(pruning_probs=np.array([0.5, 0.3, 0.1]), confidence=np.float64(0.95)))
@@ -60,6 +62,7 @@ def test_each_checkpoint_holds_the_decoder_of_its_validation(package, scaling, m
     assert torch.equal(labels, found[2]((SCALES[2] * data.logits).softmax(1)))
 
 
+@mostly_one_package
 def test_where_lightning_restores_callbacks_for_fit_alone(scaling, make_trainer, tmp_path, monkeypatch):
     """As it does before version 2.6."""
     callback = RankSEGCallback(num_classes=CLASSES, tune=True)
@@ -77,6 +80,7 @@ def test_where_lightning_restores_callbacks_for_fit_alone(scaling, make_trainer,
     assert fresh.decoder.temperature == 1.4
 
 
+@mostly_one_package
 @pytest.mark.parametrize("restores", [True, False])
 @pytest.mark.parametrize("holds", ["the callback", "another callback", "weights"])
 def test_weights_that_nothing_was_tuned_for(package, scaling, make_trainer, tmp_path, monkeypatch, holds, restores):
@@ -103,6 +107,8 @@ def test_weights_that_nothing_was_tuned_for(package, scaling, make_trainer, tmp_
     assert {name: returned[name] for name in expected} == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
+@mostly_one_package
 def test_a_resumed_run_begins_with_the_decoder_of_the_checkpoint(scaling, make_trainer, tmp_path):
     def run(epochs, checkpoint=None):
         callback = RankSEGCallback(num_classes=CLASSES, tune=True)
@@ -123,7 +129,8 @@ def test_states_with_and_without_a_tuned_decoder():
     state = callback.state_dict()
     given = RankSEG("iou")
     plain = RankSEGCallback(given, num_classes=CLASSES)
-    plain.load_state_dict(state)
+    with pytest.warns(UserWarning, match="which only tune=True takes up"):
+        plain.load_state_dict(state)
     assert plain.decoder is given
     older = {"scores_of_stage": {}, "decoder": {}}
     callback.load_state_dict(older)

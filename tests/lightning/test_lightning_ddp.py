@@ -2,14 +2,11 @@
 
 import importlib
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from places import ROOT
 from torch.utils.data import DataLoader, DistributedSampler
 
 pytest.importorskip("torchmetrics")
@@ -17,28 +14,22 @@ pytest.importorskip("rankseg_plugins.lightning", exc_type=ImportError)
 
 import ddp_run
 import lightning_nets
+from packages import PACKAGES
+from sweeps import sweep
 
 from rankseg_plugins.lightning.loaders import new_images
 
-HERE = Path(__file__).parent
+
+def started_by_lightning(command, environment):
+    """The first process starts the second."""
+    options = dict(capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run([sys.executable, *map(str, command)], env=environment, **options)
 
 
-def run(package, processes, folder):
-    folder.mkdir()
-    stderr = ""
-    if processes == 1:
-        ddp_run.main(package, 1, folder)
-    else:
-        own = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "MASTER_PORT", "MASTER_ADDR"}
-        environment = {name: value for name, value in os.environ.items() if name not in own}
-        environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, ddp_run.__file__, package, str(processes), str(folder)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-        assert done.returncode == 0, done.stderr[-4000:]
-        stderr = done.stderr
+def results(folder, processes):
     ranks = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
     pictures = {path.name: path.read_bytes() for path in sorted((folder / "png").iterdir())}
-    return ranks, pictures, stderr
+    return ranks, pictures
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -75,9 +66,23 @@ def test_other_samplers_and_batches_are_left_alone():
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-def test_two_processes_give_what_one_gives(package, tmp_path):
-    (alone,), alone_pictures, _ = run(package, 1, tmp_path / "one")
-    ranks, pictures, stderr = run(package, 2, tmp_path / "two")
+@sweep(
+    ("package", "started_by"),
+    [*((package, "the test") for package in PACKAGES), *((package, "Lightning") for package in PACKAGES[-1:])],
+    quick=lambda package, started_by: started_by == "the test",
+)
+def test_two_processes_give_what_one_gives(forks, environment, package, tmp_path, started_by):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    ddp_run.main(package, 1, tmp_path / "one")
+    (alone,), alone_pictures = results(tmp_path / "one", 1)
+    command = [ddp_run.__file__, package, 2, tmp_path / "two"]
+    if started_by == "Lightning":
+        done = started_by_lightning(command, environment)
+    else:
+        done = forks.run(command, tmp_path, world=2)
+    assert done.returncode == 0, done.stderr[-4000:]
+    ranks, pictures = results(tmp_path / "two", 2)
     evaluated = alone["evaluated"]
     assert [name for name, _ in alone["images"]][:2] == [
         f"val/rankseg/image/dataloader_idx_0/{index}" for index in (0, 1)
@@ -91,7 +96,7 @@ def test_two_processes_give_what_one_gives(package, tmp_path):
         assert result["evaluated"] == pytest.approx(evaluated, abs=1e-12, nan_ok=True)
     assert len(pictures) == 7
     assert pictures == alone_pictures
-    assert "sync_dist" not in stderr
+    assert "sync_dist" not in done.stderr
     _check_fit(package, ranks, tmp_path / "two")
 
 

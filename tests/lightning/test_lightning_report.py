@@ -1,14 +1,11 @@
 """The report of a real Trainer: the logged figures, and those of a comparison of the same probabilities."""
 
+import itertools
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from places import ROOT
 from torch.utils.data import DataLoader
 
 pytest.importorskip("torchmetrics")
@@ -19,6 +16,8 @@ pytest.importorskip("scipy", reason="the extra 'report' is not installed")
 
 import lightning_nets
 from lightning_nets import CLASSES, Blobs, network
+from packages import PACKAGES, mostly_one_package
+from sweeps import sweep
 
 from rankseg_plugins import RankSEG
 from rankseg_plugins.comparison import Scoring, compare
@@ -26,7 +25,6 @@ from rankseg_plugins.comparison.tables import to_dict
 from rankseg_plugins.lightning import RankSEGCallback
 
 NAMES = ("background", "disc", "bar")
-HERE = Path(__file__).parent
 
 
 def read(folder):
@@ -51,7 +49,11 @@ def figures_of(net, batches, decoder, activation="softmax", **options):
     return comparable(json.loads(json.dumps(to_dict(found))))
 
 
-@pytest.mark.parametrize("stage", ["val", "test"])
+@sweep(
+    ("package", "stage"),
+    itertools.product(PACKAGES, ("val", "test")),
+    quick=lambda package, stage: (package == PACKAGES[0]) == (stage == "val"),
+)
 def test_figures_are_the_logged_ones_and_those_of_compare(segmenter, make_trainer, tmp_path, stage):
     data, decoder, calls = lightning_nets.loader(ignore=255), RankSEG("dice"), []
     callback = RankSEGCallback(decoder, num_classes=CLASSES, ignore_index=255, report=tmp_path, class_names=NAMES)
@@ -77,6 +79,7 @@ def test_figures_are_the_logged_ones_and_those_of_compare(segmenter, make_traine
     assert (tmp_path / stage / "pictures" / "reliability.png").is_file()
 
 
+@mostly_one_package
 def test_scores_and_absent_classes_are_those_of_the_callback(segmenter, make_trainer, tmp_path):
     options = {"scores": ["iou", "dice"], "absent": "one"}
     callback = RankSEGCallback(RankSEG("iou"), num_classes=CLASSES, report=tmp_path, **options)
@@ -86,6 +89,7 @@ def test_scores_and_absent_classes_are_those_of_the_callback(segmenter, make_tra
     assert comparable(read(tmp_path / "val")) == figures_of(model.net, data, RankSEG("iou"), scoring=scoring)
 
 
+@mostly_one_package
 def test_one_channel(segmenter, make_trainer, tmp_path):
     decoder, net = RankSEG("dice", output_mode="multilabel"), network(classes=1)
     callback = RankSEGCallback(decoder, num_classes=1, activation="sigmoid", report=tmp_path)
@@ -94,6 +98,7 @@ def test_one_channel(segmenter, make_trainer, tmp_path):
     assert comparable(read(tmp_path / "val")) == figures_of(net, data, decoder, "sigmoid")
 
 
+@mostly_one_package
 def test_a_folder_for_each_dataloader_and_the_last_epoch(segmenter, make_trainer, tmp_path):
     named = {0: "day", 1: "night"}
     callback = RankSEGCallback(RankSEG("dice"), num_classes=CLASSES, report=tmp_path / "report", dataloaders=named)
@@ -144,22 +149,21 @@ assert skipped == [2, 1, 2], skipped
 """
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")  # of a score without any image
+@mostly_one_package
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-def test_two_processes_write_what_one_writes(package, segmenter, make_trainer, tmp_path):
+def test_two_processes_write_what_one_writes(forks, package, segmenter, make_trainer, tmp_path):
     """Seven images, one of them shown twice; and one image, where a process has nothing but a repetition.
 
     That which is repeated and another one are NaN, and left out.
     """
     loaders = [DataLoader(Blobs(items=n, ignore=255, nan=(0, 3)), batch_size=2) for n in (7, 1, 5)]
     callback = RankSEGCallback(RankSEG("dice"), num_classes=CLASSES, ignore_index=255, report=tmp_path / "one")
-    make_trainer(callbacks=[callback]).validate(segmenter(), loaders, verbose=False)
+    with pytest.warns(UserWarning, match="2 of 7 images are left out"):
+        make_trainer(callbacks=[callback]).validate(segmenter(), loaders, verbose=False)
     script = tmp_path / "run.py"
     script.write_text(RUN)
-    own = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "MASTER_PORT", "MASTER_ADDR"}
-    environment = {name: value for name, value in os.environ.items() if name not in own}
-    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), package, str(tmp_path / "two")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = forks.run([script, package, tmp_path / "two"], tmp_path, world=2)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stderr.count("2 of 7 images are left out") == 1
     assert not list((tmp_path / "two" / "val").glob("dataloader_idx_1/*"))

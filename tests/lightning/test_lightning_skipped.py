@@ -12,6 +12,7 @@ pytest.importorskip("rankseg_plugins.lightning", exc_type=ImportError)
 
 from expected import all_scores, logged, outputs_of, samples
 from lightning_nets import CLASSES, Blobs, Drawn, loader, network
+from packages import mostly_one_package
 
 from rankseg_plugins import RankSEG
 from rankseg_plugins.lightning import RankSEGCallback, RankSEGPredictionWriter
@@ -24,6 +25,7 @@ def left_out(caught):
     return [str(each.message) for each in caught if "are left out" in str(each.message)]
 
 
+@mostly_one_package
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
 def test_the_scores_are_those_of_the_other_images(segmenter, make_trainer, batch_size):
     data = loader(nan=BAD, batch_size=batch_size, ignore=255)
@@ -43,6 +45,7 @@ def test_the_scores_are_those_of_the_other_images(segmenter, make_trainer, batch
     assert logged(trainer) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")  # of a score without any image
 def test_a_run_goes_on_where_the_network_gives_nothing_else(segmenter, make_trainer):
     class Diverged(segmenter):
         def validation_step(self, batch, batch_idx):
@@ -59,6 +62,8 @@ def test_a_run_goes_on_where_the_network_gives_nothing_else(segmenter, make_trai
     assert all(values[name] != values[name] for name in callback.names("val") if "skipped" not in name)
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")  # of a score without any image
+@mostly_one_package
 def test_report_and_tuning_leave_out_the_same_images(scaling, make_trainer, tmp_path):
     pytest.importorskip("scipy", reason="the extra 'report' is not installed")
     pytest.importorskip("jinja2", reason="the extra 'report' is not installed")

@@ -1,13 +1,8 @@
 """MMSegmentation's tests run under the maintained forks and under the original packages alike."""
 
-import os
-
+import mmcv_stub.sitecustomize  # noqa: F401  (under this name: Python may hold another sitecustomize)
 import pytest
 import torch
-
-# mmengine 0.10.7 loads its own checkpoints with torch.load's former default.
-os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
-import mmcv_stub.sitecustomize  # noqa: F401  (under this name: Python may hold another sitecustomize)
 
 collect_ignore = ["mmcv_stub", "run_distributed.py", "tiny.py"]
 
@@ -22,6 +17,14 @@ else:
     init_default_scope("mmseg")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _loads_whole_checkpoints():
+    """mmengine 0.10.7 loads its own checkpoints with torch.load's former default."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _few_threads():
     torch.set_num_threads(1)
@@ -33,3 +36,15 @@ def dataset(tmp_path_factory):
     import tiny
 
     return tiny.write_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Starts scripts in processes that find the toolkit imported, and nothing of RankSEG."""
+    import tiny
+    from forks import Forks
+
+    parts = [f"mmseg.{name}" for name in ("apis", "datasets", "engine", "evaluation", "models", "visualization")]
+    forks = Forks(["mmengine.runner", *parts], tiny.environment())
+    yield forks
+    forks.close()

@@ -93,6 +93,7 @@ def test_two_channels(binary_dataset, tmp_path):
         assert torch.equal(sample["pred_sem_seg"]["data"], rankseg(logits[None].softmax(1), **ON))
 
 
+@pytest.mark.filterwarnings("ignore:the probabilities look as if")
 @pytest.mark.parametrize("activation", ["sigmoid", "identity"])
 def test_activation_of_one_channel(activation):
     network = MODELS.build(tiny.model(PATH + "RankSEGEncoderDecoder", 2, 1, {**ON, "activation": activation}))
@@ -109,6 +110,7 @@ def decode(values, **options):
     return torch.cat([sample.pred_sem_seg.data for sample in network.postprocess_result(values)])
 
 
+@pytest.mark.filterwarnings("ignore:the probabilities look as if")
 def test_activations_of_several_channels():
     values = torch.rand(2, 4, 9, 11) ** 3
     for activation, probs in {

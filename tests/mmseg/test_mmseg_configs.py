@@ -107,16 +107,17 @@ def test_readme_names_what_exists():
             assert command.strip() == f"`python tools/test.py configs/{path} CHECKPOINT`"
 
 
-def test_bases_find_mmseg_by_its_module(tmp_path):
+def test_bases_find_mmseg_by_its_module(forks, tmp_path):
     """The lookup is changed by the config base alone: importing rankseg_plugins.mmseg leaves it as it was."""
-    script = (
+    script = tmp_path / "script.py"
+    script.write_text(
         "from mmengine.config.utils import MODULE2PACKAGE; before = dict(MODULE2PACKAGE);"
         "import mmcv_stub.sitecustomize, rankseg_plugins.mmseg; assert MODULE2PACKAGE == before;"
         f"from mmengine.config import Config; c = Config.fromfile({str(CONFIGS / READY[0])!r});"
         "assert MODULE2PACKAGE == {**before, 'mmseg': 'mmseg'}; assert c.default_scope == 'mmseg';"
         "assert 'MODULE2PACKAGE' not in c"
     )
-    done = tiny.process([*tiny.tool("test.py")[:1], "-c", script], tmp_path)
+    done = forks.run([script], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

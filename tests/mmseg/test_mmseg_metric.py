@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -277,7 +276,6 @@ def test_reduce_zero_label_of_the_dataset(tmp_path):
     for metric in ("IoUMetric", "rankseg_plugins.mmseg.MultiLevelIoUMetric"):
         full = tiny.config(network, data, tmp_path, evaluator={"type": metric}, classes=CLASSES[1:])
         full.test_dataloader.dataset.reduce_zero_label = True
-        full.test_dataloader.dataset.pipeline[2]["reduce_zero_label"] = True
         results[metric], kept = tiny.evaluate(full, tiny.build(network).state_dict())
         assert all(sample["reduce_zero_label"] for sample in kept)
     stock, ours = results.values()
@@ -354,7 +352,7 @@ def test_a_switch_during_the_run_is_refused():
         score(MultiLevelIoUMetric(), samples(2) + samples(1, argmax=True))
 
 
-def test_two_processes_give_the_scores_of_one(dataset, tmp_path):
+def test_two_processes_give_the_scores_of_one(forks, dataset, tmp_path):
     """Seven images in batches of three on two processes: the last batches are uneven, and one image is there twice."""
     options = {"metric": "dice", "pruning_prob": 0.1, "compare": True}
     network = tiny.model("rankseg_plugins.mmseg.RankSEGEncoderDecoder", rankseg=options)
@@ -367,10 +365,8 @@ def test_two_processes_give_the_scores_of_one(dataset, tmp_path):
     full.work_dir, full.test_evaluator.output_dir = str(tmp_path / "two"), str(tmp_path / "labels of two")
     full.custom_hooks = [{"type": "rankseg_plugins.mmseg.RankSEGVisualizationHook"}]
     full.dump(str(tmp_path / "config.py"))
-    script, output = Path(__file__).with_name("run_distributed.py"), tmp_path / "scores.json"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*torchrun, str(script), str(tmp_path / "config.py"), checkpoint, str(output), "test"]
-    done = tiny.process(command, tmp_path)
+    output = tmp_path / "scores.json"
+    done = forks.run([tiny.DISTRIBUTED, tmp_path / "config.py", checkpoint, output, "test"], tmp_path, world=2)
     assert done.returncode == 0, done.stderr[-3000:]
     written = json.loads(output.read_text())
     assert written["batches"] == 2  # four images in each process, in threes

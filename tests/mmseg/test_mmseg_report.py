@@ -66,13 +66,13 @@ def test_figures_are_the_printed_ones_and_those_of_compare(dataset, tmp_path, na
     assert all(name in page for name in (*tiny.CLASSES, *stems))
 
 
-def test_two_processes_write_what_one_writes(dataset, tmp_path):
+def test_two_processes_write_what_one_writes(forks, dataset, tmp_path):
     """Seven images in threes on two processes: the first image is there twice."""
     full, built = make_config(dataset, tmp_path / "one", tmp_path / "one" / "report", batch_size=3)
     tiny.evaluate(full, built.state_dict())
     checkpoint = tiny.save_checkpoint(built, tmp_path / "weights.pth")
     full.work_dir, full.test_evaluator.report = str(tmp_path / "two"), str(tmp_path / "two" / "report")
-    done = torchrun(full, checkpoint, tmp_path)
+    done = two_processes(forks, full, checkpoint, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = (tmp_path / name / "report" for name in ("one", "two"))
     assert comparable(read(two)) == comparable(read(one))
@@ -81,11 +81,10 @@ def test_two_processes_write_what_one_writes(dataset, tmp_path):
     assert panels(two) == panels(one) != []
 
 
-def torchrun(full, checkpoint, folder):
+def two_processes(forks, full, checkpoint, folder):
     full.dump(str(folder / "config.py"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    script = Path(__file__).with_name("run_distributed.py")
-    return tiny.process([*command, script, folder / "config.py", checkpoint, folder / "scores.json", "test"], folder)
+    command = [tiny.DISTRIBUTED, folder / "config.py", checkpoint, folder / "scores.json", "test"]
+    return forks.run(command, folder, world=2)
 
 
 def panels(folder):
@@ -94,14 +93,14 @@ def panels(folder):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_without_compare_it_is_refused_at_the_first_image(dataset, tmp_path, processes):
+def test_without_compare_it_is_refused_at_the_first_image(forks, dataset, tmp_path, processes):
     full, built = make_config(dataset, tmp_path, tmp_path / "report", rankseg=OPTIONS)
     words = "report needs argmax's labels beside RankSEG's: set model.test_cfg.rankseg.compare=True"
     if processes == 1:
         with pytest.raises(ValueError, match=re.escape(words)):
             tiny.evaluate(full, built.state_dict())
         return
-    done = torchrun(full, tiny.save_checkpoint(built, tmp_path / "weights.pth"), tmp_path)
+    done = two_processes(forks, full, tiny.save_checkpoint(built, tmp_path / "weights.pth"), tmp_path)
     assert done.returncode != 0
     assert words in done.stderr
 

@@ -225,7 +225,7 @@ def test_activation_and_none_beside_the_file(tmp_path):
     assert network.rankseg_options().decoder == ON
 
 
-def test_from_the_command_line(dataset, tmp_path, weights):
+def test_from_the_command_line(forks, dataset, tmp_path, weights):
     """The script on a stock config, and on one whose base sets options already, which `_delete_` takes away."""
     path = saved(DECODERS["samplewise"](), tmp_path / "decoder.json")
     network = tiny.build(tiny.model())
@@ -236,10 +236,10 @@ def test_from_the_command_line(dataset, tmp_path, weights):
     tiny.config(tiny.model(DOTTED, rankseg=ON), dataset, tmp_path).dump(str(tmp_path / "config.py"))
     command = [*tiny.tool("test.py"), tmp_path / "config.py", checkpoint, "--work-dir", tmp_path / "work"]
     command += ["--cfg-options", "model.test_cfg.rankseg.tuned=decoder.json"]
-    refused = tiny.process(command, tmp_path)
+    refused = forks.run(command, tmp_path)
     assert refused.returncode != 0
     assert "model.test_cfg.rankseg.tuned takes the decision from a file, metric, pruning_prob beside" in refused.stderr
-    done = tiny.process([*command, "model.test_cfg.rankseg._delete_=True"], tmp_path)
+    done = forks.run([*command, "model.test_cfg.rankseg._delete_=True"], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     (scores,) = (tmp_path / "work").glob("*/*.json")
     assert json.loads(scores.read_text())["mIoU"] == pytest.approx(float(expected["mIoU"]), abs=1e-4)

@@ -21,6 +21,7 @@ CLASSES = ("background", "body", "nucleus", "filament")
 PALETTE = [[0, 0, 0], [60, 120, 220], [230, 160, 40], [200, 60, 90]]
 SIZES = ((40, 56), (48, 48), (33, 61))
 SCALE = (64, 48)  # width, height of the network's input
+DISTRIBUTED = Path(__file__).with_name("run_distributed.py")
 _names = itertools.count()
 
 
@@ -203,6 +204,7 @@ def config(network, data, work_dir, batch_size=2, evaluator=None, classes=CLASSE
         "seg_map_suffix": ".png",
         "metainfo": {"classes": classes, "palette": PALETTE[: len(classes)]},
         "pipeline": pipeline,
+        "serialize_data": False,  # which collects garbage of the whole process
     }
     loader = {
         "batch_size": batch_size,
@@ -233,7 +235,8 @@ def config(network, data, work_dir, batch_size=2, evaluator=None, classes=CLASSE
             "default_hooks": {"visualization": {"type": "SegVisualizationHook"}},
             "load_from": None,
             **options,
-        }
+        },
+        format_python_code=False,  # several times a run, and nobody reads it
     )
 
 
@@ -277,10 +280,11 @@ def tool(name):
     """A script of the installed toolkit, such as `test.py`."""
     import mmseg
 
-    return [sys.executable, str(Path(mmseg.__file__).parent / ".mim" / "tools" / name)]
+    return [str(Path(mmseg.__file__).parent / ".mim" / "tools" / name)]
 
 
 def process(command, folder):
-    """Run a process of its own with this checkout; one that hangs fails after five minutes."""
+    """Run a Python process of its own with this checkout; one that hangs fails after five minutes."""
     options = {"capture_output": True, "text": True, "check": False, "timeout": 300}
+    command = [sys.executable, *command]
     return subprocess.run([str(word) for word in command], cwd=folder, env=environment(), **options)

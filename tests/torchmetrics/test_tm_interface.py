@@ -122,6 +122,7 @@ def test_higher_is_better():
     assert RankSEGWrapper(MetricCollection([MeanIoU(CLASSES), DiceScore(CLASSES)])).higher_is_better is True
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_persistent_state_travels_in_state_dict():
     batches = make()
     wrapper = RankSEGWrapper(MetricCollection([MeanIoU(CLASSES), GeneralizedDiceScore(CLASSES)]))
