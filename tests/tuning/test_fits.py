@@ -20,9 +20,9 @@ torch.set_num_threads(1)
 generator = torch.Generator().manual_seed(0)
 decoder = GlobalRankSEG(60, output_mode=sys.argv[1])
 for _ in range(20):
-    probs = torch.randn(1, 60, 10_000, generator=generator).mul_(4).softmax(1)
+    probs = torch.randn(1, 60, 5_000, generator=generator).mul_(4).softmax(1)
     decoder.update(probs, probs.argmax(1) if sys.argv[2] == "labels" else None)
-print(peak(decoder.fit) / 200_000)
+print(peak(decoder.fit) / 100_000)
 """
 
 
