@@ -4,8 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from image_folders import make_image, run_cli
 from PIL import Image
+
+from rankseg_plugins.comparison import compare
 
 
 @pytest.fixture
@@ -119,7 +122,12 @@ def test_masks_for_each_class(folders):
     assert refused.returncode == 2
     assert "image00.npy: holds a mask for each class, in which no label but 255 can be changed" in refused.stderr
     assert dice(run_cli(folders, "--json", "--one-vs-rest", 1)) == pytest.approx(expected_dice())
-    plain = dice(run_cli(folders, "--json", out="plain"))
+    images = [make_image(index) for index in range(12)]
+    samples = [
+        (str(index), torch.from_numpy(probs), torch.from_numpy(labels == np.arange(3)[:, None, None]))
+        for index, (probs, labels) in enumerate(images)
+    ]
+    plain = compare(samples, resamples=10).level("argmax", "dice", "image")
     for path in (folders / "labels").iterdir():
         np.save(path, 255 * np.load(path).astype(np.uint8))
     assert "masks drawn 0/255? --map-labels 255:1" in run_cli(folders, out="white").stderr
