@@ -13,6 +13,8 @@ NUM_CLASSES ?=
 # On a busy machine, threads that spin for long while they wait slow each other down many times.
 export GOMP_SPINCOUNT ?= 2000
 
+# A process for each core, with one thread each: threads of several would wait for each other.
+ON_ALL_CORES := -n auto --dist worksteal
 INSTALL := -m pip install --quiet --disable-pip-version-check
 DEMO_OPTIONS = --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(NUM_CLASSES),--num-classes "$(NUM_CLASSES)")
 
@@ -27,15 +29,14 @@ setup: $(VENV)/installed  ## install the package and all pinned tools into .venv
 demo: $(VENV)/installed  ## argmax against RankSEG in three toolkits; DATA=DIR, NUM_CLASSES=N for your own images
 	@$(VENV)/bin/python -m examples.demo $(DEMO_OPTIONS)
 
-# A process for each core, with one thread each: threads of several would wait for each other.
 test: $(VENV)/installed  ## run the tests, on all cores
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(ON_ALL_CORES)
 
 test-exhaustive: $(VENV)/installed  ## run the long sweeps that `make test` leaves out
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal -m exhaustive tests
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(ON_ALL_CORES) -m exhaustive tests
 
 test-stock: $(VENV_STOCK)/installed  ## run MMSegmentation's tests with the original OpenMMLab packages
-	TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 $(VENV_STOCK)/bin/python -m pytest tests/mmseg
+	TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 OMP_NUM_THREADS=1 $(VENV_STOCK)/bin/python -m pytest $(ON_ALL_CORES) tests/mmseg
 
 test-oldest: $(VENV_OLDEST)/installed  ## run TorchMetrics' tests with the oldest TorchMetrics that is allowed
 	$(VENV_OLDEST)/bin/python -m pytest tests/torchmetrics
@@ -59,7 +60,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV_STOCK)/installed: pyproject.toml constraints-stock.txt
 	@$(call make_venv,$(VENV_STOCK))
-	@$(VENV_STOCK)/bin/python $(INSTALL) -c constraints-stock.txt 'setuptools<82' mmcv-lite -e '.[mmseg-stock]' pytest
+	@$(VENV_STOCK)/bin/python $(INSTALL) -c constraints-stock.txt 'setuptools<82' mmcv-lite -e '.[mmseg-stock]' pytest pytest-xdist
 	@touch $@
 
 $(VENV_OLDEST)/installed: pyproject.toml constraints.txt constraints-oldest.txt

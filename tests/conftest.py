@@ -15,8 +15,9 @@ REAL = {"camvid": DATA / "camvid" / "probs_val.npz", "horses": DATA / "voc21_hor
 
 
 @pytest.fixture(autouse=True)
-def _two_threads():
-    torch.set_num_threads(2)
+def _one_thread():
+    """The tests run in a process for each core; those about threads set their own number."""
+    torch.set_num_threads(1)
 
 
 def _load(name):

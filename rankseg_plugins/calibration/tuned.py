@@ -18,7 +18,7 @@ from rankseg_plugins.calibration.temperature import read_temperature, scale_prob
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.options import read_integer
 from rankseg_plugins.core.pooled.decoder import RULE
-from rankseg_plugins.core.probabilities import check_classes, check_floating, check_shape, check_valid_mask, plain
+from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain
 from rankseg_plugins.scores.checks import check_decoder
 
 FORMAT = "rankseg_plugins decoder"
@@ -70,15 +70,14 @@ class TunedDecoder(nn.Module):
         if evidence is not None and not isinstance(evidence, Mapping):
             raise TypeError(f"evidence must be a dict of values that JSON holds, got {evidence!r}")
         temperature = read_temperature("temperature", temperature)
-        if read_integer("num_classes", num_classes) < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        num_classes = read_integer("num_classes", num_classes, least=1)
         if isinstance(decoder, GlobalRankSEG):
             if decoder.num_classes != num_classes:
                 raise ValueError(f"decoder is for num_classes={decoder.num_classes}, got num_classes={num_classes}")
             decoder = _without_state(decoder)
         else:
             decoder.check_classes(num_classes)
-        self.decoder, self.num_classes = decoder, int(num_classes)
+        self.decoder, self.num_classes = decoder, num_classes
         self.evidence = dict(evidence or {})
         self.temperature = temperature
 
@@ -118,9 +117,7 @@ class TunedDecoder(nn.Module):
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """Decide; see the class, and :meth:`rankseg_plugins.RankSEG.predict`."""
         probs, valid_mask = plain(probs), plain(valid_mask)
-        check_floating("probs", probs)
-        check_shape(probs)
-        check_classes("probs", probs, self.num_classes)
+        check_probs("probs", probs, self.num_classes)
         # Not scaled at 1, where rounding could change a tie.
         if self.temperature == 1:
             return self.decoder(probs, valid_mask)

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rankseg_plugins.cli import options
-from rankseg_plugins.cli.reading import (
-    RESULTS,
-    Reading,
-    asked_for,
-    bad_input,
-    check_out,
-    find,
-    note,
-    show,
-    show_json,
-    warnings_as_notes,
-)
+from rankseg_plugins.cli.console import bad_input, note, show, show_json, warnings_as_notes
+from rankseg_plugins.cli.reading import Reading, find
+from rankseg_plugins.cli.running import check_out, measure
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.decoders import parse_decoder
-from rankseg_plugins.comparison.facts import collect_facts
 from rankseg_plugins.comparison.recording import DECODERS, Recorder
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.comparison.tables import to_dict
-from rankseg_plugins.files.progress import progress_bar
-from rankseg_plugins.files.reading import InputError
-from rankseg_plugins.files.results import ResultsFile
-from rankseg_plugins.files.run import run
+from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.report import write_report
 from rankseg_plugins.report.terminal import to_terminal
 from rankseg_plugins.scores.checks import read_device
@@ -112,21 +98,11 @@ def compare(
             device=read_device("--device", device),
             output_mode=images.output_mode,
         )
-    asked = asked_for(recorder.decoders, reading, images)
     with warnings_as_notes():
         with bad_input(InputError):
-            results = ResultsFile(out / RESULTS, asked)
-            with progress_bar("comparing", len(images.cases)) as step:
-                hashes = run(images.cases, recorder, results, images.activation, keep_going, step)
-            results.close()
-            if not recorder.measurements:
-                raise InputError(probs, f"no image could be scored; the first: {next(iter(recorder.skipped.values()))}")
+            facts = measure(images, recorder, out, "comparing")
         comparison = recorder.comparison(
-            images.class_names,
-            facts=collect_facts(sys.argv[1:], hashes, images.unmatched),
-            resamples=resamples,
-            confidence=confidence,
-            seed=seed,
+            images.class_names, facts=facts, resamples=resamples, confidence=confidence, seed=seed
         )
     with bad_input(OSError):
         write_report(comparison, out)

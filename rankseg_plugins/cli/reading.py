@@ -1,102 +1,27 @@
-"""What the commands have in common: the images they are given, and how they report errors and warnings."""
+"""The images that a command is given: found, matched with their truth, and their number of classes known."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
-import json
 import re
-import sys
-import tempfile
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import typer
-from rich.console import Console, RenderableType
-
-from rankseg_plugins._strict_json import read_json
-from rankseg_plugins.calibration.tuned import TunedDecoder
-from rankseg_plugins.comparison.decoders import Decoder
+from rankseg_plugins.cli.console import note
 from rankseg_plugins.comparison.recording import check_class_names
 from rankseg_plugins.comparison.sample import Sample, fitting_mode
 from rankseg_plugins.core.plausibility import describe_sums
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, to_probabilities
 from rankseg_plugins.files.cases import Case, Found, find_cases, one_against_rest, relabel
+from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.files.formats.nifti import check_orientation
 from rankseg_plugins.files.grouping import case_of, read_pattern
-from rankseg_plugins.files.reading import InputError
-from rankseg_plugins.files.results import first_line, holds_no_image
 from rankseg_plugins.files.run import first_sample
-from rankseg_plugins.report.tuning import DECODER
-from rankseg_plugins.report.words import printable
-from rankseg_plugins.report.writing import FILES
 
-BAD_INPUT = 2
-RESULTS = "results.jsonl"
-#: Columns of a file or a pipe: nothing that is read by programs is to be broken.
-WIDE = 1000
-TUNED = "tuned decoders"
 #: Images among which there should be one with foreground.
 LOOKED_AT = 10
-
-#: Figures go to standard output, all else to standard error.
-_notes = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-
-
-def note(line: str, style: str | None = None) -> None:
-    """Print a line to standard error as it stands, whatever the names in it hold."""
-    _notes.print(printable(line), style=style)
-
-
-def show(figures: RenderableType) -> None:
-    """Print to standard output, at the width of the terminal if it is one."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal or a pipe that cannot take a letter of a name gets its number.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    with _full_output():
-        console = Console(highlight=False)
-        (console if console.is_terminal else Console(highlight=False, width=WIDE)).print(figures)
-
-
-def show_json(figures: Mapping[str, Any]) -> None:
-    """Print all figures to standard output."""
-    with _full_output():
-        print(json.dumps(figures, indent=2))
-
-
-@contextlib.contextmanager
-def _full_output() -> Iterator[None]:
-    """One line and exit status 2 if standard output cannot be written, as on a full disk."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:  # its reader has enough
-        raise
-    except OSError as error:
-        sys.stdout = io.StringIO()  # what waits in the other one would fail again at the end
-        note(f"error: standard output: cannot be written: {error.strerror}")
-        raise typer.Exit(BAD_INPUT) from error
-
-
-def check_out(out: Path) -> None:
-    """Make the folder for the report, and refuse one that cannot be written before any image is read.
-
-    Raises:
-        InputError: if it cannot.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-        folders = [out / name for name in (*FILES, RESULTS, DECODER) if (out / name).is_dir()]
-    except OSError as error:
-        problem = "it is a file" if isinstance(error, FileExistsError) else error.strerror
-        raise InputError(out, f"cannot be written: {problem}") from error
-    for folder in folders:
-        raise InputError(folder, "cannot be written: it is a folder")
 
 
 @dataclass(frozen=True)
@@ -145,6 +70,7 @@ class Images(NamedTuple):
         activation: what is still to be done to the values of the cases.
         class_names: their names, if there are any.
         unmatched: files and images without a partner.
+        reading: what was asked for.
     """
 
     cases: list[Case]
@@ -153,6 +79,7 @@ class Images(NamedTuple):
     activation: str
     class_names: list[str] | None
     unmatched: list[str]
+    reading: Reading
 
 
 def find(reading: Reading) -> Images:
@@ -185,7 +112,7 @@ def find(reading: Reading) -> Images:
     is_drawn = channels <= 2 or stored.labels.ndim == stored.probs.ndim
     if mapping is None and reading.one_vs_rest is None and is_drawn:
         _look_for_foreground(stored, found.cases, reading.ignore_index)
-    return Images(cases, classes, fitting_mode(first), activation, names, found.unmatched)
+    return Images(cases, classes, fitting_mode(first), activation, names, found.unmatched, reading)
 
 
 def _mapping(text: str) -> dict[int, int]:
@@ -258,81 +185,3 @@ def _look_for_foreground(sample: Sample, cases: Sequence[Case], ignore_index: in
         f"masks drawn 0/{ignore_index}? --map-labels {ignore_index}:1",
         style="yellow",
     )
-
-
-def asked_for(decoders: Mapping[str, Decoder], reading: Reading, images: Images) -> dict[str, Any]:
-    """What changes the measurements. How they are scored may differ from the run that is continued."""
-    asked = {
-        "decoders": list(decoders),
-        "probs": str(reading.probs.resolve()),
-        "labels": str((reading.labels or reading.probs).resolve()),
-        "classes": images.classes,
-        "output_mode": images.output_mode,
-        "ignore_index": reading.ignore_index,
-        "one_vs_rest": reading.one_vs_rest,
-        "map_labels": reading.map_labels,
-        "orientation": reading.orientation,
-        "activation": reading.activation,
-    }
-    # The name of a file does not say what it holds, nor that of a fitted decoder what was found.
-    tuned = {name: _digest(each) for name, each in decoders.items() if isinstance(each, TunedDecoder)}
-    return {**asked, TUNED: tuned} if tuned else asked
-
-
-def check_results(path: Path, asked: Mapping[str, Any]) -> None:
-    """Refuse the results of another run before a pass over the files, as far as that is known then.
-
-    Args:
-        path: of the results, perhaps absent.
-        asked: see :func:`asked_for`; the digests of tuned decoders are not compared, as rules are not fitted yet.
-
-    Raises:
-        InputError: if they belong to a run that asked for something else.
-    """
-    try:
-        if holds_no_image(path):
-            return
-        with path.open("rb") as file:
-            found = read_json(file.readline())
-    except (OSError, ValueError):  # absent, or torn: the file is opened, or refused, when it is needed
-        return
-    if not isinstance(found, dict):  # likewise
-        return
-    asked = first_line(asked)
-    differing = [name for name in asked if name != TUNED and found.get(name) != asked[name]]
-    if differing:
-        raise InputError(path, f"belongs to a run with other {', '.join(differing)}; choose another --out or remove it")
-
-
-def _digest(decoder: TunedDecoder) -> str:
-    return hashlib.sha256(json.dumps(decoder.to_dict(), sort_keys=True).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def bad_input(*kinds: type[Exception]) -> Iterator[None]:
-    """One line and exit status 2 for these errors; any other is an internal one, with its traceback and status 1."""
-    try:
-        yield
-    except kinds as error:
-        problem = f"{error.filename}: cannot be written: {error.strerror}" if isinstance(error, OSError) else error
-        note(f"error: {problem}")
-        raise typer.Exit(BAD_INPUT) from error
-
-
-@contextlib.contextmanager
-def warnings_as_notes() -> Iterator[None]:
-    """What the library warns of is for people too: one line, once, without the place in the source."""
-    shown: set[str] = set()
-    original = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if not issubclass(category, UserWarning):
-            original(message, category, *place, **more)
-        elif str(message) not in shown:
-            shown.add(str(message))
-            note(f"warning: {message}", style="yellow")
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = show
-        yield

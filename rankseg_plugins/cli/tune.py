@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.cli import options
-from rankseg_plugins.cli.reading import (
-    RESULTS,
-    Images,
-    Reading,
-    asked_for,
-    bad_input,
-    check_out,
-    check_results,
-    find,
-    note,
-    show,
-    show_json,
-    warnings_as_notes,
-)
-from rankseg_plugins.comparison.facts import collect_facts
+from rankseg_plugins.cli.console import bad_input, note, show, show_json, warnings_as_notes
+from rankseg_plugins.cli.reading import Images, Reading, find
+from rankseg_plugins.cli.running import RESULTS, asked_for, check_out, look_ahead, measure
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.core.probabilities import check_choice
-from rankseg_plugins.files.progress import progress_bar
-from rankseg_plugins.files.reading import InputError
-from rankseg_plugins.files.results import ResultsFile
-from rankseg_plugins.files.run import feed, run
+from rankseg_plugins.files.errors import InputError
+from rankseg_plugins.files.results import check_run
 from rankseg_plugins.report.terminal import tuning_to_terminal
 from rankseg_plugins.report.tuning import DECODER, figures
 from rankseg_plugins.scores.checks import read_device
@@ -152,52 +136,31 @@ def tune(
             scoring=Scoring(present=present, absent=absent, excluded=tuple(exclude)),
             device=read_device("--device", device),
         )
-
     with warnings_as_notes():
-        with bad_input(ValueError, TypeError):
-            if "global" in levels:
-                fitting = GlobalCandidates(images.classes, **race)
-                fitting.check_number(len(images.cases))
-                samplewise = "samplewise" in levels
-                names = [*(tuner.candidates if samplewise else (ARGMAX,)), *fitting.names]
-                check_results(out / RESULTS, {**asked_for(tuner.candidates, reading, images), "decoders": names})
-                tuner.enter(_fit(fitting, tuner, images, out / RESULTS, keep_going), samplewise=samplewise)
+        if "global" in levels:
+            with bad_input(ValueError, TypeError):
+                _enter_rules(GlobalCandidates(images.classes, **race), tuner, images, out, "samplewise" in levels)
         with bad_input(InputError):
-            results = ResultsFile(out / RESULTS, asked_for(tuner.candidates, reading, images))
-            with progress_bar("tuning", len(images.cases)) as step:
-                hashes = run(images.cases, tuner.recorder, results, images.activation, keep_going, step)
-            results.close()
-            skipped = tuner.recorder.skipped
-            if not tuner.recorder.measurements:
-                raise InputError(probs, f"no image could be scored; the first: {next(iter(skipped.values()))}")
+            facts = measure(images, tuner.recorder, out, "tuning")
         found = tuner.finish(
             images.class_names,
             resamples=resamples,
             confidence=confidence,
             seed=seed,
-            facts=collect_facts(sys.argv[1:], hashes, images.unmatched),
+            facts=facts,
             preparation=_preparation(reading),
         )
-    with bad_input(OSError):
-        found.report(out)
-    _show(found, out, as_json)
+    _write(found, out, as_json)
 
 
-def _fit(
-    candidates: GlobalCandidates, tuner: Tuner, images: Images, results: Path, keep_going: bool
-) -> dict[str, TunedDecoder]:
-    with progress_bar("fitting", len(images.cases)) as step:
-        # What is skipped later does not shape the rule.
-        feed(
-            images.cases,
-            tuner.recorder,
-            lambda sample: candidates.update(sample.probs),
-            results,
-            images.activation,
-            keep_going,
-            step,
-        )
-    return candidates.fit()
+def _enter_rules(fitting: GlobalCandidates, tuner: Tuner, images: Images, out: Path, samplewise: bool) -> None:
+    """Fit rules for the whole data set to the images, and let them into the race."""
+    fitting.check_number(len(images.cases))
+    names = [*(tuner.candidates if samplewise else (ARGMAX,)), *fitting.names]
+    check_run(out / RESULTS, asked_for(names, images))
+    # What is skipped later does not shape a rule.
+    look_ahead(images, tuner.recorder, lambda sample: fitting.update(sample.probs), out, "fitting")
+    tuner.enter(fitting.fit(), samplewise=samplewise)
 
 
 def _preparation(reading: Reading) -> dict[str, Any]:
@@ -205,7 +168,9 @@ def _preparation(reading: Reading) -> dict[str, Any]:
     return found if reading.activation == "identity" else {**found, "activation": reading.activation}
 
 
-def _show(found: Tuned, out: Path, as_json: bool) -> None:
+def _write(found: Tuned, out: Path, as_json: bool) -> None:
+    with bad_input(OSError):
+        found.report(out)
     if as_json:
         show_json(figures(found))
     else:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
-import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,10 +12,10 @@ from torch import Tensor
 
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.core import RankSEG
-from rankseg_plugins.core.options import read_mode
+from rankseg_plugins.core.decoder import OPTIONS
+from rankseg_plugins.core.options import read_mode, suggest
 
 Decoder = Callable[[Tensor], Tensor]
-OPTIONS = tuple(inspect.signature(RankSEG).parameters)
 NAMES = ("argmax", "rankseg")
 
 
@@ -131,10 +129,7 @@ def _parse_options(text: str, inside: str) -> dict[str, Any]:
         if not equals or not value:
             raise ValueError(f"decoder {text!r}: options are written option=value, got {part!r}")
         if key not in OPTIONS:
-            nearest = difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"decoder {text!r}: unknown option {key!r}, did you mean {nearest!r}? Allowed are {', '.join(OPTIONS)}"
-            )
+            raise ValueError(f"decoder {text!r}: unknown option {key!r}, {suggest(key, OPTIONS)}")
         if key in options:
             raise ValueError(f"decoder {text!r}: option {key!r} is given twice")
         options[key] = _value(value)

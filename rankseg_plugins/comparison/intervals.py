@@ -6,7 +6,7 @@ cases is a row of weights, the sums of all draws are one matrix product, and one
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from rankseg_plugins.comparison.measuring import to_areas
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.comparison.statistics import bootstrap
 from rankseg_plugins.scores.areas import Areas
-from rankseg_plugins.scores.levels import LEVELS, SCORES, entries, image_accuracies
+from rankseg_plugins.scores.levels import LEVELS, SCORES, image_accuracies
 
 #: Every score and level with a difference.
 FIGURES = (*product(SCORES, LEVELS), *product(("accuracy",), LEVELS))
@@ -92,8 +92,8 @@ def _sums(counts: np.ndarray, cases: np.ndarray, scoring: Scoring) -> _Sums:
 
 def _of_decoder(areas: Areas, scoring: Scoring) -> tuple[np.ndarray, ...]:
     """All but the last field of :class:`_Sums` of every image, then the deciding score of every image."""
-    tables = np.stack([entries(areas, score, scoring.present, scoring.absent).numpy() for score in SCORES.values()], 1)
-    images = np.stack([replace(scoring, score=score).image_scores(areas) for score in SCORES], 1)
+    tables = np.stack([scoring.entries(areas, score) for score in SCORES], 1)
+    images = np.stack([scoring.image_scores(areas, score) for score in SCORES], 1)
     known = ~np.isnan(tables[:, 0])
     decisive = images[:, list(SCORES).index(scoring.score)]
     return (
@@ -130,8 +130,7 @@ def _dataset(sums: _Sums, scoring: Scoring, score: str, classes: np.ndarray) -> 
         return sums.areas[:, :, 0].sum(-1) / sums.areas[:, :, 2].sum(-1)
     rows, decoders, _, number = sums.areas.shape
     pooled = to_areas(np.moveaxis(sums.areas, 2, 0).reshape(3, -1, number))
-    found = entries(pooled, SCORES[score], scoring.present, scoring.absent).numpy()
-    return _nanmean(found.reshape(rows, decoders, number))
+    return _nanmean(scoring.entries(pooled, score).reshape(rows, decoders, number))
 
 
 def _image(sums: _Sums, scoring: Scoring, score: str, classes: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from rankseg_plugins.comparison.facts import collect_facts
 from rankseg_plugins.comparison.measuring import Measurement, calibrate, measure, prepare, to_areas
 from rankseg_plugins.comparison.sample import Sample, as_sample, check_exclusive, first_of, fitting_mode, read_name
 from rankseg_plugins.comparison.scoring import Scoring, read_scoring
-from rankseg_plugins.core.options import read_integer, read_mode
+from rankseg_plugins.core.options import read_index, read_mode
 from rankseg_plugins.core.probabilities import plain
 from rankseg_plugins.core.processes import gather
 from rankseg_plugins.scores.checks import naming, read_device
@@ -85,7 +85,7 @@ class Recorder:
             else:
                 self.decoders[name] = as_decoder(each, num_classes)
         self.num_classes, self.device = num_classes, device
-        self.ignore_index = None if ignore_index is None else read_integer("ignore_index", ignore_index)
+        self.ignore_index = read_index("ignore_index", ignore_index)
         self.scoring = read_scoring(scoring)
         self._kept = self.scoring.kept(num_classes)
         self.extremes = Extremes(panels, num_classes, ignore_index)
@@ -209,10 +209,7 @@ class Recorder:
 
     def gain(self, measurement: Measurement) -> float:
         """Score of an image with the second decoder minus that with the baseline; NaN where one has none."""
-        baseline, second = (
-            self.scoring.image_scores(to_areas(counts[:, None, self._kept])) for counts in measurement.counts[:2]
-        )
-        return float((second - baseline)[0])
+        return self.scoring.gain(*(to_areas(counts[:, None, self._kept]) for counts in measurement.counts[:2]))
 
     def _offer(self, measurement: Measurement, labels: Tensor, decisions: Sequence[Tensor]) -> None:
         if not self.extremes.count:

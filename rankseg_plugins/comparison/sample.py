@@ -150,7 +150,7 @@ def describe_form(probs: Tensor, truth: Tensor, decided: Tensor) -> str | None:
         truth: labels (B, \*spatial), or masks (B, C, \*spatial).
         decided: bool masks, or labels, of which the decoder itself warns.
     """
-    if len(probs) == 0 or probs.shape[1] == 1 or truth.ndim == probs.ndim or decided.dtype != torch.bool:
+    if probs.shape[1] == 1 or truth.ndim == probs.ndim or decided.dtype != torch.bool:
         return None
     problem = describe_sums(probs)
     return None if problem is None else f"masks are decided, the truth is labels, and {problem}"

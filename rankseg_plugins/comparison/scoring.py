@@ -8,7 +8,7 @@ import numpy as np
 
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
-from rankseg_plugins.scores.levels import ABSENT, PRESENT, SCORES, image_scores
+from rankseg_plugins.scores.levels import ABSENT, PRESENT, SCORES, entries, image_scores
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,17 @@ class Scoring:
             raise ValueError("excluded leaves no class to score")
         return kept
 
-    def image_scores(self, areas: Areas) -> np.ndarray:
-        """The score of every image, (B,) float64, NaN where it has none."""
-        return image_scores(areas, SCORES[self.score], self.present, self.absent).numpy()
+    def entries(self, areas: Areas, score: str) -> np.ndarray:
+        """Some score of every image and class, float64, the shape of the counts; NaN where there is none."""
+        return entries(areas, SCORES[score], self.present, self.absent).numpy()
+
+    def image_scores(self, areas: Areas, score: str | None = None) -> np.ndarray:
+        """Some score of every image, None is the one that decides: (B,) float64, NaN where it has none."""
+        return image_scores(areas, SCORES[score or self.score], self.present, self.absent).numpy()
+
+    def gain(self, baseline: Areas, second: Areas) -> float:
+        """Score of one image with a second decoder minus that with the baseline; NaN where one has none."""
+        return float((self.image_scores(second) - self.image_scores(baseline))[0])
 
 
 def read_scoring(scoring: object) -> Scoring:

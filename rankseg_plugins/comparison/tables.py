@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rankseg_plugins.scores.levels import LEVELS, SCORES, entries, image_accuracies, image_scores
+from rankseg_plugins.scores.levels import LEVELS, SCORES, image_accuracies
 
 if TYPE_CHECKING:
     from rankseg_plugins.comparison.comparison import Comparison
@@ -22,14 +22,12 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
     """One dict for each image and decoder; see :meth:`Comparison.to_rows`."""
     found = []
     scoring = comparison.scoring
-    options = (scoring.present, scoring.absent)
     for index, decoder in enumerate(comparison.decoders):
         areas = comparison.areas(decoder)
         columns = {"pixel_accuracy": image_accuracies(areas).numpy()}
-        for name, score in SCORES.items():
-            columns[name] = image_scores(areas, score, *options).numpy()
+        columns |= {name: scoring.image_scores(areas, name) for name in SCORES}
         for name in ("dice", "iou"):
-            by_class = entries(areas, SCORES[name], *options).numpy()
+            by_class = scoring.entries(areas, name)
             columns |= {f"{name} {title}": by_class[:, c] for c, title in enumerate(comparison.scored_classes)}
         for i, measured in enumerate(comparison.measurements):
             head = {"image": measured.name, "case": measured.case, "decoder": decoder}

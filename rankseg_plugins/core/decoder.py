@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from rankseg_plugins.core.objectives import OBJECTIVES, Objective
 from rankseg_plugins.core.options import OUTPUT_MODES, fold, read_choice, read_integer, read_real
 from rankseg_plugins.core.paths import choose_path
 from rankseg_plugins.core.plausibility import ChecksSums
-from rankseg_plugins.core.probabilities import check_floating, check_shape, check_valid_mask, plain, to_masks
+from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, class_masks, plain, to_masks
 from rankseg_plugins.core.solvers.exact import expected_scores, search_exact
 from rankseg_plugins.core.solvers.rankdice import SOLVERS as RANKDICE_SOLVERS
 from rankseg_plugins.core.solvers.rankdice import search_rankdice
@@ -134,8 +136,7 @@ class RankSEG(ChecksSums):
 
     def extra_repr(self) -> str:
         """Every option, as it would be passed."""
-        names = ("metric", "smooth", "output_mode", "solver", "pruning_prob", "unassigned_policy", "void_index", "eps")
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in OPTIONS)
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         r"""Decide. The same as calling the module.
@@ -218,12 +219,12 @@ class RankSEG(ChecksSums):
     def _decide_volumes(self, tiles: Tiles) -> Tensor:
         statistics, objective = row_statistics(tiles), self._objective()
         solver = self.solver if self.smooth <= _FLAT_SMOOTH else "RMA"
-        if solver == "exact":
-            volumes = search_exact(tiles, statistics, objective, self.pruning_prob)
-        elif solver in RANKDICE_SOLVERS:
-            volumes = search_rankdice(tiles, statistics, objective, self.pruning_prob, solver, self.eps)
-        else:
-            volumes = search_volumes(tiles, statistics, objective, self.pruning_prob)
+        # The other solvers begin with what RMA finds.
+        volumes = search_volumes(tiles, statistics, objective, self.pruning_prob)
+        if solver == "exact" and volumes.active.any():
+            volumes = search_exact(tiles, statistics, volumes, objective)
+        elif solver in RANKDICE_SOLVERS and volumes.active.any():
+            volumes = search_rankdice(tiles, statistics, volumes, objective, solver, self.eps)
         if self.output_mode == "multiclass":
             return assign_labels(tiles, volumes, objective, self._unassigned_label())
         return assign_masks(tiles, volumes)
@@ -288,8 +289,7 @@ class RankSEG(ChecksSums):
         if self.metric == "acc":
             raise ValueError("expected_score serves metric='dice' and 'iou', this decoder has metric='acc'")
         probs, decision, valid_mask = plain(probs), plain(decision), plain(valid_mask)
-        check_floating("probs", probs)
-        check_shape(probs)
+        check_probs("probs", probs)
         check_valid_mask(probs, valid_mask)
         if dense.is_transforming():
             raise RuntimeError("expected_score looks at values and cannot be mapped by torch.func")
@@ -307,14 +307,10 @@ class RankSEG(ChecksSums):
             return probs > 0.5
         # The same as argmax(1), which takes 2 to 20 times as long on a CPU.
         labels = probs.max(1).indices
-        if self.output_mode == "multiclass":
-            return labels
-        classes = torch.arange(probs.shape[1], device=probs.device)
-        return labels.unsqueeze(1) == classes.view(-1, *[1] * (probs.ndim - 2))
+        return labels if self.output_mode == "multiclass" else class_masks(labels, probs.shape[1])
 
     def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
-        check_floating("probs", probs)
-        check_shape(probs)
+        check_probs("probs", probs)
         self.check_classes(probs.shape[1])
         if valid_mask is not None and self.output_mode == "multiclass":
             self._check_void_index(probs.shape[1])
@@ -323,6 +319,10 @@ class RankSEG(ChecksSums):
     def _check_void_index(self, classes: int) -> None:
         if 0 <= self.void_index < classes:
             raise ValueError(f"void_index must lie outside the class range 0 to {classes - 1}, got {self.void_index}")
+
+
+#: Names of all options.
+OPTIONS = tuple(inspect.signature(RankSEG).parameters)
 
 
 def rankseg(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
 
 from rankseg_plugins.core.probabilities import check_choice
@@ -33,6 +35,17 @@ def read_choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
     return canonical
 
 
+def suggest(name: str, allowed: Sequence[str]) -> str:
+    """What to say of a name that is not allowed, as the end of a message: the nearest one, and all that are.
+
+    Example:
+        >>> suggest("metrc", ("metric", "smooth"))
+        "did you mean 'metric'? Allowed are metric, smooth"
+    """
+    nearest = difflib.get_close_matches(name, allowed, n=1, cutoff=0.0)[0]
+    return f"did you mean {nearest!r}? Allowed are {', '.join(allowed)}"
+
+
 def read_mode(output_mode: object, channels: int) -> str:
     """The output mode; None is what fits the number of channels: one alone needs ``"multilabel"``.
 
@@ -61,16 +74,29 @@ def read_real(name: str, value: object, low: float, high: float) -> float:
     return number
 
 
-def read_integer(name: str, value: object) -> int:
-    """The number as an int, if it fits into int64.
+def read_integer(name: str, value: object, least: int = -(2**63)) -> int:
+    """The number as an int, if it fits into int64 and is at least ``least``.
 
     Raises:
         TypeError: unless it is an integer.
-        ValueError: if it is too large.
+        ValueError: if it is too large or too small.
+
+    Example:
+        >>> read_integer("num_classes", 0, least=1)
+        Traceback (most recent call last):
+            ...
+        ValueError: num_classes must be at least 1, got 0
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
     number = int(value)
     if not -(2**63) <= number < 2**63:
         raise ValueError(f"{name} must fit into int64, got {value}")
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
     return number
+
+
+def read_index(name: str, value: object) -> int | None:
+    """A label with a part of its own, such as ``ignore_index``; None if there is none. See :func:`read_integer`."""
+    return None if value is None else read_integer(name, value)

@@ -126,11 +126,12 @@ def widened(labels: Tensor) -> Tensor:
     return labels.float() if labels.is_floating_point() and labels.dtype not in FLOATING else labels
 
 
-def check_floating(name: str, tensor: object) -> None:
+def check_floating(name: str, tensor: object) -> Tensor:
     """Raise a ``TypeError`` unless ``tensor`` is a float16, bfloat16, float32 or float64 tensor."""
     tensor = check_tensor(name, tensor)
     if tensor.dtype not in FLOATING:
         raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}")
+    return tensor
 
 
 def check_shape(probs: Tensor) -> None:
@@ -154,6 +155,19 @@ def check_classes(name: str, tensor: Tensor, num_classes: int) -> None:
         raise ValueError(
             f"{name} must have {num_classes} classes, got shape {shape}{missing_dimension(name, shape, (num_classes,))}"
         )
+
+
+def check_probs(name: str, probs: object, num_classes: int | None = None) -> None:
+    """Raise unless ``probs`` is a floating point tensor (B, C, *spatial), of C = ``num_classes`` where that is known.
+
+    Raises:
+        TypeError: for what is no such tensor; see :func:`check_floating`.
+        ValueError: for another shape; see :func:`check_shape` and :func:`check_classes`.
+    """
+    probs = check_floating(name, probs)
+    check_shape(probs)
+    if num_classes is not None:
+        check_classes(name, probs, num_classes)
 
 
 def missing_dimension(name: str, shape: tuple[int, ...], allowed: tuple[int, ...]) -> str:
@@ -204,6 +218,18 @@ def check_valid_mask(probs: Tensor, valid_mask: object) -> None:
         )
 
 
+def class_masks(labels: Tensor, num_classes: int, first: int = 0) -> Tensor:
+    """One bool mask for each class, (B, C, *spatial), from labels (B, *spatial); that of the first class is ``first``.
+
+    Example:
+        >>> class_masks(torch.tensor([[0, 1]]), num_classes=2)
+        tensor([[[ True, False],
+                 [False,  True]]])
+    """
+    numbers = torch.arange(first, first + num_classes, device=labels.device)
+    return labels.unsqueeze(1) == numbers.view(-1, *[1] * (labels.ndim - 1))
+
+
 def to_masks(decision: Tensor, probs: Tensor, void_index: int) -> Tensor:
     """One bool mask per class, (B, C, d), from labels (B, *spatial) or masks (B, C, *spatial).
 
@@ -228,8 +254,7 @@ def to_masks(decision: Tensor, probs: Tensor, void_index: int) -> Tensor:
             f"decision: labels must lie in 0 to {classes - 1} or be void_index={void_index}, "
             f"got {decision[strange].unique()[:5].tolist()}"
         )
-    index = torch.arange(classes, device=decision.device).unsqueeze(-1)
-    return decision.flatten(1).unsqueeze(1) == index
+    return class_masks(decision.flatten(1), classes)
 
 
 def check_range(minimum: float, maximum: float) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.core.probabilities import WHITE, to_probabilities
+from rankseg_plugins.files.errors import InputError, blaming, place_in
 from rankseg_plugins.files.formats.arrays import LABEL_KEYS, PROBABILITY_KEYS
 from rankseg_plugins.files.formats.nifti import check_orientation
 from rankseg_plugins.files.formats.nnunet import find_orientation
@@ -20,10 +21,7 @@ from rankseg_plugins.files.reading import (
     NNUNET_KEYS,
     PROBABILITY_SUFFIXES,
     Axes,
-    InputError,
     Stack,
-    blaming,
-    place_in,
     read_labels,
     read_probs,
     read_words,

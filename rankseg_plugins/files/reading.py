@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg_plugins.files.errors import InputError, blaming, place_in
 from rankseg_plugins.files.formats.arrays import (
     LABEL_KEYS,
     PROBABILITY_KEYS,
@@ -30,28 +30,6 @@ LABEL_SUFFIXES = (".png", ".nii.gz", ".nii", ".npz", ".npy", ".pt")
 STACK_SUFFIXES = (".npz", ".npy")
 #: nnU-Net's names, today's and that of its first version. Its axes are (z, y, x), those of NIfTI (x, y, z).
 NNUNET_KEYS = ("probabilities", "softmax")
-
-
-class InputError(ValueError):
-    """A file that cannot be used; the message is one line that begins with its path."""
-
-    def __init__(self, path: object, problem: object) -> None:
-        super().__init__(f"{path}: {' '.join(str(problem).split())}")
-
-
-@contextmanager
-def blaming(path: object) -> Iterator[None]:
-    """Turn whatever a file makes its reader raise into an :class:`InputError` that names it.
-
-    Which exceptions readers of damaged files let through is documented nowhere, and differs from version to version.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        problem = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(path, f"cannot be read: {str(problem) or type(error).__name__}") from error
 
 
 class Axes(NamedTuple):
@@ -163,11 +141,6 @@ class Stack:
         place = place_in(self.path, index if name is None else name)
         with blaming(place):
             return _check_labels(place, self.read(index))
-
-
-def place_in(path: Path, name: object) -> str:
-    """What errors call one image of a file of all."""
-    return f"{path}: image {name}"
 
 
 def read_words(path: Path, key: str) -> list[str] | None:

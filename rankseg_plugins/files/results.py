@@ -11,7 +11,7 @@ import base64
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ import rankseg_plugins
 from rankseg_plugins._strict_json import read_json
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.comparison.measuring import Measurement
-from rankseg_plugins.files.reading import InputError
+from rankseg_plugins.files.errors import InputError
 
 VERSION = 2
 
@@ -65,22 +65,24 @@ class ResultsFile:
 
     def __init__(self, path: Path, asked: Mapping[str, Any]) -> None:
         self.path = path
-        head = _line(first_line(asked))
+        head = _line(_asked(asked))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             self._drop_torn_line()
             found = _first_line(path)
-            if found != head and holds_no_image(path):
+            if found != head and _holds_no_image(path):
                 # Nothing is lost, and a run that failed at its first image is not to block the corrected one.
                 os.ftruncate(self._file, 0)
                 self._write(head)
                 found = head
         except OSError as error:
             raise InputError(path, f"cannot be written: {error.strerror or error}") from error
-        if differing := _differing(found, head):
+        try:
+            _refuse(path, _differing(found, head))
+        except InputError:
             os.close(self._file)
-            raise InputError(path, f"belongs to a run with other {differing}; choose another --out or remove it")
+            raise
 
     def __iter__(self) -> Iterator[Result]:
         """Every image measured so far."""
@@ -121,11 +123,6 @@ class ResultsFile:
         os.ftruncate(self._file, whole)
 
 
-def first_line(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the first line holds: what was asked for, and who answered."""
-    return {"format": VERSION, "version of rankseg_plugins": rankseg_plugins.__version__, **asked}
-
-
 def damaged(path: Path, number: int, error: Exception) -> InputError:
     """What to raise for a line that is no result."""
     return InputError(path, f"line {number} is damaged ({error}); remove the file")
@@ -152,7 +149,28 @@ def measured(path: Path) -> dict[str, Measured]:
     return found
 
 
-def holds_no_image(path: Path) -> bool:
+def check_run(path: Path, asked: Mapping[str, Any]) -> None:
+    """Refuse the results of another run before they are gone on with, as far as that is known then.
+
+    Args:
+        path: of the results, perhaps absent.
+        asked: see :class:`ResultsFile`; what is not known yet is left out, and not compared.
+
+    Raises:
+        InputError: if they belong to a run that asked for something else.
+    """
+    try:
+        if _holds_no_image(path):
+            return
+        found = read_json(_first_line(path))
+    except (OSError, ValueError):  # absent, or torn: the file is opened, or refused, when it is needed
+        return
+    if isinstance(found, dict):  # likewise
+        head = _asked(asked)
+        _refuse(path, [name for name in head if found.get(name) != head[name]])
+
+
+def _holds_no_image(path: Path) -> bool:
     """Whether a file is empty, or holds nothing but the first line of a run.
 
     Raises:
@@ -166,6 +184,11 @@ def holds_no_image(path: Path) -> bool:
         return False
 
 
+def _asked(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the first line holds: what was asked for, and who answered."""
+    return {"format": VERSION, "version of rankseg_plugins": rankseg_plugins.__version__, **asked}
+
+
 def _first_line(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.readline()
@@ -175,13 +198,17 @@ def _line(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
-def _differing(found: bytes, head: bytes) -> str:
+def _differing(found: bytes, head: bytes) -> list[str]:
     try:
         theirs, ours = read_json(found), read_json(head)
-        keys = [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
+        return [key for key in {**theirs, **ours} if theirs.get(key) != ours.get(key)]
     except (ValueError, TypeError):
-        return "contents"
-    return ", ".join(keys)
+        return ["contents"]
+
+
+def _refuse(path: Path, differing: Sequence[str]) -> None:
+    if differing:
+        raise InputError(path, f"belongs to a run with other {', '.join(differing)}; choose another --out or remove it")
 
 
 def _row(result: Result) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.comparison.sample import Sample, check_exclusive
 from rankseg_plugins.core.probabilities import to_probabilities
 from rankseg_plugins.files.cases import Case
-from rankseg_plugins.files.reading import InputError, blaming
+from rankseg_plugins.files.errors import InputError, blaming
 from rankseg_plugins.files.results import Measured, Result, ResultsFile, damaged, measured
 
 #: How the message about values begins that may be logits.

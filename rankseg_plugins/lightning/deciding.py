@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.calibration.tuned import TunedDecoder, as_decoder
+from rankseg_plugins.core import RankSEG
 from rankseg_plugins.lightning._toolkit import Trainer, rank_zero_warn
-from rankseg_plugins.lightning.options import output_mode
 
 
 class Decision:
@@ -22,27 +22,35 @@ class Decision:
     warning says which decides.
 
     Args:
-        given: the decoder of the user.
+        decoder: that of the user; None is argmax, until one is tuned.
         num_classes: C.
+        activation: what turns logits into probabilities.
         tunes: whether decoders are tuned, so that checkpoints hold them, and give them back.
 
     Attributes:
         decoder: the one in force.
+        baseline: argmax, or the threshold 0.5.
+        output_mode: of both.
+
+    Raises:
+        TypeError: without a decoder where none will be tuned, or if it is none.
+        ValueError: if it does not fit the other options, or it is open whether the classes may overlap.
+        OSError: if its file cannot be read.
     """
 
-    def __init__(self, given: Any, num_classes: int, tunes: bool) -> None:
-        self.decoder = self._given = given
-        self._num_classes, self._tunes = num_classes, tunes
+    def __init__(self, decoder: Any, num_classes: int, activation: str, tunes: bool) -> None:
+        given = _starting_decoder(num_classes, activation, tunes) if decoder is None else decoder
+        self.decoder = self._given = as_decoder(given, num_classes)
+        self.output_mode = _output_mode(self.decoder)
+        _check_one_channel(self.output_mode, num_classes, activation)
+        self.baseline = RankSEG(metric="acc", output_mode=self.output_mode)
+        self._num_classes, self._tunes, self._key = num_classes, tunes, ""
         # Of the weights that the decoder was tuned on, and of those that a checkpoint brought.
         self._step: int | None = None
         self._loaded_step: int | None = None
         self._restored = False
         # What the given decoder held before a checkpoint put something into it, and what that was.
         self._replaced: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None
-
-    def tuned(self, decoder: TunedDecoder, trainer: Trainer) -> None:
-        """Put in force what was tuned on the weights of now."""
-        self.decoder, self._step = decoder, self._weights(trainer)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds: the tuned decoder and the step of its weights, or what another has learnt."""
@@ -64,26 +72,39 @@ class Decision:
         if problem is not None:
             rank_zero_warn(f"{problem}; {self._words()} stays in force as it was given")
 
-    def start(self) -> None:
-        """Know of no checkpoint yet."""
-        self._restored = False
+    def start(self, key: str) -> None:
+        """Know of no checkpoint yet, but the key under which they hold the state."""
+        self._restored, self._key = False, key
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Other weights are loaded: what was tuned is not for them. Lightning hands over the state by itself."""
         self._restored, self._loaded_step = True, checkpoint.get("global_step")
         self._forget()
 
-    def restore(self, trainer: Trainer, key: str) -> None:
+    def prepare(self, trainer: Trainer, device: torch.device, stage: str) -> None:
+        """Have the decoder of the weights in use where their outputs will be; warns where none was tuned on them."""
+        self._restore(trainer)
+        if isinstance(self.decoder, torch.nn.Module):
+            self.decoder.to(device)
+        caveat = None if stage == "val" else self._caveat(trainer, stage)
+        if caveat is not None:
+            rank_zero_warn(caveat)
+
+    def tuned(self, decoder: TunedDecoder, trainer: Trainer) -> None:
+        """Put in force what was tuned on the weights of now."""
+        self.decoder, self._step = decoder, self._weights(trainer)
+
+    def _restore(self, trainer: Trainer) -> None:
         """Load what Lightning has not: a checkpoint of weights alone, and before 2.6 all but those to fit with."""
         if (self._tunes or _learns(self._given)) and trainer.ckpt_path and not self._restored:
             checkpoint = trainer.strategy.checkpoint_io.load_checkpoint(trainer.ckpt_path)
             self.on_load_checkpoint(checkpoint)
-            state = (checkpoint.get("callbacks") or {}).get(key)
+            state = (checkpoint.get("callbacks") or {}).get(self._key)
             if state is not None:
                 self.load(state)
         self._restored = True
 
-    def caveat(self, trainer: Trainer, stage: str) -> str | None:
+    def _caveat(self, trainer: Trainer, stage: str) -> str | None:
         """What to know where weights are tested that the decoder was not tuned on."""
         if not self._tunes:
             return None
@@ -118,9 +139,11 @@ class Decision:
             decoder = as_decoder(TunedDecoder.from_dict(found), self._num_classes)
         except ValueError as error:
             return f"the tuned decoder of the checkpoint does not fit here ({error})"
-        mode = output_mode(self._given)
-        if decoder.output_mode != mode:
-            return f"the tuned decoder of the checkpoint has output_mode={decoder.output_mode!r} instead of {mode!r}"
+        if decoder.output_mode != self.output_mode:
+            return (
+                f"the tuned decoder of the checkpoint has output_mode={decoder.output_mode!r} instead of "
+                f"{self.output_mode!r}"
+            )
         self.decoder, self._step = decoder, step
         return None
 
@@ -146,6 +169,32 @@ class Decision:
 
     def _words(self) -> str:
         return " ".join(repr(self._given).split())
+
+
+def _starting_decoder(num_classes: int, activation: str, tunes: bool) -> RankSEG:
+    """Argmax, the decision where none was given, until one is tuned."""
+    if not tunes:
+        raise TypeError("decoder must be given, such as RankSEG(metric='dice'), unless tune=True chooses one")
+    if activation == "sigmoid" and num_classes != 1:
+        raise ValueError(
+            "activation='sigmoid' leaves open whether classes may overlap: give decoder=RankSEG('acc', "
+            "output_mode='multilabel') for masks, or decoder=RankSEG('acc') for one label per pixel"
+        )
+    return RankSEG("acc", output_mode="multilabel" if num_classes == 1 else "multiclass")
+
+
+def _output_mode(decoder: object) -> str:
+    """A function gives one label per pixel unless it says otherwise."""
+    return getattr(decoder, "output_mode", "multiclass")
+
+
+def _check_one_channel(output_mode: str, num_classes: int, activation: str) -> None:
+    if num_classes != 1:
+        return
+    if output_mode != "multilabel":
+        raise ValueError("num_classes=1 needs a decoder with output_mode='multilabel', got 'multiclass'")
+    if activation in ("softmax", "normalize"):
+        raise ValueError(f"num_classes=1 needs activation='sigmoid' or 'identity', got {activation!r}")
 
 
 def _learns(decoder: object) -> bool:

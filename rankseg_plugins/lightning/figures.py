@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,9 @@ from torch import Tensor
 from rankseg_plugins._imports import require
 from rankseg_plugins.comparison.pictures import LEGEND, class_colours, difference, paint
 from rankseg_plugins.core.processes import gather
+from rankseg_plugins.lightning._toolkit import Trainer
+from rankseg_plugins.lightning.reading import Decided
+from rankseg_plugins.lightning.reporting import Log, Warner
 from rankseg_plugins.scores.truth import known_pixels, to_truth
 
 if TYPE_CHECKING:
@@ -21,6 +24,50 @@ if TYPE_CHECKING:
 
 
 COLOURS = class_colours(256)
+
+
+class Drawing:
+    """Draws the images of each dataloader that RankSEG changes most, for the loggers of the Trainer.
+
+    Args:
+        count: of them; 0 draws none.
+
+    Raises:
+        TypeError: unless it is an integer.
+        ValueError: if it is below 0.
+        ImportError: if there are to be any, and matplotlib is absent.
+    """
+
+    def __init__(self, count: int) -> None:
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise TypeError(f"log_images must be an integer, got {count!r}")
+        if count < 0:
+            raise ValueError(f"log_images must be at least 0, got {count}")
+        if count:
+            require("matplotlib", extra="report")
+        self.count = count
+        self._kept: dict[str, MostChanged] = {}
+
+    def start(self, suffixes: Iterable[str]) -> None:
+        """Begin anew, for dataloaders whose names of values end like this."""
+        self._kept = {suffix: MostChanged(self.count) for suffix in suffixes}
+
+    def add(self, batch: Decided) -> None:
+        """Consider a batch."""
+        images, task = batch.images, batch.task
+        if images.pictures is not None:
+            maps = label_maps(images.target, batch.argmax, batch.decided, task.num_classes, task.ignore_index)
+            self._kept[batch.suffix].add(images.pictures, *maps)
+
+    def write(self, trainer: Trainer, stage: str, log: Log, warner: Warner) -> None:
+        """Hand the pictures of all processes to the loggers; each process must call it."""
+        kept, self._kept = self._kept, {}
+        for suffix, examples in kept.items() if self.count else ():
+            best = examples.best()
+            if trainer.is_global_zero:
+                name = log.name(stage, "image", suffix=suffix)
+                for problem in log_examples(trainer.loggers, name, best, trainer.global_step):
+                    warner.once("log_images", f"log_images={self.count}, but {problem}")
 
 
 @dataclass

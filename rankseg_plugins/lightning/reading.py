@@ -1,21 +1,63 @@
-"""The images of a batch: probabilities, truth and what else the callback was asked for."""
+"""The images of a batch: probabilities, truth and what else the callback was asked for, and what is decided on them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.probabilities import TOLERANCE, check_range, check_shape, missing_dimension, to_probabilities
-from rankseg_plugins.lightning.sources import OUTPUTS, Finder, Source, find_cases, find_images
+from rankseg_plugins.calibration.reliability import Calibration
+from rankseg_plugins.comparison import Scoring
+from rankseg_plugins.comparison.measuring import calibrate
+from rankseg_plugins.comparison.recording import check_class_names
+from rankseg_plugins.core.probabilities import (
+    ACTIVATIONS,
+    TOLERANCE,
+    check_choice,
+    check_range,
+    check_shape,
+    missing_dimension,
+    plain,
+    to_probabilities,
+)
+from rankseg_plugins.lightning.sources import BATCH, OUTPUTS, Finder, Key, Source, Step, describe
 from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.scores.truth import to_truth
 
 
-@dataclass
+@dataclass(frozen=True)
+class Task:
+    """What is segmented, and what counts as better.
+
+    Args:
+        num_classes: C.
+        ignore_index: label of the truth whose pixels do not count.
+        scoring: what counts as better.
+        class_names: C names; None numbers the classes.
+
+    Raises:
+        ValueError: if the names do not fit.
+    """
+
+    num_classes: int
+    ignore_index: int | None
+    scoring: Scoring
+    class_names: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "class_names", check_class_names(self.class_names, self.num_classes))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a :class:`~rankseg_plugins.comparison.Recorder` and a tuner must know of it."""
+        return {"num_classes": self.num_classes, "ignore_index": self.ignore_index, "scoring": self.scoring}
+
+
+@dataclass(frozen=True)
 class Images:
     r"""Images of one batch, B in each field.
 
@@ -24,29 +66,73 @@ class Images:
         target: labels (B, \*spatial) or masks (B, C, \*spatial), on the device of the probabilities.
         cases: see :class:`~rankseg_plugins.comparison.Sample`.
         pictures: (B, K, \*size) input images; None where nobody draws them.
+        names: empty as long as it is open which of them count.
     """
 
     probs: Tensor
     target: Tensor
     cases: Sequence[str | None]
-    pictures: Tensor | None
+    pictures: Tensor | None = None
+    names: Sequence[str] = ()
 
-    def select(self, kept: Sequence[int]) -> Images:
-        """Those at the places ``kept``."""
+    def select(self, kept: dict[int, str]) -> Images:
+        """Those at the places in ``kept``, by the names there."""
+        names = list(kept.values())
         if len(kept) == len(self.probs):
-            return self
-        index = torch.tensor(kept, dtype=torch.long, device=self.probs.device)
+            return replace(self, names=names)
+        index = torch.tensor(list(kept), dtype=torch.long, device=self.probs.device)
         pictures = None if self.pictures is None else self.pictures[index.to(self.pictures.device)]
-        return Images(self.probs[index], self.target[index], [self.cases[place] for place in kept], pictures)
+        return Images(self.probs[index], self.target[index], [self.cases[place] for place in kept], pictures, names)
+
+
+class Image(NamedTuple):
+    """One of :class:`Decided`."""
+
+    name: str
+    case: str | None
+    probs: Tensor
+    calibration: Calibration
+    truth: Tensor
+    argmax: Tensor
+    decided: Tensor
+
+
+@dataclass(frozen=True)
+class Decided:
+    r"""Images of one dataloader and both decisions on them.
+
+    Args:
+        task: what is segmented.
+        images: with their names.
+        argmax: the baseline's labels (B, \*spatial) or masks (B, C, \*spatial).
+        decided: RankSEG's, likewise.
+        suffix: how the names of the values of the dataloader end.
+    """
+
+    task: Task
+    images: Images
+    argmax: Tensor
+    decided: Tensor
+    suffix: str = ""
+
+    @cached_property
+    def calibrations(self) -> list[Calibration]:
+        """How far the probabilities of each image can be relied upon; measured when first asked for."""
+        pairs = zip(self.images.probs, self.images.target, strict=True)
+        return [calibrate(*pair, self.task.ignore_index) for pair in pairs]
+
+    def __iter__(self) -> Iterator[Image]:
+        images = self.images
+        fields = (images.names, images.cases, images.probs, self.calibrations, images.target, self.argmax, self.decided)
+        return map(Image._make, zip(*fields, strict=True))
 
 
 class Reader:
     """Finds the images in what a step returned and in its batch, and checks that they fit together.
 
     Args:
-        num_classes: C.
+        task: what is segmented.
         activation: see :class:`~rankseg_plugins.lightning.RankSEGCallback`, as for those that follow.
-        ignore_index: label of the truth whose pixels do not count.
         logits: looked for in what the step returned alone: the images of a batch may be taken for logits.
         target: looked for in both, as cases and images.
         cases: None makes every image a case of its own.
@@ -55,13 +141,13 @@ class Reader:
 
     Raises:
         TypeError: if a source is none.
+        ValueError: for an unknown activation.
     """
 
     def __init__(
         self,
-        num_classes: int,
+        task: Task,
         activation: str,
-        ignore_index: int | None,
         *,
         logits: Source,
         target: Source,
@@ -69,13 +155,13 @@ class Reader:
         image: Source | None,
         pictures: bool,
     ) -> None:
-        self.num_classes, self.activation, self.ignore_index = num_classes, activation, ignore_index
+        check_choice("activation", activation, ACTIVATIONS)
+        self._task, self._activation, self._pictures = task, activation, pictures
         self.logits, self._target = Finder("logits", logits, (OUTPUTS,)), Finder("target", target)
         self._cases = None if cases is None else Finder("cases", cases)
         self._image = None if image is None else Finder("image", image)
-        self._pictures = pictures
 
-    def read(self, outputs: Any, batch: Any, step: str) -> Images:
+    def read(self, step: Step) -> Images:
         """All images of a batch.
 
         Raises:
@@ -83,28 +169,58 @@ class Reader:
             TypeError: if it is of the wrong type.
             ValueError: if shapes, numbers or labels do not fit.
         """
-        probs = self.probabilities(outputs, batch, step)
-        target = self._target.tensor(outputs, batch, step).to(probs.device)
+        probs = self.probabilities(step)
+        target = self._target.tensor(step).to(probs.device)
         _check_number("target", target, probs)
-        target = to_truth(target, self.num_classes, tuple(probs.shape[2:]), self.ignore_index)
-        cases: Sequence[str | None] = [None] * len(probs)
-        if self._cases is not None:
-            cases = find_cases(self._cases, outputs, batch, step, len(probs))
-        pictures = find_images(self._image, outputs, batch, step) if self._pictures else None
+        target = to_truth(target, self._task.num_classes, tuple(probs.shape[2:]), self._task.ignore_index)
+        cases = [None] * len(probs) if self._cases is None else _find_cases(self._cases, step, len(probs))
+        pictures = _find_pictures(self._image, step) if self._pictures else None
         if pictures is not None:
             _check_number("image", pictures, probs)
         return Images(probs, target, cases, pictures)
 
-    def probabilities(self, outputs: Any, batch: Any, step: str) -> Tensor:
+    def probabilities(self, step: Step) -> Tensor:
         r"""Those of all images, (B, C, \*spatial); the same is raised as by :meth:`read`."""
-        logits = self.logits.tensor(outputs, batch, step)
+        logits, classes = self.logits.tensor(step), self._task.num_classes
         check_shape(logits)
-        if logits.shape[1] != self.num_classes:
+        if logits.shape[1] != classes:
             raise ValueError(
-                f"logits must have shape (B, {self.num_classes}, *spatial) for num_classes={self.num_classes}, got "
-                f"{tuple(logits.shape)}{missing_dimension('logits', tuple(logits.shape), (self.num_classes,))}"
+                f"logits must have shape (B, {classes}, *spatial) for num_classes={classes}, got "
+                f"{tuple(logits.shape)}{missing_dimension('logits', tuple(logits.shape), (classes,))}"
             )
-        return to_probabilities(logits, self.activation)
+        return to_probabilities(logits, self._activation)
+
+
+def _find_cases(finder: Finder, step: Step, count: int) -> list[str]:
+    """The cases of the ``count`` images of a batch, such as the patients of slices."""
+    found = finder.find(step)
+    found = found.tolist() if isinstance(found, Tensor) else found
+    if isinstance(found, str) or not isinstance(found, Sequence):
+        raise TypeError(
+            f"cases={finder.source!r} must lead to a sequence with one for each image, got {describe(found)}"
+        )
+    if len(found) != count:
+        raise ValueError(f"cases={finder.source!r} must lead to one for each of {count} images, got {len(found)}")
+    return [str(case) for case in found]
+
+
+def _find_pictures(finder: Finder | None, step: Step) -> Tensor:
+    """The input images: where ``finder`` looks, or by default what batches usually hold.
+
+    That is the item ``"image"`` of a dict, the first item of a tuple, or the batch itself.
+    """
+    if finder is None and isinstance(step.batch, Tensor):
+        return plain(step.batch).detach()
+    usual: Key = "image" if isinstance(step.batch, Mapping) else 0
+    return (Finder("image", usual, (BATCH,)) if finder is None else finder).tensor(step)
+
+
+def _check_number(name: str, found: Tensor, probs: Tensor) -> None:
+    if found.shape[:1] != probs.shape[:1]:
+        raise ValueError(
+            f"{name} must hold one for each of the {len(probs)} images of the logits {tuple(probs.shape)}, got shape "
+            f"{tuple(found.shape)}"
+        )
 
 
 def are_finite(probs: Tensor) -> list[bool]:
@@ -130,11 +246,3 @@ def check_finite(probs: Tensor, names: Sequence[str]) -> None:
     bad = [name for name, is_finite in zip(names, are_finite(probs), strict=True) if not is_finite]
     if bad:
         raise ValueError(f"NaN or infinite probabilities, which leave nothing to decide, in {', '.join(bad)}")
-
-
-def _check_number(name: str, found: Tensor, probs: Tensor) -> None:
-    if found.shape[:1] != probs.shape[:1]:
-        raise ValueError(
-            f"{name} must hold one for each of the {len(probs)} images of the logits {tuple(probs.shape)}, got shape "
-            f"{tuple(found.shape)}"
-        )

@@ -1,102 +1,210 @@
-"""What the report of one dataloader needs, collected while a Trainer evaluates."""
+"""What evaluations give: logged values, warnings, a report; and what two callbacks must not both give."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from rankseg_plugins.calibration.reliability import Calibration
-from rankseg_plugins.calibration.temperature import warn_if_unsure
-from rankseg_plugins.comparison import Recorder, Scoring
+from rankseg_plugins.calibration.temperature import warn_if_softened, warn_if_unsure
+from rankseg_plugins.calibration.tuned import TunedDecoder
+from rankseg_plugins.comparison import Recorder
 from rankseg_plugins.comparison.facts import collect_facts
-from rankseg_plugins.lightning._toolkit import Trainer
+from rankseg_plugins.lightning._toolkit import LightningModule, Trainer, rank_zero_warn
+from rankseg_plugins.lightning.deciding import Decision
+from rankseg_plugins.lightning.reading import Decided, Task
+from rankseg_plugins.report.writing import check_report
 
+#: The decisions, in reports and in logged names.
 BASELINE, DECODER = "argmax", "RankSEG"
+SKIPPED = "skipped"
+#: What stands before a level in logged names: RankSEG itself, argmax and the difference.
+DECISIONS = ((), (BASELINE,), ("gain",))
 
 
-class LoaderReport:
-    """Keeps the counts of every image of one dataloader, and writes the comparison of all processes.
+class Log:
+    """Under which names a callback logs its values, and what it logged last.
 
     Args:
-        decoder: the decision to compare with argmax.
-        baseline: argmax, or the threshold 0.5.
-        num_classes: C.
-        ignore_index: label of the truth whose pixels do not count.
-        scoring: what counts as better.
+        prefix: the middle of the names.
+        prog_bar: show the scores in the progress bar.
+
+    Attributes:
+        scores_of_stage: the last values of each stage by name, as floats.
+
+    Raises:
+        ValueError: if ``prefix`` is no name.
+
+    Example:
+        >>> Log("rankseg").name("test", "gain", "dice_image", suffix="/night")
+        'test/rankseg/gain/dice_image/night'
     """
 
-    def __init__(
-        self,
-        decoder: Callable[[Tensor], Tensor],
-        baseline: Callable[[Tensor], Tensor],
-        num_classes: int,
-        ignore_index: int | None,
-        scoring: Scoring,
-    ) -> None:
-        self.decoder = decoder
-        decoders = {BASELINE: baseline, DECODER: decoder}
-        # The callback warns, once for all evaluations.
-        self._recorder = Recorder(
-            decoders, num_classes=num_classes, ignore_index=ignore_index, scoring=scoring, warn=False
-        )
+    def __init__(self, prefix: str, prog_bar: bool = False) -> None:
+        if not isinstance(prefix, str) or not prefix.strip("/"):
+            raise ValueError(f"prefix must be a name, got {prefix!r}")
+        self.prefix, self._prog_bar = prefix.strip("/"), prog_bar
+        self.scores_of_stage: dict[str, dict[str, float]] = {}
 
-    def add(
-        self,
-        names: Sequence[str],
-        cases: Sequence[str | None],
-        calibrations: Sequence[Calibration],
-        target: Tensor,
-        argmax: Tensor,
-        decided: Tensor,
-    ) -> None:
-        r"""Keep what a batch scored; each argument holds the same B images.
+    def __str__(self) -> str:
+        return f"RankSEGCallback(prefix={self.prefix!r})"
 
-        Args:
-            names: of the images.
-            cases: see :class:`~rankseg_plugins.comparison.Sample`.
-            calibrations: of the probabilities.
-            target: truth in any form that the callback takes.
-            argmax: the baseline's labels (B, \*spatial) or masks (B, C, \*spatial).
-            decided: RankSEG's, likewise.
-        """
-        images = zip(names, cases, calibrations, target, argmax, decided, strict=True)
-        for name, case, measured, truth, *decisions in images:
-            self._recorder.add_decided(name, truth, decisions, case=case, calibration=measured)
+    def name(self, stage: str, *parts: str, suffix: str = "") -> str:
+        """The name of a value."""
+        return "/".join((stage, self.prefix, *parts)) + suffix
+
+    def names(self, stage: str, levels: Iterable[str], suffix: str) -> list[str]:
+        """Of what is logged of one dataloader."""
+        scores = [(*decision, level) for level in levels for decision in DECISIONS]
+        return [self.name(stage, *parts, suffix=suffix) for parts in (*scores, (SKIPPED,))]
+
+    def scores(self, stage: str, suffix: str, decided: dict[str, Tensor], argmax: dict[str, Tensor]) -> dict[str, Any]:
+        """The scores of one dataloader, and what RankSEG gains, by name."""
+        values = {}
+        for level, value in decided.items():
+            trio = (value, argmax[level], value - argmax[level])
+            for decision, number in zip(DECISIONS, trio, strict=True):
+                values[self.name(stage, *decision, level, suffix=suffix)] = number
+        return values
 
     def write(
-        self,
-        folder: Path,
-        class_names: Sequence[str] | None,
-        stage: str,
-        trainer: Trainer,
-        skipped: Mapping[str, str],
-        quiet: bool = False,
-    ) -> bool:
+        self, module: LightningModule, stage: str, scores: Mapping[str, Tensor], numbers: Mapping[str, Tensor]
+    ) -> None:
+        """Log scores, and numbers of images, which no progress bar shows. All of them are those of all processes."""
+        # Max leaves equal values as they are, to the last digit.
+        alike: dict[str, Any] = dict(reduce_fx="max", sync_dist=True, add_dataloader_idx=False, batch_size=1)
+        module.log_dict(scores, prog_bar=self._prog_bar, **alike)
+        module.log_dict(numbers, **alike)
+        self.scores_of_stage[stage] = {name: float(value) for name, value in {**scores, **numbers}.items()}
+
+
+class Warner:
+    """Warns once of each thing: the next epoch would only say the same. One process warns for all."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+        # Whether an image was looked at, and whether that, or all of them, gave reason to warn.
+        self._looked = self._told = False
+
+    def start(self, trainer: Trainer) -> None:
+        """Leave the probabilities to the first process."""
+        self._looked |= not trainer.is_global_zero
+
+    def once(self, topic: str, message: str) -> None:
+        """Warn, unless the topic was warned of."""
+        if topic not in self._said:
+            self._said.add(topic)
+            rank_zero_warn(message)
+
+    def look_at(self, probs: Tensor) -> None:
+        """Warn, by the first image, of probabilities on which RankSEG loses."""
+        if len(probs) and not self._looked:
+            self._looked, self._told = True, warn_if_softened(probs[:1])
+
+    def look_back(self, measured: Calibration | None, num_classes: int) -> None:
+        """Warn, by all images, of probabilities on which RankSEG loses; for the first process."""
+        if measured is not None and not self._told:
+            self._told = warn_if_unsure(measured, num_classes)
+
+
+class Report:
+    """Keeps the counts of every image, and writes the comparison of all processes, for each dataloader.
+
+    Args:
+        folder: of the reports of all stages.
+        task: what is segmented.
+
+    Raises:
+        TypeError: if ``folder`` is no path.
+        ValueError: if it is a file.
+        ImportError: if a package is not installed.
+        OSError: if the folder cannot be made.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], task: Task) -> None:
+        self.folder, self._task = check_report(folder), task
+        self._recorders: dict[str, Recorder] = {}
+
+    def start(self, suffixes: Iterable[str], decision: Decision) -> None:
+        """Begin anew, for dataloaders whose names of values end like this."""
+        decoders = {BASELINE: decision.baseline, DECODER: decision.decoder}
+        # The callback warns, once for all evaluations.
+        self._recorders = {suffix: Recorder(decoders, warn=False, **self._task.options) for suffix in suffixes}
+
+    def add(self, batch: Decided) -> None:
+        """Keep what a batch scored."""
+        recorder = self._recorders[batch.suffix]
+        for image in batch:
+            decisions = (image.argmax, image.decided)
+            recorder.add_decided(image.name, image.truth, decisions, case=image.case, calibration=image.calibration)
+
+    def write(self, trainer: Trainer, stage: str, suffix: str, skipped: Mapping[str, str], warner: Warner) -> None:
         """Bring the images of all processes together; the first process writes, unless there is no image.
 
         To be called on each of them.
 
         Args:
-            folder: of the report.
-            class_names: C names; None numbers the classes.
-            stage: the evaluation.
             trainer: that evaluates.
-            skipped: images of all processes that are left out, and why.
-            quiet: do not warn of probabilities on which RankSEG loses.
-
-        Returns:
-            Whether it warned.
+            stage: the evaluation.
+            suffix: of the dataloader.
+            skipped: its images of all processes that are left out, and why.
+            warner: warns of probabilities on which RankSEG loses.
         """
-        self._recorder.gather()
-        self._recorder.skipped = dict(skipped)
-        if not trainer.is_global_zero or not self._recorder.measurements:
-            return False
-        decoder = " ".join(repr(self.decoder).split())
+        recorder = self._recorders.pop(suffix)
+        recorder.gather()
+        recorder.skipped = dict(skipped)
+        if not trainer.is_global_zero or not recorder.measurements:
+            return
+        decoder = " ".join(repr(recorder.decoders[DECODER]).split())
         run = f"{stage}, epoch {trainer.current_epoch}, step {trainer.global_step}"
         facts: dict[str, Any] = {**collect_facts(), DECODER: decoder, "evaluated": run}
-        self._recorder.comparison(class_names, facts=facts).report(folder)
-        measured = self._recorder.calibration
-        return not quiet and measured is not None and warn_if_unsure(measured, self._recorder.num_classes)
+        recorder.comparison(self._task.class_names, facts=facts).report(self.folder / stage / suffix.strip("/"))
+        warner.look_back(recorder.calibration, recorder.num_classes)
+
+    def save(self, decoder: TunedDecoder) -> None:
+        """Write a tuned decoder beside the reports."""
+        decoder.save(self.folder / "decoder.json")
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a callback gives, and no other of the same Trainer may give.
+
+    Args:
+        prefix: for messages.
+        names: that it may log in each stage.
+        report: folder of its reports.
+        predict_labels: key of its labels in predictions.
+    """
+
+    prefix: str
+    names: Mapping[str, set[str]]
+    report: Path | None
+    predict_labels: str | int | None
+
+    def check(self, other: Claims) -> None:
+        """Refuse another callback of which one would overwrite what the other gives.
+
+        Raises:
+            ValueError: if a logged name, the folder of the report or ``predict_labels`` is the same.
+        """
+        prefixes = f"prefix={self.prefix!r} and prefix={other.prefix!r}"
+        for stage, names in self.names.items():
+            shared = sorted(names & other.names[stage])
+            if shared:
+                raise ValueError(
+                    f"the RankSEGCallbacks with {prefixes} would both log {shared[0]!r}: give other prefixes"
+                )
+        if self.report is not None and other.report is not None and self.report.resolve() == other.report.resolve():
+            raise ValueError(
+                f"the RankSEGCallbacks with {prefixes} need two folders, both have report={str(self.report)!r}"
+            )
+        if self.predict_labels is not None and self.predict_labels == other.predict_labels:
+            raise ValueError(
+                f"the RankSEGCallbacks with {prefixes} need two keys, both have predict_labels={self.predict_labels!r}"
+            )

@@ -1,8 +1,9 @@
-"""Finding logits, targets and images in what the user's steps return and their dataloaders yield."""
+"""Finding things in what the user's steps return and their dataloaders yield, and putting labels there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, MutableSequence, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +17,28 @@ Source = Key | Sequence[Key] | Callable[[Any, Any], Any]
 #: What the step returned, and what the dataloader yielded; by these words a source says which of them it means.
 OUTPUTS, BATCH = "outputs", "batch"
 _MISSING = object()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a step of the user.
+
+    Args:
+        name: such as ``"validation_step"``.
+        outputs: what it returned.
+        batch: what the dataloader yielded.
+        batch_idx: number of the batch in its dataloader.
+        dataloader_idx: number of the dataloader.
+    """
+
+    name: str
+    outputs: Any
+    batch: Any
+    batch_idx: int = 0
+    dataloader_idx: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.name}, dataloader {self.dataloader_idx}, batch {self.batch_idx}"
 
 
 class Finder:
@@ -35,10 +58,10 @@ class Finder:
         TypeError: if ``source`` is none of these.
 
     Example:
-        >>> target = Finder("target", 1)
-        >>> target.find(outputs={"logits": "a"}, batch=("image", "mask"), step="validation_step")
+        >>> Finder("target", 1).find(Step("validation_step", outputs={"logits": "a"}, batch=("image", "mask")))
         'mask'
-        >>> Finder("target", ("batch", 1)).find(outputs=("logits", "labels"), batch=("image", "mask"), step="test_step")
+        >>> step = Step("test_step", outputs=("logits", "labels"), batch=("image", "mask"))
+        >>> Finder("target", ("batch", 1)).find(step)
         'mask'
     """
 
@@ -47,30 +70,25 @@ class Finder:
         self._call, self._places, self.key = _read_source(name, source, tuple(places))
         self._warned = False
 
-    def find(self, outputs: Any, batch: Any, step: str) -> Any:
+    def find(self, step: Step) -> Any:
         """Look it up.
-
-        Args:
-            outputs: what the step returned.
-            batch: what the dataloader yielded.
-            step: name of the step, for messages.
 
         Raises:
             KeyError: if it is not there; the message shows the lines that fix it.
             ValueError: if an index leads to different things in outputs and batch.
         """
         if self._call is not None:
-            return self._call(outputs, batch)
-        holders = {OUTPUTS: outputs, BATCH: batch}
+            return self._call(step.outputs, step.batch)
+        holders = {OUTPUTS: step.outputs, BATCH: step.batch}
         values = {place: _look_up(holders[place], self.key) for place in self._places}
         found = [value for value in values.values() if value is not _MISSING]
         if not found:
-            raise MissingKeyError(self._missing(outputs, batch, step))
+            raise MissingKeyError(self._missing(step))
         if len(found) > 1 and not _same(*found):
-            self._choose(outputs, batch, step)
+            self._choose(step)
         return found[0]
 
-    def tensor(self, outputs: Any, batch: Any, step: str) -> Tensor:
+    def tensor(self, step: Step) -> Tensor:
         """:meth:`find`, for a tensor.
 
         Raises:
@@ -78,32 +96,35 @@ class Finder:
             TypeError: if it is not a tensor.
             ValueError: see :meth:`find`.
         """
-        value = self.find(outputs, batch, step)
+        value = self.find(step)
         if not isinstance(value, Tensor):
             raise TypeError(f"{self.name}={self.source!r} must lead to a tensor, got {describe(value)}")
         return plain(value).detach()
 
-    def _choose(self, outputs: Any, batch: Any, step: str) -> None:
+    def _choose(self, step: Step) -> None:
         """Refuse or warn where what the step returned and the batch hold different things."""
         choice = " or ".join(f"{self.name}=({place!r}, {self.key!r})" for place in self._places)
         said = (
-            f"{self.name}={self.source!r} fits both what {step} returned ({describe(outputs)}) and the batch "
-            f"({describe(batch)}), which hold different things there"
+            f"{self.name}={self.source!r} fits both what {step.name} returned ({describe(step.outputs)}) and the "
+            f"batch ({describe(step.batch)}), which hold different things there"
         )
         if not isinstance(self.key, str):
             raise ValueError(f"{said}: say which is meant, {choice}, or give a callable (outputs, batch) -> value")
         if not self._warned:
             self._warned = True
-            rank_zero_warn(f"{said}; that of {step} is taken. Say which is meant: {choice}")
+            rank_zero_warn(f"{said}; that of {step.name} is taken. Say which is meant: {choice}")
 
-    def _missing(self, outputs: Any, batch: Any, step: str) -> str:
-        looked = {OUTPUTS: f"what {step} returned ({describe(outputs)})", BATCH: f"the batch ({describe(batch)})"}
+    def _missing(self, step: Step) -> str:
+        looked = {
+            OUTPUTS: f"what {step.name} returned ({describe(step.outputs)})",
+            BATCH: f"the batch ({describe(step.batch)})",
+        }
         where = [looked[place] for place in self._places]
         absent = f"in neither {where[0]} nor {where[1]}" if len(where) > 1 else f"not in {where[0]}"
         return (
             f"{self.name}={self.source!r} is {absent}. Either let the step return it:\n"
-            f"    def {step}(self, batch, batch_idx):\n"
-            f"        return {_example(self.name, self.key, step)}\n"
+            f"    def {step.name}(self, batch, batch_idx):\n"
+            f"        return {_example(self.name, self.key, step.name)}\n"
             f'or say where it is: {self.name}=<key, tuple index, ("batch", key or index) or callable (outputs, batch) '
             "-> value>"
         )
@@ -140,41 +161,6 @@ def _example(name: str, key: Key, step: str) -> str:
     usual = ("logits",) if step == "predict_step" else ("loss", "logits", "target")
     keys = dict(zip(usual, usual, strict=True)) | {name: key if isinstance(key, str) else name}
     return "{" + ", ".join(f'"{key}": {value}' for value, key in keys.items()) + "}"
-
-
-def find_images(finder: Finder | None, outputs: Any, batch: Any, step: str) -> Tensor:
-    """The input images: where ``finder`` looks, or by default what batches usually hold.
-
-    That is the item ``"image"`` of a dict, the first item of a tuple, or the batch itself.
-
-    Raises:
-        KeyError: if nothing is there.
-        TypeError: if it is not a tensor.
-    """
-    if finder is None and isinstance(batch, Tensor):
-        return plain(batch).detach()
-    usual: Key = "image" if isinstance(batch, Mapping) else 0
-    finder = Finder("image", usual, (BATCH,)) if finder is None else finder
-    return finder.tensor(outputs, batch, step)
-
-
-def find_cases(finder: Finder, outputs: Any, batch: Any, step: str, count: int) -> list[str]:
-    """The cases of the ``count`` images of a batch, such as the patients of slices.
-
-    Raises:
-        KeyError: if nothing is there.
-        TypeError: if it is not a sequence.
-        ValueError: if it does not hold one for each image.
-    """
-    found = finder.find(outputs, batch, step)
-    found = found.tolist() if isinstance(found, Tensor) else found
-    if isinstance(found, str) or not isinstance(found, Sequence):
-        raise TypeError(
-            f"cases={finder.source!r} must lead to a sequence with one for each image, got {describe(found)}"
-        )
-    if len(found) != count:
-        raise ValueError(f"cases={finder.source!r} must lead to one for each of {count} images, got {len(found)}")
-    return [str(case) for case in found]
 
 
 def _look_up(holder: Any, key: Key) -> Any:
@@ -218,3 +204,41 @@ def describe(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"a {kind} of {', '.join(map(describe, value[:4]))}{', ...' if len(value) > 4 else ''}"
     return f"a {kind}"
+
+
+@dataclass(frozen=True)
+class LabelKey:
+    """Where decided labels go in what ``predict_step`` returned.
+
+    Args:
+        key: a key, a list index, or None where nobody wants them.
+
+    Raises:
+        TypeError: if it is none of these.
+    """
+
+    key: str | int | None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.key, bool) or not (self.key is None or isinstance(self.key, (str, int))):
+            raise TypeError(f"predict_labels must be a key, a list index or None, got {self.key!r}")
+
+    def check(self, step: Step, logits: Finder) -> None:
+        """Refuse outputs that have no such place, or hold something there that is not the logits.
+
+        Raises:
+            KeyError: if something else would be lost.
+            TypeError: if there is no such place.
+        """
+        outputs, key = step.outputs, self.key
+        at = isinstance(outputs, MutableSequence) and isinstance(key, int) and -len(outputs) <= key < len(outputs)
+        if not (at or isinstance(outputs, MutableMapping)):
+            raise TypeError(
+                f"predict_labels={key!r} needs a dict from {step.name} to put the labels into, or a list with that "
+                f"index, got {describe(outputs)}"
+            )
+        if not at and key in outputs and key != logits.key:
+            raise KeyError(
+                f"predict_labels={key!r} is in what {step.name} returned already ({describe(outputs)}), and would be "
+                "lost: give another key"
+            )

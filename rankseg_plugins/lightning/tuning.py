@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rankseg_plugins.calibration.reliability import Calibration
-from rankseg_plugins.comparison import Scoring
+from rankseg_plugins.lightning.reading import Decided, Task
 from rankseg_plugins.tuning import Tuner
 from rankseg_plugins.tuning.choosing import ARGMAX, CHOSEN, check_intervals
-from rankseg_plugins.tuning.tuner import Tuned
+from rankseg_plugins.tuning.tuner import Tuned, options_but
 
 #: The parts of logged names.
 TUNED, TUNED_GAIN = "tuned", "tuned_gain"
@@ -21,7 +19,7 @@ TUNED, TUNED_GAIN = "tuned", "tuned_gain"
 FINISHING = ("resamples", "confidence", "seed")
 #: What the callback knows itself.
 GIVEN = ("num_classes", "output_mode", "ignore_index", "scoring", "device")
-OPTIONS = (*(name for name in inspect.signature(Tuner).parameters if name not in (*GIVEN, "others")), *FINISHING)
+OPTIONS = (*options_but(*GIVEN, "others"), *FINISHING)
 
 
 class Tuning:
@@ -29,10 +27,11 @@ class Tuning:
 
     Args:
         options: of :class:`~rankseg_plugins.tuning.Tuner` and its ``finish``; True takes the defaults.
-        num_classes: C.
+        task: what is segmented; its score at image level is the objective unless ``options`` names another.
         output_mode: ``"multiclass"`` or ``"multilabel"``.
-        ignore_index: label of the truth whose pixels do not count.
-        scoring: its score at image level is the objective unless ``options`` names another.
+
+    Attributes:
+        found: what the last validation with an image found; None before.
 
     Raises:
         TypeError: if ``options`` are not such, or one is unknown or of the wrong type.
@@ -40,39 +39,30 @@ class Tuning:
         ImportError: without SciPy.
 
     Example:
-        >>> from rankseg_plugins.comparison.measuring import calibrate
-        >>> tuning = Tuning(True, 2, "multiclass", None, Scoring("iou"))
-        >>> tuning.objective
-        'iou_image'
+        >>> from rankseg_plugins.comparison import Scoring
+        >>> from rankseg_plugins.lightning.reading import Images
+        >>> task = Task(2, None, Scoring("iou"))
+        >>> tuning = Tuning(True, task, "multiclass")
+        >>> tuning.names
+        ['tuned/iou_image', 'tuned_gain/iou_image']
         >>> tuning.start("cpu")
         >>> probs = torch.tensor([[[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]]])
-        >>> target = torch.tensor([[0, 1, 1]])
-        >>> tuning.add(["000000"], ["000000"], probs, [calibrate(probs[0], target[0])], target, probs.argmax(1))
-        >>> tuning.finish().decoder.is_argmax
+        >>> images = Images(probs, torch.tensor([[0, 1, 1]]), cases=[None], names=["000000"])
+        >>> tuning.add(Decided(task, images, probs.argmax(1), probs.argmax(1)))
+        >>> tuning.finish(skipped={}).decoder.is_argmax
         True
     """
 
-    def __init__(
-        self,
-        options: bool | Mapping[str, Any],
-        num_classes: int,
-        output_mode: str,
-        ignore_index: int | None,
-        scoring: Scoring,
-    ) -> None:
+    def __init__(self, options: bool | Mapping[str, Any], task: Task, output_mode: str) -> None:
         own = _check_options(options)
         self._finishing = {name: own.pop(name) for name in FINISHING if name in own}
-        self._options = {
-            "num_classes": num_classes,
-            "objective": f"{scoring.score}_image",
-            "output_mode": output_mode,
-            "ignore_index": ignore_index,
-            "scoring": scoring,
-            **own,
-        }
+        objective = f"{task.scoring.score}_image"
+        self._options = {"objective": objective, "output_mode": output_mode, **task.options, **own}
+        self._class_names = task.class_names
+        self.found: Tuned | None = None
         self._tuner: Tuner | None = None
         # The end of the first validation would be too late to refuse an option, or to miss SciPy.
-        self.objective = Tuner(**self._options).objective
+        self._objective = Tuner(**self._options).objective
         check_intervals(**self._finishing)
 
     def start(self, device: str | torch.device) -> None:
@@ -81,65 +71,58 @@ class Tuning:
         # The callback warns, once for all validations.
         self._tuner.recorder.warn = False
 
-    def add(
-        self,
-        names: Sequence[str],
-        cases: Sequence[str | None],
-        probs: Tensor,
-        calibrations: Sequence[Calibration],
-        target: Tensor,
-        argmax: Tensor,
-    ) -> None:
-        r"""Decode a batch with every candidate; each argument holds the same B images.
-
-        Args:
-            names: of the images.
-            cases: see :class:`~rankseg_plugins.comparison.Sample`.
-            probs: (B, C, \*spatial) probabilities.
-            calibrations: of them.
-            target: truth in any form that the callback takes.
-            argmax: its labels (B, \*spatial) or masks (B, C, \*spatial).
-        """
+    def add(self, batch: Decided) -> None:
+        """Decode a batch with every candidate."""
         assert self._tuner is not None
         candidates = [decoder for name, decoder in self._tuner.candidates.items() if name != ARGMAX]
         # Image by image: all decisions on a large batch at once would take the memory of many batches.
-        images = zip(names, cases, probs, calibrations, target, argmax, strict=True)
-        for name, case, image, measured, truth, baseline in images:
-            decisions = [baseline, *(decoder(image[None])[0] for decoder in candidates)]
-            self._tuner.recorder.add_decided(name, truth, decisions, case=case, calibration=measured)
+        for image in batch:
+            decisions = [image.argmax, *(decoder(image.probs[None])[0] for decoder in candidates)]
+            name = _name_of_all(batch.suffix, image.name)
+            self._tuner.recorder.add_decided(
+                name, image.truth, decisions, case=image.case, calibration=image.calibration
+            )
 
-    def finish(
-        self, class_names: Sequence[str] | None = None, skipped: Mapping[str, str] | None = None
-    ) -> Tuned | None:
+    def finish(self, skipped: Mapping[str, Mapping[str, str]]) -> Tuned | None:
         """Choose from the images of all processes, the same on each of them; None without any image.
 
         Args:
-            class_names: C names; None numbers the classes.
-            skipped: images of all processes that are left out, and why.
+            skipped: images of all processes that are left out, and why, by the suffix of their dataloader.
         """
         tuner, self._tuner = self._tuner, None
         if tuner is None:
             return None
         tuner.gather()
-        tuner.recorder.skipped = dict(skipped or {})
-        return tuner.finish(class_names, **self._finishing) if tuner.recorder.measurements else None
+        tuner.recorder.skipped = {
+            _name_of_all(suffix, name): why for suffix, images in skipped.items() for name, why in images.items()
+        }
+        if not tuner.recorder.measurements:
+            return None
+        self.found = tuner.finish(self._class_names, **self._finishing)
+        return self.found
 
     @property
-    def names(self) -> list[tuple[str, str]]:
-        """Of :meth:`scores`: the decision and the level."""
-        return [(TUNED, self.objective), (TUNED_GAIN, self.objective)]
+    def names(self) -> list[str]:
+        """Of :meth:`scores`."""
+        return [f"{TUNED}/{self._objective}", f"{TUNED_GAIN}/{self._objective}"]
 
-    def scores(self, found: Tuned | None) -> Tensor:
-        """What the tuned decoder scores on images that had no part in choosing it, and its gain on argmax.
+    def scores(self, found: Tuned | None) -> dict[str, Tensor]:
+        """What the tuned decoder scores on images that had no part in choosing it, and its gain on argmax, by name.
 
-        Where argmax is kept, it is argmax's score, and 0; without any image NaN. (2,) float64.
+        Where argmax is kept, it is argmax's score, and 0; without any image NaN. Float64.
         """
-        score, level = self.objective.split("_")
         if found is None:
-            return torch.full((2,), torch.nan, dtype=torch.float64)
+            return {name: torch.tensor(torch.nan, dtype=torch.float64) for name in self.names}
+        score, level = self._objective.split("_")
         chosen = ARGMAX if found.decoder.is_argmax else CHOSEN
         tuned, argmax = (found.validated.level(name, score, level) for name in (chosen, ARGMAX))
-        return torch.tensor([tuned, tuned - argmax], dtype=torch.float64)
+        values = (tuned, tuned - argmax)
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in zip(self.names, values, strict=True)}
+
+
+def _name_of_all(suffix: str, name: str) -> str:
+    """The name of an image among those of all dataloaders."""
+    return f"{suffix}/{name}".strip("/")
 
 
 def _check_options(options: bool | Mapping[str, Any]) -> dict[str, Any]:

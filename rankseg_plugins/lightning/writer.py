@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.calibration.temperature import warn_if_softened
 from rankseg_plugins.calibration.tuned import as_decoder
 from rankseg_plugins.comparison.pictures import class_colours
 from rankseg_plugins.core import RankSEG
@@ -19,11 +18,11 @@ from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_
 from rankseg_plugins.files.label_files import LabelFiles, check_palette, encode_npy, encode_png
 from rankseg_plugins.lightning._toolkit import BasePredictionWriter, LightningModule, Trainer
 from rankseg_plugins.lightning.reading import check_finite
-from rankseg_plugins.lightning.sources import OUTPUTS, Finder, Source, describe
+from rankseg_plugins.lightning.reporting import Warner
+from rankseg_plugins.lightning.sources import OUTPUTS, Finder, Source, Step, describe
 from rankseg_plugins.scores.checks import naming
 
 FORMATS = ("auto", "png", "npy")
-STEP = "predict_step"
 EXTENSIONS = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "npy", "npz", "nii", "nrrd", "mha", "dcm", "gz")
 
 
@@ -97,7 +96,7 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         self.palette = class_colours(256) if colours is None else colours
         self.file_format = file_format
         self._files = LabelFiles(self.output_dir)
-        self._checked = False
+        self._warner = Warner()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse two writers that would overwrite each other's files."""
@@ -109,7 +108,7 @@ class RankSEGPredictionWriter(BasePredictionWriter):
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a new set of files."""
         self._files = LabelFiles(self.output_dir)
-        self._checked |= not trainer.is_global_zero  # one process warns for all
+        self._warner.start(trainer)
         if isinstance(self.decoder, torch.nn.Module):
             self.decoder.to(pl_module.device)
 
@@ -125,9 +124,10 @@ class RankSEGPredictionWriter(BasePredictionWriter):
     ) -> None:
         """Write the images of one batch."""
         folder = f"dataloader_idx_{dataloader_idx}/" if trainer.predict_loop.num_dataloaders > 1 else ""
-        with naming(f"RankSEGPredictionWriter, {STEP}, dataloader {dataloader_idx}, batch {batch_idx}"):
-            given = self._read(prediction, batch)
-            names = self._names(prediction, batch, batch_indices, len(given))
+        step = Step("predict_step", prediction, batch, batch_idx, dataloader_idx)
+        with naming(f"RankSEGPredictionWriter, {step}"):
+            given = self._read(step)
+            names = self._names(step, batch_indices, len(given))
             decided, classes = self._decide(given, list(names))
         for (name, image), labels in zip(names.items(), decided.cpu().numpy(), strict=True):
             extension, data = self._encode(labels, classes)
@@ -138,17 +138,17 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         super().on_predict_epoch_end(trainer, pl_module)
         self._files.finish()
 
-    def _read(self, prediction: Any, batch: Any) -> Tensor:
+    def _read(self, step: Step) -> Tensor:
         """Labels or masks, or else probabilities."""
         if self._labels is not None:
-            labels = self._labels.tensor(prediction, batch, STEP)
+            labels = self._labels.tensor(step)
             if labels.is_floating_point():
                 raise TypeError(f"labels must be integer labels or bool masks, got {labels.dtype}")
             return labels
-        if isinstance(prediction, Tensor) and isinstance(self._logits.source, (str, int)):
-            logits = plain(prediction).detach()
+        if isinstance(step.outputs, Tensor) and isinstance(self._logits.source, (str, int)):
+            logits = plain(step.outputs).detach()
         else:
-            logits = self._logits.tensor(prediction, batch, STEP)
+            logits = self._logits.tensor(step)
         check_shape(logits)
         return to_probabilities(logits, self.activation)
 
@@ -156,13 +156,11 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         """Labels or masks, and the number of classes where it is known."""
         if self._labels is not None:
             return given, None
-        if len(given) and not self._checked:
-            self._checked = True
-            warn_if_softened(given[:1])
+        self._warner.look_at(given)
         check_finite(given, names)
         return self.decoder(given), given.shape[1]
 
-    def _names(self, prediction: Any, batch: Any, batch_indices: Sequence[int] | None, count: int) -> dict[str, str]:
+    def _names(self, step: Step, batch_indices: Sequence[int] | None, count: int) -> dict[str, str]:
         """The names of the files, and what tells each image from those of other batches."""
         indices = [f"image {index}" for index in batch_indices or ()]
         if self._names_at is None:
@@ -170,7 +168,7 @@ class RankSEGPredictionWriter(BasePredictionWriter):
                 raise ValueError("the dataloader does not tell the indices of its images: give names=")
             names, images = [f"{index:06d}" for index in batch_indices], indices
         else:
-            found = self._names_at.find(prediction, batch, STEP)
+            found = self._names_at.find(step)
             if isinstance(found, str) or not all(isinstance(name, (str, os.PathLike)) for name in found):
                 raise TypeError(
                     f"names={self._names_at.source!r} must lead to a list of strings or paths, got {describe(found)}"

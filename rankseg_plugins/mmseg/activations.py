@@ -14,9 +14,10 @@ from rankseg_plugins.mmseg.options import KEY
 SCORE_HEADS = (MaskFormerHead, Mask2FormerHead, SideAdapterCLIPHead)
 
 
-def last_head(decode_head: nn.Module | None) -> nn.Module | None:
+def last_head(segmentor: object) -> nn.Module | None:
     """The head that gives the prediction: a cascade's last one, otherwise the head itself, or None without any."""
-    return decode_head[-1] if isinstance(decode_head, nn.ModuleList) else decode_head
+    head: nn.Module | None = getattr(segmentor, "decode_head", None)
+    return head[-1] if isinstance(head, nn.ModuleList) else head
 
 
 def refuse_depth(head: nn.Module | None) -> None:

@@ -17,7 +17,7 @@ from mmseg.registry import METRICS
 from torch import Tensor
 
 from rankseg_plugins.comparison import Scoring
-from rankseg_plugins.core.options import read_integer, read_real
+from rankseg_plugins.core.options import read_index, read_real
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.files.label_files import LabelFiles, encode_png
 from rankseg_plugins.mmseg.reporting import RunReport
@@ -117,7 +117,7 @@ class MultiLevelIoUMetric(BaseMetric):
             raise ValueError("format_only=True scores nothing, report needs scores: give one of them")
         self.iou_metrics = asked
         self.scores = list(dict.fromkeys(score for name in asked for score in SCORES[name]))
-        self.ignore_index = None if ignore_index is None else read_integer("ignore_index", ignore_index)
+        self.ignore_index = read_index("ignore_index", ignore_index)
         self.present, self.absent = present, absent
         self.worst_share, self.format_only, self.keep_results = worst_share, format_only, keep_results
         self.output_dir = Path(output_dir) if output_dir else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,12 +9,13 @@ from typing import Any
 
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.core import RankSEG
+from rankseg_plugins.core.decoder import OPTIONS
+from rankseg_plugins.core.options import suggest
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
 
 #: Where the options stand in a config; every message names it.
 KEY = "model.test_cfg.rankseg"
 
-DECODER_OPTIONS = tuple(inspect.signature(RankSEG).parameters)
 OWN_OPTIONS = ("activation", "compare", "tuned")
 
 
@@ -142,13 +141,10 @@ def read_options(value: object) -> Options | None:
         raise TypeError(f"{KEY} must be a dict such as dict(metric='dice'), or None for plain argmax, got {value!r}")
     # MMEngine itself writes `_scope_` into dicts that a config takes over from a base.
     given = {key: option for key, option in value.items() if key != "_scope_"}
-    allowed = DECODER_OPTIONS + OWN_OPTIONS
+    allowed = OPTIONS + OWN_OPTIONS
     for key in given:
         if key not in allowed:
-            nearest = difflib.get_close_matches(str(key), allowed, n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"unknown key {key!r} in {KEY}, did you mean {nearest!r}? Allowed are {', '.join(allowed)}"
-            )
+            raise ValueError(f"unknown key {key!r} in {KEY}, {suggest(str(key), allowed)}")
     activation, compare = given.pop("activation", "auto"), given.pop("compare", False)
     tuned = given.pop("tuned", None)
     check_choice(f"{KEY}.activation", activation, ("auto", *ACTIVATIONS))

@@ -47,8 +47,8 @@ class RunReport:
         """
         if self._extremes is None:
             self._extremes = Extremes(PANELS, counts[0].shape[1], self.ignore_index)
-        argmax, decided = (self.scoring.image_scores(to_areas(each[:, None].numpy())) for each in counts)
-        self._extremes.offer(str(position), float((decided - argmax)[0]), *maps)
+        gain = self.scoring.gain(*(to_areas(each[:, None].numpy()) for each in counts))
+        self._extremes.offer(str(position), gain, *maps)
 
     def gather(self) -> None:
         """Bring the pictures of all processes together; to be called on each of them."""

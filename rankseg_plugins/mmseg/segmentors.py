@@ -67,7 +67,6 @@ class RankSEGMixin:
     """
 
     test_cfg: Any
-    decode_head: Any
     out_channels: int
 
     #: While True, data samples receive probabilities and no decision; see :meth:`probabilities_only`.
@@ -85,7 +84,7 @@ class RankSEGMixin:
         self._warned = self._told = not is_main_process()  # one process warns for all
         options = self.rankseg_options()
         if options is not None:
-            refuse_depth(last_head(getattr(self, "decode_head", None)))
+            refuse_depth(last_head(self))
             options.build(getattr(self, "out_channels", None), self._tuned_file)
 
     def rankseg_options(self) -> Options | None:
@@ -210,7 +209,7 @@ class RankSEGMixin:
     def _decode_sample(self, sample: SegDataSample, channels: int, options: Options | None) -> None:
         logits = sample.seg_logits.data[:channels]
         activation = "auto" if options is None else options.activation
-        probs = head_probabilities(logits[None], last_head(getattr(self, "decode_head", None)), activation)[0]
+        probs = head_probabilities(logits[None], last_head(self), activation)[0]
         if self._probabilities_only:
             sample.set_data({"seg_logits": PixelData(data=probs)})
         elif channels == 1:
@@ -232,7 +231,7 @@ class RankSEGMixin:
     def _argmax(self, probs: Tensor) -> Tensor:
         if len(probs) > 1:
             return probs.max(0, keepdim=True).indices
-        head: Any = last_head(self.decode_head)
+        head: Any = last_head(self)
         return (probs > head.threshold).to(probs.dtype)
 
 

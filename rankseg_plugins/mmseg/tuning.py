@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from rankseg_plugins.mmseg.samples import image_path
 from rankseg_plugins.mmseg.segmentors import RankSEGMixin
 from rankseg_plugins.tuning import Tuner
 from rankseg_plugins.tuning.choosing import check_intervals
+from rankseg_plugins.tuning.tuner import options_but
 
 #: The file of the latest validation, under a name that is known in advance.
 LATEST = "rankseg.json"
@@ -35,8 +35,7 @@ BY_EPOCH, BY_ITERATION = "epoch_{}.pth", "iter_{}.pth"
 
 NO_PROBABILITIES = "the network gives NaN or infinite values"
 
-OWN = ("num_classes", "objective", "output_mode", "ignore_index", "scoring", "device", "others")
-OPTIONS = tuple(name for name in inspect.signature(Tuner).parameters if name not in OWN)
+OPTIONS = options_but("num_classes", "objective", "output_mode", "ignore_index", "scoring", "device", "others")
 
 
 @HOOKS.register_module()
@@ -225,7 +224,7 @@ def _probabilities(model: nn.Module, sample: SegDataSample, path: str) -> Tensor
     activation = "auto" if options is None else options.activation
     if len(logits) == 1:
         activation = "identity"  # of one channel segmentors hand over probabilities
-    return head_probabilities(logits[None], last_head(getattr(model, "decode_head", None)), activation)[0]
+    return head_probabilities(logits[None], last_head(model), activation)[0]
 
 
 def _truth(sample: SegDataSample, path: str) -> Tensor:

@@ -241,13 +241,12 @@ class RankSEGVisualizationHook(Hook):
     """
 
     def __init__(self, interval: int = 1, with_labels: bool = False, backend_args: dict | None = None) -> None:
-        if read_integer("interval", interval) < 1:
-            raise ValueError(f"interval must be at least 1, got {interval}")
+        self.interval = read_integer("interval", interval, least=1)
         try:  # the first image would be too late to refuse it
             get_file_backend("image.png", backend_args=None if backend_args is None else dict(backend_args))
         except Exception as error:  # of any backend
             raise ValueError(f"backend_args={backend_args!r}: {type(error).__name__}: {error}") from error
-        self.interval, self.with_labels, self.backend_args = interval, with_labels, backend_args
+        self.with_labels, self.backend_args = with_labels, backend_args
         self._names: Counter[str] = Counter()
         self._seen, self._warned = 0, False
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.options import read_integer
-from rankseg_plugins.core.probabilities import check_tensor, plain
+from rankseg_plugins.core.options import read_index, read_integer
+from rankseg_plugins.core.probabilities import check_tensor, class_masks, plain
 
 
 class Areas(NamedTuple):
@@ -58,8 +58,8 @@ def areas(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
         Areas(intersection=tensor([[1, 0]]), prediction=tensor([[1, 1]]), label=tensor([[2, 0]]))
     """
     prediction, target = plain(prediction), plain(target)
-    num_classes = read_integer("num_classes", num_classes)
-    ignore_index = None if ignore_index is None else read_integer("ignore_index", ignore_index)
+    num_classes = read_integer("num_classes", num_classes, least=1)
+    ignore_index = read_index("ignore_index", ignore_index)
     masks = _check(prediction, target, num_classes)
     kept = None if target.dtype == torch.bool or ignore_index is None else target != ignore_index
     if not masks:
@@ -91,16 +91,11 @@ def _areas_of_labels(prediction: Tensor, target: Tensor, kept: Tensor, num_class
 
 
 def _as_masks(labels: Tensor, num_classes: int) -> Tensor:
-    if labels.dtype == torch.bool:
-        return labels
-    classes = torch.arange(num_classes, device=labels.device).view(1, -1, *[1] * (labels.ndim - 1))
-    return labels.unsqueeze(1) == classes
+    return labels if labels.dtype == torch.bool else class_masks(labels, num_classes)
 
 
 def _check(prediction: Tensor, target: Tensor, num_classes: int) -> bool:
     """Whether the truth is masks."""
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
     shapes: list[tuple[int, ...]] = []
     for name, tensor in (("prediction", prediction), ("target", target)):
         check_tensor(name, tensor)

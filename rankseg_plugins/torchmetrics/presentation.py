@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection, classification
 
-from rankseg_plugins.core.probabilities import missing_dimension
+from rankseg_plugins.core.probabilities import class_masks, missing_dimension
 from rankseg_plugins.scores.truth import known_pixels
 from rankseg_plugins.torchmetrics.multi_level import MultiLevelScore
 from rankseg_plugins.torchmetrics.passing import leaves
@@ -108,10 +108,7 @@ class Presentation:
         if classes == 1:
             foreground = decided if decided.dtype == torch.bool else (decided == 1).unsqueeze(1)
             return torch.cat([~foreground, foreground], 1) if self.num_classes == 2 else foreground
-        if decided.dtype == torch.bool:
-            return decided
-        numbers = torch.arange(classes, device=decided.device).view(1, -1, *[1] * (decided.ndim - 1))
-        return decided.unsqueeze(1) == numbers
+        return decided if decided.dtype == torch.bool else class_masks(decided, classes)
 
 
 def presentation_of(metric: Metric, decoder: Any, ignore_index: int | None) -> Presentation:

@@ -14,14 +14,7 @@ from rankseg_plugins.calibration.temperature import warn_if_softened
 from rankseg_plugins.calibration.tuned import as_decoder
 from rankseg_plugins.comparison.sample import describe_form
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
-from rankseg_plugins.core.probabilities import (
-    ACTIVATIONS,
-    check_choice,
-    check_floating,
-    check_shape,
-    plain,
-    to_probabilities,
-)
+from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_probs, plain, to_probabilities
 from rankseg_plugins.scores.checks import check_index
 from rankseg_plugins.scores.truth import to_truth
 from rankseg_plugins.torchmetrics.passing import Passing
@@ -145,8 +138,7 @@ class RankSEGWrapper(Passing):
         preds = plain(preds)
         if isinstance(preds, Tensor) and not preds.is_floating_point():
             raise TypeError(f"preds must be floating point, got {preds.dtype}: decided labels go to the metric itself")
-        check_floating("preds", preds)
-        check_shape(preds)
+        check_probs("preds", preds)
         for presentation in self.presentations:
             presentation.check_classes(tuple(preds.shape))
         classes = preds.shape[1]

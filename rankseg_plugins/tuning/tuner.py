@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
@@ -34,8 +35,6 @@ from rankseg_plugins.tuning.candidates import (
 )
 from rankseg_plugins.tuning.choosing import ARGMAX, OBJECTIVES, check_intervals, choose, read_folds
 
-#: Options that :func:`tune` hands on to :class:`Tuner`.
-OPTIONS = ("pruning_probs", "solvers", "folds", "min_cases", "ignore_index", "scoring", "device", "others")
 #: Those that only image-by-image candidates have.
 SAMPLEWISE = ("pruning_probs", "solvers")
 
@@ -256,6 +255,20 @@ class Tuner:
         scores = {name: comparison.level(name, score, level) for name in comparison.candidates}
         top = max((each for each in scores.values() if not math.isnan(each)), default=math.nan)
         return {self.candidates[name].temperature for name, each in scores.items() if each == top}
+
+
+def options_but(*given: str) -> tuple[str, ...]:
+    """Names of the options of :class:`Tuner` that a caller leaves to users: all but those that it gives itself.
+
+    Example:
+        >>> options_but("num_classes", "objective", "scoring", "ignore_index", "device", "others")
+        ('temperatures', 'pruning_probs', 'metrics', 'solvers', 'output_mode', 'folds', 'min_cases')
+    """
+    return tuple(name for name in inspect.signature(Tuner).parameters if name not in given)
+
+
+#: Options that :func:`tune` hands on to :class:`Tuner`.
+OPTIONS = options_but("num_classes", "objective", "temperatures", "metrics", "output_mode")
 
 
 def tune(

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from rankseg_plugins.calibration.temperature import TemperatureScaling, scale_probs, warn_if_softened
+from rankseg_plugins.calibration.scaling import TemperatureScaling
+from rankseg_plugins.calibration.temperature import scale_probs, warn_if_softened
 from rankseg_plugins.core.probabilities import to_probabilities
 
 

@@ -9,7 +9,7 @@ from image_folders import make_image
 from PIL import Image
 
 from rankseg_plugins.files.cases import find_cases, one_against_rest, relabel
-from rankseg_plugins.files.reading import InputError
+from rankseg_plugins.files.errors import InputError
 
 PROBS, LABELS = make_image(0)
 ONE = PROBS[1:2]

@@ -16,7 +16,8 @@ from image_folders import make_image
 from PIL import Image
 
 from rankseg_plugins.files.cases import find_cases, one_against_rest, relabel
-from rankseg_plugins.files.reading import LABEL_KEYS, PROBABILITY_KEYS, InputError, Stack, read_labels, read_probs
+from rankseg_plugins.files.errors import InputError
+from rankseg_plugins.files.reading import LABEL_KEYS, PROBABILITY_KEYS, Stack, read_labels, read_probs
 
 PROBS, LABELS = make_image(0)
 

@@ -12,7 +12,7 @@ import torch
 from image_folders import run_cli
 
 from rankseg_plugins.files.cases import find_cases
-from rankseg_plugins.files.reading import InputError
+from rankseg_plugins.files.errors import InputError
 
 #: The patient: (x, y, z), right, anterior and superior are where the indices grow. No side equals another.
 LABELS = np.zeros((6, 6, 6), np.uint8)

@@ -12,9 +12,8 @@ from typer.testing import CliRunner
 
 import rankseg_plugins
 from rankseg_plugins.cli import app
-from rankseg_plugins.cli.reading import check_results
-from rankseg_plugins.files.reading import InputError
-from rankseg_plugins.files.results import ResultsFile
+from rankseg_plugins.files.errors import InputError
+from rankseg_plugins.files.results import ResultsFile, check_run
 
 #: Options that make a run short.
 QUICK = {"compare": [], "tune": ["--temperatures", "1", "--pruning-probs", "0.5"]}
@@ -74,7 +73,7 @@ def test_an_activation_is_checked_before_any_image(logits, command):
 def test_what_is_no_first_line_of_a_run_is_left_alone(tmp_path, second):
     path = tmp_path / "results.jsonl"
     path.write_bytes(b'["something else"]\n' + second)
-    check_results(path, {"classes": 2})
+    check_run(path, {"classes": 2})
     with pytest.raises(InputError, match="belongs to a run with other contents"):
         ResultsFile(path, {"classes": 2})
     assert path.read_bytes() == b'["something else"]\n' + second
@@ -85,7 +84,7 @@ def test_a_torn_line_is_no_image(tmp_path):
     ResultsFile(path, {"classes": 2}).close()
     with path.open("ab") as file:
         file.write(b'{"image": "a"')
-    check_results(path, {"classes": 3})
+    check_run(path, {"classes": 3})
     ResultsFile(path, {"classes": 3}).close()
     assert [json.loads(line)["classes"] for line in path.read_text().splitlines()] == [3]
 

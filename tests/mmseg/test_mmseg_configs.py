@@ -51,7 +51,7 @@ def test_config_builds_and_decodes_as_named(path):
     assert isinstance(decoder, RankSEG)
     assert decoder.metric == ("iou" if "rankseg-iou" in path else "dice")
     assert decoder.output_mode == ("multilabel" if channels == 1 else "multiclass")
-    activation = automatic_activation(last_head(network.decode_head), channels)
+    activation = automatic_activation(last_head(network), channels)
     assert activation == ("sigmoid" if channels == 1 else "normalize" if "mask2former" in path else "softmax")
     assert DATASETS.get(config.val_dataloader.dataset.type) is not None
     assert METRICS.get(config.val_evaluator.type) is not None

@@ -3,16 +3,7 @@
 import triton
 import triton.language as tl
 
-from rankseg_plugins.core.cuda.shared import (
-    MU,
-    PLACES,
-    RECORD,
-    THRESHOLD,
-    N,
-    S,
-    gain_of,
-    real,
-)
+from rankseg_plugins.core.cuda.shared import MU, PLACES, RECORD, THRESHOLD, N, S, gain_of, real
 
 
 @triton.jit

@@ -10,17 +10,16 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.lasting import Lasting
-from rankseg_plugins.core.options import OUTPUT_MODES, read_choice, read_integer, read_real
+from rankseg_plugins.core.options import OUTPUT_MODES, read_choice, read_index, read_integer, read_real
 from rankseg_plugins.core.paths import check_values
 from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.pooled.fit import GlobalFit, affine_argmax, best_thresholds, fit_labels, fit_masks, sums_of
 from rankseg_plugins.core.pooled.reservoir import Reservoir, join
 from rankseg_plugins.core.probabilities import (
-    check_classes,
-    check_floating,
-    check_shape,
+    check_probs,
     check_tensor,
     check_valid_mask,
+    class_masks,
     drawn_in_white,
     plain,
     widened,
@@ -105,13 +104,8 @@ class GlobalRankSEG(ChecksSums, Lasting):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.num_classes, self.max_pixels = (
-            read_integer("num_classes", num_classes),
-            read_integer("max_pixels", max_pixels),
-        )
-        for name, value in (("num_classes", num_classes), ("max_pixels", max_pixels)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.num_classes = read_integer("num_classes", num_classes, least=1)
+        self.max_pixels = read_integer("max_pixels", max_pixels, least=1)
         self.metric = read_choice("metric", metric, METRICS)
         self.output_mode = read_choice("output_mode", output_mode, OUTPUT_MODES)
         self.min_images = read_real("min_images", min_images, 0.0, math.inf)
@@ -198,7 +192,7 @@ class GlobalRankSEG(ChecksSums, Lasting):
         probs, labels, valid_mask = plain(probs), plain(labels), plain(valid_mask)
         self._check(probs, valid_mask)
         labels = None if labels is None else _read_labels(labels, tuple(probs.shape))
-        ignore_index = None if ignore_index is None else read_integer("ignore_index", ignore_index)
+        ignore_index = read_index("ignore_index", ignore_index)
         if ignore_index is not None and (labels is None or labels.dtype == torch.bool):
             what = "without labels" if labels is None else "with masks"
             raise ValueError(f"ignore_index={ignore_index} has no effect {what}; leave pixels out by valid_mask")
@@ -304,9 +298,7 @@ class GlobalRankSEG(ChecksSums, Lasting):
         return labels if valid_mask is None else labels.masked_fill(~valid_mask, self.void_index)
 
     def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
-        check_floating("probs", probs)
-        check_shape(probs)
-        check_classes("probs", probs, self.num_classes)
+        check_probs("probs", probs, self.num_classes)
         check_valid_mask(probs, valid_mask)
 
     def _truth(self, labels: Tensor, ignore_index: int | None, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -321,9 +313,7 @@ class GlobalRankSEG(ChecksSums, Lasting):
             label = labels[strange][0].item()
             hint = drawn_in_white(labels, label) if highest == 1 else ""
             raise ValueError(f"labels must lie in 0 to {highest} or be ignore_index={ignore_index}, got {label}{hint}")
-        first = 1 if self.num_classes == 1 else 0
-        classes = torch.arange(first, first + self.num_classes, device=labels.device)
-        return labels.unsqueeze(1) == classes.view(-1, *[1] * (labels.ndim - 1)), known
+        return class_masks(labels, self.num_classes, first=int(self.num_classes == 1)), known
 
     def _gathered(self) -> tuple[Tensor, Tensor]:
         sample = self._sample

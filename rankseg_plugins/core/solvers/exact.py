@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.solvers.expectation import Terms, empty_scores, make_expectation, prefix_scores
+from rankseg_plugins.core.solvers.expectation import Expectation, Terms, empty_scores, make_expectation, prefix_scores
 from rankseg_plugins.core.solvers.quadrature import SMALL, Nodes, deviation, make_nodes, order, reach_of
 from rankseg_plugins.core.solvers.window import find_window
 from rankseg_plugins.core.tiled.passes import count_above, pixels_between, sum_powers
 from rankseg_plugins.core.tiled.pieces import Bound, Group, Mask, best_masks, groups, room
 from rankseg_plugins.core.tiled.ranking import Ranking
-from rankseg_plugins.core.tiled.rma import RowStatistics, search_volumes
+from rankseg_plugins.core.tiled.rma import RowStatistics
 from rankseg_plugins.core.tiled.tiles import FEW, Tiles
 from rankseg_plugins.core.volumes import Volumes, round_down
 
@@ -29,70 +29,69 @@ from rankseg_plugins.core.volumes import Volumes, round_down
 _ROW = 32
 
 
-def search_exact(tiles: Tiles, statistics: RowStatistics, objective: Objective, pruning_prob: float) -> Volumes:
+def search_exact(tiles: Tiles, statistics: RowStatistics, volumes: Volumes, objective: Objective) -> Volumes:
     """Find the volume of largest exact expected score for every image and class.
 
     Args:
         tiles: the probabilities.
         statistics: their row statistics.
+        volumes: what RMA finds, of at least one active class.
         objective: Dice or IoU.
-        pruning_prob: a class whose largest probability is not above it stays empty.
     """
-    approximate = search_volumes(tiles, statistics, objective, pruning_prob)
-    mu, active = approximate.mu, approximate.active
-    if not active.any():
-        return approximate
-    mean, variance = _moments(tiles, active)
-    lower = objective.score(approximate.s, approximate.n, mu)
-    low, high = find_window(tiles, active, statistics, variance, lower, make_expectation(objective))
+    mu, active, expectation = volumes.mu, volumes.active, make_expectation(objective)
+    mean, variance = moments = _moments(tiles, active)
+    lower = objective.score(volumes.s, volumes.n, mu)
+    low, high = find_window(tiles, active, statistics, variance, lower, expectation)
     # Many small images would take long one by one.
-    most, moments = room(tiles, active, FEW), (mean, variance)
-    ranked = _number_ranked(tiles, active, low, high, moments, objective)
-    best = best_masks(tiles, active, low, high, ranked, most, partial(_best_of_group, moments, objective))
+    most = room(tiles, active, FEW)
+    ranked = _number_ranked(tiles, active, low, high, moments, expectation)
+    best = best_masks(tiles, active, low, high, ranked, most, partial(_best_of_group, moments, expectation))
     # The window is one of masks that hold a pixel. The empty one may be better, and far away from it.
-    apart = active & (high.n > 0) & _empty_may_win(lower, mean, variance, objective.smooth)
-    nothing = apart & (_empty_scores_of(tiles, apart, moments, objective, most) >= best.score)
+    apart = active & (high.n > 0) & _empty_may_win(lower, mean, variance, expectation.smooth)
+    nothing = apart & (_empty_scores_of(tiles, apart, moments, expectation, most) >= best.score)
     threshold = round_down(best.threshold, tiles.dtype).masked_fill(nothing | ~active, torch.inf)
     kept = active & ~nothing
     return Volumes(threshold, best.n * kept, best.s * kept, mu, active)
 
 
 def _number_ranked(
-    tiles: Tiles, active: Tensor, low: Bound, high: Bound, moments: tuple[Tensor, Tensor], objective: Objective
+    tiles: Tiles, active: Tensor, low: Bound, high: Bound, moments: tuple[Tensor, Tensor], expectation: Expectation
 ) -> Tensor:
     """How many pixels :func:`_rank` ranks, (B, C), between the bounds and beyond; the tables of nodes count as some."""
-    slowest, _, to_the_end = _rates(low, high, *moments, objective)
+    slowest, _, to_the_end = _rates(low, high, *moments, expectation)
     small = SMALL / reach_of(slowest, to_the_end)
     large, _ = count_above(tiles, active & (small < 1), small)
     return torch.maximum(low.n, large) - high.n + torch.minimum(high.n, large) + _ROW
 
 
 def _rates(
-    low: Bound, high: Bound, mean: Tensor, variance: Tensor, objective: Objective
+    low: Bound, high: Bound, mean: Tensor, variance: Tensor, expectation: Expectation
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What :func:`~rankseg_plugins.core.solvers.quadrature.make_nodes` needs for masks between bounds; elementwise."""
-    expectation, spread = make_expectation(objective), deviation(variance)
+    spread = deviation(variance)
     slowest, _ = expectation.rates(high.n, low.s, mean, spread)
     _, fastest = expectation.rates(low.n, high.s, mean, spread)
-    return slowest, fastest, _empty_counts(high.n, mean, objective)
+    return slowest, fastest, _empty_counts(high.n, mean, expectation.smooth)
 
 
-def _best_of_group(moments: tuple[Tensor, Tensor], objective: Objective, group: Group, low: Bound, high: Bound) -> Mask:
+def _best_of_group(
+    moments: tuple[Tensor, Tensor], expectation: Expectation, group: Group, low: Bound, high: Bound
+) -> Mask:
     """The best of the masks between the bounds (b, c), the upper one included, of every class (A,).
 
     Args:
         moments: (B, C), mean and variance of the number of foreground pixels.
-        objective: Dice or IoU.
+        expectation: Dice or IoU.
         group: the classes.
         low: the largest mask.
         high: the smallest mask.
     """
     mean, variance = map(group.of, moments)
-    nodes = make_nodes(*_rates(low.at(group.wanted), high.at(group.wanted), mean, variance, objective))
+    nodes = make_nodes(*_rates(low.at(group.wanted), high.at(group.wanted), mean, variance, expectation))
     terms, floor = _rank(group, low, high, nodes)
     following = terms.ranking.following(floor)
     outside = following > high.threshold[group.wanted][terms.row]
-    score = prefix_scores(terms, make_expectation(objective))
+    score = prefix_scores(terms, expectation)
     score.masked_fill_((following == terms.ranking.values) | outside, -torch.inf)
     chosen = terms.ranking.best(score)
     return Mask(*(values[chosen] for values in (following, terms.n, terms.s, score)))
@@ -104,9 +103,9 @@ def _moments(tiles: Tiles, active: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (mean - square).clamp(min=0)
 
 
-def _empty_counts(n: Tensor, mu: Tensor, objective: Objective) -> Tensor:
+def _empty_counts(n: Tensor, mu: Tensor, smooth: float) -> Tensor:
     """Where the probability that no pixel is foreground matters: beyond a mean of 800 it is 0 in float64."""
-    return (n == 0) & (objective.smooth > 0) & (mu < 800)
+    return (n == 0) & (smooth > 0) & (mu < 800)
 
 
 def _empty_may_win(score: Tensor, mu: Tensor, variance: Tensor, smooth: float) -> Tensor:
@@ -121,12 +120,12 @@ def _empty_may_win(score: Tensor, mu: Tensor, variance: Tensor, smooth: float) -
 
 
 def _empty_scores_of(
-    tiles: Tiles, wanted: Tensor, moments: tuple[Tensor, Tensor], objective: Objective, most: int
+    tiles: Tiles, wanted: Tensor, moments: tuple[Tensor, Tensor], expectation: Expectation, most: int
 ) -> Tensor:
     """Exact expected score (B, C) of the empty mask of the wanted classes, (B, C) bool."""
     zero, scores = torch.zeros_like(moments[0]), torch.zeros_like(moments[0])
     nothing = Bound(torch.ones_like(zero), zero, zero)
-    rates = slowest, _, to_the_end = _rates(nothing, nothing, *moments, objective)
+    rates = slowest, _, to_the_end = _rates(nothing, nothing, *moments, expectation)
     floor = SMALL / reach_of(slowest, to_the_end)
     large, _ = count_above(tiles, wanted, floor)
     for group in groups(tiles, wanted, (large + _ROW) / most):
@@ -135,7 +134,7 @@ def _empty_scores_of(
         ranking = Ranking(*group.pixels_between(small, torch.ones_like(small)), len(rest))
         base = torch.zeros_like(ranking.values)
         terms = Terms(ranking, nodes, base, base, rest, torch.zeros_like(rest))
-        scores[group.place][group.wanted] = empty_scores(terms, objective.smooth)
+        scores[group.place][group.wanted] = empty_scores(terms, expectation.smooth)
     return scores
 
 
@@ -182,15 +181,15 @@ def expected_scores(tiles: Tiles, masks: Tensor, objective: Objective) -> Tensor
         masks: (B, C, d) bool; pixels that are not valid belong to no mask.
         objective: Dice or IoU.
     """
+    expectation = make_expectation(objective)
     scores = torch.zeros(masks.shape[:2], dtype=torch.float64, device=masks.device)
     # Several copies of the probabilities are needed: of a few classes at a time.
     for images, classes in tiles.rows():
-        scores[images, classes] = _scores_of_masks(tiles.part(images, classes), masks[images, classes], objective)
+        scores[images, classes] = _scores_of_masks(tiles.part(images, classes), masks[images, classes], expectation)
     return scores
 
 
-def _scores_of_masks(tiles: Tiles, masks: Tensor, objective: Objective) -> Tensor:
-    expectation = make_expectation(objective)
+def _scores_of_masks(tiles: Tiles, masks: Tensor, expectation: Expectation) -> Tensor:
     others = ~masks
     if tiles.valid is not None:
         masks, others = masks & tiles.valid.unsqueeze(1), others & tiles.valid.unsqueeze(1)
@@ -199,7 +198,7 @@ def _scores_of_masks(tiles: Tiles, masks: Tensor, objective: Objective) -> Tenso
     (s, inner), (rest_s, outer) = _moments(inside, every), _moments(outside, every)
     mu, variance = s + rest_s, inner + outer
     slowest, fastest = expectation.rates(n, s, mu, deviation(variance))
-    to_the_end = _empty_counts(n, mu, objective)
+    to_the_end = _empty_counts(n, mu, expectation.smooth)
     nodes = make_nodes(slowest.flatten(), fastest.flatten(), to_the_end.flatten())
 
     small = (SMALL / nodes.reach).view_as(n)

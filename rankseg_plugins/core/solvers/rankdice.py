@@ -36,7 +36,7 @@ from rankseg_plugins.core.solvers.shares import (
 from rankseg_plugins.core.solvers.window import find_window
 from rankseg_plugins.core.tiled.passes import sum_powers
 from rankseg_plugins.core.tiled.pieces import Bound, Group, Mask, empty_masks, groups, room
-from rankseg_plugins.core.tiled.rma import RowStatistics, search_volumes
+from rankseg_plugins.core.tiled.rma import RowStatistics
 from rankseg_plugins.core.tiled.tiles import Tiles
 from rankseg_plugins.core.volumes import Volumes, round_down
 
@@ -53,22 +53,19 @@ _LEAST_CHUNK, _SHARE = 1 << 14, 64
 
 
 def search_rankdice(
-    tiles: Tiles, statistics: RowStatistics, objective: Objective, pruning_prob: float, solver: str, eps: float
+    tiles: Tiles, statistics: RowStatistics, volumes: Volumes, objective: Objective, solver: str, eps: float
 ) -> Volumes:
     """Find the volume of largest approximate expected Dice for every image and class.
 
     Args:
         tiles: the probabilities.
         statistics: their row statistics.
+        volumes: what RMA finds, of at least one active class.
         objective: Dice.
-        pruning_prob: a class whose largest probability is not above it stays empty.
         solver: one of :data:`SOLVERS`.
         eps: probability of the counts that are left out of the sums, in (0, 1).
     """
-    volumes = search_volumes(tiles, statistics, objective, pruning_prob)
     mu, active = volumes.mu, volumes.active
-    if not active.any():
-        return volumes
     powers = sum_powers(tiles, active, lambda tile, *_: tile, 3)
     variance = (mu - powers[..., 1]).clamp(min=0)
     third = mu - 3 * powers[..., 1] + 2 * powers[..., 2]
@@ -87,7 +84,7 @@ def search_rankdice(
         # The matrices of a group are as wide as its widest class needs.
         for group in groups(tiles, active & rows, torch.maximum(pixels / most, entries / chunk), side_by_side=True):
             counts = Counts.between(normal.at(group.place).at(group.wanted), group.of(first), group.of(last))
-            search = _Search(group, counts, kind(counts, chunk), objective.smooth, chunk)
+            search = _Search(group, kind(counts, chunk), objective.smooth)
             best.at(group.place).put(group.wanted, search.best(low, high, most))
     return Volumes(round_down(best.threshold, tiles.dtype), best.n, best.s, mu, active)
 
@@ -105,18 +102,16 @@ class _Search:
 
     Args:
         group: the classes.
-        counts: their numbers of foreground pixels.
         shares: what their pixels add.
         smooth: the g of the formulas.
-        chunk: entries of the largest intermediate matrices.
     """
 
-    def __init__(self, group: Group, counts: Counts, shares: Shares, smooth: float, chunk: int) -> None:
+    def __init__(self, group: Group, shares: Shares, smooth: float) -> None:
         self.group, self.shares, self.smooth = group, shares, smooth
-        self.counts, self.support = counts, counts.support
+        self.counts, self.support = shares.counts, shares.counts.support
         number, height, width = shares.kernel.shape
-        self.step = max(1, chunk // (number * max(height, NODES)))
-        self.rows = max(1, chunk // (number * width))
+        self.step = max(1, shares.chunk // (number * max(height, NODES)))
+        self.rows = max(1, shares.chunk // (number * width))
 
     def best(self, low: Bound, high: Bound, most: int) -> Mask:
         """The best masks between the bounds (B, C), the smaller one included, or empty ones; fields (A,).
@@ -124,7 +119,7 @@ class _Search:
         A single class is ranked in pieces of at most ``most`` pixels.
         """
         group, smallest = self.group, high.at(self.group.place)
-        running, top = self.shares.of_mask(group.tiles, group.wanted, smallest), smallest.at(group.wanted)
+        running, top = self.shares.of_mask(group, smallest), smallest.at(group.wanted)
         n, s, best = top.n, top.s, self._scored(top, running)
         for ends in group.pieces(low, high, most):
             p, (below, above) = self._ranked(*ends), (end.at(group.wanted) for end in ends)

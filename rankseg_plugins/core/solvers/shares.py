@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.solvers.poisson_binomial import RefinedNormal
-from rankseg_plugins.core.tiled.pieces import Bound, number_among
-from rankseg_plugins.core.tiled.tiles import Tiles, row_sum
+from rankseg_plugins.core.tiled.pieces import Bound, Group, number_among
+from rankseg_plugins.core.tiled.tiles import row_sum
 from rankseg_plugins.core.volumes import round_down
 
 #: Points at which a smooth function is computed; between them it is the polynomial through them.
@@ -76,14 +76,14 @@ class Shares:
     Args:
         counts: of the classes.
         chunk: entries of the largest intermediate matrices.
-
-    Attributes:
-        kernel: (A, M, W).
     """
 
-    kernel: Tensor
-
     def __init__(self, counts: Counts, chunk: int) -> None:
+        self.counts, self.chunk = counts, chunk
+
+    @cached_property
+    def kernel(self) -> Tensor:
+        """(A, M, W)."""
         raise NotImplementedError
 
     @staticmethod
@@ -95,16 +95,18 @@ class Shares:
         """Shares (A, K, M) of pixels with probabilities p (A, K)."""
         raise NotImplementedError
 
-    def of_mask(self, tiles: Tiles, wanted: Tensor, mask: Bound) -> Tensor:
-        """Summed shares (A, M) of all pixels of the masks (B, C) of the wanted classes, (B, C) bool, A of them."""
+    def of_mask(self, group: Group, mask: Bound) -> Tensor:
+        """Summed shares (A, M) of all pixels of the masks (b, c) of a group's classes."""
         raise NotImplementedError
 
 
 class BlindShares(Shares):
     """BA: the distribution of Z serves for every pixel; M = 1, and a pixel's share is its probability."""
 
-    def __init__(self, counts: Counts, chunk: int) -> None:
-        self.kernel = counts.pmf.unsqueeze(1)
+    @cached_property
+    def kernel(self) -> Tensor:
+        """See :class:`Shares`."""
+        return self.counts.pmf.unsqueeze(1)
 
     @staticmethod
     def height(width: Tensor) -> Tensor:
@@ -115,9 +117,9 @@ class BlindShares(Shares):
         """See :class:`Shares`."""
         return p.unsqueeze(2)
 
-    def of_mask(self, tiles: Tiles, wanted: Tensor, mask: Bound) -> Tensor:
+    def of_mask(self, group: Group, mask: Bound) -> Tensor:
         """See :class:`Shares`."""
-        return mask.s[wanted].unsqueeze(1)
+        return mask.s[group.wanted].unsqueeze(1)
 
 
 class InterpolatedShares(Shares):
@@ -126,9 +128,12 @@ class InterpolatedShares(Shares):
     The polynomial through its values at M points gives it to more than 9 digits.
     """
 
-    def __init__(self, counts: Counts, chunk: int) -> None:
-        parts = points(counts.support.device).split(max(1, chunk // counts.support.numel()))
-        self.kernel = torch.cat([counts.pmf_without(part.expand(len(counts.support), -1)) for part in parts], 1)
+    @cached_property
+    def kernel(self) -> Tensor:
+        """See :class:`Shares`."""
+        counts, support = self.counts, self.counts.support
+        parts = points(support.device).split(max(1, self.chunk // support.numel()))
+        return torch.cat([counts.pmf_without(part.expand(len(support), -1)) for part in parts], 1)
 
     @staticmethod
     def height(width: Tensor) -> Tensor:
@@ -139,9 +144,10 @@ class InterpolatedShares(Shares):
         """See :class:`Shares`."""
         return interpolation(p).mul_(p.unsqueeze(2))
 
-    def of_mask(self, tiles: Tiles, wanted: Tensor, mask: Bound) -> Tensor:
+    def of_mask(self, group: Group, mask: Bound) -> Tensor:
         """See :class:`Shares`."""
         # By sums of Chebyshev's polynomials T_k, of which Lagrange's are made up.
+        tiles, wanted = group.tiles, group.wanted
         bound = round_down(mask.threshold, tiles.dtype).unsqueeze(-1)
         sums = torch.zeros(*wanted.shape, NODES, dtype=torch.float64, device=wanted.device)
         for images, classes, pixels in tiles.passes(wanted, _TILE_SHARE):
@@ -160,10 +166,11 @@ class InterpolatedShares(Shares):
 class OwnShares(Shares):
     """TRNA where Z has a smaller variance: the interval is short, and every pixel gets its own distribution, M = W."""
 
-    def __init__(self, counts: Counts, chunk: int) -> None:
-        self._counts, (number, width) = counts, counts.support.shape
-        self._step = max(1, chunk // width)
-        self.kernel = torch.eye(width, dtype=torch.float64, device=counts.support.device).expand(number, -1, -1)
+    @cached_property
+    def kernel(self) -> Tensor:
+        """See :class:`Shares`."""
+        number, width = self.counts.support.shape
+        return torch.eye(width, dtype=torch.float64, device=self.counts.support.device).expand(number, -1, -1)
 
     @staticmethod
     def height(width: Tensor) -> Tensor:
@@ -172,19 +179,20 @@ class OwnShares(Shares):
 
     def of_each(self, p: Tensor) -> Tensor:
         """See :class:`Shares`."""
-        return self._counts.pmf_without(p).mul_(p.unsqueeze(2))
+        return self.counts.pmf_without(p).mul_(p.unsqueeze(2))
 
-    def of_mask(self, tiles: Tiles, wanted: Tensor, mask: Bound) -> Tensor:
+    def of_mask(self, group: Group, mask: Bound) -> Tensor:
         """See :class:`Shares`."""
+        tiles, wanted = group.tiles, group.wanted
         bound = round_down(mask.threshold, tiles.dtype).masked_fill_(~wanted, torch.inf).unsqueeze(-1)
         index = number_among(wanted)
-        total = torch.zeros_like(self._counts.support)
+        total, step = torch.zeros_like(self.counts.support), max(1, self.chunk // self.counts.support.shape[1])
         for images, classes, pixels in tiles.passes(wanted, _TILE_SHARE):
             tile = tiles.load(images, classes, pixels)
             place = (tile > bound[images, classes]).nonzero(as_tuple=True)
             values, rows = tile[place].double(), index[images, classes][place[:2]]
-            for p, row in zip(values.split(self._step), rows.split(self._step), strict=True):
-                own = self._counts.at(row).pmf_without(p.unsqueeze(1)).squeeze(1)
+            for p, row in zip(values.split(step), rows.split(step), strict=True):
+                own = self.counts.at(row).pmf_without(p.unsqueeze(1)).squeeze(1)
                 total.index_add_(0, row, own.mul_(p.unsqueeze(1)))
         return total
 

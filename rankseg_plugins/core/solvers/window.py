@@ -54,19 +54,17 @@ def find_window(
     high = below_peak.where(expectation.excess(zero, zero, mu, level) < 0, high)
     inside_low = inside_high = expectation.peak(level)
     few = room(tiles, active)
+
+    def tightened(bound: Bound, inside: Tensor) -> tuple[Bound, Tensor]:
+        """Halve the way from the bound to a threshold inside the window; return the new bound and threshold inside."""
+        threshold = (bound.threshold + inside) / 2
+        middle = Bound(threshold, *count_above(tiles, active, threshold))
+        ruled_out = expectation.excess(middle.s, middle.n, mu, level) < 0
+        return middle.where(ruled_out, bound), torch.where(ruled_out, inside, threshold)
+
     for _ in range(_ROUNDS):
         if ((low.n - high.n) * active).sum() <= few:
             break
-        low, inside_low = _tighten(tiles, active, low, inside_low, mu, level, expectation)
-        high, inside_high = _tighten(tiles, active, high, inside_high, mu, level, expectation)
+        low, inside_low = tightened(low, inside_low)
+        high, inside_high = tightened(high, inside_high)
     return low, high
-
-
-def _tighten(
-    tiles: Tiles, active: Tensor, bound: Bound, inside: Tensor, mu: Tensor, level: Tensor, expectation: Expectation
-) -> tuple[Bound, Tensor]:
-    """Halve the way from the bound to a threshold inside the window; return the new bound and threshold inside."""
-    middle = (bound.threshold + inside) / 2
-    n, s = count_above(tiles, active, middle)
-    ruled_out = expectation.excess(s, n, mu, level) < 0
-    return Bound(middle, n, s).where(ruled_out, bound), torch.where(ruled_out, inside, middle)

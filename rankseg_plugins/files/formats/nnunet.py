@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from rankseg_plugins.files.errors import blaming
 from rankseg_plugins.files.formats.nifti import RAS, STORED, read_orientation
-from rankseg_plugins.files.reading import blaming
 
 #: What only readers that turn volumes to RAS note in the ``.pkl``, and what any reader notes, by today's and the
 #: first version.

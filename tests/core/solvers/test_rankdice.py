@@ -9,7 +9,7 @@ from rankseg_plugins import RankSEG, rankseg
 from rankseg_plugins.core.solvers.poisson_binomial import RefinedNormal
 from rankseg_plugins.core.solvers.shares import Counts, InterpolatedShares, OwnShares
 from rankseg_plugins.core.tiled.passes import count_above
-from rankseg_plugins.core.tiled.pieces import Bound
+from rankseg_plugins.core.tiled.pieces import Bound, Group
 from rankseg_plugins.core.tiled.tiles import Tiles
 
 reference = pytest.importorskip("rankseg.functional").rankseg
@@ -98,7 +98,8 @@ def test_shares_of_pixels_and_masks(kind):
     shares = kind(Counts.between(normal, first, last), chunk=100)
     mask = Bound(torch.full((2, 3), 0.6, dtype=torch.float64), *count_above(Tiles(p), wanted, torch.full((2, 3), 0.6)))
     of_each = shares.of_each(rows) @ shares.kernel
-    of_mask = (shares.of_mask(Tiles(p), wanted, mask).unsqueeze(1) @ shares.kernel).squeeze(1)
+    group = Group(Tiles(p), wanted.flatten().nonzero().squeeze(1))
+    of_mask = (shares.of_mask(group, mask).unsqueeze(1) @ shares.kernel).squeeze(1)
     for row, values in enumerate(rows):
         support = torch.arange(first[row], last[row] + 1, dtype=torch.float64)
         expected = []

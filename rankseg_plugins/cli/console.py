@@ -1,0 +1,88 @@
+"""How the commands speak: figures to standard output; notes, warnings and errors to standard error, a line each."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import typer
+from rich.console import Console, RenderableType
+
+from rankseg_plugins.report.words import printable
+
+BAD_INPUT = 2
+#: Columns of a file or a pipe: nothing that is read by programs is to be broken.
+WIDE = 1000
+
+#: Figures go to standard output, all else to standard error.
+_notes = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def note(line: str, style: str | None = None) -> None:
+    """Print a line to standard error as it stands, whatever the names in it hold."""
+    _notes.print(printable(line), style=style)
+
+
+def show(figures: RenderableType) -> None:
+    """Print to standard output, at the width of the terminal if it is one."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal or a pipe that cannot take a letter of a name gets its number.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with _full_output():
+        console = Console(highlight=False)
+        (console if console.is_terminal else Console(highlight=False, width=WIDE)).print(figures)
+
+
+def show_json(figures: Mapping[str, Any]) -> None:
+    """Print all figures to standard output."""
+    with _full_output():
+        print(json.dumps(figures, indent=2))
+
+
+@contextlib.contextmanager
+def _full_output() -> Iterator[None]:
+    """One line and exit status 2 if standard output cannot be written, as on a full disk."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # its reader has enough
+        raise
+    except OSError as error:
+        sys.stdout = io.StringIO()  # what waits in the other one would fail again at the end
+        note(f"error: standard output: cannot be written: {error.strerror}")
+        raise typer.Exit(BAD_INPUT) from error
+
+
+@contextlib.contextmanager
+def bad_input(*kinds: type[Exception]) -> Iterator[None]:
+    """One line and exit status 2 for these errors; any other is an internal one, with its traceback and status 1."""
+    try:
+        yield
+    except kinds as error:
+        problem = f"{error.filename}: cannot be written: {error.strerror}" if isinstance(error, OSError) else error
+        note(f"error: {problem}")
+        raise typer.Exit(BAD_INPUT) from error
+
+
+@contextlib.contextmanager
+def warnings_as_notes() -> Iterator[None]:
+    """What the library warns of is for people too: one line, once, without the place in the source."""
+    shown: set[str] = set()
+    original = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, UserWarning):
+            original(message, category, *place, **more)
+        elif str(message) not in shown:
+            shown.add(str(message))
+            note(f"warning: {message}", style="yellow")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield

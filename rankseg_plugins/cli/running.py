@@ -1,0 +1,111 @@
+"""Every image through every decoder, continued where an earlier run stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rankseg_plugins.calibration.tuned import TunedDecoder
+from rankseg_plugins.cli.reading import Images
+from rankseg_plugins.comparison.decoders import Decoder
+from rankseg_plugins.comparison.facts import collect_facts
+from rankseg_plugins.comparison.recording import Recorder
+from rankseg_plugins.comparison.sample import Sample
+from rankseg_plugins.files.errors import InputError
+from rankseg_plugins.files.progress import progress_bar
+from rankseg_plugins.files.results import ResultsFile
+from rankseg_plugins.files.run import feed, run
+from rankseg_plugins.report.tuning import DECODER
+from rankseg_plugins.report.writing import FILES
+
+RESULTS = "results.jsonl"
+
+
+def check_out(out: Path) -> None:
+    """Make the folder for the report, and refuse one that cannot be written before any image is read.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+        folders = [out / name for name in (*FILES, RESULTS, DECODER) if (out / name).is_dir()]
+    except OSError as error:
+        problem = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise InputError(out, f"cannot be written: {problem}") from error
+    for folder in folders:
+        raise InputError(folder, "cannot be written: it is a folder")
+
+
+def measure(images: Images, recorder: Recorder, out: Path, doing: str) -> dict[str, Any]:
+    """Measure every image that an earlier run did not.
+
+    Args:
+        images: to be decoded.
+        recorder: gets what each of them scored.
+        out: folder with the results, which are written as they come.
+        doing: title of the bar that is shown.
+
+    Returns:
+        What a report says about the run.
+
+    Raises:
+        InputError: if an image cannot be read or scored, unless such are passed over, or none can; if the results
+            belong to another run.
+    """
+    asked = {**asked_for(recorder.decoders, images), **_contents(recorder.decoders)}
+    results = ResultsFile(out / RESULTS, asked)
+    with progress_bar(doing, len(images.cases)) as step:
+        hashes = run(images.cases, recorder, results, images.activation, images.reading.keep_going, step)
+    results.close()
+    if not recorder.measurements:
+        first = next(iter(recorder.skipped.values()))
+        raise InputError(images.reading.probs, f"no image could be scored; the first: {first}")
+    return collect_facts(sys.argv[1:], hashes, images.unmatched)
+
+
+def look_ahead(images: Images, recorder: Recorder, take: Callable[[Sample], Any], out: Path, doing: str) -> None:
+    """Hand over every image that :func:`measure` will, before it does; see there.
+
+    Args:
+        images: to be handed over.
+        recorder: what it would refuse is not handed over.
+        take: gets each of them.
+        out: folder with the results of an earlier run, if any.
+        doing: title of the bar that is shown.
+    """
+    with progress_bar(doing, len(images.cases)) as step:
+        feed(images.cases, recorder, take, out / RESULTS, images.activation, images.reading.keep_going, step)
+
+
+def asked_for(decoders: Iterable[str], images: Images) -> dict[str, Any]:
+    """What changes the measurements. How they are scored may differ from the run that is continued."""
+    reading = images.reading
+    return {
+        "decoders": list(decoders),
+        "probs": str(reading.probs.resolve()),
+        "labels": str((reading.labels or reading.probs).resolve()),
+        "classes": images.classes,
+        "output_mode": images.output_mode,
+        "ignore_index": reading.ignore_index,
+        "one_vs_rest": reading.one_vs_rest,
+        "map_labels": reading.map_labels,
+        "orientation": reading.orientation,
+        "activation": reading.activation,
+    }
+
+
+def _contents(decoders: Mapping[str, Decoder]) -> dict[str, Any]:
+    """What the name of a file does not say, nor that of a fitted decoder: what was found."""
+    tuned = {name: _digest(each) for name, each in decoders.items() if isinstance(each, TunedDecoder)}
+    return {"tuned decoders": tuned} if tuned else {}
+
+
+def _digest(decoder: TunedDecoder) -> str:
+    return hashlib.sha256(json.dumps(decoder.to_dict(), sort_keys=True).encode()).hexdigest()
