@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler import profile
 from torch.utils.benchmark import Timer
 
 #: A contestant that takes longer than this for one call, in seconds, is called once only.
@@ -46,7 +46,8 @@ def extra_memory(call: Callable[[torch.Tensor], torch.Tensor], probs: torch.Tens
     never touched. The result is left out from the moment on when it is allocated.
     """
     call(probs)  # what is made once and kept
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    # Not torch.profiler's: it refers to itself, and its many events would stay until Python looks for such circles.
+    with profile(use_kineto=True, profile_memory=True) as profiler:
         result = call(probs)
     live = largest = 0
     for address, size in _allocations(profiler):
@@ -58,7 +59,7 @@ def extra_memory(call: Callable[[torch.Tensor], torch.Tensor], probs: torch.Tens
 
 def _allocations(profiler: profile) -> list[tuple[int, int]]:
     """Address and size of every allocation in order of time; those that are freed have a negative size."""
-    waiting, found = list(profiler.profiler.kineto_results.experimental_event_tree()), []
+    waiting, found = list(profiler.kineto_results.experimental_event_tree()), []
     while waiting:
         event = waiting.pop()
         waiting += event.children

@@ -49,6 +49,7 @@ def labels_of_masks(p, masks, active, metric, g, void_index=None):
     mu = p.sum(1)
     alone = masks & (masks.sum(0) == 1)
     m, t = (p * alone).sum(1), alone.sum(1)
+    gains = [_gain(m[c], t[c], mu[c], metric, g) for c in range(classes)]
     labels = np.empty(d, dtype=np.int64)
     for i in range(d):
         selected = [c for c in range(classes) if masks[c, i]]
@@ -58,15 +59,14 @@ def labels_of_masks(p, masks, active, metric, g, void_index=None):
         if not p[:, i].any():
             labels[i] = 0  # as argmax
             continue
-        allowed = selected or [c for c in range(classes) if active[c]] or range(classes)
-        gains = [_gain(p[c, i], m[c], t[c], mu[c], metric, g) for c in allowed]
-        labels[i] = list(allowed)[int(np.argmax(gains))]
+        allowed = selected or [c for c in range(classes) if active[c]] or list(range(classes))
+        labels[i] = allowed[0] if len(allowed) == 1 else max(allowed, key=lambda c, i=i: gains[c](p[c, i]))
     return labels
 
 
-def _gain(p, m, t, mu, metric, g):
-    """Difference of the two scores, in rational arithmetic: nothing cancels."""
-    p, m, mu, g = (Fraction(float(x)) for x in (p, m, mu, g))
+def _gain(m, t, mu, metric, g):
+    """Of the probability of a pixel, the difference of the two scores, in rational arithmetic: nothing cancels."""
+    m, mu, g = (Fraction(float(x)) for x in (m, mu, g))
     t = int(t)
 
     def score(s, n):
@@ -74,4 +74,5 @@ def _gain(p, m, t, mu, metric, g):
             return 2 * s / (n + mu + 1 + g) + (g / (n + mu + g) if g else 0)
         return (s + g) / (n + mu - s + g) if n + mu - s + g else Fraction(0)
 
-    return score(m + p, t + 1) - score(m, t)
+    before = score(m, t)
+    return lambda p: score(m + Fraction(float(p)), t + 1) - before

@@ -1,5 +1,6 @@
 """What a call takes at its peak beyond what was there before, as the operating system counts it; in a fresh process."""
 
+import json
 import os
 import subprocess
 import sys
@@ -23,9 +24,9 @@ def peak(call):
 
 
 def run(program, *arguments):
-    """The number that a program prints; it can call ``peak(call)``, which gives bytes."""
+    """The number or numbers that a program prints as JSON; it can call ``peak(call)``, which gives bytes."""
     exact = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed is given back
     command = [sys.executable, "-c", PEAK + program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=exact)
     assert done.returncode == 0, done.stderr
-    return float(done.stdout)
+    return json.loads(done.stdout)

@@ -221,12 +221,30 @@ def test_another_default_device(mode):
             assert torch.equal(copied, TunedDecoder(wanted, CLASSES, 0.7)(probs))
 
 
+#: What is made, with a mask or without one, and whether the quick run takes it: each with one, each without one.
+GRAPHS = [
+    ("rule", "multiclass", 0, True),
+    ("rule", "multiclass", 1, False),
+    ("rule", "multilabel", 0, False),
+    ("rule", "multilabel", 1, True),
+    ("temperature", "multiclass", 0, True),
+    ("temperature", "multilabel", 0, True),
+    ("tuned", "multiclass", 0, False),
+    ("tuned", "multiclass", 1, True),
+    ("tuned", "multilabel", 0, True),
+    ("tuned", "multilabel", 1, False),
+]
+
+
 class TestGraphs:
     """The decisions of a module that is exported, compiled, mapped or traced, with and without a mask."""
 
     @pytest.fixture(
         autouse=True,
-        params=[(n, mode, masked) for n in MAKERS for mode in MODES for masked in (0, 1)[: 2 - (n == "temperature")]],
+        params=[
+            pytest.param((name, mode, masked), marks=() if quick else pytest.mark.exhaustive)
+            for name, mode, masked, quick in GRAPHS
+        ],
         ids=lambda each: "-".join(map(str, each)),
     )
     def arguments(self, request):

@@ -102,6 +102,7 @@ def test_the_usual_mistakes_are_seen(probs):
     assert str(tuple(probs.shape)) in str(said[0].message)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_silence_where_nothing_is_wrong_or_it_was_asked_for():
     decoder = RankSEG()
     decoder.check_sums = False

@@ -5,6 +5,7 @@ Both get float64 here: in float32 the reference picks volumes by scores that dif
 
 import pytest
 import torch
+from sweeps import sweep
 
 from rankseg_plugins import rankseg
 
@@ -36,9 +37,10 @@ def test_random(options):
     assert_same_decisions(random_probs().double(), options)
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+# Of pruning one value for each metric and smoothing.
+@sweep("options", OPTIONS, lambda options: OPTIONS.index(options) % 4 in (0, 3))
 def test_real(real_probs, options):
-    assert_same_decisions(real_probs.double(), options)
+    assert_same_decisions(real_probs[::2].double(), options)
 
 
 def test_void_policy():
@@ -47,6 +49,7 @@ def test_void_policy():
     assert torch.equal(rankseg(p, **options), reference(p, **options))
 
 
+@pytest.mark.filterwarnings("ignore:The argmax solver returns non-overlapping:UserWarning")  # the reference warns
 @pytest.mark.parametrize(
     "options",
     [

@@ -3,8 +3,11 @@
 On a machine with a GPU test_cuda.py runs them for real, and these tests are skipped.
 """
 
+import itertools
+
 import pytest
 import torch
+from sweeps import sweep
 
 from rankseg_plugins import RankSEG
 
@@ -53,15 +56,29 @@ def random_probs(sharpness=3.0, seed=0, shape=(2, 5, 9, 13)):
     return (sharpness * torch.randn(shape, generator=generator)).softmax(1)
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize(("dtype", "sharpness"), [(torch.float16, 10.0), (torch.float32, 1.0), (torch.float64, 3.0)])
-def test_same_decisions(options, dtype, sharpness):
-    decoder, probs = RankSEG(**options, pruning_prob=0.3), random_probs(sharpness).to(dtype)
+def one_dtype_each(options, dtype):
+    return list(SHARPNESS).index(dtype) == OPTIONS.index(options) % 3
+
+
+def one_shape_each(options, shape):
+    """The other one for the same objective in the other mode, and for the next objective."""
+    number = OPTIONS.index(options)
+    return MASKS.index(shape) == (number + number // 2) % 2
+
+
+SHARPNESS = {torch.float16: 10.0, torch.float32: 1.0, torch.float64: 3.0}
+
+
+@sweep("options, dtype", itertools.product(OPTIONS, SHARPNESS), one_dtype_each)
+def test_same_decisions(options, dtype):
+    decoder, probs = RankSEG(**options, pruning_prob=0.3), random_probs(SHARPNESS[dtype]).to(dtype)
     assert torch.equal(decide(decoder, probs), decoder(probs))
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("shape", [(9, 13), (2, 9, 13)], ids=["shared", "each"])
+MASKS = [(9, 13), (2, 9, 13)]  # one mask for all images, and one for each
+
+
+@sweep("options, shape", itertools.product(OPTIONS, MASKS), one_shape_each)
 def test_valid_masks(options, shape):
     decoder, probs = RankSEG(**options), random_probs()
     valid = torch.rand(shape, generator=torch.Generator().manual_seed(1)) > 0.3

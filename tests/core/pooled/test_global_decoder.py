@@ -177,7 +177,9 @@ def test_the_rule_scores_what_the_fit_says_and_never_below_plain(metric, output_
 @pytest.mark.parametrize("output_mode", ["multiclass", "multilabel"])
 def test_without_any_class_to_pursue_the_plain_decision_is_scored(metric, output_mode):
     probs, labels = network()
-    decoder, found = fitted(probs, labels, metric=metric, output_mode=output_mode, min_images=0, min_dice=1)
+    plainly = {"multiclass": "argmax", "multilabel": "the threshold 1/2"}[output_mode]
+    with pytest.warns(UserWarning, match=f"pursues no class and decides as {plainly} does"):
+        decoder, found = fitted(probs, labels, metric=metric, output_mode=output_mode, min_images=0, min_dice=1)
     assert not found.pursued.any()
     assert found.before == found.after
     plain = probs > 0.5 if output_mode == "multilabel" else probs.argmax(1)
@@ -185,7 +187,8 @@ def test_without_any_class_to_pursue_the_plain_decision_is_scored(metric, output
     truth = labels if output_mode == "multiclass" else torch.stack([labels == c for c in range(3)], 1)
     assert found.before == pytest.approx(dataset_level(areas(plain, truth, 3), SCORES[metric]).item(), abs=1e-6)
     nothing = torch.zeros(6, 1, 5)
-    assert np.isnan(fitted(nothing, torch.zeros(6, 5).long(), output_mode="multilabel")[1].before)
+    with pytest.warns(UserWarning, match="pursues no class"):
+        assert np.isnan(fitted(nothing, torch.zeros(6, 5).long(), output_mode="multilabel")[1].before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -377,40 +380,52 @@ def test_street_scenes_gain_three_points_without_labels():
 def test_photographs_of_two_of_21_classes_keep_their_score():
     probs, truth = load("horses")
     present = truth[truth != 255].unique()
-    plain, guarded = (fitted(probs, **options)[0](probs) for options in (FREE, {}))
+    fewer = {"max_pixels": 20_000}
+    plain, guarded = (fitted(probs, **options)[0](probs) for options in ({**FREE, **fewer}, {}))
     argmax = measured(probs.argmax(1), truth, 21, present)
     assert argmax == pytest.approx(84.35, abs=0.01)
     assert measured(plain, truth, 21, present) < argmax - 1.5
     assert measured(guarded, truth, 21, present) > argmax - 0.3
     assert measured(guarded, truth, 21) > measured(probs.argmax(1), truth, 21) - 0.3
-    half = fitted(probs[::2])[0](probs[1::2])
+    half = fitted(probs[::2], **fewer)[0](probs[1::2])
     assert measured(half, truth[1::2], 21, present) > measured(probs[1::2].argmax(1), truth[1::2], 21, present) - 0.3
 
 
 SETTINGS = [*itertools.product((100_000, 2000), ("multiclass", "multilabel"), (True, False))]
 
 
-def _one_process(rank, folder, shares):
+#: Images of both processes: of different numbers, and none for one of them.
+SHARES = {"uneven": (slice(0, 9), slice(9, 12)), "none": (slice(0, 12), slice(0, 0))}
+
+
+def _one_process(rank, folder):
     probs, labels = network(images=12)
     found = {}
-    for max_pixels, output_mode, blind in SETTINGS:
+    for name, (max_pixels, output_mode, blind) in itertools.product(SHARES, SETTINGS):
+        share = SHARES[name][rank]
         decoder = GlobalRankSEG(3, max_pixels=max_pixels, output_mode=output_mode)
-        if len(probs[shares[rank]]):
-            decoder.update(probs[shares[rank]], None if blind else labels[shares[rank]])
+        if len(probs[share]):
+            decoder.update(probs[share], None if blind else labels[share])
         fit = decoder.fit()
-        found[max_pixels, output_mode, blind] = (decoder.scale, decoder.offset, fit.after)
+        found[name, max_pixels, output_mode, blind] = (decoder.scale, decoder.offset, fit.after)
     torch.save(found, f"{folder}/{rank}.pt")
 
 
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    processes.run(_one_process, 2, folder)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-@pytest.mark.parametrize("shares", [(slice(0, 9), slice(9, 12)), (slice(0, 12), slice(0, 0))])
-def test_two_processes_give_what_one_gives(shares, tmp_path):
-    processes.run(_one_process, 2, tmp_path, shares)
-    ours, theirs = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+@pytest.mark.parametrize("shares", SHARES)
+def test_two_processes_give_what_one_gives(shares, of_two_processes):
+    ours, theirs = of_two_processes
     probs, labels = network(images=12)
     for max_pixels, output_mode, blind in SETTINGS:
-        values = ours[max_pixels, output_mode, blind]
-        torch.testing.assert_close(values, theirs[max_pixels, output_mode, blind], rtol=0, atol=0)
+        values = ours[shares, max_pixels, output_mode, blind]
+        torch.testing.assert_close(values, theirs[shares, max_pixels, output_mode, blind], rtol=0, atol=0)
         decoder, found = fitted(probs, None if blind else labels, output_mode=output_mode)
         tolerance = 1e-6 if max_pixels == 100_000 else 0.1
         torch.testing.assert_close(values, (decoder.scale, decoder.offset, found.after), rtol=tolerance, atol=tolerance)

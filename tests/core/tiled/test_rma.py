@@ -53,7 +53,7 @@ def test_volume_is_the_smallest_optimal_one(p, metric, smooth):
 @given(
     st.integers(1, 3),
     st.integers(1, 4),
-    st.lists(st.integers(1, 7), min_size=1, max_size=3),
+    st.lists(st.integers(1, 4), min_size=1, max_size=3),
     st.sampled_from(["dice", "iou"]),
     st.sampled_from(SMOOTH),
     st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
@@ -78,7 +78,8 @@ def test_large_random_rows(metric, smooth, power):
 @pytest.mark.parametrize("metric", ["dice", "iou"])
 @pytest.mark.parametrize("smooth", [0.0, 1.0, 1000.0])
 def test_real_probabilities(real_probs, metric, smooth):
-    assert_optimal(real_probs, masks(real_probs, metric, smooth, pruning_prob=0.0), metric, smooth)
+    probs = real_probs[::2]
+    assert_optimal(probs, masks(probs, metric, smooth, pruning_prob=0.0), metric, smooth)
 
 
 @pytest.mark.parametrize("metric", ["dice", "iou"])
