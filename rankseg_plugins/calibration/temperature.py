@@ -96,6 +96,7 @@ def warn_if_softened(probs: Tensor) -> bool:
         >>> warn_if_softened(probs)
         False
         >>> with warnings.catch_warnings(record=True):
+        ...     warnings.simplefilter("always")
         ...     warn_if_softened(probs.softmax(1))
         True
     """
@@ -133,6 +134,7 @@ def warn_if_unsure(measured: Calibration, num_classes: int) -> bool:
         >>> from rankseg_plugins.calibration.reliability import calibration
         >>> probs = torch.tensor([[0.6, 0.6, 0.4]]).repeat(1, 500)
         >>> with warnings.catch_warnings(record=True):
+        ...     warnings.simplefilter("always")
         ...     warn_if_unsure(calibration(probs, probs > 0.5), num_classes=1)
         True
     """

@@ -144,7 +144,7 @@ class GlobalCandidates:
         >>> import torch
         >>> generator = torch.Generator().manual_seed(0)
         >>> candidates = GlobalCandidates(2, temperatures=[0.7, 1.0], metrics=["iou"])
-        >>> for index in range(5):
+        >>> for index in range(8):
         ...     probs = (3 * torch.randn(2, 50, generator=generator)).softmax(0)
         ...     candidates.update(probs)
         >>> list(candidates.fit())

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from benchmarks.datasets import DATASETS, LayoutError
 from benchmarks.datasets.__main__ import main
 from rankseg_plugins.cli import app
+from rankseg_plugins.comparison import Scoring, compare
 from rankseg_plugins.files.cases import find_cases
 
 RNG = np.random.default_rng(0)
@@ -119,6 +120,14 @@ def test_every_data_set_has_a_test():
     assert LAYOUTS.keys() == DATASETS.keys()
 
 
+def make_probs(folder, expected, classes):
+    """Probabilities that are certain of the truth."""
+    (folder / "probs").mkdir()
+    for image, labels in expected.items():
+        masks = np.eye(classes, dtype=np.float16)[np.where(labels == 255, 0, labels).astype(int)]
+        np.savez_compressed(folder / f"probs/{image}.npz", probs=np.moveaxis(masks, -1, 0))
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_labels_and_comparison(name, tmp_path, capsys):
     root, expected = LAYOUTS[name](tmp_path / "root")
@@ -126,15 +135,24 @@ def test_labels_and_comparison(name, tmp_path, capsys):
     assert f"{len(expected)} truths" in capsys.readouterr().out
     classes = (tmp_path / "labels/classes.txt").read_text().splitlines()
     assert len(classes) == {"voc2012": 21, "sbd": 21, "cityscapes": 19, "ade20k": 150}.get(name, 2)
-    (tmp_path / "probs").mkdir()
-    for image, labels in expected.items():
-        masks = np.eye(len(classes), dtype=np.float16)[np.where(labels == 255, 0, labels).astype(int)]
-        np.savez_compressed(tmp_path / f"probs/{image}.npz", probs=np.moveaxis(masks, -1, 0))
+    make_probs(tmp_path, expected, len(classes))
     found = find_cases(tmp_path / "probs", tmp_path / "labels")
     assert {case.name for case in found.cases} == set(expected)
     assert found.class_names == classes
     for case in found.cases:
         assert torch.equal(case.sample().labels, torch.from_numpy(expected[case.name].astype(np.int64)))
+    samples = (case.sample() for case in found.cases)
+    scoring = Scoring(present="label")
+    compared = compare(samples, scoring=scoring, ignore_index=255, class_names=classes, panels=0, resamples=50)
+    assert [compared.level(decoder, "dice", "image") for decoder in compared.decoders] == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["ade20k", "kits19"])
+def test_command(name, tmp_path):
+    """Pictures of many classes, and volumes."""
+    root, expected = LAYOUTS[name](tmp_path / "root")
+    assert main([name, str(root), str(tmp_path / "labels")]) == 0
+    make_probs(tmp_path, expected, len((tmp_path / "labels/classes.txt").read_text().splitlines()))
     paths = ["--probs", tmp_path / "probs", "--labels", tmp_path / "labels", "--out", tmp_path / "out"]
     options = ["--panels", 0, "--resamples", 50, "--present", "label"]
     done = CliRunner().invoke(app, ["compare", *map(str, (*paths, *options))])

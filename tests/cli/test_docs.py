@@ -6,6 +6,7 @@ import pytest
 import typer
 from image_folders import environment
 from places import DATA, ROOT
+from sweeps import sweep
 from typer.testing import CliRunner
 
 from benchmarks.datasets import DATASETS
@@ -63,7 +64,11 @@ def test_page_repeats_the_reports(number, columns, report):
         assert [row[6] for row in (argmax, *rows)] == by_level["dataset accuracy"]
 
 
-@pytest.mark.parametrize(("report", "file"), [("camvid", "camvid/probs_val.npz"), ("horses", "voc21_horses/probs.npz")])
+@sweep(
+    ("report", "file"),
+    [("camvid", "camvid/probs_val.npz"), ("horses", "voc21_horses/probs.npz")],
+    quick=lambda report, file: report == "horses",
+)
 def test_reports_are_what_the_command_finds(report, file, tmp_path):
     if not (DATA / file).exists():
         pytest.skip("the real probabilities are not beside this checkout")

@@ -4,8 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from image_folders import make_image, run_cli
 from PIL import Image
+
+from rankseg_plugins.comparison import compare
 
 
 @pytest.fixture
@@ -119,7 +122,12 @@ def test_masks_for_each_class(folders):
     assert refused.returncode == 2
     assert "image00.npy: holds a mask for each class, in which no label but 255 can be changed" in refused.stderr
     assert dice(run_cli(folders, "--json", "--one-vs-rest", 1)) == pytest.approx(expected_dice())
-    plain = dice(run_cli(folders, "--json", out="plain"))
+    images = [make_image(index) for index in range(12)]
+    samples = [
+        (str(index), torch.from_numpy(probs), torch.from_numpy(labels == np.arange(3)[:, None, None]))
+        for index, (probs, labels) in enumerate(images)
+    ]
+    plain = compare(samples, resamples=10).level("argmax", "dice", "image")
     for path in (folders / "labels").iterdir():
         np.save(path, 255 * np.load(path).astype(np.uint8))
     assert "masks drawn 0/255? --map-labels 255:1" in run_cli(folders, out="white").stderr
@@ -147,29 +155,40 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("probs/image00.npy", "header"),
-        ("probs/image07.npz", "nothing"),
-        ("probs/image07.pt", "text"),
-        ("labels/image07.nii.gz", "text"),
-    ],
-)
-def test_whatever_a_reader_raises(folders, name, content):
-    """The first image is read before the others, to learn the number of classes."""
+UNREADABLE = {
+    "probs/image00.npy": "header",
+    "probs/image05.npz": "nothing",
+    "probs/image06.pt": "text",
+    "labels/image07.nii.gz": "text",
+}
+
+
+def put(folders, name, content):
+    """A file that no reader can make sense of, in place of the image's own."""
     path = folders / name
     for old in path.parent.glob(f"{path.name[:7]}.*"):
         old.unlink()
     path.write_bytes(BROKEN[content])
+    return path
+
+
+def test_whatever_a_reader_raises_is_passed_over(folders):
+    paths = [put(folders, name, content) for name, content in UNREADABLE.items()]
+    done = run_cli(folders, "--keep-going", "--json")
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads(done.stdout)["skipped"]) == [path.name[:7] for path in paths]
+    for path in paths:
+        assert f"skipped: {path}: cannot be read: " in done.stderr
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_whatever_a_reader_raises(folders, name):
+    """The first image is read before the others, to learn the number of classes."""
+    path = put(folders, name, UNREADABLE[name])
     stopped = run_cli(folders)
     assert stopped.returncode == 2
     (line,) = [line for line in stopped.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: {path}: cannot be read: ")
-    done = run_cli(folders, "--keep-going", "--json")
-    assert done.returncode == 0, done.stderr
-    assert list(json.loads(done.stdout)["skipped"]) == [path.name[:7]]
-    assert f"skipped: {path}: cannot be read: " in done.stderr
 
 
 def test_the_image_of_one_file_is_named(tmp_path):

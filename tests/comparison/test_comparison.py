@@ -217,6 +217,7 @@ def test_volumes_and_masks():
     assert all(example.truth.ndim == 2 for example in (*found.improved, *found.damaged))
 
 
+@pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
 def test_extremes_are_the_largest_changes():
     samples = {sample.name: sample for sample in make_samples(images=30)}
     found = compare(samples.values(), ["argmax", "rankseg(pruning_prob=0.0)"], ignore_index=IGNORE, panels=3)

@@ -16,6 +16,9 @@ from rankseg_plugins.tuning import tune
 
 SAID = "must add up to 1"
 
+# So they are, as drawn; that this is said is tested beside the other warnings.
+pytestmark = pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
+
 
 def regions(index, size=(24, 24)):
     """Sigmoid channels of three nested regions, and their masks."""

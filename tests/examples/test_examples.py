@@ -1,5 +1,6 @@
 """The example programs run, and what they print and write is true."""
 
+import json
 import os
 import re
 import subprocess
@@ -12,12 +13,30 @@ from places import ROOT
 pytest.importorskip("lightning", reason="Lightning is not installed")
 
 
-def run(name, *arguments):
+# As ``python -m examples.NAME`` for each; Lightning, whose import takes seconds, is imported once.
+ALL = """
+import json, runpy, sys
+for name, arguments in json.loads(sys.argv[1]).items():
+    print("EXAMPLE")
+    sys.argv = [name, *arguments]
+    runpy.run_module(f"examples.{name}", run_name="__main__", alter_sys=True)
+"""
+ARGUMENTS = {
+    "lightning_smp_style": ["--epochs", "2", "--images", "12"],
+    "lightning_volume_3d": ["--steps", "4", "--scans", "4"],
+}
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    """What each of them printed, and the folder that it wrote to."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ARGUMENTS}
+    asked = {name: ["--out", str(folders[name]), *options] for name, options in ARGUMENTS.items()}
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", f"examples.{name}", *map(str, arguments)]
+    command = [sys.executable, "-c", ALL, json.dumps(asked)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return dict(zip(ARGUMENTS, zip(done.stdout.split("EXAMPLE\n")[1:], folders.values(), strict=True), strict=True))
 
 
 def scores(text):
@@ -31,27 +50,27 @@ def check_gains(table):
         assert gain == pytest.approx(rankseg - argmax, abs=0.011)
 
 
-def test_smp_style(tmp_path):
+def test_smp_style(examples):
     image = pytest.importorskip("PIL.Image")
-    printed = run("lightning_smp_style", "--out", tmp_path, "--epochs", 2, "--images", 12)
+    printed, out = examples["lightning_smp_style"]
     table = scores(printed)
     assert list(table) == [f"{score}_{level}" for score in ("dice", "iou") for level in ("dataset", "image", "class")]
     check_gains(table)
-    assert (tmp_path / "best.ckpt").is_file()
+    assert (out / "best.ckpt").is_file()
     for index in range(4):
-        with image.open(tmp_path / "labels" / f"{index:06d}.png") as labels:
+        with image.open(out / "labels" / f"{index:06d}.png") as labels:
             assert labels.size == (128, 128)
             assert np.array(labels).max() < 4
 
 
-def test_volume_3d(tmp_path):
-    printed = run("lightning_volume_3d", "--out", tmp_path, "--steps", 4, "--scans", 4)
+def test_volume_3d(examples):
+    printed, out = examples["lightning_volume_3d"]
     table = scores(printed)
     assert list(table) == ["dice_dataset", "dice_image", "dice_image_worst10", "dice_class", "dice_class_worst10"]
     check_gains(table)
-    files = sorted(path.name for path in tmp_path.iterdir())
+    files = sorted(path.name for path in out.iterdir())
     assert files == ["scan000.npy", "scan001.npy"]
-    labels = np.load(tmp_path / "scan000.npy")
+    labels = np.load(out / "scan000.npy")
     assert labels.shape == (20, 40, 40)
     voxels = re.search(r"scan000\.npy: (\d+) voxels background, (\d+) voxels organ, (\d+) voxels lesion", printed)
     assert [int(count) for count in voxels.groups()] == np.bincount(labels.ravel(), minlength=3).tolist()

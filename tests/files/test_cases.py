@@ -82,7 +82,10 @@ def test_equal_names_in_a_file_of_all(folders, names, beside):
         find_cases(folders / "all.npz", truth)
 
 
-@pytest.mark.parametrize(("first", "second"), itertools.combinations([".png", ".npy", ".NPY", ".nii", ".nii.gz"], 2))
+ENDINGS = [".png", ".npy", ".NPY", ".nii", ".nii.gz"]
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.combinations(ENDINGS, 2)))
 def test_equal_names_in_a_folder(tmp_path, first, second):
     for name in ("probs", "labels"):
         (tmp_path / name).mkdir()

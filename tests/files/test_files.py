@@ -316,6 +316,10 @@ def test_labels_changed_on_the_way(folders):
         ("a.npy", lambda p: p.mkdir(), "Is a directory"),
     ],
 )
+# What torch says of such files itself is not the matter here.
+@pytest.mark.filterwarnings(
+    "ignore:Detected pickle protocol 4", "ignore:torch.quantize_per_tensor", "ignore:TypedStorage"
+)
 def test_bad_probabilities(tmp_path, monkeypatch, name, save, message):
     monkeypatch.chdir(tmp_path)
     save(tmp_path / name)

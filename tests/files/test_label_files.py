@@ -92,25 +92,26 @@ def test_no_image_takes_the_file_of_another(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == b"next run"
 
 
-def _write_together(rank, folder, images, count):
-    run = LabelFiles(folder)
-    for image in images[rank]:
-        run.write(f"{image[-1]}.png", image.encode(), image)
-    if images[0][0] != images[1][0] and count is None:
-        with pytest.raises(ValueError, match=r"two images are called 'a\.png', east/a and west/a"):
-            run.finish()
-    else:
-        run.finish(count)
+#: Images of each process, how many of them are no repetitions, and whether they are refused.
+TOGETHER = [
+    ([["east/a", "east/b"], ["west/a"]], None, True),  # two images
+    ([["east/a", "east/b"], ["east/a"]], None, False),  # the same image, which a sampler repeats
+    ([["east/a", "east/b"], ["west/c", "west/a"]], 1, False),  # known to be a repetition, whatever it is called
+]
+
+
+def _write_together(rank, folder):
+    for number, (images, count, refused) in enumerate(TOGETHER):
+        run = LabelFiles(folder / str(number))
+        for image in images[rank]:
+            run.write(f"{image[-1]}.png", image.encode(), image)
+        if refused:
+            with pytest.raises(ValueError, match=r"two images are called 'a\.png', east/a and west/a"):
+                run.finish()
+        else:
+            run.finish(count)
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-@pytest.mark.parametrize(
-    ("images", "count"),
-    [
-        ([["east/a", "east/b"], ["west/a"]], None),  # two images
-        ([["east/a", "east/b"], ["east/a"]], None),  # the same image, which a sampler repeats
-        ([["east/a", "east/b"], ["west/c", "west/a"]], 1),  # known to be a repetition, whatever it is called
-    ],
-)
-def test_names_are_compared_across_processes(tmp_path, images, count):
-    processes.run(_write_together, 2, tmp_path, images, count)
+def test_names_are_compared_across_processes(tmp_path):
+    processes.run(_write_together, 2, tmp_path)

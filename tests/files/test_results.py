@@ -1,5 +1,6 @@
 """The file of results: what blocks a later run, and what does not."""
 
+import functools
 import json
 import os
 import shutil
@@ -88,24 +89,6 @@ def test_a_torn_line_is_no_image(tmp_path):
     assert [json.loads(line)["classes"] for line in path.read_text().splitlines()] == [3]
 
 
-@pytest.mark.parametrize("command", QUICK)
-def test_a_repeated_line(tmp_path, command):
-    options = [*QUICK[command], "--json"]
-    first = run(write_images(tmp_path, lambda probs: probs), command, *options)
-    assert first.exit_code == 0, first.stderr
-    path = tmp_path / "out/results.jsonl"
-    lines = path.read_text().splitlines()
-    again = json.loads(lines[2])
-    again["seconds"] = [second + 1 for second in again["seconds"]]
-    path.write_text("\n".join([*lines, json.dumps(again), ""]))
-    assert run(tmp_path, command, *options).exit_code == 0
-    again["counts"][1][0][0] += 1
-    path.write_text("\n".join([*lines, json.dumps(again), ""]))
-    refused = run(tmp_path, command, *options)
-    assert refused.exit_code == 2
-    assert f"error: {path}: line 8 holds other results of '1' than a line before it; remove the file" in refused.stderr
-
-
 #: Every way through a run: one pass, one pass of many candidates, and two passes.
 PASSES = [("compare", []), ("tune", QUICK["tune"]), ("tune", BOTH)]
 
@@ -124,37 +107,77 @@ def images(tmp_path):
     return write_images(tmp_path, lambda probs: probs, count=12)
 
 
-@pytest.mark.parametrize(("part", "how"), [("probs", []), ("labels", ["--keep-going"])])
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Gives the folder of a run through one of ``PASSES`` and what it printed.
+
+    The run is made once, and its folder laid anew for each test: files of the same content that are other files.
+    """
+
+    @functools.cache
+    def finished(number):
+        command, options = PASSES[number]
+        folder = write_images(tmp_path_factory.mktemp("run"), lambda probs: probs, count=12)
+        done = run(folder, command, *options, "--json")
+        assert done.exit_code == 0, done.stderr
+        shutil.copytree(folder, kept := tmp_path_factory.mktemp("kept") / "run")
+        return folder, kept, done.stdout
+
+    def lay(command, options):
+        folder, kept, printed = finished(PASSES.index((command, options)))
+        shutil.rmtree(folder)
+        return shutil.copytree(kept, folder), printed
+
+    return lay
+
+
 @pytest.mark.parametrize(("command", "options"), PASSES)
-def test_changed_content_is_noticed(images, command, options, part, how):
-    options = [*options, *how]
+def test_changed_content_is_noticed(images, command, options):
+    """In the very files that were measured, of which only the system knows that they were written to."""
     first = run(images, command, *options)
     assert first.exit_code == 0, first.stderr
-    path = images / part / "3.npy"
-    rewrite(path, np.load(images / part / "4.npy"))
-    refused = run(images, command, *options)
-    assert refused.exit_code == 2
     results = images / "out/results.jsonl"
-    problem = f"{path}: has changed since '3' was measured; choose another --out or remove {results}"
-    assert refused.stderr.splitlines()[-1] == f"error: {problem}"
+    for part, name, how in (("probs", "3", []), ("labels", "5", ["--keep-going"])):
+        path = images / part / f"{name}.npy"
+        before = np.load(path)
+        rewrite(path, np.load(images / part / "4.npy"))
+        refused = run(images, command, *options, *how)
+        assert refused.exit_code == 2
+        problem = f"{path}: has changed since {name!r} was measured; choose another --out or remove {results}"
+        assert refused.stderr.splitlines()[-1] == f"error: {problem}"
+        if part == "probs":
+            rewrite(path, before)
     results.unlink()
-    assert run(images, command, *options).exit_code == 0
+    assert run(images, command, *options, *how).exit_code == 0
 
 
 @pytest.mark.parametrize(("command", "options"), PASSES)
-def test_the_same_content_in_other_files_is_taken(images, command, options):
-    options = [*options, "--json"]
-    first = run(images, command, *options)
-    results = (images / "out/results.jsonl").read_bytes()
+def test_the_same_content_in_other_files_is_taken(measured, command, options):
+    folder, first = measured(command, options)
+    results = (folder / "out/results.jsonl").read_bytes()
     for part in ("probs", "labels"):
-        shutil.copytree(images / part, images / "copy")
-        shutil.rmtree(images / part)
-        (images / "copy").rename(images / part)
-        os.utime(images / part / "0.npy")
-    again = run(images, command, *options)
+        os.utime(folder / part / "0.npy")
+    again = run(folder, command, *options, "--json")
     assert again.exit_code == 0, again.stderr
-    assert (images / "out/results.jsonl").read_bytes() == results  # nothing was measured again
-    assert without_times(again.stdout) == without_times(first.stdout)
+    assert (folder / "out/results.jsonl").read_bytes() == results  # nothing was measured again
+    assert without_times(again.stdout) == without_times(first)
+
+
+@pytest.mark.parametrize(("command", "options"), PASSES[:2])
+def test_a_repeated_line(measured, command, options):
+    images, _ = measured(command, options)
+    path = images / "out/results.jsonl"
+    lines = path.read_text().splitlines()
+    again = json.loads(lines[2])
+    again["seconds"] = [second + 1 for second in again["seconds"]]
+    path.write_text("\n".join([*lines, json.dumps(again), ""]))
+    assert run(images, command, *options, "--json").exit_code == 0
+    again["counts"][1][0][0] += 1
+    path.write_text("\n".join([*lines, json.dumps(again), ""]))
+    refused = run(images, command, *options, "--json")
+    assert refused.exit_code == 2
+    problem = f"line {len(lines) + 1} holds other results of '1' than a line before it; remove the file"
+    assert f"error: {path}: {problem}" in refused.stderr
 
 
 def without_times(text):
@@ -166,8 +189,8 @@ def without_times(text):
     return found
 
 
-def test_measured_but_unreadable_now(images):
-    assert run(images, "compare").exit_code == 0
+def test_measured_but_unreadable_now(measured):
+    images, _ = measured(*PASSES[0])
     (images / "probs/3.npy").write_bytes(b"damaged")
     refused = run(images, "compare")
     assert refused.exit_code == 2
@@ -179,8 +202,8 @@ def test_measured_but_unreadable_now(images):
 
 
 @pytest.mark.parametrize(("command", "options"), PASSES)
-def test_an_image_that_is_gone_is_noticed(images, command, options):
-    assert run(images, command, *options).exit_code == 0
+def test_an_image_that_is_gone_is_noticed(measured, command, options):
+    images, _ = measured(command, options)
     (images / "probs/3.npy").unlink()
     refused = run(images, command, *options)
     assert refused.exit_code == 2
@@ -188,8 +211,8 @@ def test_an_image_that_is_gone_is_noticed(images, command, options):
 
 
 @pytest.mark.parametrize(("command", "options"), PASSES)
-def test_the_version_of_the_package_counts(images, monkeypatch, command, options):
-    assert run(images, command, *options).exit_code == 0
+def test_the_version_of_the_package_counts(measured, monkeypatch, command, options):
+    images, _ = measured(command, options)
     monkeypatch.setattr(rankseg_plugins, "__version__", "999.0")
     refused = run(images, command, *options)
     assert refused.exit_code == 2
@@ -209,8 +232,8 @@ def test_the_version_of_the_package_counts(images, monkeypatch, command, options
     ],
 )
 @pytest.mark.parametrize(("command", "options"), PASSES[::2])
-def test_damaged_lines(images, command, options, line, problem):
-    assert run(images, command, *options).exit_code == 0
+def test_damaged_lines(measured, command, options, line, problem):
+    images, _ = measured(command, options)
     path = images / "out/results.jsonl"
     path.write_text("\n".join([*path.read_text().splitlines()[:3], line, ""]))
     refused = run(images, command, *options)
@@ -225,8 +248,8 @@ def test_damaged_lines(images, command, options, line, problem):
     ("key", "problem"),
     [("counts", "counts of '1' must have shape (2, 3, 3)"), ("seconds", "seconds of '1' must be 2, got [")],
 )
-def test_measurements_of_another_shape_are_damage(images, key, problem):
-    assert run(images, "compare").exit_code == 0
+def test_measurements_of_another_shape_are_damage(measured, key, problem):
+    images, _ = measured(*PASSES[0])
     path = images / "out/results.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines[2][key] = lines[2][key][:1]

@@ -13,6 +13,9 @@ from rankseg_plugins.comparison import Recorder, Sample, compare
 from rankseg_plugins.report.words import p_value, points
 from rankseg_plugins.tuning import tune
 
+# The made images are; that this is said is tested elsewhere.
+pytestmark = pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
+
 TUNED = DECODERS[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")

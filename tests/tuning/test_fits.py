@@ -18,18 +18,18 @@ from rankseg_plugins import GlobalRankSEG
 
 torch.set_num_threads(1)
 generator = torch.Generator().manual_seed(0)
-decoder = GlobalRankSEG(60, output_mode=sys.argv[1])
+decoder = GlobalRankSEG(30, output_mode=sys.argv[1])
 for _ in range(20):
-    probs = torch.randn(1, 60, 10_000, generator=generator).mul_(4).softmax(1)
+    probs = torch.randn(1, 30, 5_000, generator=generator).mul_(4).softmax(1)
     decoder.update(probs, probs.argmax(1) if sys.argv[2] == "labels" else None)
-print(peak(decoder.fit) / 200_000)
+print(peak(decoder.fit) / 100_000)
 """
 
 
 @peaks.needed
 @pytest.mark.parametrize(("mode", "labels"), [("multiclass", ""), ("multilabel", ""), ("multiclass", "labels")])
 def test_the_memory_of_a_fit_does_not_grow_with_the_classes(mode, labels):
-    """A copy of the sample would take 240 bytes for each pixel, in float64 twice that."""
+    """A copy of the sample would take 120 bytes for each pixel, in float64 twice that."""
     assert peaks.run(FITTING, mode, labels) < 100
 
 
