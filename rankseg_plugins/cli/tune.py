@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -93,23 +93,10 @@ def tune(
     Exit status: 0, also where argmax is kept; 2 for bad input (one line says which file or option); 1 for internal
     errors.
     """
+    intervals: dict[str, Any] = {"resamples": resamples, "confidence": confidence, "seed": seed}
     with bad_input(ValueError, TypeError):
-        check_choice("--objective", objective, OBJECTIVES)
-        given = {"pruning_probs": pruning_probs, "solvers": solvers}
-        levels = check_levels(
-            _words("--aggregation-levels", aggregation_levels),
-            [name for name in SAMPLEWISE if given[name] is not None],
-        )
-        check_intervals(resamples, confidence, seed)
-        race: dict[str, Any] = {
-            "temperatures": _numbers("--temperatures", temperatures),
-            "metrics": [objective.split("_")[0]] if metrics is None else _words("--metrics", metrics),
-        }
-        own: dict[str, Any] = {}
-        if pruning_probs is not None:
-            own["pruning_probs"] = _numbers("--pruning-probs", pruning_probs)
-        if solvers is not None:
-            own["solvers"] = _words("--solvers", solvers)
+        race = _Race.read(objective, aggregation_levels, temperatures, metrics, pruning_probs, solvers)
+        check_intervals(**intervals)
         reading = Reading(
             probs,
             labels,
@@ -124,12 +111,9 @@ def tune(
         )
         check_out(out)
         images = find(reading)
-        race["output_mode"] = images.output_mode if output_mode is None else output_mode
-        tuner = Tuner(
-            images.classes,
-            objective,
-            **race,
-            **own,
+        tuner = race.start(
+            images,
+            output_mode,
             folds=folds,
             min_cases=min_cases,
             ignore_index=ignore_index,
@@ -137,30 +121,74 @@ def tune(
             device=read_device("--device", device),
         )
     with warnings_as_notes():
-        if "global" in levels:
-            with bad_input(ValueError, TypeError):
-                _enter_rules(GlobalCandidates(images.classes, **race), tuner, images, out, "samplewise" in levels)
-        with bad_input(InputError):
-            facts = measure(images, tuner.recorder, out, "tuning")
-        found = tuner.finish(
-            images.class_names,
-            resamples=resamples,
-            confidence=confidence,
-            seed=seed,
-            facts=facts,
-            preparation=_preparation(reading),
-        )
+        facts = race.run(tuner, images, out)
+        found = tuner.finish(images.class_names, **intervals, facts=facts, preparation=_preparation(reading))
     _write(found, out, as_json)
 
 
-def _enter_rules(fitting: GlobalCandidates, tuner: Tuner, images: Images, out: Path, samplewise: bool) -> None:
-    """Fit rules for the whole data set to the images, and let them into the race."""
-    fitting.check_number(len(images.cases))
-    names = [*(tuner.candidates if samplewise else (ARGMAX,)), *fitting.names]
-    check_run(out / RESULTS, asked_for(names, images))
-    # What is skipped later does not shape a rule.
-    look_ahead(images, tuner.recorder, lambda sample: fitting.update(sample.probs), out, "fitting")
-    tuner.enter(fitting.fit(), samplewise=samplewise)
+class _Race(NamedTuple):
+    """Which candidates are in the race, as the options say.
+
+    Args:
+        objective: what is to be gained.
+        levels: which candidates there are: image by image, for the whole data set, or both.
+        shared: options of all candidates.
+        own: options of those that decide image by image, where they were given.
+    """
+
+    objective: str
+    levels: Sequence[str]
+    shared: Mapping[str, Any]
+    own: Mapping[str, Any]
+
+    @classmethod
+    def read(
+        cls,
+        objective: str,
+        aggregation_levels: str,
+        temperatures: str,
+        metrics: str | None,
+        pruning_probs: str | None,
+        solvers: str | None,
+    ) -> _Race:
+        """From the words of the command line; raises ``ValueError`` for one that is not valid."""
+        check_choice("--objective", objective, OBJECTIVES)
+        given = {"pruning_probs": pruning_probs, "solvers": solvers}
+        named = [name for name in SAMPLEWISE if given[name] is not None]
+        levels = check_levels(_words("--aggregation-levels", aggregation_levels), named)
+        shared = {
+            "temperatures": _numbers("--temperatures", temperatures),
+            "metrics": [objective.split("_")[0]] if metrics is None else _words("--metrics", metrics),
+        }
+        own: dict[str, Any] = {}
+        if pruning_probs is not None:
+            own["pruning_probs"] = _numbers("--pruning-probs", pruning_probs)
+        if solvers is not None:
+            own["solvers"] = _words("--solvers", solvers)
+        return cls(objective, levels, shared, own)
+
+    def start(self, images: Images, output_mode: str | None, **options: Any) -> Tuner:
+        """The candidates that need no fit; without an output mode it is the one that fits the truth."""
+        mode = images.output_mode if output_mode is None else output_mode
+        return Tuner(images.classes, self.objective, **self.shared, **self.own, output_mode=mode, **options)
+
+    def run(self, tuner: Tuner, images: Images, out: Path) -> dict[str, Any]:
+        """Every image through every candidate, of which some are fitted first; what a report says about the run."""
+        if "global" in self.levels:
+            with bad_input(ValueError, TypeError):
+                self._enter_rules(tuner, images, out)
+        with bad_input(InputError):
+            return measure(images, tuner.recorder, out, "tuning")
+
+    def _enter_rules(self, tuner: Tuner, images: Images, out: Path) -> None:
+        """Fit rules for the whole data set to the images, and let them into the race."""
+        rules = GlobalCandidates(images.classes, **self.shared, output_mode=tuner.recorder.output_mode)
+        rules.check_number(len(images.cases))
+        samplewise = "samplewise" in self.levels
+        check_run(out / RESULTS, asked_for([*(tuner.candidates if samplewise else (ARGMAX,)), *rules.names], images))
+        # What is skipped later does not shape a rule.
+        look_ahead(images, tuner.recorder, lambda sample: rules.update(sample.probs), out, "fitting")
+        tuner.enter(rules.fit(), samplewise=samplewise)
 
 
 def _preparation(reading: Reading) -> dict[str, Any]:
