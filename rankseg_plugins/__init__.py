@@ -4,8 +4,7 @@ The toolkit adapters are imported by name (``rankseg_plugins.mmseg``, ``.lightni
 itself imports none of them.
 """
 
+from rankseg_plugins._version import __version__
 from rankseg_plugins.core import GlobalRankSEG, RankSEG, rankseg
-
-__version__ = "0.1.0"
 
 __all__ = ["GlobalRankSEG", "RankSEG", "__version__", "rankseg"]

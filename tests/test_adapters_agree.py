@@ -8,8 +8,8 @@ import pytest
 import torch
 
 pytest.importorskip("mmengine", reason="MMSegmentation is not installed")
-pytest.importorskip("lightning", reason="Lightning is not installed")
-pytest.importorskip("torchmetrics", reason="TorchMetrics is not installed")
+pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
+pytest.importorskip("torchmetrics.segmentation", reason="TorchMetrics is not installed")
 
 import lightning.pytorch as pl
 from mmengine.runner import Runner

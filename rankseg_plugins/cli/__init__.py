@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-import rankseg_plugins
+from rankseg_plugins._version import __version__
 from rankseg_plugins.cli.compare import compare
 from rankseg_plugins.cli.tune import tune
 
@@ -22,6 +22,6 @@ def main(
 ) -> None:
     """Dice- and IoU-optimal decoding of segmentation networks: does it help your model?"""
     if version:
-        print(rankseg_plugins.__version__)
+        print(__version__)
     elif context.invoked_subcommand is None:
         print(context.get_help())

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rankseg_plugins.cli.console import note
 from rankseg_plugins.comparison.recording import check_class_names
@@ -80,6 +80,13 @@ class Images(NamedTuple):
     class_names: list[str] | None
     unmatched: list[str]
     reading: Reading
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """How the files were made into these images, for those who use what was found on them."""
+        label, activation = self.reading.one_vs_rest, self.reading.activation
+        found: dict[str, Any] = {} if label is None else {"one_vs_rest": label}
+        return found if activation == "identity" else {**found, "activation": activation}
 
 
 def find(reading: Reading) -> Images:

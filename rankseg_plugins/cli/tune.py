@@ -17,7 +17,7 @@ from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.files.results import check_run
 from rankseg_plugins.report.terminal import tuning_to_terminal
-from rankseg_plugins.report.tuning import DECODER, figures
+from rankseg_plugins.report.tuning import DECODER, figures, write_tuning
 from rankseg_plugins.scores.checks import read_device
 from rankseg_plugins.tuning.candidates import PRUNING_PROBS, TEMPERATURES, GlobalCandidates
 from rankseg_plugins.tuning.choosing import ARGMAX, OBJECTIVES, check_intervals
@@ -122,7 +122,7 @@ def tune(
         )
     with warnings_as_notes():
         facts = race.run(tuner, images, out)
-        found = tuner.finish(images.class_names, **intervals, facts=facts, preparation=_preparation(reading))
+        found = tuner.finish(images.class_names, **intervals, facts=facts, preparation=images.preparation)
     _write(found, out, as_json)
 
 
@@ -191,14 +191,9 @@ class _Race(NamedTuple):
         tuner.enter(rules.fit(), samplewise=samplewise)
 
 
-def _preparation(reading: Reading) -> dict[str, Any]:
-    found: dict[str, Any] = {} if reading.one_vs_rest is None else {"one_vs_rest": reading.one_vs_rest}
-    return found if reading.activation == "identity" else {**found, "activation": reading.activation}
-
-
 def _write(found: Tuned, out: Path, as_json: bool) -> None:
     with bad_input(OSError):
-        found.report(out)
+        write_tuning(found, out)
     if as_json:
         show_json(figures(found))
     else:

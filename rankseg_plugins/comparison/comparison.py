@@ -21,6 +21,7 @@ from rankseg_plugins.comparison.intervals import Differences, level_differences
 from rankseg_plugins.comparison.measuring import Measurement, to_areas
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.comparison.statistics import sign_test, wilcoxon
+from rankseg_plugins.comparison.tables import rows
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.levels import LEVELS, SCORES, accuracy, class_table, worst
@@ -209,8 +210,6 @@ class Comparison:
         It holds ``image``, ``case``, ``decoder``, ``seconds``, ``pixel_accuracy``, the image-level scores, and the
         Dice and IoU of every scored class.
         """
-        from rankseg_plugins.comparison.tables import rows
-
         return rows(self)
 
     def plot(self, decoder: str | None = None) -> Figure:
@@ -226,6 +225,7 @@ class Comparison:
 
     def report(self, path: str | PathLike[str]) -> None:
         """Write ``report.html``, ``report.md``, ``report.json`` and ``images.csv`` into the folder ``path``."""
+        # As in :meth:`plot`, a door for users.
         from rankseg_plugins.report import write_report
 
         write_report(self, path)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import rankseg_plugins
+from rankseg_plugins._version import __version__
 
 PACKAGES = ("torch", "numpy", "scipy")
 
@@ -28,7 +28,7 @@ def collect_facts(
     Returns:
         By title, words or a list of words.
     """
-    facts: dict[str, Any] = {"rankseg_plugins": rankseg_plugins.__version__, "Python": platform.python_version()}
+    facts: dict[str, Any] = {"rankseg_plugins": __version__, "Python": platform.python_version()}
     for package in PACKAGES:
         try:
             facts[package] = version(package)

@@ -221,10 +221,13 @@ class RankSEG(ChecksSums):
         solver = self.solver if self.smooth <= _FLAT_SMOOTH else "RMA"
         # The other solvers begin with what RMA finds.
         volumes = search_volumes(tiles, statistics, objective, self.pruning_prob)
-        if solver == "exact" and volumes.active.any():
-            volumes = search_exact(tiles, statistics, volumes, objective)
-        elif solver in RANKDICE_SOLVERS and volumes.active.any():
-            volumes = search_rankdice(tiles, statistics, volumes, objective, solver, self.eps)
+        if volumes.active.any():
+            if solver == "exact":
+                volumes = search_exact(tiles, statistics, volumes, objective)
+            elif solver in RANKDICE_SOLVERS:
+                volumes = search_rankdice(tiles, statistics, volumes, objective, solver, self.eps)
+            elif solver != "RMA":
+                raise AssertionError(f"no search for solver={solver!r}")
         if self.output_mode == "multiclass":
             return assign_labels(tiles, volumes, objective, self._unassigned_label())
         return assign_masks(tiles, volumes)

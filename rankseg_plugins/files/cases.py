@@ -15,10 +15,9 @@ from rankseg_plugins.core.probabilities import WHITE, to_probabilities
 from rankseg_plugins.files.errors import InputError, blaming, place_in
 from rankseg_plugins.files.formats.arrays import LABEL_KEYS, PROBABILITY_KEYS
 from rankseg_plugins.files.formats.nifti import check_orientation
-from rankseg_plugins.files.formats.nnunet import find_orientation
+from rankseg_plugins.files.formats.nnunet import NNUNET_KEYS, find_orientation
 from rankseg_plugins.files.reading import (
     LABEL_SUFFIXES,
-    NNUNET_KEYS,
     PROBABILITY_SUFFIXES,
     Axes,
     Stack,

@@ -23,13 +23,12 @@ from rankseg_plugins.files.formats.arrays import (
     to_words,
 )
 from rankseg_plugins.files.formats.nifti import RAS, STORED, read_nifti, turn
+from rankseg_plugins.files.formats.nnunet import NNUNET_KEYS
 from rankseg_plugins.files.formats.png import read_png
 
 PROBABILITY_SUFFIXES = (".npz", ".npy", ".pt")
 LABEL_SUFFIXES = (".png", ".nii.gz", ".nii", ".npz", ".npy", ".pt")
 STACK_SUFFIXES = (".npz", ".npy")
-#: nnU-Net's names, today's and that of its first version. Its axes are (z, y, x), those of NIfTI (x, y, z).
-NNUNET_KEYS = ("probabilities", "softmax")
 
 
 class Axes(NamedTuple):

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import rankseg_plugins
 from rankseg_plugins._strict_json import read_json
+from rankseg_plugins._version import __version__
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.comparison.measuring import Measurement
 from rankseg_plugins.files.errors import InputError
@@ -186,7 +186,7 @@ def _holds_no_image(path: Path) -> bool:
 
 def _asked(asked: Mapping[str, Any]) -> dict[str, Any]:
     """What the first line holds: what was asked for, and who answered."""
-    return {"format": VERSION, "version of rankseg_plugins": rankseg_plugins.__version__, **asked}
+    return {"format": VERSION, "version of rankseg_plugins": __version__, **asked}
 
 
 def _first_line(path: Path) -> bytes:

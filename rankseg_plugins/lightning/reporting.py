@@ -18,6 +18,7 @@ from rankseg_plugins.comparison.facts import collect_facts
 from rankseg_plugins.lightning._toolkit import LightningModule, Trainer, rank_zero_warn
 from rankseg_plugins.lightning.deciding import Decision
 from rankseg_plugins.lightning.reading import Decided, Task
+from rankseg_plugins.report.tuning import DECODER as FILE
 from rankseg_plugins.report.writing import check_report
 
 #: The decisions, in reports and in logged names.
@@ -168,7 +169,7 @@ class Report:
 
     def save(self, decoder: TunedDecoder) -> None:
         """Write a tuned decoder beside the reports."""
-        decoder.save(self.folder / "decoder.json")
+        decoder.save(self.folder / FILE)
 
 
 @dataclass(frozen=True)

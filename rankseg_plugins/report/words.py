@@ -7,12 +7,14 @@ import re
 from typing import TYPE_CHECKING
 
 from rankseg_plugins.comparison.comparison import WORST
-from rankseg_plugins.scores.levels import LEVELS
+from rankseg_plugins.scores.levels import LEVELS, SCORES
 
 if TYPE_CHECKING:
     from rankseg_plugins.comparison.comparison import Comparison
 
-TITLES = {"dice": "Dice", "iou": "IoU", "accuracy": "accuracy", "precision": "precision", "recall": "recall"}
+#: How scores are called, in the order of tables; one that is not named here is called by its own name.
+NAMED = {"dice": "Dice", "iou": "IoU", "accuracy": "accuracy"}
+TITLES = {**NAMED, **{score: score for score in SCORES if score not in NAMED}}
 #: With fewer cases the intervals are rough.
 FEW_CASES = 20
 NONE = "n/a"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from places import ROOT
 
-pytest.importorskip("lightning", reason="Lightning is not installed")
+pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 
 
 # As ``python -m examples.NAME`` for each; Lightning, whose import takes seconds, is imported once.

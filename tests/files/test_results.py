@@ -10,7 +10,6 @@ import pytest
 from image_folders import environment, make_image
 from typer.testing import CliRunner
 
-import rankseg_plugins
 from rankseg_plugins.cli import app
 from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.files.results import ResultsFile, check_run
@@ -213,7 +212,7 @@ def test_an_image_that_is_gone_is_noticed(measured, command, options):
 @pytest.mark.parametrize(("command", "options"), PASSES)
 def test_the_version_of_the_package_counts(measured, monkeypatch, command, options):
     images, _ = measured(command, options)
-    monkeypatch.setattr(rankseg_plugins, "__version__", "999.0")
+    monkeypatch.setattr("rankseg_plugins.files.results.__version__", "999.0")
     refused = run(images, command, *options)
     assert refused.exit_code == 2
     assert "belongs to a run with other version of rankseg_plugins; choose another --out" in refused.stderr

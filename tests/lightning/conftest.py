@@ -1,12 +1,12 @@
 """The Lightning packages that are installed, and a Trainer that leaves nothing behind."""
 
-import importlib.util
 import os
 from pathlib import Path
 
 import pytest
 from packages import PACKAGES
 from places import ROOT
+from toolkits import is_installed
 
 # A program that the tests run, not a module with tests.
 collect_ignore = ["ddp_run.py"]
@@ -54,6 +54,6 @@ def forks(environment):
     from forks import Forks
 
     others = ("torchmetrics", "matplotlib.pyplot", "jinja2", "scipy.stats")
-    forks = Forks([*PACKAGES, *(name for name in others if importlib.util.find_spec(name.split(".")[0]))], environment)
+    forks = Forks([*PACKAGES, *(name for name in others if is_installed(name))], environment)
     yield forks
     forks.close()

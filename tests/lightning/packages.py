@@ -1,10 +1,9 @@
 """The Lightning packages that are installed."""
 
-import importlib.util
-
 import pytest
+from toolkits import is_installed
 
-PACKAGES = [name for name in ("lightning.pytorch", "pytorch_lightning") if importlib.util.find_spec(name.split(".")[0])]
+PACKAGES = [name for name in ("lightning.pytorch", "pytorch_lightning") if is_installed(name)]
 
 #: Slow tests of what does not depend on the package: `make test` runs them with one.
 mostly_one_package = pytest.mark.parametrize(

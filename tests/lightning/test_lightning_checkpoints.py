@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-pytest.importorskip("torchmetrics")
+pytest.importorskip("torchmetrics.segmentation")
 pytest.importorskip("rankseg_plugins.lightning", exc_type=ImportError)
 pytest.importorskip("scipy", reason="the extra 'report' is not installed")
 

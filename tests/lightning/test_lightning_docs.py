@@ -5,7 +5,7 @@ import re
 import pytest
 from places import ROOT
 
-pytest.importorskip("lightning", reason="the page is written for lightning")
+pytest.importorskip("lightning.pytorch", reason="the page is written for lightning")
 pytest.importorskip("matplotlib")
 
 PAGE = ROOT / "docs" / "lightning.md"

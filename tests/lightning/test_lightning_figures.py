@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("torchmetrics")
+pytest.importorskip("torchmetrics.segmentation")
 pytest.importorskip("matplotlib")
 pytest.importorskip("rankseg_plugins.lightning", exc_type=ImportError)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-pytest.importorskip("torchmetrics")
+pytest.importorskip("torchmetrics.segmentation")
 pytest.importorskip("rankseg_plugins.lightning", exc_type=ImportError)
 
 from lightning_nets import CLASSES, loader

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-pytest.importorskip("torchmetrics")
+pytest.importorskip("torchmetrics.segmentation")
 PACKAGES = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
 INSTALLED = [name for name in PACKAGES if importlib.util.find_spec(name)]
 HERE = Path(__file__).parent

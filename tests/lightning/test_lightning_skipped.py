@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Subset
 
-pytest.importorskip("torchmetrics")
+pytest.importorskip("torchmetrics.segmentation")
 pytest.importorskip("rankseg_plugins.lightning", exc_type=ImportError)
 
 from expected import all_scores, logged, outputs_of, samples

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-pytest.importorskip("torchmetrics")
+pytest.importorskip("torchmetrics.segmentation")
 pytest.importorskip("rankseg_plugins.lightning", exc_type=ImportError)
 pytest.importorskip("scipy", reason="the extra 'report' is not installed")
 

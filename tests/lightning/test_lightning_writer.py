@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-pytest.importorskip("torchmetrics")
+pytest.importorskip("torchmetrics.segmentation")
 pytest.importorskip("rankseg_plugins.lightning", exc_type=ImportError)
 
 from lightning_nets import CLASSES, Blobs, loader, network

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("torchmetrics")
+pytest.importorskip("torchmetrics.segmentation")
 
 import references
 from torchmetrics import MetricCollection

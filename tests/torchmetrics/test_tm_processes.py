@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-pytest.importorskip("torchmetrics")
+pytest.importorskip("torchmetrics.segmentation")
 
 import processes
 import references

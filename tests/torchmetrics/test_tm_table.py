@@ -6,7 +6,7 @@ import pytest
 import torch
 from places import ROOT
 
-pytest.importorskip("torchmetrics")
+pytest.importorskip("torchmetrics.segmentation")
 pytest.importorskip("scipy")  # HausdorffDistance
 
 from torchmetrics import classification, segmentation

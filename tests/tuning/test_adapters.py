@@ -25,7 +25,7 @@ def batch():
 
 
 def test_torchmetrics(decoder, batch):
-    pytest.importorskip("torchmetrics")
+    pytest.importorskip("torchmetrics.segmentation")
     from torchmetrics.classification import MulticlassJaccardIndex
 
     from rankseg_plugins.torchmetrics import RankSEGWrapper

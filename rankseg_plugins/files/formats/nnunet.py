@@ -8,6 +8,8 @@ from pathlib import Path
 from rankseg_plugins.files.errors import blaming
 from rankseg_plugins.files.formats.nifti import RAS, STORED, read_orientation
 
+#: Names of its arrays, today's and that of its first version. Their axes are (z, y, x), those of NIfTI (x, y, z).
+NNUNET_KEYS = ("probabilities", "softmax")
 #: What only readers that turn volumes to RAS note in the ``.pkl``, and what any reader notes, by today's and the
 #: first version.
 TURNED = (b"reoriented_affine", b"original_orientation")
