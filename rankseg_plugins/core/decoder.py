@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,13 +14,14 @@ from rankseg_plugins.core.objectives import OBJECTIVES, Objective
 from rankseg_plugins.core.options import OUTPUT_MODES, fold, read_choice, read_integer, read_real
 from rankseg_plugins.core.paths import choose_path
 from rankseg_plugins.core.plausibility import ChecksSums
-from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, class_masks, plain, to_masks
+from rankseg_plugins.core.probabilities import check_probs, check_tensor, check_valid_mask, class_masks, plain, to_masks
 from rankseg_plugins.core.solvers.exact import expected_scores, search_exact
 from rankseg_plugins.core.solvers.rankdice import SOLVERS as RANKDICE_SOLVERS
 from rankseg_plugins.core.solvers.rankdice import search_rankdice
 from rankseg_plugins.core.tiled.assignment import assign_labels, assign_masks
 from rankseg_plugins.core.tiled.rma import row_statistics, search_volumes
 from rankseg_plugins.core.tiled.tiles import Tiles
+from rankseg_plugins.core.volumes import Volumes
 
 METRICS = ("dice", "iou", "acc")
 UNASSIGNED_POLICIES = ("max_score", "void")
@@ -138,7 +141,7 @@ class RankSEG(ChecksSums):
         """Every option, as it would be passed."""
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in OPTIONS)
 
-    def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+    def predict(self, probs: Tensor, valid_mask: Tensor | None = None, active: Tensor | None = None) -> Tensor:
         r"""Decide. The same as calling the module.
 
         Args:
@@ -147,12 +150,14 @@ class RankSEG(ChecksSums):
             valid_mask: optional bool, (B, \*spatial) or (\*spatial): False marks pixels known to be no data, such
                 as padding. They do not influence the decision on the others (their probabilities may even be NaN)
                 and come out as ``void_index``, or as False in every mask. Never derive it from the ground truth.
+            active: optional bool, (B, C) or (C,): the classes that are there, instead of those that ``pruning_prob``
+                leaves. The others stay empty; in multiclass mode all classes compete in an image that has none.
 
         Returns:
             int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
 
         Raises:
-            TypeError: if ``probs`` is not a floating point tensor or ``valid_mask`` not a bool tensor.
+            TypeError: if ``probs`` is not a floating point tensor, or ``valid_mask`` or ``active`` not a bool tensor.
             ValueError: for wrong shapes, NaN, infinite or out-of-range values, a single channel in multiclass mode,
                 or a ``void_index`` inside the class range.
 
@@ -160,8 +165,10 @@ class RankSEG(ChecksSums):
             >>> probs = torch.tensor([[[0.9, 0.2], [0.1, 0.8]]])
             >>> RankSEG().predict(probs, valid_mask=torch.tensor([True, False]))
             tensor([[  0, 255]])
+            >>> RankSEG().predict(probs, active=torch.tensor([True, False]))
+            tensor([[0, 0]])
         """
-        return self(probs, valid_mask)
+        return self(probs, valid_mask, active)
 
     def check_classes(self, num_classes: int) -> None:
         """Refuse a number of classes among which this decoder cannot decide; :meth:`predict` does so, too.
@@ -191,13 +198,14 @@ class RankSEG(ChecksSums):
             self._check_void_index(num_classes)
 
     @torch.no_grad()
-    def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+    def forward(self, probs: Tensor, valid_mask: Tensor | None = None, active: Tensor | None = None) -> Tensor:
         """See :meth:`predict`."""
-        probs, valid_mask = plain(probs), plain(valid_mask)
+        probs, valid_mask, active = plain(probs), plain(valid_mask), plain(active)
         self._check(probs, valid_mask)
-        path = choose_path(probs, self.solver, self._objective() if self.solver == "RMA" else None, self.pruning_prob)
+        pruning = self.pruning_prob if active is None else _pruning_of(active, probs)
+        path = choose_path(probs, self.solver, self._objective() if self.solver == "RMA" else None, pruning)
         decide = {"tiled": self._decide_tiled, "dense": self._decide_dense, "fused": self._decide_fused}[path]
-        decided = decide(probs, valid_mask)
+        decided = decide(probs, valid_mask, pruning)
         self._look_at_sums(probs, valid_mask)
         if valid_mask is None:
             return decided
@@ -207,48 +215,46 @@ class RankSEG(ChecksSums):
         fill = decided.masked_fill if path == "dense" else decided.masked_fill_
         return fill(~valid_mask, self.void_index)
 
-    def _decide_tiled(self, probs: Tensor, valid_mask: Tensor | None) -> Tensor:
+    def _decide_tiled(self, probs: Tensor, valid_mask: Tensor | None, pruning: float | Tensor) -> Tensor:
         if self.metric == "acc":
             tiles = Tiles(probs, valid_mask)
             row_statistics(tiles)
-            return self._most_probable(probs.clamp(0.0, 1.0) if tiles.clamp else probs)
+            return self._most_probable(probs.clamp(0.0, 1.0) if tiles.clamp else probs, pruning)
         # Many of the operations are on small tensors, and in inference mode these take a tenth less time.
         with torch.inference_mode():
-            return self._decide_volumes(Tiles(probs, valid_mask)).unflatten(-1, probs.shape[2:])
+            return self._decide_volumes(Tiles(probs, valid_mask), pruning).unflatten(-1, probs.shape[2:])
 
-    def _decide_volumes(self, tiles: Tiles) -> Tensor:
+    def _decide_volumes(self, tiles: Tiles, pruning: float | Tensor) -> Tensor:
         statistics, objective = row_statistics(tiles), self._objective()
         solver = self.solver if self.smooth <= _FLAT_SMOOTH else "RMA"
         # The other solvers begin with what RMA finds.
-        volumes = search_volumes(tiles, statistics, objective, self.pruning_prob)
-        if volumes.active.any():
-            if solver == "exact":
-                volumes = search_exact(tiles, statistics, volumes, objective)
-            elif solver in RANKDICE_SOLVERS:
-                volumes = search_rankdice(tiles, statistics, volumes, objective, solver, self.eps)
-            elif solver != "RMA":
-                raise AssertionError(f"no search for solver={solver!r}")
+        volumes = search_volumes(tiles, statistics, objective, pruning)
+        if solver != "RMA" and volumes.active.any():
+            searches: dict[str, Callable[..., Volumes]] = {"exact": search_exact}
+            searches |= {name: partial(search_rankdice, solver=name, eps=self.eps) for name in RANKDICE_SOLVERS}
+            volumes = searches[solver](tiles, statistics, volumes, objective)
         if self.output_mode == "multiclass":
             return assign_labels(tiles, volumes, objective, self._unassigned_label())
         return assign_masks(tiles, volumes)
 
-    def _decide_dense(self, probs: Tensor, valid_mask: Tensor | None) -> Tensor:
+    def _decide_dense(self, probs: Tensor, valid_mask: Tensor | None, pruning: float | Tensor) -> Tensor:
         p = dense.to_checked(probs, valid_mask)
         if self.metric == "acc":
-            return self._most_probable(p.unflatten(-1, probs.shape[2:]))
+            return self._most_probable(p.unflatten(-1, probs.shape[2:]), pruning)
         objective = self._objective()
-        volumes = dense.search_volumes(p, objective, self.pruning_prob)
+        volumes = dense.search_volumes(p, objective, pruning)
         if self.output_mode == "multiclass":
             decided = dense.assign_labels(p, volumes, objective, self._unassigned_label())
         else:
             decided = p > volumes.threshold.unsqueeze(-1)
         return decided.unflatten(-1, probs.shape[2:])
 
-    def _decide_fused(self, probs: Tensor, valid_mask: Tensor | None) -> Tensor:
+    def _decide_fused(self, probs: Tensor, valid_mask: Tensor | None, pruning: float | Tensor) -> Tensor:
         from rankseg_plugins.core.cuda import fused
 
         objective = self._objective()
-        rows = fused.search_volumes(fused.Pixels(probs, valid_mask), objective, self.pruning_prob)
+        assert not isinstance(pruning, Tensor)  # choose_path
+        rows = fused.search_volumes(fused.Pixels(probs, valid_mask), objective, pruning)
         if self.output_mode == "multiclass":
             decided = fused.assign_labels(rows, objective, self._unassigned_label())
         else:
@@ -305,12 +311,20 @@ class RankSEG(ChecksSums):
             self._look_at_sums(probs, valid_mask)
             return expected_scores(tiles, masks, self._objective())
 
-    def _most_probable(self, probs: Tensor) -> Tensor:
+    def _most_probable(self, probs: Tensor, pruning: float | Tensor) -> Tensor:
+        there = None
+        if isinstance(pruning, Tensor):
+            there = pruning.isfinite().view(*pruning.shape, *[1] * (probs.ndim - 2))
+            probs = probs.masked_fill(~there & there.any(1, keepdim=True), -1)
         if self.solver == "TR":
-            return probs > 0.5
-        # The same as argmax(1), which takes 2 to 20 times as long on a CPU.
-        labels = probs.max(1).indices
-        return labels if self.output_mode == "multiclass" else class_masks(labels, probs.shape[1])
+            decided = probs > 0.5
+        else:
+            # The same as argmax(1), which takes 2 to 20 times as long on a CPU.
+            decided = probs.max(1).indices
+            if self.output_mode == "multiclass":
+                return decided
+            decided = class_masks(decided, probs.shape[1])
+        return decided if there is None else decided & there
 
     def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
         check_probs("probs", probs)
@@ -322,6 +336,17 @@ class RankSEG(ChecksSums):
     def _check_void_index(self, classes: int) -> None:
         if 0 <= self.void_index < classes:
             raise ValueError(f"void_index must lie outside the class range 0 to {classes - 1}, got {self.void_index}")
+
+
+def _pruning_of(active: Tensor, probs: Tensor) -> Tensor:
+    """What the largest probability of each class has to exceed, (B, C), for the active classes to be left."""
+    shape = tuple(probs.shape[:2])
+    if check_tensor("active", active).dtype != torch.bool:
+        raise TypeError(f"active must be a bool tensor, got {active.dtype}")
+    if tuple(active.shape) not in (shape, shape[1:]):
+        raise ValueError(f"active must have shape {shape} or {shape[1:]}, got {tuple(active.shape)}")
+    lowest = torch.zeros(shape, dtype=torch.float32, device=probs.device)
+    return lowest.masked_fill(~active.to(probs.device), torch.inf)
 
 
 #: Names of all options.
@@ -339,6 +364,7 @@ def rankseg(
     void_index: int = 255,
     eps: float = 1e-4,
     valid_mask: Tensor | None = None,
+    active: Tensor | None = None,
 ) -> Tensor:
     r"""Functional twin of :class:`RankSEG`: the options and one decision in a single call.
 
@@ -353,6 +379,7 @@ def rankseg(
         void_index: label of void pixels.
         eps: in (0, 1); BA and TRNA only.
         valid_mask: optional bool mask of the pixels that hold data; see :meth:`RankSEG.predict`.
+        active: optional bool (B, C) or (C,), the classes that are there; see :meth:`RankSEG.predict`.
 
     Returns:
         int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
@@ -366,4 +393,4 @@ def rankseg(
         tensor([[[True, True, True]]])
     """
     decoder = RankSEG(metric, smooth, output_mode, solver, pruning_prob, unassigned_policy, void_index, eps)
-    return decoder.predict(probs, valid_mask)
+    return decoder.predict(probs, valid_mask, active)

@@ -43,10 +43,10 @@ def assert_range(p: Tensor) -> None:
         torch._assert_async(fits, "probs must be finite and lie in [0, 1]")
 
 
-def search_volumes(p: Tensor, objective: Objective, pruning_prob: float) -> Volumes:
+def search_volumes(p: Tensor, objective: Objective, pruning: float | Tensor) -> Volumes:
     """As :func:`rankseg_plugins.core.tiled.rma.search_volumes`, for p (B, C, d)."""
     mu = p.sum(-1, dtype=torch.float64)
-    active = p.amax(-1) > pruning_prob
+    active = p.amax(-1) > pruning
     search = _dinkelbach if objective.is_ratio else _best_prefix
     threshold, n, s = search(p, objective, mu)
     threshold = round_down(threshold, p.dtype).masked_fill(~active, torch.inf)

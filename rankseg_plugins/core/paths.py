@@ -31,7 +31,7 @@ def check_values(probs: Tensor) -> None:
         check_range(smallest.item(), largest.item())
 
 
-def choose_path(probs: Tensor, solver: str, objective: Objective | None, pruning_prob: float) -> str:
+def choose_path(probs: Tensor, solver: str, objective: Objective | None, pruning: float | Tensor) -> str:
     """Name of the path for these probabilities and options.
 
     - ``"tiled"`` looks at values, in pieces that fit a processor's cache: on the CPU, and for every solver but RMA.
@@ -43,7 +43,7 @@ def choose_path(probs: Tensor, solver: str, objective: Objective | None, pruning
         probs: (B, C, *spatial).
         solver: of the decoder.
         objective: what RMA maximises; None for other solvers.
-        pruning_prob: of the decoder.
+        pruning: of the decoder; a table is one that the kernels do not read.
 
     Raises:
         RuntimeError: if the solver looks at values where it cannot.
@@ -58,9 +58,9 @@ def choose_path(probs: Tensor, solver: str, objective: Objective | None, pruning
         return "tiled"
     if not blind and probs.device.type == "cpu":
         return "tiled"
-    if blind or objective is None or not probs.numel() or not _has_kernels(probs.device):
+    if blind or objective is None or isinstance(pruning, Tensor) or not probs.numel() or not _has_kernels(probs.device):
         return "dense"
-    return "fused" if objective.is_ratio or pruning_prob >= _LEAST_PRUNING else "dense"
+    return "fused" if objective.is_ratio or pruning >= _LEAST_PRUNING else "dense"
 
 
 @cache

@@ -63,17 +63,17 @@ def row_statistics(tiles: Tiles) -> RowStatistics:
     return RowStatistics(maximum.double(), mu)
 
 
-def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective, pruning_prob: float) -> Volumes:
+def search_volumes(tiles: Tiles, statistics: RowStatistics, objective: Objective, pruning: float | Tensor) -> Volumes:
     """Find the volume of largest score for every image and class.
 
     Args:
         tiles: the probabilities.
         statistics: their :func:`row_statistics`.
         objective: Dice or IoU.
-        pruning_prob: a class whose largest probability is not above it stays empty.
+        pruning: a class whose largest probability is not above it stays empty; one for all, or (B, C).
     """
-    # In the precision of the probabilities: one that is equal to `pruning_prob` as written is not above it.
-    mu, active = statistics.mu, statistics.maximum.to(tiles.dtype) > pruning_prob
+    # In the precision of the probabilities: one that is equal to `pruning` as written is not above it.
+    mu, active = statistics.mu, statistics.maximum.to(tiles.dtype) > pruning
     number = int(active.count_nonzero())
     if not number:
         nothing = torch.zeros_like(mu)
