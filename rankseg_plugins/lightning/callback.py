@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -172,6 +173,41 @@ class RankSEGCallback(Callback):
     def prefix(self) -> str:
         """The middle of the names."""
         return self._plan.log.prefix
+
+    @property
+    def num_classes(self) -> int:
+        """As it was given, like those that follow."""
+        return self._plan.task.num_classes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Or numbers, where none were given."""
+        return tuple(self._plan.task.class_names or ())
+
+    @property
+    def prog_bar(self) -> bool:
+        """Whether the scores are in the progress bar."""
+        return self._plan.log.prog_bar
+
+    @property
+    def dataloaders(self) -> dict[int, str] | None:
+        """Names of those that are scored, by index; None for all."""
+        return self._plan.loaders.names
+
+    @property
+    def log_images(self) -> int:
+        """Number of pictures."""
+        return self._plan.drawing.count
+
+    @property
+    def predict_labels(self) -> str | int | None:
+        """Where the labels of predictions go."""
+        return self._plan.labels.key
+
+    @property
+    def report(self) -> Path | None:
+        """Folder of the reports."""
+        return None if self._plan.report is None else self._plan.report.folder
 
     @property
     def tuned(self) -> Tuned | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rankseg_plugins.calibration.tuned import TunedDecoder, as_decoder
 from rankseg_plugins.core import RankSEG
+from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
 from rankseg_plugins.lightning._toolkit import Trainer, rank_zero_warn
 
 
@@ -34,13 +35,15 @@ class Decision:
 
     Raises:
         TypeError: without a decoder where none will be tuned, or if it is none.
-        ValueError: if it does not fit the other options, or it is open whether the classes may overlap.
+        ValueError: for an unknown activation; if the decoder does not fit the other options, or it is open whether the
+            classes may overlap.
         OSError: if its file cannot be read.
     """
 
     def __init__(self, decoder: Any, num_classes: int, activation: str, tunes: bool) -> None:
         given = _starting_decoder(num_classes, activation, tunes) if decoder is None else decoder
         self.decoder = self._given = as_decoder(given, num_classes)
+        check_choice("activation", activation, ACTIVATIONS)
         self.output_mode = _output_mode(self.decoder)
         _check_one_channel(self.output_mode, num_classes, activation)
         self.baseline = RankSEG(metric="acc", output_mode=self.output_mode)

@@ -27,10 +27,10 @@ class Loaders:
     """
 
     def __init__(self, dataloaders: Dataloaders) -> None:
-        self._names = _read_names(dataloaders)
+        self.names = _read_names(dataloaders)
 
     def __contains__(self, index: int) -> bool:
-        return self._names is None or index in self._names
+        return self.names is None or index in self.names
 
     def running(self, trainer: Trainer, stage: str) -> dict[int, Loader]:
         """Those of the evaluation that is running, by index.
@@ -43,7 +43,7 @@ class Loaders:
 
     def _suffixes(self, count: int) -> dict[int, str]:
         """A single unnamed dataloader needs none."""
-        chosen = self._names
+        chosen = self.names
         if chosen is None:
             return {0: ""} if count == 1 else {index: f"/{_default_name(index)}" for index in range(count)}
         if max(chosen) >= count:
@@ -53,7 +53,7 @@ class Loaders:
 
     def possible_suffixes(self) -> list[str]:
         """As far as they are known before there are dataloaders; the first that Lightning numbers stands for all."""
-        names = [_default_name(0)] if self._names is None else self._names.values()
+        names = [_default_name(0)] if self.names is None else self.names.values()
         return ["", *(f"/{name}" for name in names)]
 
 

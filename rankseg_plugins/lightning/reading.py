@@ -15,9 +15,7 @@ from rankseg_plugins.comparison import Scoring
 from rankseg_plugins.comparison.measuring import calibrate
 from rankseg_plugins.comparison.recording import check_class_names
 from rankseg_plugins.core.probabilities import (
-    ACTIVATIONS,
     TOLERANCE,
-    check_choice,
     check_range,
     check_shape,
     missing_dimension,
@@ -141,7 +139,6 @@ class Reader:
 
     Raises:
         TypeError: if a source is none.
-        ValueError: for an unknown activation.
     """
 
     def __init__(
@@ -155,7 +152,6 @@ class Reader:
         image: Source | None,
         pictures: bool,
     ) -> None:
-        check_choice("activation", activation, ACTIVATIONS)
         self._task, self._activation, self._pictures = task, activation, pictures
         self.logits, self._target = Finder("logits", logits, (OUTPUTS,)), Finder("target", target)
         self._cases = None if cases is None else Finder("cases", cases)

@@ -36,6 +36,8 @@ class Log:
         prog_bar: show the scores in the progress bar.
 
     Attributes:
+        prefix: likewise, without slashes around it.
+        prog_bar: likewise.
         scores_of_stage: the last values of each stage by name, as floats.
 
     Raises:
@@ -49,7 +51,7 @@ class Log:
     def __init__(self, prefix: str, prog_bar: bool = False) -> None:
         if not isinstance(prefix, str) or not prefix.strip("/"):
             raise ValueError(f"prefix must be a name, got {prefix!r}")
-        self.prefix, self._prog_bar = prefix.strip("/"), prog_bar
+        self.prefix, self.prog_bar = prefix.strip("/"), prog_bar
         self.scores_of_stage: dict[str, dict[str, float]] = {}
 
     def __str__(self) -> str:
@@ -79,7 +81,7 @@ class Log:
         """Log scores, and numbers of images, which no progress bar shows. All of them are those of all processes."""
         # Max leaves equal values as they are, to the last digit.
         alike: dict[str, Any] = dict(reduce_fx="max", sync_dist=True, add_dataloader_idx=False, batch_size=1)
-        module.log_dict(scores, prog_bar=self._prog_bar, **alike)
+        module.log_dict(scores, prog_bar=self.prog_bar, **alike)
         module.log_dict(numbers, **alike)
         self.scores_of_stage[stage] = {name: float(value) for name, value in {**scores, **numbers}.items()}
 

@@ -58,8 +58,8 @@ def areas(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
         Areas(intersection=tensor([[1, 0]]), prediction=tensor([[1, 1]]), label=tensor([[2, 0]]))
     """
     prediction, target = plain(prediction), plain(target)
-    num_classes = read_integer("num_classes", num_classes, least=1)
     ignore_index = read_index("ignore_index", ignore_index)
+    num_classes = read_integer("num_classes", num_classes, least=1)
     masks = _check(prediction, target, num_classes)
     kept = None if target.dtype == torch.bool or ignore_index is None else target != ignore_index
     if not masks:

@@ -51,7 +51,7 @@ def decide_in_large_tiles(decoder, probs, valid, monkeypatch):
 
 
 def decide_dense(decoder, probs, valid, monkeypatch):
-    return fill(decoder._decide_dense(probs, valid), decoder, valid)
+    return fill(decoder._decide_dense(probs, valid, decoder.pruning_prob), decoder, valid)
 
 
 def decide_fused(decoder, probs, valid, monkeypatch):
@@ -65,7 +65,7 @@ def decide_fused(decoder, probs, valid, monkeypatch):
         monkeypatch.setattr(fused, name, value)
     for name, value in {"_PROGRAMS": 24, "_SCORERS": 2, "_PIECE": 32, "_LABELED": 2}.items():
         monkeypatch.setattr(fused, name, value)
-    return fill(decoder._decide_fused(probs, valid), decoder, valid)
+    return fill(decoder._decide_fused(probs, valid, decoder.pruning_prob), decoder, valid)
 
 
 def fill(labels, decoder, valid):

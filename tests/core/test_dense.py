@@ -45,7 +45,7 @@ def test_same_decisions(options, dtype):
         probs = random_probs(sharpness).to(dtype)
         for mask in (None, valid):
             tiled = decoder(probs, mask)
-            decided = decoder._decide_dense(probs, mask)
+            decided = decoder._decide_dense(probs, mask, decoder.pruning_prob)
             if mask is not None:
                 tiled, decided = tiled[..., :14], decided[..., :14]
             assert torch.equal(decided, tiled)
@@ -54,7 +54,7 @@ def test_same_decisions(options, dtype):
 @sweep("options", OPTIONS, every_three)
 def test_same_decisions_on_real_probabilities(real_probs, options):
     decoder, probs = RankSEG(**options), real_probs[:1]
-    assert torch.equal(decoder._decide_dense(probs, None), decoder(probs))
+    assert torch.equal(decoder._decide_dense(probs, None, decoder.pruning_prob), decoder(probs))
 
 
 @pytest.mark.parametrize("metric", ["dice", "iou"])
@@ -63,7 +63,7 @@ def test_the_rounds_suffice(metric, power):
     # From certain pixels to a haze with a few high values: more rounds would change nothing.
     probs = torch.rand(4, 3, 20000, generator=torch.Generator().manual_seed(1), dtype=torch.float64) ** power
     decoder = RankSEG(metric, output_mode="multilabel", pruning_prob=0.0)
-    assert torch.equal(decoder._decide_dense(probs, None), decoder(probs))
+    assert torch.equal(decoder._decide_dense(probs, None, decoder.pruning_prob), decoder(probs))
 
 
 @sweep("options", [*OPTIONS[::2], *ACCURACY], every_three)
@@ -118,7 +118,7 @@ def test_vmap(options):
 
 def test_a_probability_equal_to_pruning_prob():
     probs, decoder = torch.full((1, 1, 3), 0.3), RankSEG(output_mode="multilabel", pruning_prob=0.3)
-    assert torch.equal(decoder._decide_dense(probs, None), decoder(probs))
+    assert torch.equal(decoder._decide_dense(probs, None, decoder.pruning_prob), decoder(probs))
 
 
 def test_vmap_over_valid_masks():

@@ -442,3 +442,22 @@ def test_tensors_that_intercept_functions(segmenter, make_trainer, tmp_path):
     assert torch.equal(intercepted[2], plain[2])
     assert intercepted[3] == plain[3]
     assert len(plain[3]) == len(data.dataset)
+
+
+def test_options_can_be_read_and_not_set(tmp_path):
+    """One that was switched afterwards would be ignored."""
+    given = {
+        "num_classes": 3,
+        "class_names": ("a", "b", "c"),
+        "prog_bar": True,
+        "dataloaders": {1: "night"},
+        "log_images": 2,
+        "predict_labels": "labels",
+        "report": tmp_path / "report",
+        "prefix": "mine",
+    }
+    callback = RankSEGCallback(RankSEG(), **given)
+    for name, value in given.items():
+        assert getattr(callback, name) == value
+        with pytest.raises(AttributeError):
+            setattr(callback, name, None)

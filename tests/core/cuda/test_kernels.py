@@ -44,7 +44,7 @@ def _small_programs(monkeypatch):
 
 
 def decide(decoder, probs, valid_mask=None):
-    decided = decoder._decide_fused(probs, valid_mask)
+    decided = decoder._decide_fused(probs, valid_mask, decoder.pruning_prob)
     if valid_mask is None:
         return decided
     multiclass = decoder.output_mode == "multiclass"
