@@ -41,10 +41,13 @@ def test_keyword_update_and_forward():
 
 def test_forward_gives_the_batch_and_adds_to_the_whole():
     batches = make()
-    stepwise, whole = RankSEGWrapper(DiceScore(CLASSES)), RankSEGWrapper(DiceScore(CLASSES))
+    stepwise, whole = (
+        RankSEGWrapper(DiceScore(CLASSES, average="macro")),
+        RankSEGWrapper(DiceScore(CLASSES, average="macro")),
+    )
     for probs, target in batches:
         value = stepwise(probs, target)
-        assert torch.equal(value, RankSEGWrapper(DiceScore(CLASSES))(probs, target))
+        assert torch.equal(value, RankSEGWrapper(DiceScore(CLASSES, average="macro"))(probs, target))
     assert torch.equal(stepwise.compute(), run(whole, batches))
 
 
@@ -52,7 +55,7 @@ def test_forward_gives_the_batch_and_adds_to_the_whole():
     "metric",
     [
         lambda: MeanIoU(CLASSES),
-        lambda: DiceScore(CLASSES),
+        lambda: DiceScore(CLASSES, average="macro"),
         lambda: MultiLevelScore(CLASSES, worst=0.5),
         lambda: ClasswiseWrapper(MeanIoU(CLASSES, per_class=True)),
         lambda: MetricCollection([MeanIoU(CLASSES), GeneralizedDiceScore(CLASSES)], prefix="val_"),
@@ -76,7 +79,9 @@ def test_merge_state(metric):
 def test_merge_state_of_bootstraps():
     batches = make(batches=2)
     torch.manual_seed(0)
-    first, second = (RankSEGWrapper(BootStrapper(DiceScore(CLASSES), num_bootstraps=3, raw=True)) for _ in range(2))
+    first, second = (
+        RankSEGWrapper(BootStrapper(DiceScore(CLASSES, average="macro"), num_bootstraps=3, raw=True)) for _ in range(2)
+    )
     first.update(*batches[0])
     second.update(*batches[1])
     states = [[copy.deepcopy(m.metric_state) for m in w.wrapped_metric.metrics] for w in (first, second)]
@@ -87,7 +92,7 @@ def test_merge_state_of_bootstraps():
 
 def test_merge_state_of_another_kind():
     with pytest.raises(ValueError, match="Expected incoming state to be an instance of MeanIoU"):
-        RankSEGWrapper(MeanIoU(CLASSES)).merge_state(RankSEGWrapper(DiceScore(CLASSES)))
+        RankSEGWrapper(MeanIoU(CLASSES)).merge_state(RankSEGWrapper(DiceScore(CLASSES, average="macro")))
     with pytest.raises(ValueError, match="can only merge its like"):
         RankSEGWrapper(MetricCollection([MeanIoU(CLASSES)])).merge_state(RankSEGWrapper(MeanIoU(CLASSES)))
 
@@ -119,7 +124,10 @@ def test_higher_is_better():
     assert RankSEGWrapper(HausdorffDistance(CLASSES)).higher_is_better is False
     both = MetricCollection([MeanIoU(CLASSES), HausdorffDistance(CLASSES)])
     assert RankSEGWrapper(both).higher_is_better is None
-    assert RankSEGWrapper(MetricCollection([MeanIoU(CLASSES), DiceScore(CLASSES)])).higher_is_better is True
+    assert (
+        RankSEGWrapper(MetricCollection([MeanIoU(CLASSES), DiceScore(CLASSES, average="macro")])).higher_is_better
+        is True
+    )
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
@@ -140,7 +148,7 @@ def test_persistent_state_travels_in_state_dict():
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_update_count_and_reset():
     batches = make()
-    for wrapped in (MeanIoU(CLASSES), MetricCollection([MeanIoU(CLASSES), DiceScore(CLASSES)])):
+    for wrapped in (MeanIoU(CLASSES), MetricCollection([MeanIoU(CLASSES), DiceScore(CLASSES, average="macro")])):
         wrapper = RankSEGWrapper(wrapped)
         assert (wrapper.update_count, wrapper.update_called) == (0, False)
         run(wrapper, batches)
@@ -231,7 +239,7 @@ def test_a_collection_filters_keywords_by_the_wrapped_metric():
 F1_MICRO = MulticlassF1Score(CLASSES, average="weighted")
 MIXED = {
     "iou": lambda: MeanIoU(CLASSES),
-    "dice": lambda: DiceScore(CLASSES, input_format="index"),
+    "dice": lambda: DiceScore(CLASSES, input_format="index", average="macro"),
     "f1": lambda: MulticlassF1Score(CLASSES),
     "precise": lambda: MulticlassJaccardIndex(CLASSES),
 }
@@ -276,9 +284,11 @@ def test_parts_in_different_forms_are_refused():
 
 def test_composition():
     batches = make()
-    both = run(RankSEGWrapper(MeanIoU(CLASSES) + DiceScore(CLASSES)), batches)
+    both = run(RankSEGWrapper(MeanIoU(CLASSES) + DiceScore(CLASSES, average="macro")), batches)
     assert torch.equal(
-        both, run(RankSEGWrapper(MeanIoU(CLASSES)), batches) + run(RankSEGWrapper(DiceScore(CLASSES)), batches)
+        both,
+        run(RankSEGWrapper(MeanIoU(CLASSES)), batches)
+        + run(RankSEGWrapper(DiceScore(CLASSES, average="macro")), batches),
     )
 
 
@@ -384,13 +394,13 @@ def test_classwise(inside):
 def test_bootstrapper(inside):
     ((probs, target),) = make(batches=1)
     if inside:
-        metric = RankSEGWrapper(BootStrapper(DiceScore(CLASSES), num_bootstraps=5, raw=True))
+        metric = RankSEGWrapper(BootStrapper(DiceScore(CLASSES, average="macro"), num_bootstraps=5, raw=True))
     else:
-        metric = BootStrapper(RankSEGWrapper(DiceScore(CLASSES)), num_bootstraps=5, raw=True)
+        metric = BootStrapper(RankSEGWrapper(DiceScore(CLASSES, average="macro")), num_bootstraps=5, raw=True)
     torch.manual_seed(3)
     metric.update(probs, target)
     torch.manual_seed(3)
-    expected = BootStrapper(DiceScore(CLASSES), num_bootstraps=5, raw=True)
+    expected = BootStrapper(DiceScore(CLASSES, average="macro"), num_bootstraps=5, raw=True)
     expected.update(one_hot(rankseg(probs)), one_hot(target))
     assert torch.equal(metric.compute()["raw"], expected.compute()["raw"])
 

@@ -32,7 +32,7 @@ def metrics(world):
         "collection": MetricCollection([MulticlassF1Score(CLASSES), GeneralizedDiceScore(CLASSES)]),
     }
     if world == 2:
-        wrapped["dice"] = DiceScore(CLASSES)
+        wrapped["dice"] = DiceScore(CLASSES, average="macro")
     return {name: RankSEGWrapper(each, RankSEG("iou"), ignore_index=IGNORE) for name, each in wrapped.items()}
 
 

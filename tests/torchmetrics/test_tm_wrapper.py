@@ -47,8 +47,8 @@ def test_scores_the_labels_of_the_plain_api(dtype):
 @pytest.mark.parametrize("input_format", ["index", "one-hot", "mixed"])
 def test_every_input_format_gives_the_same(input_format):
     batches = make()
-    metric = DiceScore(num_classes=CLASSES, input_format=input_format)
-    reference = DiceScore(num_classes=CLASSES, input_format="index")
+    metric = DiceScore(num_classes=CLASSES, input_format=input_format, average="macro")
+    reference = DiceScore(num_classes=CLASSES, input_format="index", average="macro")
     for probs, target in batches:
         reference.update(rankseg(probs), target)
     assert torch.equal(run(RankSEGWrapper(metric), batches), reference.compute())
@@ -175,7 +175,7 @@ def test_multilabel_masks():
     target = torch.rand(3, CLASSES, 8, 8, generator=generator) < probs
     decided = rankseg(probs, output_mode="multilabel")
     decoder = RankSEG(output_mode="multilabel")
-    for metric in (DiceScore(CLASSES), MeanIoU(CLASSES)):
+    for metric in (DiceScore(CLASSES, average="macro"), MeanIoU(CLASSES)):
         plain = copy.deepcopy(metric)
         assert torch.equal(RankSEGWrapper(metric, decoder)(probs, target), plain(decided, target))
     for cls in (MultilabelF1Score, MultilabelJaccardIndex):
@@ -196,11 +196,11 @@ def test_multilabel_metric_on_labels_passes_ignored_pixels_through():
 def test_void_predictions_belong_to_no_class():
     batches = make()
     decoder = RankSEG(unassigned_policy="void")
-    reference = DiceScore(CLASSES)
+    reference = DiceScore(CLASSES, average="macro")
     for probs, target in batches:
         reference.update(one_hot(decoder(probs)), one_hot(target))
     assert any((decoder(probs) == 255).any() for probs, _ in batches)
-    wrapper = RankSEGWrapper(DiceScore(CLASSES, input_format="index"), decoder)
+    wrapper = RankSEGWrapper(DiceScore(CLASSES, input_format="index", average="macro"), decoder)
     assert torch.equal(run(wrapper, batches), reference.compute())
     with pytest.raises(ValueError, match="MulticlassF1Score needs a class for every pixel"):
         RankSEGWrapper(MulticlassF1Score(num_classes=CLASSES), decoder)
