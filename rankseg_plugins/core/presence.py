@@ -30,6 +30,8 @@ from rankseg_plugins.core.probabilities import check_floating, check_probs, chec
 METRICS = ("dice", "iou")
 PRESENT = ("union", "label")
 ABSENT = ("skip", "zero", "one")
+#: Of Dinkelbach's iteration, which gives no more than a good beginning.
+_ROUNDS = 8
 #: Of the values of a batch, this many are worked on at a time.
 _ROOM = 1 << 22
 
@@ -132,26 +134,22 @@ def best_set(expected: Tensor, q: Tensor) -> Tensor:
     """
     chosen = _first_set(expected, q)
     nodes = _Nodes(q)
-    for _ in range(4 * q.shape[1]):
+    while True:  # every change raises the value, so that no set comes twice
         value, flipped = nodes.values(chosen, expected)
         best, label = flipped.max(1)
         better = best > value * (1 + 1e-12)
         if not better.any():
-            break
+            return chosen
         chosen = chosen.scatter(1, label[:, None], chosen.gather(1, label[:, None]) ^ better[:, None])
-    return chosen
 
 
 def _first_set(expected: Tensor, q: Tensor) -> Tensor:
     top = expected == expected.amax(1, keepdim=True)
     chosen = (q > 0.5) | top
-    for _ in range(30):
+    for _ in range(_ROUNDS):
         number = torch.where(chosen, torch.ones_like(q), q).sum(1, keepdim=True)
         score = (expected * chosen).sum(1, keepdim=True) / number
-        following = (expected > (1 - q) * score) | top
-        if torch.equal(following, chosen):
-            break
-        chosen = following
+        chosen = (expected > (1 - q) * score) | top
     return chosen
 
 
