@@ -14,7 +14,15 @@ from rankseg_plugins.core.objectives import OBJECTIVES, Objective
 from rankseg_plugins.core.options import OUTPUT_MODES, fold, read_choice, read_integer, read_real
 from rankseg_plugins.core.paths import choose_path
 from rankseg_plugins.core.plausibility import ChecksSums
-from rankseg_plugins.core.probabilities import check_probs, check_tensor, check_valid_mask, class_masks, plain, to_masks
+from rankseg_plugins.core.probabilities import (
+    check_by_class,
+    check_probs,
+    check_tensor,
+    check_valid_mask,
+    class_masks,
+    plain,
+    to_masks,
+)
 from rankseg_plugins.core.solvers.exact import expected_scores, search_exact
 from rankseg_plugins.core.solvers.rankdice import SOLVERS as RANKDICE_SOLVERS
 from rankseg_plugins.core.solvers.rankdice import search_rankdice
@@ -340,12 +348,10 @@ class RankSEG(ChecksSums):
 
 def _pruning_of(active: Tensor, probs: Tensor) -> Tensor:
     """What the largest probability of each class has to exceed, (B, C), for the active classes to be left."""
-    shape = tuple(probs.shape[:2])
     if check_tensor("active", active).dtype != torch.bool:
         raise TypeError(f"active must be a bool tensor, got {active.dtype}")
-    if tuple(active.shape) not in (shape, shape[1:]):
-        raise ValueError(f"active must have shape {shape} or {shape[1:]}, got {tuple(active.shape)}")
-    lowest = torch.zeros(shape, dtype=torch.float32, device=probs.device)
+    check_by_class("active", active, probs)
+    lowest = torch.zeros(probs.shape[:2], dtype=torch.float32, device=probs.device)
     return lowest.masked_fill(~active.to(probs.device), torch.inf)
 
 

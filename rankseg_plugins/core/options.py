@@ -9,6 +9,9 @@ from numbers import Integral, Real
 
 from rankseg_plugins.core.probabilities import check_choice
 
+#: Which classes have a score in an image, and what one counts that has none; see :mod:`rankseg_plugins.scores.levels`.
+PRESENT = ("union", "label")
+ABSENT = {"skip": math.nan, "zero": 0.0, "one": 1.0}
 OUTPUT_MODES = ("multiclass", "multilabel")
 
 

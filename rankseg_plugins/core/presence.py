@@ -18,18 +18,17 @@ The reciprocal moment is an integral of a polynomial, E[1 / (a + Z)] = integral 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from rankseg_plugins.core import dense
 from rankseg_plugins.core.objectives import OBJECTIVES, Objective
-from rankseg_plugins.core.options import read_choice, read_real
-from rankseg_plugins.core.probabilities import check_floating, check_probs, check_valid_mask, plain
+from rankseg_plugins.core.options import ABSENT, PRESENT, read_choice, read_real
+from rankseg_plugins.core.probabilities import check_by_class, check_floating, check_probs, check_valid_mask, plain
 
-METRICS = ("dice", "iou")
-PRESENT = ("union", "label")
-ABSENT = ("skip", "zero", "one")
 #: Of Dinkelbach's iteration, which gives no more than a good beginning.
 _ROUNDS = 8
 #: Of the values of a batch, this many are worked on at a time.
@@ -77,8 +76,8 @@ def choose_classes(
     probs, presence, valid_mask = plain(probs), plain(presence), plain(valid_mask)
     check_probs("probs", probs)
     check_valid_mask(probs, valid_mask)
-    metric, smooth = read_choice("metric", metric, METRICS), read_real("smooth", smooth, 0.0, 1e100)
-    present, absent = read_choice("present", present, PRESENT), read_choice("absent", absent, ABSENT)
+    metric, smooth = read_choice("metric", metric, tuple(OBJECTIVES)), read_real("smooth", smooth, 0.0, 1e100)
+    present, absent = read_choice("present", present, PRESENT), read_choice("absent", absent, tuple(ABSENT))
     q = _read_presence(presence, probs)
     if present == "label" or absent == "zero":
         return torch.ones_like(q, dtype=torch.bool)
@@ -93,29 +92,26 @@ def choose_classes(
 
 
 def _read_presence(presence: Tensor, probs: Tensor) -> Tensor:
-    shape = tuple(probs.shape[:2])
     check_floating("presence", presence)
-    if tuple(presence.shape) not in (shape, shape[1:]):
-        raise ValueError(f"presence must have shape {shape} or {shape[1:]}, got {tuple(presence.shape)}")
+    check_by_class("presence", presence, probs)
     if not ((presence >= 0) & (presence <= 1)).all():
         raise ValueError("presence must lie in [0, 1], one of its values does not")
-    return presence.to(probs.device, torch.float64).expand(shape)
+    return presence.to(probs.device, torch.float64).expand(probs.shape[:2])
 
 
 def best_scores(probs: Tensor, q: Tensor, objective: Objective, valid_mask: Tensor | None = None) -> Tensor:
     """D of the module, (B, C) float64, for probabilities (B, C, *spatial) and q (B, C)."""
     found = torch.zeros_like(q, memory_format=torch.contiguous_format)
-    step = max(1, _ROOM // (probs[0, 0].numel() or 1))
+    valid = None if valid_mask is None else valid_mask.expand(len(probs), *probs.shape[2:])
+    step = max(1, _ROOM // math.prod(probs.shape[2:]))
     for image in range(len(probs)):
-        valid = None if valid_mask is None else valid_mask.expand(len(probs), *probs.shape[2:])[image]
-        for classes in torch.arange(probs.shape[1]).split(step):
-            part = slice(int(classes[0]), int(classes[-1]) + 1)
-            p = dense.to_checked(probs[image : image + 1, part], valid)
-            given = (p / q[image : image + 1, part, None].clamp(min=torch.finfo(p.dtype).tiny).to(p.dtype)).clamp_(
-                max=1
-            )
+        inside = None if valid is None else valid[image]
+        for first in range(0, probs.shape[1], step):
+            there = slice(image, image + 1), slice(first, first + step)
+            p = dense.to_checked(probs[there], inside)
+            given = (p / q[there].unsqueeze(-1).to(p.dtype).clamp(min=torch.finfo(p.dtype).tiny)).clamp_(max=1)
             volumes = dense.search_volumes(given, objective, 0.0)
-            found[image, part] = objective.score(volumes.s, volumes.n, volumes.mu)[0]
+            found[there] = objective.score(volumes.s, volumes.n, volumes.mu)
     return found * q
 
 

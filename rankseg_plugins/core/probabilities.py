@@ -170,6 +170,13 @@ def check_probs(name: str, probs: object, num_classes: int | None = None) -> Non
         check_classes(name, probs, num_classes)
 
 
+def check_by_class(name: str, table: Tensor, probs: Tensor) -> None:
+    """Raise a ``ValueError`` unless ``table`` has a value for each class of ``probs``: (C,), or (B, C)."""
+    shape = tuple(probs.shape[:2])
+    if tuple(table.shape) not in (shape, shape[1:]):
+        raise ValueError(f"{name} must have shape {shape} or {shape[1:]}, got {tuple(table.shape)}")
+
+
 def missing_dimension(name: str, shape: tuple[int, ...], allowed: tuple[int, ...]) -> str:
     """Which dimension a shape (B, C, *spatial) may lack whose C is none of ``allowed``, as the end of a message.
 

@@ -78,11 +78,9 @@ class ResultsFile:
                 found = head
         except OSError as error:
             raise InputError(path, f"cannot be written: {error.strerror or error}") from error
-        try:
-            _refuse(path, _differing(found, head))
-        except InputError:
+        if differing := _differing(found, head):
             os.close(self._file)
-            raise
+            raise _of_another_run(path, differing)
 
     def __iter__(self) -> Iterator[Result]:
         """Every image measured so far."""
@@ -167,7 +165,8 @@ def check_run(path: Path, asked: Mapping[str, Any]) -> None:
         return
     if isinstance(found, dict):  # likewise
         head = _asked(asked)
-        _refuse(path, [name for name in head if found.get(name) != head[name]])
+        if differing := [name for name in head if found.get(name) != head[name]]:
+            raise _of_another_run(path, differing)
 
 
 def _holds_no_image(path: Path) -> bool:
@@ -206,9 +205,8 @@ def _differing(found: bytes, head: bytes) -> list[str]:
         return ["contents"]
 
 
-def _refuse(path: Path, differing: Sequence[str]) -> None:
-    if differing:
-        raise InputError(path, f"belongs to a run with other {', '.join(differing)}; choose another --out or remove it")
+def _of_another_run(path: Path, differing: Sequence[str]) -> InputError:
+    return InputError(path, f"belongs to a run with other {', '.join(differing)}; choose another --out or remove it")
 
 
 def _row(result: Result) -> dict[str, Any]:

@@ -19,12 +19,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.options import ABSENT, PRESENT
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
 
 Score = Callable[[Areas], Tensor]
-PRESENT = ("union", "label")
-ABSENT = {"skip": torch.nan, "zero": 0.0, "one": 1.0}
 
 
 def iou(areas: Areas) -> Tensor:
