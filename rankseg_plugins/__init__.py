@@ -5,6 +5,6 @@ itself imports none of them.
 """
 
 from rankseg_plugins._version import __version__
-from rankseg_plugins.core import GlobalRankSEG, RankSEG, rankseg
+from rankseg_plugins.core import GlobalRankSEG, PresenceRankSEG, RankSEG, rankseg
 
-__all__ = ["GlobalRankSEG", "RankSEG", "__version__", "rankseg"]
+__all__ = ["GlobalRankSEG", "PresenceRankSEG", "RankSEG", "__version__", "rankseg"]

@@ -13,9 +13,9 @@ from rankseg_plugins.calibration.temperature import OF_LOGITS, scaled, to_logits
 from rankseg_plugins.core.lasting import Lasting
 from rankseg_plugins.core.options import OUTPUT_MODES, read_index, read_integer
 from rankseg_plugins.core.plausibility import ChecksSums
-from rankseg_plugins.core.pooled.reservoir import Reservoir, join
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_probs, class_masks, plain
 from rankseg_plugins.core.processes import gather, seed_of_process
+from rankseg_plugins.core.reservoir import Reservoir, join
 from rankseg_plugins.scores.truth import known_pixels, to_truth
 
 #: A probability that rules out what is true is taken for this much, or the loss would be infinite: of a label's class,

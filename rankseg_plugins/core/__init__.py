@@ -2,5 +2,6 @@
 
 from rankseg_plugins.core.decoder import RankSEG, rankseg
 from rankseg_plugins.core.pooled.decoder import GlobalRankSEG
+from rankseg_plugins.core.presence.decoder import PresenceRankSEG
 
-__all__ = ["GlobalRankSEG", "RankSEG", "rankseg"]
+__all__ = ["GlobalRankSEG", "PresenceRankSEG", "RankSEG", "rankseg"]

@@ -29,7 +29,7 @@ from rankseg_plugins.core.solvers.rankdice import search_rankdice
 from rankseg_plugins.core.tiled.assignment import assign_labels, assign_masks
 from rankseg_plugins.core.tiled.rma import row_statistics, search_volumes
 from rankseg_plugins.core.tiled.tiles import Tiles
-from rankseg_plugins.core.volumes import Volumes
+from rankseg_plugins.core.volumes import Classes, Volumes
 
 METRICS = ("dice", "iou", "acc")
 UNASSIGNED_POLICIES = ("max_score", "void")
@@ -211,9 +211,12 @@ class RankSEG(ChecksSums):
         probs, valid_mask, active = plain(probs), plain(valid_mask), plain(active)
         self._check(probs, valid_mask)
         pruning = self.pruning_prob if active is None else _pruning_of(active, probs)
-        path = choose_path(probs, self.solver, self._objective() if self.solver == "RMA" else None, pruning)
+        return self._decide(probs, valid_mask, Classes(pruning))
+
+    def _decide(self, probs: Tensor, valid_mask: Tensor | None, classes: Classes) -> Tensor:
+        path = choose_path(probs, self.solver, self._objective() if self.solver == "RMA" else None, classes.pruning)
         decide = {"tiled": self._decide_tiled, "dense": self._decide_dense, "fused": self._decide_fused}[path]
-        decided = decide(probs, valid_mask, pruning)
+        decided = decide(probs, valid_mask, classes)
         self._look_at_sums(probs, valid_mask)
         if valid_mask is None:
             return decided
@@ -223,20 +226,22 @@ class RankSEG(ChecksSums):
         fill = decided.masked_fill if path == "dense" else decided.masked_fill_
         return fill(~valid_mask, self.void_index)
 
-    def _decide_tiled(self, probs: Tensor, valid_mask: Tensor | None, pruning: float | Tensor) -> Tensor:
+    def _decide_tiled(self, probs: Tensor, valid_mask: Tensor | None, classes: Classes) -> Tensor:
         if self.metric == "acc":
             tiles = Tiles(probs, valid_mask)
             row_statistics(tiles)
-            return self._most_probable(probs.clamp(0.0, 1.0) if tiles.clamp else probs, pruning)
+            return self._most_probable(probs.clamp(0.0, 1.0) if tiles.clamp else probs, classes.pruning)
         # Many of the operations are on small tensors, and in inference mode these take a tenth less time.
         with torch.inference_mode():
-            return self._decide_volumes(Tiles(probs, valid_mask), pruning).unflatten(-1, probs.shape[2:])
+            return self._decide_volumes(Tiles(probs, valid_mask), classes).unflatten(-1, probs.shape[2:])
 
-    def _decide_volumes(self, tiles: Tiles, pruning: float | Tensor) -> Tensor:
+    def _decide_volumes(self, tiles: Tiles, classes: Classes) -> Tensor:
         statistics, objective = row_statistics(tiles), self._objective()
         solver = self.solver if self.smooth <= _FLAT_SMOOTH else "RMA"
         # The other solvers begin with what RMA finds.
-        volumes = search_volumes(tiles, statistics, objective, pruning)
+        volumes = search_volumes(tiles, statistics, objective, classes.pruning)
+        if classes.choose is not None:
+            volumes = volumes.only(classes.choose(statistics.maximum, volumes))
         if solver != "RMA" and volumes.active.any():
             searches: dict[str, Callable[..., Volumes]] = {"exact": search_exact}
             searches |= {name: partial(search_rankdice, solver=name, eps=self.eps) for name in RANKDICE_SOLVERS}
@@ -245,24 +250,26 @@ class RankSEG(ChecksSums):
             return assign_labels(tiles, volumes, objective, self._unassigned_label())
         return assign_masks(tiles, volumes)
 
-    def _decide_dense(self, probs: Tensor, valid_mask: Tensor | None, pruning: float | Tensor) -> Tensor:
+    def _decide_dense(self, probs: Tensor, valid_mask: Tensor | None, classes: Classes) -> Tensor:
         p = dense.to_checked(probs, valid_mask)
         if self.metric == "acc":
-            return self._most_probable(p.unflatten(-1, probs.shape[2:]), pruning)
+            return self._most_probable(p.unflatten(-1, probs.shape[2:]), classes.pruning)
         objective = self._objective()
-        volumes = dense.search_volumes(p, objective, pruning)
+        volumes = dense.search_volumes(p, objective, classes.pruning)
+        if classes.choose is not None:
+            volumes = volumes.only(classes.choose(p.amax(-1).double(), volumes))
         if self.output_mode == "multiclass":
             decided = dense.assign_labels(p, volumes, objective, self._unassigned_label())
         else:
             decided = p > volumes.threshold.unsqueeze(-1)
         return decided.unflatten(-1, probs.shape[2:])
 
-    def _decide_fused(self, probs: Tensor, valid_mask: Tensor | None, pruning: float | Tensor) -> Tensor:
+    def _decide_fused(self, probs: Tensor, valid_mask: Tensor | None, classes: Classes) -> Tensor:
         from rankseg_plugins.core.cuda import fused
 
         objective = self._objective()
-        assert not isinstance(pruning, Tensor)  # choose_path
-        rows = fused.search_volumes(fused.Pixels(probs, valid_mask), objective, pruning)
+        assert not isinstance(classes.pruning, Tensor)  # choose_path
+        rows = fused.search_volumes(fused.Pixels(probs, valid_mask), objective, classes.pruning)
         if self.output_mode == "multiclass":
             decided = fused.assign_labels(rows, objective, self._unassigned_label())
         else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +23,25 @@ class Volumes:
     s: Tensor
     mu: Tensor
     active: Tensor
+
+    def only(self, active: Tensor) -> Volumes:
+        """Those of some of the active classes, (B, C) bool; the masks of the others are empty."""
+        active = self.active & active
+        threshold = self.threshold.masked_fill(~active, torch.inf)
+        return Volumes(threshold, self.n * active, self.s * active, self.mu, active)
+
+
+class Classes(NamedTuple):
+    """Which classes are decided on.
+
+    Args:
+        pruning: a class whose largest probability is not above it stays empty; one for all, or (B, C).
+        choose: which of the others are left, (B, C) bool, from the largest probability of every class (B, C) and RMA's
+            masks; None leaves them all.
+    """
+
+    pruning: float | Tensor
+    choose: Callable[[Tensor, Volumes], Tensor] | None = None
 
 
 def round_down(threshold: Tensor, dtype: torch.dtype) -> Tensor:

@@ -9,22 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.labels import read_truth
 from rankseg_plugins.core.lasting import Lasting
 from rankseg_plugins.core.options import OUTPUT_MODES, read_choice, read_index, read_integer, read_real
 from rankseg_plugins.core.paths import check_values
 from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.pooled.fit import GlobalFit, affine_argmax, best_thresholds, fit_labels, fit_masks, sums_of
-from rankseg_plugins.core.pooled.reservoir import Reservoir, join
-from rankseg_plugins.core.probabilities import (
-    check_probs,
-    check_tensor,
-    check_valid_mask,
-    class_masks,
-    drawn_in_white,
-    plain,
-    widened,
-)
+from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain
 from rankseg_plugins.core.processes import gather, seed_of_process
+from rankseg_plugins.core.reservoir import Reservoir, join
 from rankseg_plugins.core.volumes import round_down
 
 METRICS = ("iou", "dice")
@@ -191,18 +184,18 @@ class GlobalRankSEG(ChecksSums, Lasting):
         """
         probs, labels, valid_mask = plain(probs), plain(labels), plain(valid_mask)
         self._check(probs, valid_mask)
-        labels = None if labels is None else _read_labels(labels, tuple(probs.shape))
         ignore_index = read_index("ignore_index", ignore_index)
-        if ignore_index is not None and (labels is None or labels.dtype == torch.bool):
-            what = "without labels" if labels is None else "with masks"
-            raise ValueError(f"ignore_index={ignore_index} has no effect {what}; leave pixels out by valid_mask")
+        if ignore_index is not None and labels is None:
+            raise ValueError(
+                f"ignore_index={ignore_index} has no effect without labels; leave pixels out by valid_mask"
+            )
         if self._with_labels is not None and self._with_labels != (labels is not None):
             raise ValueError("labels must be given for every batch or for none; reset() starts anew")
         kept = torch.ones(len(probs), *probs.shape[2:], dtype=torch.bool, device=probs.device)
         kept = kept if valid_mask is None else kept & valid_mask
         parts = [probs]
         if labels is not None:
-            truth, known = self._truth(labels.to(probs.device), ignore_index, tuple(probs.shape))
+            truth, known = read_truth(labels, probs, ignore_index)
             parts, kept = [*parts, truth.to(probs.dtype)], kept & known
         check_values(probs if kept.all() else probs.masked_fill(~kept.unsqueeze(1), 0))
         self._look_at_sums(probs, kept)
@@ -301,20 +294,6 @@ class GlobalRankSEG(ChecksSums, Lasting):
         check_probs("probs", probs, self.num_classes)
         check_valid_mask(probs, valid_mask)
 
-    def _truth(self, labels: Tensor, ignore_index: int | None, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Masks of every class, and which pixels count."""
-        everywhere = torch.ones(shape[0], *shape[2:], dtype=torch.bool, device=labels.device)
-        if labels.dtype == torch.bool:
-            return labels, everywhere
-        known = everywhere if ignore_index is None else labels != ignore_index
-        highest = max(self.num_classes, 2) - 1
-        strange = known & ((labels < 0) | (labels > highest))
-        if strange.any():
-            label = labels[strange][0].item()
-            hint = drawn_in_white(labels, label) if highest == 1 else ""
-            raise ValueError(f"labels must lie in 0 to {highest} or be ignore_index={ignore_index}, got {label}{hint}")
-        return class_masks(labels, self.num_classes, first=int(self.num_classes == 1)), known
-
     def _gathered(self) -> tuple[Tensor, Tensor]:
         sample = self._sample
         ours: Any = None if sample is None else ((sample.keys, sample.rows), self._evidence, self._with_labels)
@@ -327,24 +306,3 @@ class GlobalRankSEG(ChecksSums, Lasting):
         if len(set(with_labels)) > 1:
             raise ValueError("labels must be given on every process or on none, got them on some")
         return join(self.max_pixels, samples), torch.stack(evidence).sum(0)
-
-
-def _read_labels(labels: object, shape: tuple[int, ...]) -> Tensor:
-    """int64 labels (B, *spatial), or bool masks of the shape of the probabilities."""
-    labels = widened(check_tensor("labels", labels))
-    plain = (shape[0], *shape[2:])
-    if tuple(labels.shape) == (shape[0], 1, *shape[2:]):
-        labels = labels.squeeze(1)
-    elif tuple(labels.shape) not in (plain, shape):
-        single = tuple(labels.shape) == shape[2:]
-        lacks = "; for a single image, labels.unsqueeze(0) adds the batch dimension" if single else ""
-        raise ValueError(f"labels must be labels {plain} or masks {shape}, got shape {tuple(labels.shape)}{lacks}")
-    if labels.is_floating_point() and not (labels == labels.round()).all():
-        raise ValueError("labels must hold whole numbers, got fractions")
-    if labels.ndim < len(shape):
-        return labels.long()
-    strange = labels[(labels != 0) & (labels != 1)]
-    if len(strange):
-        value = strange[0].item()
-        raise ValueError(f"labels that are masks must hold 0 and 1 only, got {value:g}{drawn_in_white(labels, value)}")
-    return labels.bool()

@@ -9,7 +9,7 @@ import torch
 from places import DATA
 
 from rankseg_plugins import GlobalRankSEG
-from rankseg_plugins.core.pooled.reservoir import Reservoir
+from rankseg_plugins.core.reservoir import Reservoir
 from rankseg_plugins.scores.areas import areas
 from rankseg_plugins.scores.levels import SCORES, dataset_level, entries, pooled
 

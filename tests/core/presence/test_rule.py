@@ -5,8 +5,8 @@ import itertools
 import pytest
 import torch
 
-from rankseg_plugins import RankSEG
-from rankseg_plugins.core.presence import best_set, choose_classes
+from rankseg_plugins import PresenceRankSEG, RankSEG
+from rankseg_plugins.core.presence.rule import best_set, mean_scores
 
 SCORINGS = [
     ("union", "skip"),
@@ -80,7 +80,9 @@ def test_within_a_thousandth_of_the_best_set(metric, present, absent):
     decoder = RankSEG(metric, output_mode="multilabel")
     masks = decoder(given, active=torch.ones(classes, dtype=torch.bool))
     scores = decoder.expected_score(given, masks)
-    found = choose_classes(given * q[..., None], q, metric, present=present, absent=absent)
+    options = {"present": present, "absent": absent, "output_mode": "multilabel"}
+    decided = PresenceRankSEG(classes, metric, **options).predict(given * q[..., None], presence=q)
+    found = decided.any(-1)
     gaps = []
     for taken, likely, score in zip(found, q, scores, strict=True):
         sets = subsets(classes)[1 if absent == "skip" else 0 :]
@@ -90,60 +92,46 @@ def test_within_a_thousandth_of_the_best_set(metric, present, absent):
     assert sum(gaps) / images < 1e-3
 
 
-def test_frequencies_of_a_data_set_and_of_each_image():
-    probs = torch.randn(3, 4, 12, 12, generator=torch.Generator().manual_seed(0)).softmax(1)
-    often = torch.tensor([0.9, 0.5, 0.2, 0.05])
-    found = choose_classes(probs, often)
-    assert torch.equal(found, choose_classes(probs, often.expand(3, -1)))
-    assert torch.equal(found[1:2], choose_classes(probs[1:2], often))
-    labels = RankSEG()(probs, active=found)
-    assert found.gather(1, labels.flatten(1)).all()
+@pytest.mark.parametrize("images", [1, 4, 9])
+def test_the_mean_over_images_takes_the_best_of_them(images):
+    """One class: those that exceed (1 - q) M are the best set of all sets of images, as the ratio of expectations."""
+    q, given = drawn(images, 1, images=images)
+    q[0] = 0.9
+    expected = q * given
+    level = mean_scores(expected, q, torch.ones_like(q, dtype=torch.bool))
+    taken = (expected > (1 - q) * level)[:, 0]
+
+    def ratio(each):
+        return (expected[each, 0].sum() / (each.sum() + q[~each, 0].sum())).item()
+
+    assert ratio(taken) == pytest.approx(max(ratio(each) for each in subsets(images)[1:]), abs=1e-12)
+    assert ratio(taken) == pytest.approx(level.item(), abs=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_dtypes_and_padding(dtype):
-    probs = torch.randn(2, 3, 10, 10, generator=torch.Generator().manual_seed(1)).mul(2).softmax(1).to(dtype)
-    q = torch.tensor([0.9, 0.4, 0.1])
-    padded = torch.nn.functional.pad(probs, (0, 6), value=0.4)
-    valid = torch.arange(16) < 10
-    expected = choose_classes(probs, q, absent="one")
-    assert torch.equal(choose_classes(padded, q, absent="one", valid_mask=valid.expand(10, 16)), expected)
+def test_a_class_that_no_image_holds_pays_nowhere():
+    q = torch.full((5, 2), 0.2, dtype=torch.float64)
+    there = torch.tensor([True, False]).expand(5, 2)
+    assert mean_scores(q / 2, q, there)[1] == 1
 
 
-def test_pieces_of_a_large_image_change_nothing(monkeypatch):
-    probs = torch.randn(2, 7, 16, 16, generator=torch.Generator().manual_seed(2)).softmax(1)
-    q = torch.linspace(0, 1, 7)
-    expected = choose_classes(probs, q)
-    monkeypatch.setattr("rankseg_plugins.core.presence._ROOM", 600)
-    assert torch.equal(choose_classes(probs, q), expected)
+@pytest.mark.parametrize(("metric", "level"), [("dice", "image"), ("iou", "image"), ("dice", "class")])
+def test_one_channel_within_a_thousandth_of_the_best_share(metric, level):
+    """Of images of which some may be empty; against every number of them, those that promise most first."""
+    generator, images = torch.Generator().manual_seed(3), 400
+    q = torch.rand(images, 1, dtype=torch.float64, generator=generator)
+    given = (2 * torch.randn(images, 1, 60, generator=generator) + 0.5).sigmoid().double()
+    there = torch.rand(images, 1, generator=generator) < q
+    decoder = PresenceRankSEG(1, metric, level=level, output_mode="multilabel")
+    decoder.update(given * q[..., None], there)
+    decoder.fit()
+    taken = decoder.predict(given * q[..., None], presence=q).flatten(1).any(1)
+    plain = RankSEG(metric, output_mode="multilabel")
+    masks = plain(given * q[..., None], active=torch.tensor([True]))
+    expected = (q * plain.expected_score(given, masks))[:, 0]
 
+    def score(taken):
+        return (expected[taken].sum() / (taken.sum() + q[~taken, 0].sum())).item()
 
-def test_classes_that_cannot_be_there():
-    probs = torch.full((1, 3, 5, 5), 1 / 3)
-    assert choose_classes(probs, torch.tensor([1.0, 0.0, 0.0])).tolist() == [[True, False, False]]
-    assert choose_classes(probs, torch.tensor([0.0, 0.0, 0.0]), absent="one").tolist() == [[False] * 3]
-
-
-@pytest.mark.parametrize(
-    ("presence", "options", "error", "message"),
-    [
-        ([0.5] * 3, {}, TypeError, "presence must be a torch.Tensor, got list"),
-        (torch.ones(3, dtype=torch.int64), {}, TypeError, "presence must be float16"),
-        (torch.ones(2), {}, ValueError, r"presence must have shape \(2, 3\) or \(3,\), got \(2,\)"),
-        (torch.tensor([0.1, 0.2, 1.5]), {}, ValueError, r"presence must lie in \[0, 1\]"),
-        (torch.tensor([0.1, 0.2, torch.nan]), {}, ValueError, r"presence must lie in \[0, 1\]"),
-        (torch.ones(3), {"metric": "acc"}, ValueError, "metric must be one of 'dice', 'iou'"),
-        (torch.ones(3), {"present": "all"}, ValueError, "present must be one of 'union', 'label'"),
-        (torch.ones(3), {"absent": "two"}, ValueError, "absent must be one of 'skip', 'zero', 'one'"),
-    ],
-)
-def test_refused(presence, options, error, message):
-    with pytest.raises(error, match=message):
-        choose_classes(torch.full((2, 3, 4, 4), 1 / 3), presence, **options)
-
-
-def test_one_channel_is_settled_by_what_an_absent_class_counts():
-    probs = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match="a single channel under present='union' and absent='skip'"):
-        choose_classes(probs, torch.tensor([0.5]))
-    assert choose_classes(probs, torch.tensor([[0.99], [0.01]]), absent="one").tolist() == [[True], [False]]
+    order = expected.div(1 - q[:, 0]).argsort(descending=True)
+    shares = [torch.zeros(images, dtype=torch.bool).index_fill(0, order[:count], True) for count in range(images)]
+    assert score(taken) > max(map(score, shares)) - 1e-3

@@ -1,0 +1,1 @@
+"""Which classes an image holds, and with that which are shown."""

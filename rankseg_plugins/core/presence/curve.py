@@ -1,0 +1,185 @@
+"""The probability that an image holds a class at all: a logistic curve in what RMA finds of the class.
+
+Three numbers of a class in an image are looked at: the largest probability, the mean one, and the score that RMA
+expects of its mask; the first and the last as logits, the mean as its logarithm. All classes share their coefficients,
+and each has an offset of its own, drawn towards 0 by a ridge: a class that was seldom seen falls back to the common
+curve. Classes whose largest probability is below a floor are as good as never there, and are not worth a mask.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rankseg_plugins.core.objectives import Objective
+from rankseg_plugins.core.volumes import Volumes
+
+#: Of the coefficients, of statistics of unit variance, and of the offsets; that of what all classes have in common only
+#: keeps it finite where every class is always there.
+_RIDGE, _RIDGE_OF_ALL = 0.1, 1e-3
+#: Up to the floor, no more than this share of classes is there. The floor saves time: as what a few images show of rare
+#: classes is little, it is not raised where it saves none.
+_OVERLOOKED, _HIGHEST_FLOOR = 0.005, 0.1
+#: Newton's iteration, which takes about 8 rounds.
+_ROUNDS, _HALVINGS = 50, 30
+_SMALLEST = 1e-6
+
+
+class Evidence(NamedTuple):
+    """What is kept of images, float64: all (N, C), but ``pixels`` (N, 1).
+
+    Args:
+        maximum: largest probability of the class.
+        mu: sum of its probabilities.
+        n: pixels of RMA's mask.
+        s: sum of their probabilities.
+        pixels: of the image.
+    """
+
+    maximum: Tensor
+    mu: Tensor
+    n: Tensor
+    s: Tensor
+    pixels: Tensor
+
+    @classmethod
+    def of(cls, maximum: Tensor, volumes: Volumes, pixels: Tensor) -> Evidence:
+        """From what RMA found in some images."""
+        return cls(maximum, volumes.mu, volumes.n, volumes.s, pixels)
+
+    @classmethod
+    def from_rows(cls, rows: Tensor) -> Evidence:
+        """What :meth:`rows` wrote."""
+        classes = rows.shape[1] // 4
+        return cls(*rows.double().split([classes] * 4 + [1], 1))
+
+    def rows(self) -> Tensor:
+        """A row for each image, (N, 4 C + 1)."""
+        return torch.cat(list(self), 1)
+
+    def statistics(self, objective: Objective) -> Tensor:
+        """What the curve looks at, (N, C, 3)."""
+        expected = objective.score(self.s, self.n, self.mu)
+        mean = (self.mu / self.pixels.clamp(min=1)).clamp(min=_SMALLEST)
+        return torch.stack([_logit(self.maximum), mean.log(), _logit(expected)], -1)
+
+    def expected_scores(self, q: Tensor, objective: Objective) -> Tensor:
+        """Expected score of RMA's mask, 0 where the truth is empty: q times its score given that the class is there.
+
+        Then a pixel belongs to the class with probability min(1, p / q).
+
+        Args:
+            q: (N, C), how likely the class is there.
+            objective: what is expected.
+        """
+        likely = q.clamp(min=_SMALLEST)
+        s, mu = torch.minimum(self.s / likely, self.n), torch.minimum(self.mu / likely, self.pixels)
+        return (q * objective.score(s, self.n, mu)).masked_fill(self.n == 0, 0)
+
+
+class Curve(NamedTuple):
+    """A fitted curve, float64.
+
+    Args:
+        weight: (3,), of the statistics.
+        offset: (C,).
+        floor: (1,), largest probability of a class that is not worth a look.
+        below: (1,), how likely such a class is there.
+    """
+
+    weight: Tensor
+    offset: Tensor
+    floor: Tensor
+    below: Tensor
+
+    def presence(self, evidence: Evidence, objective: Objective) -> Tensor:
+        """How likely each class is there, (N, C)."""
+        logit = (evidence.statistics(objective) * self.weight).sum(-1) + self.offset
+        return torch.where(evidence.maximum > self.floor, logit.sigmoid(), self.below)
+
+
+def constant(frequencies: Tensor) -> Curve:
+    """The curve that knows no more than how often each class is there, (C,)."""
+    nothing = torch.zeros(1, dtype=torch.float64)
+    # With a largest probability of 0 a class has no mask.
+    return Curve(nothing.expand(3), _logit(frequencies.double()), nothing - 1, nothing)
+
+
+def fit_curve(evidence: Evidence, there: Tensor, objective: Objective) -> Curve:
+    """Find the curve of the largest likelihood.
+
+    Args:
+        evidence: of N images.
+        there: (N, C) bool, whether the truth holds the class.
+        objective: of the masks.
+
+    Source: ridge-penalised logistic regression, by Newton's iteration (Hastie, Tibshirani & Friedman, "The elements of
+    statistical learning", 4.4).
+    """
+    floor, below = _floor(evidence.maximum, there)
+    used = evidence.maximum > floor
+    x = evidence.statistics(objective)
+    number = used.sum().clamp(min=1)
+    mean = (x * used.unsqueeze(-1)).sum((0, 1)) / number
+    spread = (((x - mean).square() * used.unsqueeze(-1)).sum((0, 1)) / number).sqrt().clamp(min=_SMALLEST)
+    weight, offset = _newton((x - mean) / spread, there.double(), used.double())
+    weight = weight / spread
+    return Curve(weight, offset - (weight * mean).sum(), floor, below)
+
+
+def _floor(maximum: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest probability up to which hardly any class is there, and how likely one is that does not exceed it."""
+    ranked, order = maximum.flatten().sort()
+    missed = there.flatten()[order].double().cumsum(0)
+    number = torch.arange(1, len(ranked) + 1, dtype=torch.float64, device=ranked.device)
+    ends = torch.cat([ranked[1:] > ranked[:-1], ranked.new_ones(1, dtype=torch.bool)])
+    fits = (ends & (missed <= _OVERLOOKED * number) & (ranked <= _HIGHEST_FLOOR)).nonzero().flatten()
+    if not len(fits):
+        return ranked.new_zeros(1), ranked.new_full((1,), _SMALLEST)
+    last = fits[-1:]
+    return ranked[last], ((missed[last] + 0.5) / (number[last] + 1)).clamp(max=_OVERLOOKED)
+
+
+def _newton(x: Tensor, there: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
+    """Coefficients (K,) and offsets (C,), from (N, C, K), (N, C) and (N, C)."""
+    classes, k = x.shape[1:]
+    x = torch.cat([x, torch.ones_like(x[..., :1])], -1)
+    ridge = torch.full((k + 1 + classes,), _RIDGE, dtype=x.dtype, device=x.device)
+    ridge[k] = _RIDGE_OF_ALL
+
+    def logits(found: Tensor) -> Tensor:
+        return x @ found[: k + 1] + found[k + 1 :]
+
+    def loss(found: Tensor) -> Tensor:
+        each = torch.nn.functional.binary_cross_entropy_with_logits(logits(found), there, reduction="none")
+        return (each * used).sum() + (ridge * found.square()).sum() / 2
+
+    found = torch.zeros_like(ridge)
+    value = loss(found)
+    for _ in range(_ROUNDS):
+        p = logits(found).sigmoid()
+        excess, spread = (p - there) * used, p * (1 - p) * used
+        weighted = x * spread.unsqueeze(-1)
+        shared, mixed = torch.einsum("nck,ncl->kl", weighted, x), weighted.sum(0).T
+        hessian = torch.cat([torch.cat([shared, mixed], 1), torch.cat([mixed.T, spread.sum(0).diag()], 1)])
+        gradient = torch.cat([torch.einsum("nck,nc->k", x, excess), excess.sum(0)]) + ridge * found
+        step = torch.linalg.solve(hessian + ridge.diag(), gradient)
+        for _ in range(_HALVINGS):
+            following = loss(found - step)
+            if following <= value:
+                break
+            step = step / 2
+        else:
+            break
+        done = value - following <= 1e-10 * value
+        found, value = found - step, following
+        if done:
+            break
+    weight, offset = found[:k], found[k] + found[k + 1 :]
+    return weight, offset
+
+
+def _logit(p: Tensor) -> Tensor:
+    return p.clamp(_SMALLEST, 1 - _SMALLEST).logit()

@@ -1,0 +1,413 @@
+"""Decisions that know which classes an image holds: first whether a class is there, then where."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rankseg_plugins.core import dense
+from rankseg_plugins.core.decoder import RankSEG
+from rankseg_plugins.core.labels import read_truth
+from rankseg_plugins.core.lasting import Lasting
+from rankseg_plugins.core.objectives import OBJECTIVES
+from rankseg_plugins.core.options import ABSENT, PRESENT, read_choice, read_index, read_integer, read_real
+from rankseg_plugins.core.presence.curve import Curve, Evidence, constant, fit_curve
+from rankseg_plugins.core.presence.rule import best_set, mean_scores
+from rankseg_plugins.core.probabilities import check_by_class, check_floating, check_probs, check_valid_mask, plain
+from rankseg_plugins.core.processes import gather, seed_of_process
+from rankseg_plugins.core.reservoir import Reservoir, join
+from rankseg_plugins.core.tiled.rma import row_statistics, search_volumes
+from rankseg_plugins.core.tiled.tiles import Tiles
+from rankseg_plugins.core.volumes import Classes, Volumes
+
+#: The rule that asks what the score expects; a number is a threshold instead.
+SCORE = "score"
+LEVELS = ("image", "class")
+#: Options of RankSEG that are as useful here. Classes are pruned by their presence.
+OPTIONS = ("smooth", "output_mode", "solver", "unassigned_policy", "void_index", "eps")
+#: What a fit finds.
+STATE = (*Curve._fields, "mean_score")
+
+
+class PresenceFit(NamedTuple):
+    """What :meth:`PresenceRankSEG.fit` found.
+
+    Args:
+        images: that it was fitted to.
+        frequency: (C,) float64, how often the images hold each class.
+        loss: mean negative log-likelihood of knowing only these frequencies, and of the fit, on the same images.
+    """
+
+    images: int
+    frequency: Tensor
+    loss: tuple[float, float]
+
+
+class PresenceRankSEG(RankSEG, Lasting):
+    r"""RankSEG that decides which classes an image holds, instead of asking for a largest probability.
+
+    :meth:`update` keeps a few numbers of every image and whether its truth holds each class, :meth:`fit` finds how
+    likely a class is there from them, and from then on the module decides at about the cost of RankSEG. Where nothing
+    is known but how often an image holds each class, ``frequencies`` takes the place of the fit.
+
+    Args:
+        num_classes: C.
+        metric: ``"dice"`` or ``"iou"``.
+        rule: ``"score"`` takes the classes that the score gains by, as the next four options count it; a number in
+            [0, 1] those whose presence exceeds it (in multiclass mode at least the most likely one).
+        present: which classes have a score in an image: ``"union"`` (those of truth or prediction) or ``"label"``,
+            where all classes pay that may be there.
+        absent: what an absent class counts: ``"skip"``, ``"zero"`` or ``"one"``.
+        level: ``"image"`` is the mean over the classes of an image, ``"class"`` that over the images of a class. They
+            are the same for one channel.
+        excluded: classes that are not scored, such as the background; the score has nothing against taking them.
+        frequencies: (C,) numbers in [0, 1], how often an image holds each class, instead of a fit.
+        max_images: images that the fit keeps, 4 C + 1 numbers of each.
+        seed: of the sample, if there are more.
+        **options: ``smooth``, ``output_mode``, ``solver``, ``unassigned_policy``, ``void_index`` and ``eps`` of
+            :class:`~rankseg_plugins.RankSEG`.
+
+    Attributes:
+        weight, offset, floor, below, mean_score: what was fitted, float64, NaN before; all there is in the
+            ``state_dict``.
+
+    Shape:
+        - Input: (B, C, \*spatial), float16, bfloat16, float32 or float64 in [0, 1].
+        - Output: int64 labels (B, \*spatial), or bool masks (B, C, \*spatial).
+
+    Raises:
+        TypeError: for an option that is unknown or of the wrong type.
+        ValueError: for an option out of range.
+
+    Source: :mod:`rankseg_plugins.core.presence.rule` and :mod:`~rankseg_plugins.core.presence.curve`.
+
+    Example:
+        >>> probs = torch.tensor([[[0.9, 0.8, 0.2, 0.1], [0.05, 0.1, 0.2, 0.6], [0.05, 0.1, 0.6, 0.3]]])
+        >>> PresenceRankSEG(3, frequencies=[0.9, 0.8, 0.1])(probs)  # the third class is seldom there
+        tensor([[0, 0, 1, 1]])
+        >>> PresenceRankSEG(3, frequencies=[0.9, 0.8, 0.1], present="label")(probs)
+        tensor([[0, 0, 2, 1]])
+    """
+
+    weight: Tensor
+    offset: Tensor
+    floor: Tensor
+    below: Tensor
+    mean_score: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        metric: str = "dice",
+        rule: str | float = SCORE,
+        present: str = "union",
+        absent: str = "skip",
+        level: str = "image",
+        excluded: Sequence[int] = (),
+        frequencies: Sequence[float] | Tensor | None = None,
+        max_images: int = 10_000,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        for name in options:
+            if name not in OPTIONS:
+                raise TypeError(f"PresenceRankSEG takes no option {name!r}; of RankSEG it takes {', '.join(OPTIONS)}")
+        super().__init__(read_choice("metric", metric, tuple(OBJECTIVES)), **options)
+        self.num_classes = read_integer("num_classes", num_classes, least=1)
+        self.rule = read_choice("rule", rule, (SCORE,)) if isinstance(rule, str) else read_real("rule", rule, 0.0, 1.0)
+        self.present, self.absent = (
+            read_choice("present", present, PRESENT),
+            read_choice("absent", absent, tuple(ABSENT)),
+        )
+        self.level = read_choice("level", level, LEVELS)
+        self.excluded = _read_excluded(excluded, num_classes)
+        self.max_images, self.seed = read_integer("max_images", max_images, least=1), read_integer("seed", seed)
+        super().check_classes(num_classes)
+        unknown = {name: torch.full((1,), torch.nan, dtype=torch.float64) for name in STATE}
+        unknown |= {"weight": unknown["weight"].expand(3), "offset": unknown["offset"].expand(num_classes)}
+        for name in STATE:
+            self.keep(name, unknown[name])
+        self.keep("mean_score", unknown["offset"])
+        self._fitted = False
+        self.reset()
+        if frequencies is not None:
+            self._keep(constant(_read_presence("frequencies", torch.as_tensor(frequencies), num_classes)))
+
+    def extra_repr(self) -> str:
+        """Every option, as it would be passed."""
+        own = ("num_classes", "metric", "rule", "present", "absent", "level", "excluded", "max_images", "seed")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in (*own, *OPTIONS))
+
+    def check_classes(self, num_classes: int) -> None:
+        """Raise a ``ValueError`` for another number of classes; see :meth:`rankseg_plugins.RankSEG.check_classes`."""
+        if num_classes != self.num_classes:
+            raise ValueError(f"decoder is for num_classes={self.num_classes}, got num_classes={num_classes}")
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it knows how likely classes are there: from a fit, frequencies, or a ``state_dict``."""
+        if not (self._fitted or torch.compiler.is_compiling() or self.offset.is_meta):
+            self._fitted = not bool(self.offset.isnan().any())
+        return self._fitted
+
+    @property
+    def curve(self) -> Curve:
+        """What was fitted."""
+        return Curve(*(getattr(self, name) for name in Curve._fields))
+
+    def reset(self) -> None:
+        """Forget the images, so that others can be collected; what was fitted stays."""
+        self._sample: Reservoir | None = None
+
+    @torch.no_grad()
+    def update(
+        self,
+        probs: Tensor,
+        labels: Tensor,
+        valid_mask: Tensor | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        r"""Add a batch of images to those that are fitted to.
+
+        Args:
+            probs: (B, C, \*spatial) probabilities.
+            labels: labels (B, \*spatial) or (B, 1, \*spatial) in 0..C-1, with one channel 0 and 1; masks
+                (B, C, \*spatial) of zeros and ones; or (B, C) bool, which classes each image holds.
+            valid_mask: optional bool (B, \*spatial) or (\*spatial); see :meth:`predict`.
+            ignore_index: label of pixels whose class is not known; not with masks. An image without any other is left
+                out.
+
+        Raises:
+            TypeError: for tensors or an ``ignore_index`` of the wrong type.
+            ValueError: for wrong shapes or values. The sample is then as before.
+        """
+        probs, labels, valid_mask = plain(probs), plain(labels), plain(valid_mask)
+        self._check(probs, valid_mask)
+        there, known = _read_there(labels, probs, valid_mask, read_index("ignore_index", ignore_index))
+        rows = torch.cat([self.evidence(probs, valid_mask).rows(), there.double()], 1)
+        self._look_at_sums(probs, valid_mask)
+        if self._sample is None:
+            self._sample = Reservoir(self.max_images, rows.shape[1], seed_of_process(self.seed))
+        self._sample.add(rows[known])
+
+    def fit(self) -> PresenceFit:
+        """Find how likely classes are there; with several processes, which must all call it, from the images of all.
+
+        Raises:
+            RuntimeError: before any :meth:`update` with an image that counts.
+        """
+        sample = self._sample
+        parts = gather(None if sample is None else (sample.keys, sample.rows))
+        held = [part for part in parts if part is not None and len(part[1])]
+        if not held:
+            raise RuntimeError("PresenceRankSEG has no images to fit to: call update(probs, labels) first")
+        rows = join(self.max_images, held)
+        return self.fit_to(Evidence.from_rows(rows[:, : -self.num_classes]), rows[:, -self.num_classes :].bool())
+
+    def fit_to(self, evidence: Evidence, there: Tensor) -> PresenceFit:
+        """Find how likely classes are there, from what is known of images already.
+
+        Args:
+            evidence: of N images; see :meth:`evidence`.
+            there: (N, C) bool, the classes that they hold.
+        """
+        objective = self._objective()
+        curve = fit_curve(evidence, there, objective)
+        q, frequency = curve.presence(evidence, objective), there.double().mean(0)
+        self._keep(curve, mean_scores(evidence.expected_scores(q, objective), q, there))
+        losses = [
+            torch.nn.functional.binary_cross_entropy(each, there.double()) for each in (frequency.expand_as(q), q)
+        ]
+        return PresenceFit(len(there), frequency, (losses[0].item(), losses[1].item()))
+
+    @torch.no_grad()
+    def evidence(self, probs: Tensor, valid_mask: Tensor | None = None) -> Evidence:
+        r"""What is kept of a batch of images (B, C, \*spatial), beside their truth."""
+        objective, pixels = self._objective(), _number_of(probs, valid_mask)
+        if probs.device.type == "cpu":
+            tiles = Tiles(probs, valid_mask)
+            statistics = row_statistics(tiles)
+            return Evidence.of(statistics.maximum, search_volumes(tiles, statistics, objective, 0.0), pixels)
+        p = dense.to_checked(probs, valid_mask)
+        return Evidence.of(p.amax(-1).double(), dense.search_volumes(p, objective, 0.0), pixels)
+
+    def presence(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
+        r"""How likely each class is there: (B, C) float64.
+
+        Args:
+            probs: (B, C, \*spatial) probabilities.
+            valid_mask: optional bool, (B, \*spatial) or (\*spatial); see :meth:`predict`.
+
+        Raises:
+            RuntimeError: if it is not fitted.
+            TypeError: for tensors of the wrong type.
+            ValueError: for wrong shapes or values.
+
+        Example:
+            >>> PresenceRankSEG(2, frequencies=[1.0, 0.3]).presence(torch.full((1, 2, 4), 0.5)).round(decimals=2)
+            tensor([[1.0000, 0.3000]], dtype=torch.float64)
+        """
+        probs, valid_mask = plain(probs), plain(valid_mask)
+        self._check(probs, valid_mask)
+        self._check_fitted()
+        return self.curve.presence(self.evidence(probs, valid_mask), self._objective())
+
+    def predict(self, probs: Tensor, valid_mask: Tensor | None = None, presence: Tensor | None = None) -> Tensor:
+        r"""Decide. The same as calling the module.
+
+        Args:
+            probs: (B, C, \*spatial) probabilities; see the class.
+            valid_mask: optional bool mask of the pixels that hold data; see :meth:`rankseg_plugins.RankSEG.predict`.
+            presence: optional (B, C) or (C,) in [0, 1]: how likely the truth holds each class, where another source
+                knows it better than the fit, such as a classifier of images.
+
+        Returns:
+            int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
+
+        Raises:
+            RuntimeError: if it is not fitted and ``presence`` is not given.
+            TypeError: for tensors of the wrong type.
+            ValueError: for wrong shapes or values.
+        """
+        return self(probs, valid_mask, presence)
+
+    @torch.no_grad()
+    def forward(self, probs: Tensor, valid_mask: Tensor | None = None, presence: Tensor | None = None) -> Tensor:
+        """See :meth:`predict`."""
+        probs, valid_mask, presence = plain(probs), plain(valid_mask), plain(presence)
+        self._check(probs, valid_mask)
+        if presence is None:
+            self._check_fitted()
+            floor = self.floor.to(probs.device, torch.float32).clamp(min=0)
+        else:
+            check_by_class("presence", check_floating("presence", presence), probs)
+            presence = _read_presence("presence", presence, self.num_classes).to(probs.device)
+            floor = torch.zeros(1, device=probs.device)
+        self._check_mean_scores()
+        choose = partial(self._choose, presence, _number_of(probs, valid_mask))
+        return self._decide(probs, valid_mask, Classes(floor.expand(probs.shape[:2]), choose))
+
+    def _choose(self, presence: Tensor | None, pixels: Tensor, maximum: Tensor, volumes: Volumes) -> Tensor:
+        evidence, objective = Evidence.of(maximum, volumes, pixels), self._objective()
+        if presence is None:
+            curve = Curve(*(each.to(maximum.device) for each in self.curve))
+            q = curve.presence(evidence, objective)
+        else:
+            q = presence.expand_as(maximum)
+        if isinstance(self.rule, float):
+            taken, worth = q > self.rule, q
+        else:
+            expected = evidence.expected_scores(q, objective)
+            taken, worth = self._taken(expected, q), expected
+        if self.output_mode == "multilabel":
+            return taken
+        # Every pixel has a label.
+        worth = worth.masked_fill(~volumes.active, -1)
+        return taken | ((worth == worth.amax(1, keepdim=True)) & ~(taken & volumes.active).any(1, keepdim=True))
+
+    def _taken(self, expected: Tensor, q: Tensor) -> Tensor:
+        taken = torch.ones_like(q, dtype=torch.bool)
+        if self.present == "label" or self.absent == "zero":
+            return taken
+        scored = [label for label in range(self.num_classes) if label not in self.excluded]
+        expected, q = expected[:, scored], q[:, scored]
+        if self.absent == "one":
+            pays = expected > 1 - q
+        elif self._learns_mean_scores:
+            pays = expected > (1 - q) * self.mean_score.to(q.device)[scored]
+        else:
+            pays = best_set(expected, q)
+        taken[:, scored] = pays
+        return taken
+
+    @property
+    def _learns_mean_scores(self) -> bool:
+        """Whether images take the place of classes."""
+        single = self.num_classes - len(self.excluded) == 1
+        return (
+            self.rule == SCORE
+            and (self.present, self.absent) == ("union", "skip")
+            and (single or self.level == "class")
+        )
+
+    def _keep(self, curve: Curve, mean_score: Tensor | None = None) -> None:
+        unknown = torch.full((self.num_classes,), torch.nan)
+        for name, value in zip(STATE, (*curve, unknown if mean_score is None else mean_score), strict=True):
+            self.keep(name, value.to(getattr(self, name)))
+        self._fitted = True
+
+    def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
+        check_probs("probs", probs, self.num_classes)
+        check_valid_mask(probs, valid_mask)
+
+    def _check_fitted(self) -> None:
+        if not self.fitted:
+            raise RuntimeError(
+                "PresenceRankSEG is not fitted: call update(probs, labels) with the batches of a data set and then "
+                "fit(), load the state_dict of one that is fitted, or give frequencies"
+            )
+
+    def _check_mean_scores(self) -> None:
+        if self._learns_mean_scores and not torch.compiler.is_compiling() and bool(self.mean_score.isnan().any()):
+            raise RuntimeError(
+                "a single class, or level='class', under present='union' and absent='skip' needs a fit: what a class "
+                "scores on other images decides whether it pays on this one; or choose rule=0.5, a threshold"
+            )
+
+    def what_is_wrong(self, found: dict[str, Tensor]) -> str | None:
+        """Why no decision can be made by a state; it may be one that is not fitted."""
+        curve = {name: each for name, each in found.items() if name in Curve._fields}
+        if all(each.isnan().all() for each in curve.values()):
+            return None
+        for name, each in curve.items():
+            if not each.isfinite().all():
+                return f"{name} of the presence must be finite, got {each.tolist()}"
+        return None
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *problems: list[str]
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *problems)
+        self._fitted = False
+        self._fitted = self.fitted
+
+
+def _read_excluded(excluded: Sequence[int], num_classes: int) -> tuple[int, ...]:
+    found = tuple(read_integer("each of excluded", label) for label in excluded)
+    if len(set(found)) >= num_classes or not all(0 <= label < num_classes for label in found):
+        raise ValueError(f"excluded must hold some, not all, of the classes 0 to {num_classes - 1}, got {list(found)}")
+    return tuple(sorted(set(found)))
+
+
+def _read_presence(name: str, values: Tensor, classes: int) -> Tensor:
+    values = values.double()
+    if values.shape[-1:] != (classes,):
+        raise ValueError(f"{name} must hold a number for each of {classes} classes, got shape {tuple(values.shape)}")
+    if not torch.compiler.is_compiling() and not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"{name} must lie in [0, 1], one of its values does not")
+    return values
+
+
+def _read_there(
+    labels: Tensor, probs: Tensor, valid_mask: Tensor | None, ignore_index: int | None
+) -> tuple[Tensor, Tensor]:
+    """Which classes the images hold, (B, C) bool, and of which that is known, (B,)."""
+    if isinstance(labels, Tensor) and labels.dtype == torch.bool and labels.shape == probs.shape[:2]:
+        return labels.to(probs.device), torch.ones(len(probs), dtype=torch.bool, device=probs.device)
+    masks, known = read_truth(labels, probs, ignore_index)
+    if valid_mask is not None:
+        known = known & valid_mask
+        masks = masks & known.unsqueeze(1)
+    return masks.flatten(2).any(-1), known.flatten(1).any(-1)
+
+
+def _number_of(probs: Tensor, valid_mask: Tensor | None) -> Tensor:
+    """Pixels of every image, (B, 1) float64."""
+    if valid_mask is None:
+        return torch.full((len(probs), 1), math.prod(probs.shape[2:]), dtype=torch.float64, device=probs.device)
+    return valid_mask.expand(len(probs), *probs.shape[2:]).flatten(1).sum(1, keepdim=True).double()

@@ -1,0 +1,293 @@
+"""PresenceRankSEG: fitted, given frequencies or told; options, shapes, devices, states and refusals."""
+
+import copy
+import itertools
+import pickle
+
+import pytest
+import torch
+from processes import run
+
+from rankseg_plugins import PresenceRankSEG, RankSEG
+from rankseg_plugins.core.presence.decoder import STATE
+
+
+def images(count=40, classes=4, size=12, seed=0):
+    """Smooth probabilities in which some classes are a haze, and a truth that lacks them."""
+    generator = torch.Generator().manual_seed(seed)
+    there = torch.rand(count, classes, generator=generator) < 0.6
+    there[:, 0] = True
+    logits = 3 * torch.randn(count, classes, 4, 4, generator=generator) - 4 * (~there)[..., None, None]
+    logits = torch.nn.functional.interpolate(logits, size, mode="bilinear")
+    probs = logits.softmax(1)
+    drawn = torch.multinomial(
+        (probs * there[..., None, None]).movedim(1, -1).reshape(-1, classes), 1, generator=generator
+    )
+    return probs, drawn.view(count, size, size)
+
+
+def fitted(probs, labels, **options):
+    decoder = PresenceRankSEG(probs.shape[1], **options)
+    for part in range(0, len(probs), 7):
+        decoder.update(probs[part : part + 7], labels[part : part + 7])
+    decoder.fit()
+    return decoder
+
+
+def held(labels, classes):
+    return torch.stack([(labels == c).flatten(1).any(1) for c in range(classes)], 1)
+
+
+def test_learns_which_classes_are_there():
+    probs, labels = images(80)
+    unseen, truth = images(80, seed=1)
+    decoder = PresenceRankSEG(4)
+    decoder.update(probs, labels)
+    found = decoder.fit()
+    assert found.images == 80
+    assert torch.equal(found.frequency, held(labels, 4).double().mean(0))
+    assert found.loss[1] < 0.8 * found.loss[0]
+    q, there = decoder.presence(unseen), held(truth, 4)
+    assert torch.nn.functional.binary_cross_entropy(q, there.double()) < 0.8 * found.loss[0]
+
+
+def test_what_is_shown_is_decided_by_rankseg():
+    probs, labels = images()
+    decoder = fitted(probs, labels)
+    decided = decoder(probs)
+    shown = held(decided, 4)
+    assert not shown.all(1).all()
+    taken = decoder._taken(
+        decoder.evidence(probs).expected_scores(decoder.presence(probs), decoder._objective()), decoder.presence(probs)
+    )
+    assert torch.equal(decided, RankSEG()(probs, active=taken & (probs.flatten(2).amax(-1) > decoder.floor)))
+
+
+def test_a_threshold_takes_what_exceeds_it():
+    probs, labels = images()
+    q = fitted(probs, labels).presence(probs)
+    for threshold in (0.2, 0.5, 1.0):
+        decided = fitted(probs, labels, rule=threshold)(probs)
+        taken = (q > threshold) | ((q == q.amax(1, keepdim=True)) & ~(q > threshold).any(1, keepdim=True))
+        assert torch.equal(decided, RankSEG()(probs, active=taken & (probs.flatten(2).amax(-1) > 0)))
+
+
+def test_more_classes_are_taken_where_false_ones_cost_nothing():
+    probs, labels = images()
+    shown = {present: held(fitted(probs, labels, present=present)(probs), 4).sum() for present in ("union", "label")}
+    assert shown["label"] > shown["union"]
+    assert torch.equal(fitted(probs, labels, absent="zero")(probs), fitted(probs, labels, present="label")(probs))
+
+
+def test_excluded_classes_are_always_taken():
+    probs, _ = images()
+    decoder = PresenceRankSEG(4, frequencies=[0.01, 0.9, 0.9, 0.01], excluded=[0], output_mode="multilabel")
+    assert decoder(probs)[:, 0].flatten(1).any(1).all()
+    assert not decoder(probs)[:, 3].any()
+
+
+def test_frequencies_are_presence_that_is_the_same_everywhere():
+    probs, _ = images()
+    often = [0.9, 0.5, 0.2, 0.05]
+    by_table = PresenceRankSEG(4, frequencies=often)(probs)
+    assert torch.equal(by_table, PresenceRankSEG(4).predict(probs, presence=torch.tensor(often)))
+    assert torch.equal(by_table, PresenceRankSEG(4).predict(probs, presence=torch.tensor(often).expand(40, 4)))
+
+
+@pytest.mark.parametrize("solver", ["RMA", "exact", "BA", "TRNA", "BA+TRNA"])
+def test_solvers_decide_on_the_classes_that_are_taken(solver):
+    probs, labels = images()
+    decoder = fitted(probs, labels, output_mode="multilabel", solver=solver)
+    shown = decoder(probs).flatten(2).any(-1)
+    assert torch.equal(shown, fitted(probs, labels, output_mode="multilabel")(probs).flatten(2).any(-1))
+    expected = RankSEG(output_mode="multilabel", solver=solver)(probs, active=shown)
+    assert torch.equal(decoder(probs), expected)
+
+
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+@pytest.mark.parametrize("form", ["labels", "channel", "masks", "int8", "presence"])
+def test_every_form_of_labels_gives_the_same_fit(metric, form):
+    probs, labels = images()
+    masks = torch.stack([labels == c for c in range(4)], 1)
+    given = {
+        "labels": labels,
+        "channel": labels.unsqueeze(1),
+        "masks": masks.float(),
+        "int8": labels.to(torch.int8),
+        "presence": masks.flatten(2).any(-1),
+    }[form]
+    decoder = PresenceRankSEG(4, metric)
+    decoder.update(probs, given)
+    decoder.fit()
+    expected = PresenceRankSEG(4, metric)
+    expected.update(probs, labels)
+    expected.fit()
+    assert all(torch.equal(getattr(decoder, name), getattr(expected, name)) for name in STATE)
+
+
+def test_ignored_pixels_hold_no_class_and_ignored_images_do_not_count():
+    probs, labels = images()
+    ignored = labels.masked_fill(labels == 3, 255)
+    ignored[5] = 255
+    decoder = PresenceRankSEG(4)
+    decoder.update(probs, ignored, ignore_index=255)
+    found = decoder.fit()
+    assert found.images == 39
+    assert found.frequency[3] == 0
+
+
+def test_padding_changes_nothing():
+    probs, labels = images()
+    padded = torch.nn.functional.pad(probs, (0, 5), value=torch.nan)
+    valid = (torch.arange(17) < 12).expand(12, 17)
+    decoder, whole = PresenceRankSEG(4), fitted(probs, labels)
+    decoder.update(padded, torch.nn.functional.pad(labels, (0, 5), value=3), valid_mask=valid)
+    decoder.fit()
+    torch.testing.assert_close(decoder.presence(padded, valid), whole.presence(probs), rtol=1e-5, atol=1e-6)
+    decided = decoder(padded, valid)
+    assert torch.equal(decided[..., :12], whole(probs))
+    assert (decided[..., 12:] == 255).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtypes(dtype):
+    probs, labels = images()
+    decoder = fitted(probs, labels)
+    assert torch.equal(decoder(probs.to(dtype)), decoder(probs.to(dtype).float()))
+
+
+@pytest.mark.parametrize("spatial", [(50,), (4, 5, 6)])
+def test_other_dimensions(spatial):
+    probs = (3 * torch.randn(9, 3, *spatial, generator=torch.Generator().manual_seed(0))).softmax(1)
+    labels = probs.argmax(1) % 2
+    assert fitted(probs, labels)(probs).shape == (9, *spatial)
+
+
+@pytest.mark.parametrize("rule", ["score", 0.3])
+def test_a_graph_decides_the_same(rule):
+    probs, labels = images(8)
+    decoder = fitted(probs, labels, rule=rule)
+    program = torch.export.export(decoder, (probs,))
+    assert torch.equal(program.module()(probs), decoder(probs))
+
+
+def test_state_lasts():
+    probs, labels = images()
+    decoder = fitted(probs, labels)
+    expected = decoder(probs)
+    other = PresenceRankSEG(4)
+    other.load_state_dict(decoder.state_dict())
+    for each in (other, copy.deepcopy(decoder).half(), pickle.loads(pickle.dumps(decoder))):
+        assert each.fitted
+        assert torch.equal(each(probs), expected)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        PresenceRankSEG(3).load_state_dict(decoder.state_dict())
+    broken = decoder.state_dict() | {"weight": torch.full((3,), torch.inf)}
+    with pytest.raises(RuntimeError, match="weight of the presence must be finite"):
+        PresenceRankSEG(4).load_state_dict(broken)
+
+
+def test_memory_is_bounded_and_more_images_refine_nothing_else():
+    probs, labels = images(60)
+    decoder = PresenceRankSEG(4, max_images=20)
+    for image, truth in zip(probs, labels, strict=True):
+        decoder.update(image[None], truth[None])
+    assert decoder._sample.rows.shape == (20, 4 * 4 + 1 + 4)
+    assert decoder.fit().images == 20
+    decoder.reset()
+    assert decoder.fitted
+    with pytest.raises(RuntimeError, match="no images to fit to"):
+        decoder.fit()
+
+
+def test_order_and_batches_do_not_matter():
+    probs, labels = images()
+    order = torch.randperm(len(probs), generator=torch.Generator().manual_seed(0))
+    q = fitted(probs, labels).presence(probs)
+    torch.testing.assert_close(fitted(probs[order], labels[order]).presence(probs), q, rtol=1e-6, atol=1e-6)
+
+
+def fit_alone(rank, path):
+    probs, labels = images()
+    decoder = PresenceRankSEG(4)
+    decoder.update(probs[rank::2], labels[rank::2])
+    decoder.fit()
+    torch.save(decoder.state_dict(), f"{path}/{rank}")
+
+
+def test_processes_fit_to_the_images_of_all(tmp_path):
+    run(fit_alone, 2, str(tmp_path))
+    probs, labels = images()
+    expected = fitted(probs, labels).state_dict()
+    for rank in (0, 1):
+        found = torch.load(tmp_path / str(rank))
+        for name in STATE:
+            torch.testing.assert_close(found[name], expected[name], rtol=1e-6, atol=1e-9)
+
+
+def test_one_channel_learns_what_the_others_score():
+    generator = torch.Generator().manual_seed(0)
+    there = torch.rand(60, generator=generator) < 0.5
+    logits = torch.nn.functional.interpolate(3 * torch.randn(60, 1, 3, 3, generator=generator), 12, mode="bilinear")
+    probs = (logits - 3 * ~there.view(-1, 1, 1, 1)).sigmoid()
+    labels = ((torch.rand(60, 12, 12, generator=generator) < probs[:, 0]) & there.view(-1, 1, 1)).long()
+    decoder = fitted(probs, labels, output_mode="multilabel")
+    shown = decoder(probs).flatten(1).any(1)
+    assert 0.2 < decoder.mean_score.item() < 1
+    assert (shown == labels.flatten(1).any(1)).double().mean() > 0.85
+    with pytest.raises(RuntimeError, match="a single class, or level='class'"):
+        PresenceRankSEG(1, output_mode="multilabel", frequencies=[0.5])(probs)
+    assert PresenceRankSEG(1, output_mode="multilabel", frequencies=[0.7], absent="one")(probs).any()
+    assert PresenceRankSEG(1, output_mode="multilabel", frequencies=[0.5], rule=0.4)(probs).any()
+
+
+@pytest.mark.parametrize(
+    ("present", "absent", "level"), itertools.product(["union", "label"], ["skip", "one"], ["image", "class"])
+)
+def test_a_bare_batch_and_a_dead_image(present, absent, level):
+    probs, labels = images()
+    decoder = fitted(probs, labels, present=present, absent=absent, level=level)
+    assert decoder(probs[:0]).shape == (0, 12, 12)
+    assert (decoder(torch.zeros(1, 4, 12, 12)) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"pruning_prob": 0.1}, TypeError, "PresenceRankSEG takes no option 'pruning_prob'"),
+        ({"metric": "acc"}, ValueError, "metric must be one of 'dice', 'iou'"),
+        ({"rule": "best"}, ValueError, "rule must be one of 'score'"),
+        ({"rule": 1.5}, ValueError, r"rule must be in \[0, 1\], got 1.5"),
+        ({"present": "all"}, ValueError, "present must be one of"),
+        ({"absent": "two"}, ValueError, "absent must be one of"),
+        ({"level": "dataset"}, ValueError, "level must be one of 'image', 'class'"),
+        ({"excluded": [4]}, ValueError, "excluded must hold some, not all, of the classes 0 to 3"),
+        ({"excluded": [0, 1, 2, 3]}, ValueError, "excluded must hold some, not all"),
+        ({"frequencies": [0.5] * 3}, ValueError, "frequencies must hold a number for each of 4 classes"),
+        ({"frequencies": [0.5, 0.5, 0.5, 1.5]}, ValueError, r"frequencies must lie in \[0, 1\]"),
+        ({"max_images": 0}, ValueError, "max_images must be at least 1"),
+        ({"void_index": 3}, ValueError, "void_index must lie outside the class range"),
+    ],
+)
+def test_options_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        PresenceRankSEG(4, **options)
+
+
+def test_use_refused():
+    probs, labels = images(3)
+    decoder = PresenceRankSEG(4)
+    with pytest.raises(RuntimeError, match="PresenceRankSEG is not fitted"):
+        decoder(probs)
+    with pytest.raises(ValueError, match="probs must have 4 classes"):
+        decoder.update(probs[:, :3], labels)
+    with pytest.raises(ValueError, match="labels must lie in 0 to 3"):
+        decoder.update(probs, labels + 9)
+    with pytest.raises(ValueError, match="probs must lie in"):
+        decoder.update(probs * 2, labels)
+    with pytest.raises(ValueError, match=r"presence must have shape \(3, 4\) or \(4,\)"):
+        decoder.predict(probs, presence=torch.ones(3))
+    with pytest.raises(TypeError, match="presence must be a torch"):
+        decoder.predict(probs, presence=[0.5] * 4)
+    with pytest.raises(ValueError, match="for num_classes=4, got num_classes=3"):
+        decoder.check_classes(3)
