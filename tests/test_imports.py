@@ -16,7 +16,14 @@ ADAPTERS = {
     "cli": BELOW,
 }
 #: Rooms inside of core; its own files lie on the ground, but for the decoders that stand on all of them.
-WINGS = {"core": [], "tiled": ["core"], "cuda": ["core"], "pooled": ["core"], "solvers": ["core", "tiled"], "presence": ["core", "tiled"]}
+WINGS = {
+    "core": [],
+    "tiled": ["core"],
+    "cuda": ["core"],
+    "pooled": ["core"],
+    "solvers": ["core", "tiled"],
+    "presence": ["core", "tiled"],
+}
 TOP = ["core/__init__.py", "core/decoder.py", "core/presence/decoder.py"]
 #: Convenience methods: what they need lies above, and they are one line each.
 UPWARD = {

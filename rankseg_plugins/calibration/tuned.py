@@ -15,17 +15,26 @@ from torch import Tensor, nn
 from rankseg_plugins._strict_json import read_json
 from rankseg_plugins._writing import write_atomically
 from rankseg_plugins.calibration.temperature import read_temperature, scale_probs
-from rankseg_plugins.core import GlobalRankSEG, RankSEG
+from rankseg_plugins.core import GlobalRankSEG, PresenceRankSEG, RankSEG
 from rankseg_plugins.core.options import read_integer
 from rankseg_plugins.core.pooled.decoder import RULE
+from rankseg_plugins.core.presence.decoder import STATE
 from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain
 from rankseg_plugins.scores.checks import check_decoder
 
 FORMAT = "rankseg_plugins decoder"
-VERSION = 1
-KEYS = ("format", "version", "num_classes", "temperature", "options", "rule", "evidence")
+VERSION = 2
+#: Of each version; the first knew no presence.
+KEYS: dict[int, tuple[str, ...]] = {
+    1: ("format", "version", "num_classes", "temperature", "options", "rule", "evidence")
+}
+KEYS[2] = (*KEYS[1], "presence")
 OPTIONS = ("metric", "smooth", "output_mode", "solver", "pruning_prob", "unassigned_policy", "void_index", "eps")
 GLOBAL_OPTIONS = ("metric", "output_mode", "void_index")
+PRESENCE_OPTIONS = (
+    *("rule", "present", "absent", "level", "excluded"),
+    *(name for name in OPTIONS if name != "pruning_prob"),
+)
 
 
 class TunedDecoder(nn.Module):
@@ -35,8 +44,9 @@ class TunedDecoder(nn.Module):
     numbers keep their precision where a module around it is made ``half``.
 
     Args:
-        decoder: a :class:`~rankseg_plugins.RankSEG` (``metric="acc"`` is argmax) or a fitted
-            :class:`~rankseg_plugins.GlobalRankSEG`, whose rule is copied.
+        decoder: a :class:`~rankseg_plugins.RankSEG` (``metric="acc"`` is argmax), or a fitted
+            :class:`~rankseg_plugins.PresenceRankSEG` or :class:`~rankseg_plugins.GlobalRankSEG`, of which it holds a
+            copy.
         num_classes: C, the channels of the probabilities.
         temperature: in [0.001, 1000]; see :class:`~rankseg_plugins.calibration.TemperatureScaling`.
         evidence: why it was chosen, as values that JSON holds.
@@ -65,18 +75,15 @@ class TunedDecoder(nn.Module):
         super().__init__()
         if not isinstance(decoder, (RankSEG, GlobalRankSEG)):
             raise TypeError(f"decoder must be a RankSEG or a GlobalRankSEG, got {decoder!r}")
-        if isinstance(decoder, GlobalRankSEG) and not decoder.fitted:
-            raise ValueError("decoder is a GlobalRankSEG that is not fitted: call update() and fit() first")
+        if isinstance(decoder, (GlobalRankSEG, PresenceRankSEG)) and not decoder.fitted:
+            raise ValueError(f"decoder is a {type(decoder).__name__} that is not fitted: call update() and fit() first")
         if evidence is not None and not isinstance(evidence, Mapping):
             raise TypeError(f"evidence must be a dict of values that JSON holds, got {evidence!r}")
         temperature = read_temperature("temperature", temperature)
         num_classes = read_integer("num_classes", num_classes, least=1)
-        if isinstance(decoder, GlobalRankSEG):
-            if decoder.num_classes != num_classes:
-                raise ValueError(f"decoder is for num_classes={decoder.num_classes}, got num_classes={num_classes}")
+        decoder.check_classes(num_classes)
+        if isinstance(decoder, (GlobalRankSEG, PresenceRankSEG)):
             decoder = _without_state(decoder)
-        else:
-            decoder.check_classes(num_classes)
         self.decoder, self.num_classes = decoder, num_classes
         self.evidence = dict(evidence or {})
         self.temperature = temperature
@@ -136,17 +143,15 @@ class TunedDecoder(nn.Module):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as values that JSON holds."""
-        names: tuple[str, ...] = OPTIONS
-        rule = None
-        if isinstance(self.decoder, GlobalRankSEG):
-            names, rule = GLOBAL_OPTIONS, {name: getattr(self.decoder, name).tolist() for name in RULE}
+        names, of_rule, of_presence = _parts_of(self.decoder)
         return {
             "format": FORMAT,
             "version": VERSION,
             "num_classes": self.num_classes,
             "temperature": self.temperature,
-            "options": {name: getattr(self.decoder, name) for name in names},
-            "rule": rule,
+            "options": {name: _as_json(getattr(self.decoder, name)) for name in names},
+            "rule": {name: _as_json(getattr(self.decoder, name)) for name in of_rule} or None,
+            "presence": {name: _as_json(getattr(self.decoder, name)) for name in of_presence} or None,
             "evidence": self.evidence,
         }
 
@@ -160,24 +165,15 @@ class TunedDecoder(nn.Module):
         if not isinstance(found, Mapping) or found.get("format") != FORMAT:
             raise ValueError(f"no decoder of rankseg_plugins: 'format' must be {FORMAT!r}")
         version = found.get("version")
-        if type(version) is not int or version != VERSION:
+        if type(version) is not int or version not in KEYS:
             later = "; a newer rankseg_plugins reads it" if type(version) is int and version > VERSION else ""
             raise ValueError(f"version {version!r} of the format is not known here (this is {VERSION}){later}")
-        if set(found) != set(KEYS):
-            raise ValueError(f"a decoder holds {', '.join(KEYS)}; got {', '.join(map(str, found))}")
-        classes, options, rule = found["num_classes"], found["options"], found["rule"]
+        if set(found) != set(KEYS[version]):
+            raise ValueError(f"a decoder holds {', '.join(KEYS[version])}; got {', '.join(map(str, found))}")
         try:
-            _check_keys("options", options, OPTIONS if rule is None else GLOBAL_OPTIONS)
             if not isinstance(found["evidence"], Mapping):
                 raise TypeError(f"evidence must be a JSON object, got {found['evidence']!r}")
-            decoder: RankSEG | GlobalRankSEG
-            if rule is None:
-                # Written by name always; RankSEG itself takes None for its default.
-                decoder = RankSEG(**{**options, "solver": str(options["solver"])})
-            else:
-                decoder = GlobalRankSEG(classes, **options)
-                decoder.load_state_dict(_read_rule(rule))
-            return cls(decoder, classes, found["temperature"], found["evidence"])
+            return cls(_read_decoder(found), found["num_classes"], found["temperature"], found["evidence"])
         except (TypeError, RuntimeError, OverflowError) as error:
             raise ValueError(f"not a valid decoder: {error}") from error
 
@@ -213,14 +209,50 @@ class TunedDecoder(nn.Module):
             raise ValueError(f"{path}: {error}") from error
 
 
-def _without_state(decoder: GlobalRankSEG) -> GlobalRankSEG:
-    """A copy that decides alike, whose rule is in no state_dict, and without the sample that it was fitted to."""
-    copied = GlobalRankSEG(decoder.num_classes, **{name: getattr(decoder, name) for name in GLOBAL_OPTIONS})
+def _parts_of(decoder: RankSEG | GlobalRankSEG) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Names of its options, of its rule for a whole data set, and of what it knows of presence."""
+    if isinstance(decoder, GlobalRankSEG):
+        return GLOBAL_OPTIONS, RULE, ()
+    return (PRESENCE_OPTIONS, (), STATE) if isinstance(decoder, PresenceRankSEG) else (OPTIONS, (), ())
+
+
+def _as_json(value: Any) -> Any:
+    """Numbers that are not known are None: JSON has no NaN."""
+    if isinstance(value, Tensor):
+        return [None if math.isnan(each) else each for each in value.tolist()]
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _without_state(decoder: GlobalRankSEG | PresenceRankSEG) -> GlobalRankSEG | PresenceRankSEG:
+    """A copy that decides alike, with nothing in a state_dict, and without the sample that it was fitted to."""
+    names, _, _ = _parts_of(decoder)
+    copied = type(decoder)(decoder.num_classes, **{name: getattr(decoder, name) for name in names})
     copied.load_state_dict(decoder.state_dict())
-    copied.to(decoder.scale.device)
+    copied.to(next(decoder.buffers()).device)
     for name, value in list(copied.named_buffers()):
         copied.register_buffer(name, value, persistent=False)
     return copied
+
+
+def _read_decoder(found: Mapping[str, Any]) -> RankSEG | GlobalRankSEG:
+    values: list[Any] = [found.get(name) for name in ("num_classes", "options", "rule", "presence")]
+    classes, options, rule, presence = values
+    if rule is not None and presence is not None:
+        raise TypeError("a decoder has a rule for the whole data set or knows of presence, not both")
+    decoder: RankSEG | GlobalRankSEG
+    if rule is not None:
+        _check_keys("options", options, GLOBAL_OPTIONS)
+        decoder = GlobalRankSEG(classes, **options)
+        decoder.load_state_dict(_read_numbers("rule", rule, RULE))
+        return decoder
+    _check_keys("options", options, OPTIONS if presence is None else PRESENCE_OPTIONS)
+    # Written by name always; the decoders themselves take None for their default.
+    options = {**options, "solver": str(options["solver"])}
+    if presence is None:
+        return RankSEG(**options)
+    decoder = PresenceRankSEG(classes, **options)
+    decoder.load_state_dict(_read_numbers("presence", presence, STATE))
+    return decoder
 
 
 def _check_keys(what: str, found: Any, names: Collection[str]) -> None:
@@ -230,13 +262,20 @@ def _check_keys(what: str, found: Any, names: Collection[str]) -> None:
         raise TypeError(f"{what} must hold {', '.join(names)}; got {', '.join(map(str, found)) or 'nothing'}")
 
 
-def _read_rule(rule: Any) -> dict[str, Tensor]:
-    _check_keys("rule", rule, RULE)
-    for name, values in rule.items():
-        numbers: list[Any] = values if isinstance(values, list) else [None]
-        if not all(type(each) in (int, float) and math.isfinite(each) for each in numbers):
-            raise TypeError(f"{name} of the rule must be a list of finite numbers, got {values!r}")
-    return {name: torch.tensor(values, dtype=torch.float64, device="cpu") for name, values in rule.items()}
+def _read_numbers(what: str, found: Any, names: Collection[str]) -> dict[str, Tensor]:
+    _check_keys(what, found, names)
+    return {
+        name: torch.tensor(_read_list(what, name, found[name]), dtype=torch.float64, device="cpu") for name in names
+    }
+
+
+def _read_list(what: str, name: str, values: Any) -> list[float]:
+    # Not every fit learns the mean scores of the classes.
+    if name == "mean_score" and isinstance(values, list) and set(values) == {None}:
+        return [math.nan] * len(values)
+    if not isinstance(values, list) or not all(type(each) in (int, float) and math.isfinite(each) for each in values):
+        raise TypeError(f"{name} of the {what} must be a list of finite numbers, got {values!r}")
+    return values
 
 
 def as_decoder(decoder: Any, num_classes: int | None = None) -> Any:
@@ -269,7 +308,7 @@ def as_decoder(decoder: Any, num_classes: int | None = None) -> Any:
                 "a tuned decoder"
             ) from error
     check_decoder(decoder)
-    known = decoder.num_classes if isinstance(decoder, (TunedDecoder, GlobalRankSEG)) else None
+    known = decoder.num_classes if isinstance(decoder, (TunedDecoder, GlobalRankSEG, PresenceRankSEG)) else None
     if None not in (known, num_classes) and known != num_classes:
         raise ValueError(f"{source} is for num_classes={known}, got num_classes={num_classes}")
     if num_classes is not None and isinstance(decoder, RankSEG):

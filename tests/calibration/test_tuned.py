@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from rankseg_plugins import GlobalRankSEG, RankSEG
+from rankseg_plugins import GlobalRankSEG, PresenceRankSEG, RankSEG
 from rankseg_plugins.calibration import TemperatureScaling, TunedDecoder
 from rankseg_plugins.calibration.temperature import scale_probs
 
@@ -28,10 +28,21 @@ def fitted(mode="multiclass"):
     return decoder
 
 
+def knowing(mode="multiclass", **options):
+    decoder = PresenceRankSEG(CLASSES, output_mode=mode, **options)
+    probs = probabilities(mode)
+    decoder.update(probs, probs > 0.6)
+    decoder.fit()
+    return decoder
+
+
 INNER = {
     "samplewise": lambda: RankSEG("iou", pruning_prob=0.1),
     "global": fitted,
     "masks": lambda: fitted("multilabel"),
+    "presence": lambda: knowing(present="label", excluded=[0], rule=0.3, solver="exact"),
+    "presence of masks": lambda: knowing("multilabel", level="class"),
+    "frequencies": lambda: PresenceRankSEG(CLASSES, "iou", frequencies=[0.9, 0.5, 0.1]),
 }
 
 
@@ -125,9 +136,9 @@ def test_the_function_is_the_formula_and_what_the_module_gives(mode, dtype):
         ({"num_classes": 1}, "a single channel cannot compete with itself"),
         ({"options": {"void_index": 2}}, "void_index must lie outside the class range 0 to 2, got 2"),
         ({"version": True}, "version True of the format is not known"),
-        ({"version": 0}, r"version 0 of the format is not known here \(this is 1\)$"),
-        ({"version": None}, r"version None of the format is not known here \(this is 1\)$"),
-        ({"version": 2}, "version 2 of the format .*; a newer rankseg_plugins reads it"),
+        ({"version": 0}, r"version 0 of the format is not known here \(this is 2\)$"),
+        ({"version": None}, r"version None of the format is not known here \(this is 2\)$"),
+        ({"version": 3}, "version 3 of the format .*; a newer rankseg_plugins reads it"),
         ({"rule": {}}, "options must hold metric, output_mode, void_index"),
     ],
 )
@@ -163,6 +174,40 @@ def test_rules_that_are_none(tmp_path, change, words):
     refused(tmp_path, {**found, "rule": change}, words)
     options = {"options": TunedDecoder(RankSEG(), CLASSES).to_dict()["options"]}
     refused(tmp_path, {**found, **options}, "options must hold metric, output_mode, void_index; got metric, smooth")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"weight": None}, "weight of the presence must be a list of finite numbers, got None"),
+        ({"weight": [1.0]}, "size mismatch for weight"),
+        ({"offset": [None] * CLASSES}, "offset of the presence must be a list of finite numbers"),
+        ({"mean_score": [None, 0.5, 0.5]}, "mean_score of the presence must be a list of finite numbers"),
+        ({"other": [1.0]}, "presence must hold weight, offset, floor, below, mean_score; got"),
+    ],
+)
+def test_presence_that_is_none(tmp_path, change, words):
+    found = TunedDecoder(knowing(), CLASSES).to_dict()
+    refused(tmp_path, {**found, "presence": {**found["presence"], **change}}, words)
+    rule = TunedDecoder(fitted(), CLASSES).to_dict()["rule"]
+    refused(tmp_path, {**found, "rule": rule}, "has a rule for the whole data set or knows of presence, not both")
+
+
+@pytest.mark.parametrize("inner", ["samplewise", "global"])
+def test_files_of_the_first_version_load(tmp_path, inner):
+    """It knew no presence."""
+    decoder = TunedDecoder(INNER[inner](), CLASSES, 0.7)
+    found = {**decoder.to_dict(), "version": 1}
+    del found["presence"]
+    (tmp_path / "decoder.json").write_text(json.dumps(found))
+    probs = probabilities()
+    assert torch.equal(TunedDecoder.load(tmp_path / "decoder.json")(probs), decoder(probs))
+    refused(tmp_path, {**found, "presence": None}, "a decoder holds format, version")
+
+
+def test_one_that_is_not_fitted_is_refused():
+    with pytest.raises(ValueError, match="decoder is a PresenceRankSEG that is not fitted"):
+        TunedDecoder(PresenceRankSEG(CLASSES), CLASSES)
 
 
 def refused(folder, found, words):

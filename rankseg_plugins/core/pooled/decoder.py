@@ -126,6 +126,11 @@ class GlobalRankSEG(ChecksSums, Lasting):
             self._fitted = not bool(self.scale.isnan().any())
         return self._fitted
 
+    def check_classes(self, num_classes: int) -> None:
+        """Raise a ``ValueError`` for another number of classes; see :meth:`rankseg_plugins.RankSEG.check_classes`."""
+        if num_classes != self.num_classes:
+            raise ValueError(f"decoder is for num_classes={self.num_classes}, got num_classes={num_classes}")
+
     def what_is_wrong(self, found: dict[str, Tensor]) -> str | None:
         """Why no decision can be made by a rule; it may be one that is not fitted."""
         theirs = OUTPUT_MODES[int(bool(found["multilabel"]))] if "multilabel" in found else self.output_mode
