@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.options import read_index, read_integer
 from rankseg_plugins.core.probabilities import check_classes, check_tensor, drawn_in_white, plain, widened
-from rankseg_plugins.scores.areas import Areas, areas, say_ignore_index
+from rankseg_plugins.scores.areas import Areas, areas_of_known, say_ignore_index
 
 
 def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_index: int | None = None) -> Tensor:
@@ -127,12 +128,18 @@ def count(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
         )
     spatial = tuple(prediction.shape[2 if prediction.dtype == torch.bool else 1 :])
     truth = to_truth(target, num_classes, spatial, ignore_index)
+    num_classes, ignore_index = read_integer("num_classes", num_classes), read_index("ignore_index", ignore_index)
+    return count_known(prediction, truth, num_classes, ignore_index)
+
+
+def count_known(prediction: Tensor, truth: Tensor, num_classes: int, ignore_index: int | None = None) -> Areas:
+    """:func:`count` for a decision that is one, and a truth that :func:`to_truth` gave: neither is checked again."""
     if num_classes > 1:
-        return areas(prediction, truth, num_classes, ignore_index)
-    # One class: areas() numbers its classes from 0, binary labels call the only class 1.
+        return areas_of_known(prediction, truth, num_classes, ignore_index)
+    # One class: areas number their classes from 0, binary labels call the only class 1.
     predicted = prediction if prediction.dtype == torch.bool else (prediction == 1).unsqueeze(1)
     true = truth if truth.ndim == predicted.ndim else truth.unsqueeze(1)
-    return areas(predicted, true, 1, ignore_index)
+    return areas_of_known(predicted, true, 1, ignore_index)
 
 
 def _to_masks(target: Tensor, ignore_index: int | None) -> Tensor:
