@@ -10,12 +10,12 @@ from typing import Any
 from rankseg_plugins._imports import require
 from rankseg_plugins._writing import write_atomically
 from rankseg_plugins.comparison.comparison import Comparison
-from rankseg_plugins.comparison.tables import to_csv, to_dict
+from rankseg_plugins.comparison.tables import read_tables, to_csv, to_dict
 from rankseg_plugins.report import charts
 from rankseg_plugins.report.html import to_html
 from rankseg_plugins.report.introduction import Introduction
 from rankseg_plugins.report.markdown import to_markdown
-from rankseg_plugins.report.words import unit
+from rankseg_plugins.report.words import LEVEL_ROWS, unit
 
 #: What :func:`write_report` writes.
 FILES = ("report.html", "report.md", "report.json", "images.csv")
@@ -82,8 +82,9 @@ def write_pages(comparison: Comparison, folder: Path, introduction: Introduction
     pictures = {f"pictures/{each['name']}.png": (each["title"], each["text"]) for each in drawn}
     for each in drawn:
         write_atomically(folder / f"pictures/{each['name']}.png", each["paper"])
-    write_atomically(folder / "report.html", to_html(comparison, drawn, introduction))
-    write_atomically(folder / "report.md", to_markdown(comparison, pictures, introduction))
+    tables = read_tables(comparison, LEVEL_ROWS)
+    write_atomically(folder / "report.html", to_html(comparison, tables, drawn, introduction))
+    write_atomically(folder / "report.md", to_markdown(comparison, tables, pictures, introduction))
 
 
 def _draw(comparison: Comparison) -> list[dict[str, Any]]:
