@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rankseg_plugins._writing import write_atomically
-from rankseg_plugins.comparison.tables import to_csv, to_dict
+from rankseg_plugins.comparison.tables import to_dict
 from rankseg_plugins.report.introduction import Introduction, Section
 from rankseg_plugins.report.words import percent, points, sign, span
-from rankseg_plugins.report.writing import write_pages
+from rankseg_plugins.report.writing import write_files
 from rankseg_plugins.tuning.candidates import GLOBAL
 
 if TYPE_CHECKING:
@@ -86,9 +84,8 @@ def write_tuning(found: Tuned, path: str | os.PathLike[str]) -> None:
         OSError: if a file cannot be written; it names the file.
     """
     folder = Path(path)
-    write_pages(found.validated, folder, _introduction(found, folder / DECODER))
-    write_atomically(folder / "report.json", json.dumps(figures(found), indent=2) + "\n")
-    write_atomically(folder / "images.csv", to_csv(found.comparison))
+    introduction = _introduction(found, folder / DECODER)
+    write_files(folder, found.validated, figures(found), found.comparison, introduction)
     found.decoder.save(folder / DECODER)
 
 

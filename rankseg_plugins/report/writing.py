@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,27 +65,34 @@ def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> None:
         ImportError: if matplotlib, Jinja2 or Pillow is not installed.
         OSError: if a file cannot be written; it names the file, and no half-written file is left.
     """
-    folder = Path(path)
-    write_pages(comparison, folder)
-    write_atomically(folder / "report.json", json.dumps(to_dict(comparison), indent=2) + "\n")
-    write_atomically(folder / "images.csv", to_csv(comparison))
+    write_files(Path(path), comparison, to_dict(comparison), comparison)
 
 
-def write_pages(comparison: Comparison, folder: Path, introduction: Introduction | None = None) -> None:
-    """Write ``report.html``, ``report.md`` and ``pictures``; see :func:`write_report`.
+def write_files(
+    folder: Path,
+    comparison: Comparison,
+    figures: Mapping[str, Any],
+    images: Comparison,
+    introduction: Introduction | None = None,
+) -> None:
+    """Write the files of a report; see :func:`write_report`.
 
     Args:
-        comparison: the figures.
         folder: made if absent.
+        comparison: what the pages show.
+        figures: of ``report.json``.
+        images: the comparison of ``images.csv``.
         introduction: stands in place of the verdicts on each decoder.
     """
-    drawn = _draw(comparison)
-    pictures = {f"pictures/{each['name']}.png": (each["title"], each["text"]) for each in drawn}
-    for each in drawn:
-        write_atomically(folder / f"pictures/{each['name']}.png", each["paper"])
-    tables = read_tables(comparison, LEVEL_ROWS)
-    write_atomically(folder / "report.html", to_html(comparison, tables, drawn, introduction))
-    write_atomically(folder / "report.md", to_markdown(comparison, tables, pictures, introduction))
+    drawn, tables = _draw(comparison), read_tables(comparison, LEVEL_ROWS)
+    files: dict[str, str | bytes] = {f"pictures/{each['name']}.png": each["paper"] for each in drawn}
+    shown = {path: (each["title"], each["text"]) for path, each in zip(files, drawn, strict=True)}
+    files["report.html"] = to_html(comparison, tables, drawn, introduction)
+    files["report.md"] = to_markdown(comparison, tables, shown, introduction)
+    files["report.json"] = json.dumps(figures, indent=2) + "\n"
+    files["images.csv"] = to_csv(images)
+    for name, data in files.items():
+        write_atomically(folder / name, data)
 
 
 def _draw(comparison: Comparison) -> list[dict[str, Any]]:
