@@ -105,9 +105,8 @@ class Recorder:
             TypeError: if a tensor is of the wrong kind.
             ValueError: if probabilities or labels are not valid or do not fit.
         """
-        measurement, truth, decisions = self._measure(sample)
+        measurement = self._measure(sample)
         self._remember(measurement)
-        self._offer(measurement, truth, decisions)
         self._look_at(sample.probs)
         self._look_at_form(sample)
         return measurement
@@ -116,10 +115,11 @@ class Recorder:
         """Raise what :meth:`add` would about the image, without decoding it."""
         prepare(sample, self.num_classes, self.ignore_index, output_mode=self.output_mode)
 
-    def _measure(self, sample: Sample) -> tuple[Measurement, Tensor, list[Tensor]]:
-        return measure(
-            sample, self.decoders, self.num_classes, self.ignore_index, self.device, output_mode=self.output_mode
-        )
+    def _measure(self, sample: Sample) -> Measurement:
+        options = (self.num_classes, self.ignore_index, self.device, self.output_mode)
+        measurement, truth, decisions = measure(sample, self.decoders, *options)
+        self._offer(measurement, truth, decisions)
+        return measurement
 
     def add_decided(
         self,
@@ -159,8 +159,7 @@ class Recorder:
 
     def picture(self, sample: Sample) -> None:
         """Decode an image that was measured by an earlier run once more, for its picture only."""
-        measurement, truth, decisions = self._measure(sample)
-        self._offer(measurement, truth, decisions)
+        self._measure(sample)
 
     def restore(self, measurement: Measurement) -> None:
         """Take over what an earlier run measured."""

@@ -34,60 +34,30 @@ class DecoderRow(NamedTuple):
     paired: Paired | None
 
 
-class LevelRow(NamedTuple):
-    """A score at one level.
-
-    Args:
-        score: its name.
-        level: likewise.
-        baseline: of the first decoder.
-        others: of each other one: value, gain, and its interval where there is one.
-    """
-
-    score: str
-    level: str
-    baseline: float
-    others: Sequence[tuple[float, float, tuple[float, float] | None]]
-
-
-class ClassRow(NamedTuple):
-    """A class.
-
-    Args:
-        name: of the class.
-        images: whose truth holds it.
-        baseline: score with the first decoder.
-        gains: of each other one, (decoders - 1, 3): gain and the ends of its interval.
-    """
-
-    name: str
-    images: int
-    baseline: float
-    gains: np.ndarray
-
-
 class Tables(NamedTuple):
     """What the tables of a report show, taken once for all of its forms.
 
     Args:
         decoders: the baseline first.
-        levels: the scores that were asked for.
-        classes: those that are scored.
-        calibration: name, expected calibration error and overconfidence of each row; none without probabilities.
+        levels: score, level, value of the baseline, and of each other decoder value, gain and its interval, if any.
+        classes: name, images whose truth holds it, score of the baseline, and of each other decoder (gain, low, high).
+        calibration: name, expected calibration error and overconfidence; empty where nothing was measured.
     """
 
     decoders: list[DecoderRow]
-    levels: list[LevelRow]
-    classes: list[ClassRow]
+    levels: list[tuple[str, str, float, Sequence[tuple[float, float, tuple[float, float] | None]]]]
+    classes: list[tuple[str, int, float, np.ndarray]]
     calibration: list[tuple[str, float, float]]
 
 
 def read_tables(comparison: Comparison, levels: Sequence[tuple[str, str]]) -> Tables:
     """The tables of a report, with these scores at these levels."""
+    table, gains = comparison.class_table(comparison.decoders[0]), comparison.differences.classes.swapaxes(0, 1)
+    columns = table["images"].tolist(), table[f"{comparison.scoring.score}_class"], gains
     return Tables(
         decoder_rows(comparison),
-        [_level_row(comparison, *each) for each in levels],
-        _class_rows(comparison),
+        [(*each, *read_level(comparison, *each)) for each in levels],
+        list(zip(comparison.scored_classes, *columns, strict=True)),
         _calibration_errors(comparison),
     )
 
@@ -102,20 +72,13 @@ def decoder_rows(comparison: Comparison) -> list[DecoderRow]:
     return found
 
 
-def _level_row(comparison: Comparison, score: str, level: str) -> LevelRow:
+def read_level(comparison: Comparison, score: str, level: str) -> tuple[float, list[Any]]:
+    """The value of the baseline, and of each other decoder value, gain and its interval; None for the worst images."""
     baseline, *values = (comparison.level(decoder, score, level) for decoder in comparison.decoders)
     if level == "worst":
-        return LevelRow(score, level, baseline, [(value, value - baseline, None) for value in values])
+        return baseline, [(value, value - baseline, None) for value in values]
     gains = comparison.differences.levels[score, level]
-    others = [(value, gain, (low, high)) for value, (gain, low, high) in zip(values, gains, strict=True)]
-    return LevelRow(score, level, baseline, others)
-
-
-def _class_rows(comparison: Comparison) -> list[ClassRow]:
-    table, gains = comparison.class_table(comparison.decoders[0]), comparison.differences.classes
-    images, baseline = table["images"], table[f"{comparison.scoring.score}_class"]
-    names = enumerate(comparison.scored_classes)
-    return [ClassRow(name, int(images[index]), baseline[index], gains[:, index]) for index, name in names]
+    return baseline, [(value, gain, (low, high)) for value, (gain, low, high) in zip(values, gains, strict=True)]
 
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:

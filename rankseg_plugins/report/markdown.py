@@ -6,6 +6,7 @@ import html
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rankseg_plugins.comparison.comparison import Comparison, Paired
 from rankseg_plugins.comparison.tables import Tables
@@ -37,7 +38,7 @@ BLOCK = re.compile(r"^(\d*)([-+=#.)])")
 def to_markdown(
     comparison: Comparison,
     tables: Tables,
-    charts: Mapping[str, tuple[str, str]],
+    charts: Sequence[Mapping[str, Any]],
     introduction: Introduction | None = None,
 ) -> str:
     """Write the report.
@@ -45,7 +46,7 @@ def to_markdown(
     Args:
         comparison: the figures.
         tables: those of them that stand in tables.
-        charts: by path of a picture, its title and what it shows.
+        charts: title, text and ``path`` of each.
         introduction: stands in place of the verdicts on each decoder.
     """
     parts = [
@@ -58,7 +59,7 @@ def to_markdown(
         "## Levels",
         _levels(comparison, tables),
         f"{EXPLANATION} {PRESENT[comparison.scoring.present]}; {ABSENT[comparison.scoring.absent]}.",
-        *(f"![{_text(f'{title}: {text}')}]({path})" for path, (title, text) in charts.items()),
+        *(f"![{_text('{title}: {text}'.format_map(each))}]({each['path']})" for each in charts),
         "## Classes",
         _classes(comparison, tables),
         *_calibration(comparison, tables),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.comparison.tables import to_dict
+from rankseg_plugins.comparison.tables import read_level, to_dict
 from rankseg_plugins.report.introduction import Introduction, Section
 from rankseg_plugins.report.words import percent, points, sign, span
 from rankseg_plugins.report.writing import write_files
@@ -50,15 +50,11 @@ class Candidate(NamedTuple):
 def candidates(found: Tuned) -> list[Candidate]:
     """Argmax, then the others by their gain, the largest first."""
     score, level = found.decoder.evidence["objective"].split("_")
-    comparison = found.comparison
-    differences = comparison.differences.levels[score, level]
-    rows = [
-        Candidate(name, comparison.level(name, score, level), gain, (low, high))
-        for name, (gain, low, high) in zip(comparison.candidates, differences, strict=True)
-    ]
-    baseline = comparison.decoders[0]
-    argmax = Candidate(baseline, comparison.level(baseline, score, level), np.nan, (np.nan, np.nan))
-    return [argmax, *sorted(rows, key=lambda row: -np.nan_to_num(row.gain, nan=-1))]
+    baseline, others = read_level(found.comparison, score, level)
+    argmax, *names = found.comparison.decoders
+    rows = (Candidate(name, *each) for name, each in zip(names, others, strict=True))
+    best = sorted(rows, key=lambda row: -np.nan_to_num(row.gain, nan=-1))
+    return [Candidate(argmax, baseline, np.nan, (np.nan, np.nan)), *best]
 
 
 def figures(found: Tuned) -> dict[str, Any]:

@@ -69,26 +69,13 @@ def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> None:
 
 
 def write_files(
-    folder: Path,
-    comparison: Comparison,
-    figures: Mapping[str, Any],
-    images: Comparison,
-    introduction: Introduction | None = None,
+    folder: Path, shown: Comparison, figures: Mapping[str, Any], images: Comparison, above: Introduction | None = None
 ) -> None:
-    """Write the files of a report; see :func:`write_report`.
-
-    Args:
-        folder: made if absent.
-        comparison: what the pages show.
-        figures: of ``report.json``.
-        images: the comparison of ``images.csv``.
-        introduction: stands in place of the verdicts on each decoder.
-    """
-    drawn, tables = _draw(comparison), read_tables(comparison, LEVEL_ROWS)
-    files: dict[str, str | bytes] = {f"pictures/{each['name']}.png": each["paper"] for each in drawn}
-    shown = {path: (each["title"], each["text"]) for path, each in zip(files, drawn, strict=True)}
-    files["report.html"] = to_html(comparison, tables, drawn, introduction)
-    files["report.md"] = to_markdown(comparison, tables, shown, introduction)
+    """Write pages of a comparison, perhaps with an introduction above, all figures, and a table of images."""
+    drawn, tables = _draw(shown), read_tables(shown, LEVEL_ROWS)
+    files: dict[str, str | bytes] = {each["path"]: each["paper"] for each in drawn}
+    files["report.html"] = to_html(shown, tables, drawn, above)
+    files["report.md"] = to_markdown(shown, tables, drawn, above)
     files["report.json"] = json.dumps(figures, indent=2) + "\n"
     files["images.csv"] = to_csv(images)
     for name, data in files.items():
@@ -114,7 +101,7 @@ def _draw(comparison: Comparison) -> list[dict[str, Any]]:
     themes = {"light": charts.LIGHT, "dark": charts.DARK, "paper": charts.PAPER}
     return [
         {
-            "name": name,
+            "path": f"pictures/{name}.png",
             "title": title,
             "text": text,
             **{key: charts.to_png(charts.draw(chart, comparison, decoder, theme)) for key, theme in themes.items()},
