@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 
 def to_html(
-    comparison: Comparison,
-    tables: Tables,
-    charts: Sequence[Mapping[str, Any]],
-    introduction: Introduction | None = None,
+    comparison: Comparison, tables: Tables, charts: Sequence[Mapping[str, Any]], introduction: Introduction | None
 ) -> str:
     """Write the report.
 

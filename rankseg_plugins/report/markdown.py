@@ -36,10 +36,7 @@ BLOCK = re.compile(r"^(\d*)([-+=#.)])")
 
 
 def to_markdown(
-    comparison: Comparison,
-    tables: Tables,
-    charts: Sequence[Mapping[str, Any]],
-    introduction: Introduction | None = None,
+    comparison: Comparison, tables: Tables, charts: Sequence[Mapping[str, Any]], introduction: Introduction | None
 ) -> str:
     """Write the report.
 

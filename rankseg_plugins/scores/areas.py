@@ -61,8 +61,12 @@ def areas(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
     ignore_index = read_index("ignore_index", ignore_index)
     num_classes = read_integer("num_classes", num_classes, least=1)
     masks = _check(prediction, target, num_classes)
-    if target.dtype != torch.bool:
-        _check_values(target, masks, num_classes, ignore_index)
+    highest = 1 if masks else num_classes - 1
+    value = None if target.dtype == torch.bool else first_outside(target, highest, ignore_index)
+    if value is not None:
+        label = f"holds the label {value}, allowed are 0 to {highest}"
+        problem = f"masks must hold 0 and 1 only, got {value}" if masks else label
+        raise ValueError(f"target {problem} ({say_ignore_index(ignore_index)})")
     return areas_of_known(prediction, target, num_classes, ignore_index)
 
 
@@ -121,16 +125,13 @@ def _check(prediction: Tensor, target: Tensor, num_classes: int) -> bool:
     return masks
 
 
-def _check_values(target: Tensor, masks: bool, num_classes: int, ignore_index: int | None) -> None:
-    highest = 1 if masks else num_classes - 1
-    outside = (target < 0) | (target > highest)
+def first_outside(target: Tensor, highest: int, ignore_index: int | None) -> float | None:
+    """The first value that neither lies in 0 to ``highest`` nor is ``ignore_index``; None if there is none."""
+    # Masks may be of 16 unsigned bits or more, which torch compares for equality alone.
+    outside = (target != 0) & (target != 1) if highest == 1 else (target < 0) | (target > highest)
     if ignore_index is not None:
         outside &= target != ignore_index
-    if outside.any():
-        value = target[outside][0].item()
-        problem = "masks must hold 0 and 1 only, got" if masks else "holds the label"
-        allowed = "" if masks else f", allowed are 0 to {highest}"
-        raise ValueError(f"target {problem} {value}{allowed} ({say_ignore_index(ignore_index)})")
+    return target[outside][0].item() if outside.any() else None
 
 
 def say_ignore_index(ignore_index: int | None) -> str:

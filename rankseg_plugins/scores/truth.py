@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rankseg_plugins.core.options import read_index, read_integer
 from rankseg_plugins.core.probabilities import check_classes, check_tensor, drawn_in_white, plain, widened
-from rankseg_plugins.scores.areas import Areas, areas_of_known, say_ignore_index
+from rankseg_plugins.scores.areas import Areas, areas_of_known, first_outside, say_ignore_index
 
 
 def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_index: int | None = None) -> Tensor:
@@ -150,16 +150,13 @@ def _to_masks(target: Tensor, ignore_index: int | None) -> Tensor:
         )
     if target.dtype == torch.bool:
         return target
-    strange = target[(target != 0) & (target != 1)]
-    if not len(strange):
+    if first_outside(target, 1, None) is None:
         return target.bool()
-    if ignore_index is not None:
-        strange = strange[strange != ignore_index]
-    if len(strange):
-        value = strange[0].item()
-        hint = say_ignore_index(ignore_index) + drawn_in_white(target, value)
-        raise ValueError(f"target masks must hold 0 and 1 only, got {value:g} ({hint})")
-    return target.long()
+    value = first_outside(target, 1, ignore_index)
+    if value is None:
+        return target.long()
+    hint = say_ignore_index(ignore_index) + drawn_in_white(target, value)
+    raise ValueError(f"target masks must hold 0 and 1 only, got {value:g} ({hint})")
 
 
 def _is_one_hot(labels: Tensor, num_classes: int, shape: torch.Size | None = None) -> bool:
@@ -171,11 +168,8 @@ def _is_one_hot(labels: Tensor, num_classes: int, shape: torch.Size | None = Non
 
 
 def _check_labels(target: Tensor, highest: int, ignore_index: int | None) -> None:
-    strange = (target < 0) | (target > highest)
-    if ignore_index is not None:
-        strange &= target != ignore_index
-    if strange.any():
-        label = target[strange][0].item()
+    label = first_outside(target, highest, ignore_index)
+    if label is not None:
         hint = say_ignore_index(ignore_index)
         drawn = drawn_in_white(target, label) if highest == 1 else ""
         if drawn:
