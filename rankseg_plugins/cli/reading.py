@@ -117,15 +117,11 @@ def _chosen(cases: list[Case], mapping: dict[int, int] | None, reading: Reading)
     label, activation = reading.one_vs_rest, reading.activation
     if mapping is None and label is None:
         return cases, activation
-    stored = first_sample(cases, "identity", reading.keep_going)
-    channels = len(stored.probs)
+    _check_chosen(first_sample(cases, "identity", reading.keep_going), mapping, reading)
     if mapping is not None:
-        _check_labels("--map-labels", mapping.values(), channels, reading.ignore_index)
         cases = [relabel(case, mapping) for case in cases]
     if label is None:
         return cases, activation
-    _check_one(label, channels, reading.ignore_index)
-    _look_at_rest(stored, activation)
     return [one_against_rest(case, label, reading.ignore_index, activation) for case in cases], "identity"
 
 
@@ -146,6 +142,15 @@ def _check_labels(option: str, labels: Iterable[int], channels: int, ignore_inde
     for label in labels:
         if not 0 <= label <= highest and label != ignore_index:
             raise ValueError(f"{option} must name classes in 0 to {highest}, got {label}")
+
+
+def _check_chosen(stored: Sample, mapping: dict[int, int] | None, reading: Reading) -> None:
+    label, channels = reading.one_vs_rest, len(stored.probs)
+    if mapping is not None:
+        _check_labels("--map-labels", mapping.values(), channels, reading.ignore_index)
+    if label is not None:
+        _check_one(label, channels, reading.ignore_index)
+        _look_at_rest(stored, reading.activation)
 
 
 def _check_one(label: int, channels: int, ignore_index: int) -> None:

@@ -71,7 +71,7 @@ def areas(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
 
 
 def areas_of_known(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None = None) -> Areas:
-    """:func:`areas` for tensors, of which the values of the truth were looked at before."""
+    """:func:`areas` for a truth whose values were looked at before."""
     masks = _check(prediction, target, num_classes)
     kept = None if target.dtype == torch.bool or ignore_index is None else target != ignore_index
     if not masks:

@@ -133,7 +133,7 @@ def count(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
 
 
 def count_known(prediction: Tensor, truth: Tensor, num_classes: int, ignore_index: int | None = None) -> Areas:
-    """:func:`count` for a decision that is one, and a truth that :func:`to_truth` gave: their values are not looked at."""
+    """:func:`count` for a decision that is one, and a truth that :func:`to_truth` gave: values are not looked at."""
     if num_classes > 1:
         return areas_of_known(prediction, truth, num_classes, ignore_index)
     # One class: areas number their classes from 0, binary labels call the only class 1.
