@@ -97,29 +97,32 @@ def find(reading: Reading) -> Images:
     """
     mapping = None if reading.map_labels is None else _mapping(reading.map_labels)
     found = find_cases(reading.probs, reading.labels, reading.orientation)
-    stored = first_sample(found.cases, "identity", reading.keep_going)
-    channels = len(stored.probs)
-    cases, activation = found.cases, reading.activation
-    if mapping is not None:
-        _check_labels("--map-labels", mapping.values(), channels, reading.ignore_index)
-        cases = [relabel(case, mapping) for case in cases]
-    if reading.one_vs_rest is not None:
-        _check_one(reading.one_vs_rest, channels, reading.ignore_index)
-        _look_at_rest(stored, activation)
-        cases = [one_against_rest(case, reading.one_vs_rest, reading.ignore_index, activation) for case in cases]
-        activation = "identity"
+    cases, activation = _chosen(found.cases, mapping, reading)
+    first = first_sample(cases, activation, reading.keep_going)
     if reading.group_by is not None:
         pattern = read_pattern("--group-by", reading.group_by)
         cases = [replace(case, group=case_of(case.name, pattern, "--group-by")) for case in cases]
-    first = first_sample(cases, activation, reading.keep_going)
     classes = len(first.probs)
     names = _class_names(reading.class_names, found, classes, reading.one_vs_rest)
     for path in found.unmatched:
         note(f"no partner: {path}", style="yellow")
-    is_drawn = channels <= 2 or stored.labels.ndim == stored.probs.ndim
+    is_drawn = classes <= 2 or first.labels.ndim == first.probs.ndim
     if mapping is None and reading.one_vs_rest is None and is_drawn:
-        _look_for_foreground(stored, found.cases, reading.ignore_index)
+        _look_for_foreground(first, cases, reading.ignore_index)
     return Images(cases, classes, fitting_mode(first), activation, names, found.unmatched, reading)
+
+
+def _chosen(cases: list[Case], mapping: dict[int, int] | None, reading: Reading) -> tuple[list[Case], str]:
+    """The images with the labels that are asked for, and what is still to be done to their values."""
+    label, activation = reading.one_vs_rest, reading.activation
+    if mapping is None and label is None:
+        return cases, activation
+    _check_chosen(first_sample(cases, "identity", reading.keep_going), mapping, reading)
+    if mapping is not None:
+        cases = [relabel(case, mapping) for case in cases]
+    if label is None:
+        return cases, activation
+    return [one_against_rest(case, label, reading.ignore_index, activation) for case in cases], "identity"
 
 
 def _mapping(text: str) -> dict[int, int]:
@@ -139,6 +142,15 @@ def _check_labels(option: str, labels: Iterable[int], channels: int, ignore_inde
     for label in labels:
         if not 0 <= label <= highest and label != ignore_index:
             raise ValueError(f"{option} must name classes in 0 to {highest}, got {label}")
+
+
+def _check_chosen(stored: Sample, mapping: dict[int, int] | None, reading: Reading) -> None:
+    label, channels = reading.one_vs_rest, len(stored.probs)
+    if mapping is not None:
+        _check_labels("--map-labels", mapping.values(), channels, reading.ignore_index)
+    if label is not None:
+        _check_one(label, channels, reading.ignore_index)
+        _look_at_rest(stored, reading.activation)
 
 
 def _check_one(label: int, channels: int, ignore_index: int) -> None:

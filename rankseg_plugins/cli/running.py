@@ -18,7 +18,7 @@ from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.files.progress import progress_bar
-from rankseg_plugins.files.results import ResultsFile
+from rankseg_plugins.files.results import ResultsFile, check_run
 from rankseg_plugins.files.run import feed, run
 from rankseg_plugins.report.tuning import DECODER
 from rankseg_plugins.report.writing import FILES
@@ -59,7 +59,7 @@ def measure(images: Images, recorder: Recorder, out: Path, doing: str) -> dict[s
         InputError: if an image cannot be read or scored, unless such are passed over, or none can; if the results
             belong to another run.
     """
-    asked = {**asked_for(recorder.decoders, images), **_contents(recorder.decoders)}
+    asked = {**_asked_for(recorder.decoders, images), **_contents(recorder.decoders)}
     results = ResultsFile(out / RESULTS, asked)
     with progress_bar(doing, len(images.cases)) as step:
         hashes = run(images.cases, recorder, results, images.activation, images.reading.keep_going, step)
@@ -70,21 +70,25 @@ def measure(images: Images, recorder: Recorder, out: Path, doing: str) -> dict[s
     return collect_facts(sys.argv[1:], hashes, images.unmatched)
 
 
-def look_ahead(images: Images, recorder: Recorder, take: Callable[[Sample], Any], out: Path, doing: str) -> None:
+def look_ahead(
+    images: Images, recorder: Recorder, names: Iterable[str], take: Callable[[Sample], Any], out: Path, doing: str
+) -> None:
     """Hand over every image that :func:`measure` will, before it does; see there.
 
     Args:
         images: to be handed over.
         recorder: what it would refuse is not handed over.
+        names: of the decoders that :func:`measure` will have.
         take: gets each of them.
         out: folder with the results of an earlier run, if any.
         doing: title of the bar that is shown.
     """
+    check_run(out / RESULTS, _asked_for(names, images))
     with progress_bar(doing, len(images.cases)) as step:
         feed(images.cases, recorder, take, out / RESULTS, images.activation, images.reading.keep_going, step)
 
 
-def asked_for(decoders: Iterable[str], images: Images) -> dict[str, Any]:
+def _asked_for(decoders: Iterable[str], images: Images) -> dict[str, Any]:
     """What changes the measurements. How they are scored may differ from the run that is continued."""
     reading = images.reading
     return {

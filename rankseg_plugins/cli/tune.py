@@ -11,11 +11,10 @@ import typer
 from rankseg_plugins.cli import options
 from rankseg_plugins.cli.console import bad_input, note, show, show_json, warnings_as_notes
 from rankseg_plugins.cli.reading import Images, Reading, find
-from rankseg_plugins.cli.running import RESULTS, asked_for, check_out, look_ahead, measure
+from rankseg_plugins.cli.running import check_out, look_ahead, measure
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.files.errors import InputError
-from rankseg_plugins.files.results import check_run
 from rankseg_plugins.report.terminal import tuning_to_terminal
 from rankseg_plugins.report.tuning import DECODER, figures, write_tuning
 from rankseg_plugins.scores.checks import read_device
@@ -185,9 +184,9 @@ class _Race(NamedTuple):
         rules = GlobalCandidates(images.classes, **self.shared, output_mode=tuner.recorder.output_mode)
         rules.check_number(len(images.cases))
         samplewise = "samplewise" in self.levels
-        check_run(out / RESULTS, asked_for([*(tuner.candidates if samplewise else (ARGMAX,)), *rules.names], images))
+        names = [*(tuner.candidates if samplewise else (ARGMAX,)), *rules.names]
         # What is skipped later does not shape a rule.
-        look_ahead(images, tuner.recorder, lambda sample: rules.update(sample.probs), out, "fitting")
+        look_ahead(images, tuner.recorder, names, lambda sample: rules.update(sample.probs), out, "fitting")
         tuner.enter(rules.fit(), samplewise=samplewise)
 
 

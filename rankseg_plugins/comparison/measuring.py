@@ -16,7 +16,7 @@ from rankseg_plugins.comparison.sample import Sample, overlap
 from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_tensor, plain
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.checks import naming
-from rankseg_plugins.scores.truth import count, known_pixels, to_truth
+from rankseg_plugins.scores.truth import count, count_known, known_pixels, to_truth
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def measure(
     ignore_index: int | None = None,
     device: str | torch.device = "cpu",
     output_mode: str | None = None,
-) -> tuple[Measurement, list[Tensor]]:
+) -> tuple[Measurement, Tensor, list[Tensor]]:
     r"""Decode one image once with each decoder, and count.
 
     Args:
@@ -63,32 +63,37 @@ def measure(
         output_mode: of the decoders, where it is known.
 
     Returns:
-        The measurement, and the decisions of all decoders, without the batch dimension.
+        The measurement; truth and decisions of all decoders in the form of scores, without the batch dimension.
 
     Raises:
         TypeError: if a tensor is of the wrong kind.
         ValueError: if probabilities are not finite or outside [0, 1], or sizes or labels do not fit.
     """
     probs, truth = prepare(sample, num_classes, ignore_index, device, output_mode)
+    forms = ((1, *probs.shape[2:]), tuple(probs.shape))
     counts, seconds, decisions = [], [], []
     for name, decoder in decoders.items():
-        start = _now(probs)
-        decided = plain(decoder(probs))
-        seconds.append(_now(probs) - start)
+        decided, taken = _timed(decoder, probs)
         with naming(name):
-            check_tensor("decision", decided)
-        if tuple(decided.shape) not in ((1, *probs.shape[2:]), tuple(probs.shape)):
-            raise ValueError(f"{name} gave shape {tuple(decided.shape)} for probs of shape {tuple(probs.shape)}")
-        counts.append(torch.cat(list(count(decided, truth, num_classes, ignore_index))).cpu().numpy())
+            decided = plain(check_tensor("decision", decided))
+        shape = tuple(decided.shape)
+        if shape not in forms:
+            raise ValueError(f"{name} gave shape {shape} for probs of shape {forms[1]}")
+        if shape == forms[decided.dtype == torch.bool] and not decided.is_floating_point():
+            counted = count_known(decided, truth, num_classes, ignore_index)
+        else:  # neither labels nor masks: refused there, in words
+            counted = count(decided, truth, num_classes, ignore_index)
+        counts.append(torch.cat(list(counted)).cpu().numpy())
+        seconds.append(taken)
         decisions.append(decided[0])
     measurement = Measurement(
         sample.name,
         sample.name if sample.case is None else sample.case,
         np.stack(counts),
         np.array(seconds),
-        calibrate(probs[0], truth[0], ignore_index),
+        _calibrate(probs[0], truth[0], ignore_index),
     )
-    return measurement, decisions
+    return measurement, truth[0], decisions
 
 
 def prepare(
@@ -129,13 +134,24 @@ def calibrate(probs: Tensor, labels: Tensor, ignore_index: int | None = None) ->
         ignore_index: label whose pixels do not count.
     """
     probs = plain(probs)
+    truth = to_truth(labels.unsqueeze(0), len(probs), tuple(probs.shape[1:]), ignore_index)
+    return _calibrate(probs, truth[0], ignore_index)
+
+
+def _calibrate(probs: Tensor, truth: Tensor, ignore_index: int | None) -> Calibration:
     # CUDA has no deterministic kernel for weighted counts, and would raise.
     probs = probs.cpu() if torch.are_deterministic_algorithms_enabled() else probs
-    truth = to_truth(labels.unsqueeze(0), len(probs), tuple(probs.shape[1:]), ignore_index)[0].to(probs.device)
+    truth = truth.to(probs.device)
     kept = known_pixels(truth, ignore_index)
     if truth.ndim == probs.ndim or len(probs) == 1:
         truth = (truth == 1).reshape(probs.shape)
     return calibration(probs.clamp(0, 1), truth, kept)
+
+
+def _timed(decoder: Decoder, probs: Tensor) -> tuple[Tensor, float]:
+    start = _now(probs)
+    decided = decoder(probs)
+    return decided, _now(probs) - start
 
 
 def _now(probs: Tensor) -> float:

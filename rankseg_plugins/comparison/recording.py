@@ -105,9 +105,8 @@ class Recorder:
             TypeError: if a tensor is of the wrong kind.
             ValueError: if probabilities or labels are not valid or do not fit.
         """
-        measurement, decisions = self._measure(sample)
+        measurement = self._measure(sample)
         self._remember(measurement)
-        self._offer(measurement, sample.labels, decisions)
         self._look_at(sample.probs)
         self._look_at_form(sample)
         return measurement
@@ -116,10 +115,11 @@ class Recorder:
         """Raise what :meth:`add` would about the image, without decoding it."""
         prepare(sample, self.num_classes, self.ignore_index, output_mode=self.output_mode)
 
-    def _measure(self, sample: Sample) -> tuple[Measurement, list[Tensor]]:
-        return measure(
-            sample, self.decoders, self.num_classes, self.ignore_index, self.device, output_mode=self.output_mode
-        )
+    def _measure(self, sample: Sample) -> Measurement:
+        options = (self.num_classes, self.ignore_index, self.device, self.output_mode)
+        measurement, truth, decisions = measure(sample, self.decoders, *options)
+        self._offer(measurement, truth, decisions)
+        return measurement
 
     def add_decided(
         self,
@@ -150,14 +150,16 @@ class Recorder:
         found = calibration if probs is None else calibrate(probs.detach(), labels, self.ignore_index)
         measurement = Measurement(name, name if case is None else case, counts, unknown, found)
         self._remember(measurement)
-        self._offer(measurement, labels, decisions)
+        if self.extremes.count:
+            spatial = tuple(decisions[0].shape[decisions[0].dtype == torch.bool :])
+            truth = to_truth(labels[None], self.num_classes, spatial, self.ignore_index)
+            self._offer(measurement, truth[0], decisions)
         if probs is not None:
             self._look_at(probs)
 
     def picture(self, sample: Sample) -> None:
         """Decode an image that was measured by an earlier run once more, for its picture only."""
-        measurement, decisions = self._measure(sample)
-        self._offer(measurement, sample.labels, decisions)
+        self._measure(sample)
 
     def restore(self, measurement: Measurement) -> None:
         """Take over what an earlier run measured."""
@@ -211,12 +213,10 @@ class Recorder:
         """Score of an image with the second decoder minus that with the baseline; NaN where one has none."""
         return self.scoring.gain(*(to_areas(counts[:, None, self._kept]) for counts in measurement.counts[:2]))
 
-    def _offer(self, measurement: Measurement, labels: Tensor, decisions: Sequence[Tensor]) -> None:
-        if not self.extremes.count:
-            return
-        spatial = tuple(decisions[0].shape[1 if decisions[0].dtype == torch.bool else 0 :])
-        truth = to_truth(labels[None], self.num_classes, spatial, self.ignore_index)[0]
-        self.extremes.offer(measurement.name, self.gain(measurement), truth, decisions[0], decisions[1])
+    def _offer(self, measurement: Measurement, truth: Tensor, decisions: Sequence[Tensor]) -> None:
+        if self.extremes.count:
+            gain = self.gain(measurement)
+            self.extremes.offer(measurement.name, gain, truth, decisions[0], decisions[1])
 
     def comparison(self, class_names: Sequence[str] | None = None, **options: Any) -> Comparison:
         """Everything collected so far. Warns once if the probabilities are too unsure, where RankSEG loses.

@@ -4,18 +4,81 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from rankseg_plugins.scores.levels import LEVELS, SCORES, image_accuracies
 
 if TYPE_CHECKING:
-    from rankseg_plugins.comparison.comparison import Comparison
-
+    from rankseg_plugins.comparison.comparison import Comparison, Paired
 
 #: What a word begins with that spreadsheets compute, and the mark of such words.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+class DecoderRow(NamedTuple):
+    """A decoder on all images.
+
+    Args:
+        name: of the decoder.
+        value: its mean score of an image.
+        seconds: median decode time of an image, NaN where it was not taken.
+        paired: against the baseline; None for the baseline itself.
+    """
+
+    name: str
+    value: float
+    seconds: float
+    paired: Paired | None
+
+
+class Tables(NamedTuple):
+    """What the tables of a report show, taken once for all of its forms.
+
+    Args:
+        decoders: the baseline first.
+        levels: score, level, value of the baseline, and of each other decoder value, gain and its interval, if any.
+        classes: name, images whose truth holds it, score of the baseline, and of each other decoder (gain, low, high).
+        calibration: name, expected calibration error and overconfidence; empty where nothing was measured.
+    """
+
+    decoders: list[DecoderRow]
+    levels: list[tuple[str, str, float, Sequence[tuple[float, float, tuple[float, float] | None]]]]
+    classes: list[tuple[str, int, float, np.ndarray]]
+    calibration: list[tuple[str, float, float]]
+
+
+def read_tables(comparison: Comparison, levels: Sequence[tuple[str, str]]) -> Tables:
+    """The tables of a report, with these scores at these levels."""
+    table, gains = comparison.class_table(comparison.decoders[0]), comparison.differences.classes.swapaxes(0, 1)
+    columns = table["images"].tolist(), table[f"{comparison.scoring.score}_class"], gains
+    return Tables(
+        decoder_rows(comparison),
+        [(*each, *read_level(comparison, *each)) for each in levels],
+        list(zip(comparison.scored_classes, *columns, strict=True)),
+        _calibration_errors(comparison),
+    )
+
+
+def decoder_rows(comparison: Comparison) -> list[DecoderRow]:
+    """A row for each decoder."""
+    found = []
+    for name, seconds in zip(comparison.decoders, comparison.seconds, strict=True):
+        value, known = comparison.level(name, comparison.scoring.score, "image"), seconds[~np.isnan(seconds)]
+        paired = comparison.paired(name) if name in comparison.candidates else None
+        found.append(DecoderRow(name, value, float(np.median(known)) if len(known) else np.nan, paired))
+    return found
+
+
+def read_level(comparison: Comparison, score: str, level: str) -> tuple[float, list[Any]]:
+    """The value of the baseline, and of each other decoder value, gain and its interval; None for the worst images."""
+    baseline, *values = (comparison.level(decoder, score, level) for decoder in comparison.decoders)
+    if level == "worst":
+        return baseline, [(value, value - baseline, None) for value in values]
+    gains = comparison.differences.levels[score, level]
+    return baseline, [(value, gain, (low, high)) for value, (gain, low, high) in zip(values, gains, strict=True)]
 
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -57,7 +120,7 @@ def _csv_cell(value: str | float) -> str | float:
 
 def to_dict(comparison: Comparison) -> dict[str, Any]:
     """Everything but the images, as values that JSON holds; unknown ones are None, scores are shares."""
-    decoders = {decoder: _decoder(comparison, decoder) for decoder in comparison.decoders}
+    decoders = {row.name: _decoder(comparison, row) for row in decoder_rows(comparison)}
     scoring = comparison.scoring
     return _plain(
         {
@@ -81,22 +144,21 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
     )
 
 
-def _decoder(comparison: Comparison, decoder: str) -> dict[str, Any]:
+def _decoder(comparison: Comparison, row: DecoderRow) -> dict[str, Any]:
     names = [(score, level) for score in (*SCORES, "accuracy") for level in LEVELS]
     names += [(score, "worst") for score in ("dice", "iou")]
     found: dict[str, Any] = {
-        "levels": {f"{score}_{level}": comparison.level(decoder, score, level) for score, level in names},
-        "classes": comparison.class_table(decoder),
-        "milliseconds": 1000 * median_seconds(comparison, decoder),
+        "levels": {f"{score}_{level}": comparison.level(row.name, score, level) for score, level in names},
+        "classes": comparison.class_table(row.name),
+        "milliseconds": 1000 * row.seconds,
     }
-    if decoder in comparison.candidates:
-        found["paired"] = _paired(comparison, decoder)
+    if row.paired:
+        found["paired"] = _paired(comparison, row.name, row.paired)
     return found
 
 
-def _paired(comparison: Comparison, decoder: str) -> dict[str, Any]:
-    paired, index = comparison.paired(decoder), comparison.candidates.index(decoder)
-    differences = comparison.differences
+def _paired(comparison: Comparison, decoder: str, paired: Paired) -> dict[str, Any]:
+    differences, index = comparison.differences, comparison.candidates.index(decoder)
     return {
         "images": len(paired.names),
         "mean": paired.mean,
@@ -113,22 +175,21 @@ def _paired(comparison: Comparison, decoder: str) -> dict[str, Any]:
     }
 
 
-def median_seconds(comparison: Comparison, decoder: str) -> float:
-    """Median decode time of an image, NaN where it was not taken."""
-    seconds = comparison.seconds[comparison.decoders.index(decoder)]
-    known = seconds[~np.isnan(seconds)]
-    return float(np.median(known)) if len(known) else float("nan")
-
-
 def _calibration(comparison: Comparison) -> dict[str, Any] | None:
-    measured = comparison.calibration
-    if measured is None:
+    if comparison.calibration is None:
         return None
-    error, over = measured.error(), measured.overconfidence()
-    rows = calibration_rows(comparison)
-    found = [(name, {"expected_error": error[row], "overconfidence": over[row]}) for name, row in rows]
+    errors = _calibration_errors(comparison)
+    found = [(name, {"expected_error": error, "overconfidence": over}) for name, error, over in errors]
     number = len(comparison.scored_classes)
     return {"classes": dict(found[:number]), "top_label": found[number][1] if len(found) > number else None}
+
+
+def _calibration_errors(comparison: Comparison) -> list[tuple[str, float, float]]:
+    measured = comparison.calibration
+    if measured is None:
+        return []
+    error, over = measured.error(), measured.overconfidence()
+    return [(name, error[row], over[row]) for name, row in calibration_rows(comparison)]
 
 
 def calibration_rows(comparison: Comparison) -> list[tuple[str, int]]:

@@ -10,7 +10,7 @@ from rankseg_plugins._imports import require
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.examples import Example
 from rankseg_plugins.comparison.pictures import LEGEND, class_colours
-from rankseg_plugins.comparison.tables import calibration_rows, median_seconds
+from rankseg_plugins.comparison.tables import Tables
 from rankseg_plugins.report import words
 from rankseg_plugins.report.introduction import Introduction
 from rankseg_plugins.report.panels import encode, pictures, shown_classes
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 
 
 def to_html(
-    comparison: Comparison, charts: Sequence[Mapping[str, Any]], introduction: Introduction | None = None
+    comparison: Comparison, tables: Tables, charts: Sequence[Mapping[str, Any]], introduction: Introduction | None
 ) -> str:
     """Write the report.
 
     Args:
         comparison: the figures.
+        tables: those of them that stand in tables.
         charts: title, text, and PNGs ``light`` and ``dark`` of each.
         introduction: stands in place of the verdicts on each decoder.
     """
-    sentences = [(words.verdict(comparison, each), _sign(comparison, each)) for each in comparison.candidates]
+    sentences = words.verdicts(comparison, tables.decoders)
     warnings = words.warnings(comparison)
     if introduction:
         sentences = [(introduction.verdict, introduction.sign)]
@@ -42,11 +43,7 @@ def to_html(
         introduction=introduction,
         sentences=sentences,
         warnings=warnings,
-        decoders=[_decoder(comparison, decoder) for decoder in comparison.decoders],
-        levels=[_level(comparison, *row) for row in words.LEVEL_ROWS],
-        worst=[_level(comparison, *row) for row in words.WORST_ROWS],
-        classes=_classes(comparison),
-        calibration=_calibration(comparison),
+        tables=tables,
         calibration_sentence=words.calibration_sentence(comparison),
         charts=[{**each, "light": _inline(each["light"]), "dark": _inline(each["dark"])} for each in charts],
         examples=[(title, [_example(e, comparison) for e in found]) for title, found in _groups(comparison)],
@@ -83,60 +80,6 @@ def _environment() -> Environment:
 
     environment.filters |= {"breakable": breakable, "code": code, "minus": minus}
     return environment
-
-
-def _sign(comparison: Comparison, decoder: str) -> str:
-    return words.sign(*comparison.paired(decoder).interval)
-
-
-def _decoder(comparison: Comparison, decoder: str) -> dict[str, Any]:
-    value = comparison.level(decoder, comparison.scoring.score, "image")
-    row: dict[str, Any] = {
-        "name": decoder,
-        "value": value,
-        "milliseconds": words.milliseconds(median_seconds(comparison, decoder)),
-    }
-    if decoder in comparison.candidates:
-        row |= {"paired": comparison.paired(decoder), "sign": _sign(comparison, decoder)}
-    return row
-
-
-def _level(comparison: Comparison, score: str, level: str) -> dict[str, Any]:
-    values = [comparison.level(decoder, score, level) for decoder in comparison.decoders]
-    cells: list[dict[str, Any]] = []
-    for index, value in enumerate(values[1:]):
-        if level == "worst":
-            cells.append({"value": value, "gain": value - values[0], "interval": None, "sign": "unclear"})
-        else:
-            gain, low, high = comparison.differences.levels[score, level][index]
-            cells.append({"value": value, "gain": gain, "interval": (low, high), "sign": words.sign(low, high)})
-    return {"title": words.row_title(score, level), "baseline": values[0], "cells": cells}
-
-
-def _classes(comparison: Comparison) -> list[dict[str, Any]]:
-    table = comparison.class_table(comparison.decoders[0])
-    score = comparison.scoring.score
-    rows: list[dict[str, Any]] = []
-    for index, name in enumerate(comparison.scored_classes):
-        differences = comparison.differences.classes[:, index]
-        gains = [(value, (low, high), words.sign(low, high)) for value, low, high in differences]
-        rows.append(
-            {
-                "name": name,
-                "images": int(table["images"][index]),
-                "baseline": table[f"{score}_class"][index],
-                "gains": gains,
-            }
-        )
-    return rows
-
-
-def _calibration(comparison: Comparison) -> list[tuple[str, float, float]]:
-    measured = comparison.calibration
-    if measured is None:
-        return []
-    error, over = measured.error(), measured.overconfidence()
-    return [(name, error[row], over[row]) for name, row in calibration_rows(comparison)]
 
 
 def _groups(comparison: Comparison) -> list[tuple[str, tuple[Example, ...]]]:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
-
-from rankseg_plugins.comparison.comparison import Comparison
-from rankseg_plugins.comparison.tables import calibration_rows, median_seconds
+from rankseg_plugins.comparison.comparison import Comparison, Paired
+from rankseg_plugins.comparison.tables import Tables
 from rankseg_plugins.report.introduction import Introduction, Section
 from rankseg_plugins.report.words import (
     ABSENT,
     EXPLANATION,
-    LEVEL_ROWS,
     PRESENT,
-    WORST_ROWS,
     calibration_sentence,
     listed,
     milliseconds,
@@ -27,7 +25,7 @@ from rankseg_plugins.report.words import (
     row_title,
     span,
     unit,
-    verdict,
+    verdicts,
     warnings,
 )
 
@@ -38,31 +36,32 @@ BLOCK = re.compile(r"^(\d*)([-+=#.)])")
 
 
 def to_markdown(
-    comparison: Comparison, charts: Mapping[str, tuple[str, str]], introduction: Introduction | None = None
+    comparison: Comparison, tables: Tables, charts: Sequence[Mapping[str, Any]], introduction: Introduction | None
 ) -> str:
     """Write the report.
 
     Args:
         comparison: the figures.
-        charts: by path of a picture, its title and what it shows.
+        tables: those of them that stand in tables.
+        charts: title, text and ``path`` of each.
         introduction: stands in place of the verdicts on each decoder.
     """
     parts = [
-        *(_verdicts(comparison) if introduction is None else _introduction(introduction)),
+        *(_verdicts(comparison, tables) if introduction is None else _introduction(introduction)),
         *(f"*{_text(warning)}*" for warning in warnings(comparison)),
         "## Decoders",
         f"{len(comparison.names)} images; {unit(comparison)} in percent, gains in points with their "
         f"{100 * comparison.confidence:g} % bootstrap interval; milliseconds an image (median).",
-        _decoders(comparison),
+        _decoders(comparison, tables),
         "## Levels",
-        _levels(comparison),
+        _levels(comparison, tables),
         f"{EXPLANATION} {PRESENT[comparison.scoring.present]}; {ABSENT[comparison.scoring.absent]}.",
-        *(f"![{_text(f'{title}: {text}')}]({path})" for path, (title, text) in charts.items()),
+        *(f"![{_text('{title}: {text}'.format_map(each))}]({each['path']})" for each in charts),
         "## Classes",
-        _classes(comparison),
-        *_calibration(comparison),
+        _classes(comparison, tables),
+        *_calibration(comparison, tables),
         "## Images that change most",
-        *(_images(comparison, decoder) for decoder in comparison.candidates),
+        *(_images(row.name, row.paired) for row in tables.decoders if row.paired),
         *_skipped(comparison),
         "## How it was made",
         _facts(comparison),
@@ -70,9 +69,9 @@ def to_markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def _verdicts(comparison: Comparison) -> list[str]:
+def _verdicts(comparison: Comparison, tables: Tables) -> list[str]:
     title = f"{len(comparison.names)} images, {comparison.decoders[0]} against {_others(comparison)}"
-    sentences = (f"- {_line(verdict(comparison, decoder))}" for decoder in comparison.candidates)
+    sentences = (f"- {_line(sentence)}" for sentence, _ in verdicts(comparison, tables.decoders))
     return [f"# Does it help? {_text(title)}", "\n".join(sentences)]
 
 
@@ -111,13 +110,11 @@ def _line(text: str) -> str:
     return BLOCK.sub(r"\1\\\2", _text(text).lstrip())
 
 
-def _decoders(comparison: Comparison) -> str:
+def _decoders(comparison: Comparison, tables: Tables) -> str:
     rows = []
-    for decoder in comparison.decoders:
-        value = percent(comparison.level(decoder, comparison.scoring.score, "image"))
-        row = [decoder, value, "", "", "", "", "", milliseconds(median_seconds(comparison, decoder))]
-        if decoder in comparison.candidates:
-            paired = comparison.paired(decoder)
+    for name, value, seconds, paired in tables.decoders:
+        row = [name, percent(value), "", "", "", "", "", milliseconds(seconds)]
+        if paired:
             counts = f"{paired.wins} / {paired.losses} / {paired.ties}"
             p_values = (p_value(paired.wilcoxon), p_value(paired.sign))
             row[2:7] = [points(paired.mean), span(*paired.interval), counts, *p_values]
@@ -126,42 +123,32 @@ def _decoders(comparison: Comparison) -> str:
     return _table(head, rows)
 
 
-def _levels(comparison: Comparison) -> str:
+def _levels(comparison: Comparison, tables: Tables) -> str:
     rows = []
-    for score, level in (*LEVEL_ROWS, *WORST_ROWS):
-        values = [comparison.level(decoder, score, level) for decoder in comparison.decoders]
-        others = (f"{percent(value)} ({points(value - values[0])})" for value in values[1:])
-        rows.append([row_title(score, level), percent(values[0]), *others])
+    for score, level, baseline, others in tables.levels:
+        cells = (f"{percent(value)} ({points(value - baseline)})" for value, *_ in others)
+        rows.append([row_title(score, level), percent(baseline), *cells])
     return _table(["score, %", *comparison.decoders], rows)
 
 
-def _classes(comparison: Comparison) -> str:
-    score = comparison.scoring.score
-    baseline = comparison.class_table(comparison.decoders[0])
+def _classes(comparison: Comparison, tables: Tables) -> str:
     rows = []
-    for index, name in enumerate(comparison.scored_classes):
-        cells = []
-        for decoder in range(len(comparison.candidates)):
-            value, low, high = comparison.differences.classes[decoder, index]
-            cells.append(points(value) if np.isnan(value) else f"{points(value)} ({span(low, high)})")
-        rows.append([name, str(baseline["images"][index]), percent(baseline[f"{score}_class"][index]), *cells])
+    for name, images, baseline, gains in tables.classes:
+        cells = (points(gain) + ("" if math.isnan(gain) else f" ({span(low, high)})") for gain, low, high in gains)
+        rows.append([name, str(images), percent(baseline), *cells])
     return _table(["class", "images", f"{comparison.decoders[0]}, %", *comparison.candidates], rows)
 
 
-def _calibration(comparison: Comparison) -> list[str]:
-    measured = comparison.calibration
-    if measured is None:
+def _calibration(comparison: Comparison, tables: Tables) -> list[str]:
+    sentence = calibration_sentence(comparison)
+    if sentence is None:
         return []
-    rows = [
-        [name, percent(measured.error()[row]), f"{100 * measured.overconfidence()[row]:+.2f}"]
-        for name, row in calibration_rows(comparison)
-    ]
+    rows = [[name, percent(error), f"{100 * over:+.2f}"] for name, error, over in tables.calibration]
     table = _table(["class", "expected calibration error, %", "probability minus frequency, points"], rows)
-    return ["## Calibration", calibration_sentence(comparison) or "", table]
+    return ["## Calibration", sentence, table]
 
 
-def _images(comparison: Comparison, decoder: str) -> str:
-    paired = comparison.paired(decoder)
+def _images(decoder: str, paired: Paired) -> str:
     lines = [f"{_line(decoder)}:", ""]
     for title, found in (("better", paired.improvements()), ("worse", paired.regressions())):
         listed = ", ".join(f"{name} ({points(gain)})" for name, gain in found)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rankseg_plugins.comparison.comparison import Comparison
-from rankseg_plugins.comparison.tables import median_seconds
+from rankseg_plugins.comparison.tables import decoder_rows
 from rankseg_plugins.report.tuning import FLATTERED, candidates
 from rankseg_plugins.report.words import (
     milliseconds,
@@ -20,7 +20,7 @@ from rankseg_plugins.report.words import (
     sign,
     span,
     unit,
-    verdict,
+    verdicts,
     warnings,
 )
 
@@ -37,16 +37,15 @@ def to_terminal(comparison: Comparison) -> Group:
     confidence = f"{100 * comparison.confidence:g} % interval"
     for title in (f"{unit(comparison)}, %".replace(" ", "\n", 1), "gain", confidence, "better /\nworse", "ms"):
         table.add_column(title, justify="right", no_wrap=True)
-    for decoder in comparison.decoders:
-        value = percent(comparison.level(decoder, comparison.scoring.score, "image"))
-        cells: list[str | Text] = [_text(decoder), value, "", "", "", milliseconds(median_seconds(comparison, decoder))]
-        if decoder in comparison.candidates:
-            paired = comparison.paired(decoder)
+    rows = decoder_rows(comparison)
+    for name, value, seconds, paired in rows:
+        cells: list[str | Text] = [_text(name), percent(value), "", "", "", milliseconds(seconds)]
+        if paired:
             gain = Text(points(paired.mean), style=STYLES[sign(*paired.interval)])
             wins = f"{paired.wins} / {paired.losses}"
             cells[2:5] = [gain, span(*paired.interval), wins]
         table.add_row(*cells)
-    lines = [verdict(comparison, decoder) for decoder in comparison.candidates]
+    lines = (sentence for sentence, _ in verdicts(comparison, rows))
     notes = (f"note: {warning}" for warning in warnings(comparison))
     return Group(table, "", *map(_text, (*lines, *notes)))
 

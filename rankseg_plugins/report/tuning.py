@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rankseg_plugins._writing import write_atomically
-from rankseg_plugins.comparison.tables import to_csv, to_dict
+from rankseg_plugins.comparison.tables import read_level, to_dict
 from rankseg_plugins.report.introduction import Introduction, Section
 from rankseg_plugins.report.words import percent, points, sign, span
-from rankseg_plugins.report.writing import write_pages
+from rankseg_plugins.report.writing import write_files
 from rankseg_plugins.tuning.candidates import GLOBAL
 
 if TYPE_CHECKING:
@@ -52,15 +50,11 @@ class Candidate(NamedTuple):
 def candidates(found: Tuned) -> list[Candidate]:
     """Argmax, then the others by their gain, the largest first."""
     score, level = found.decoder.evidence["objective"].split("_")
-    comparison = found.comparison
-    differences = comparison.differences.levels[score, level]
-    rows = [
-        Candidate(name, comparison.level(name, score, level), gain, (low, high))
-        for name, (gain, low, high) in zip(comparison.candidates, differences, strict=True)
-    ]
-    baseline = comparison.decoders[0]
-    argmax = Candidate(baseline, comparison.level(baseline, score, level), np.nan, (np.nan, np.nan))
-    return [argmax, *sorted(rows, key=lambda row: -np.nan_to_num(row.gain, nan=-1))]
+    baseline, others = read_level(found.comparison, score, level)
+    argmax, *names = found.comparison.decoders
+    rows = (Candidate(name, *each) for name, each in zip(names, others, strict=True))
+    best = sorted(rows, key=lambda row: -np.nan_to_num(row.gain, nan=-1))
+    return [Candidate(argmax, baseline, np.nan, (np.nan, np.nan)), *best]
 
 
 def figures(found: Tuned) -> dict[str, Any]:
@@ -86,9 +80,8 @@ def write_tuning(found: Tuned, path: str | os.PathLike[str]) -> None:
         OSError: if a file cannot be written; it names the file.
     """
     folder = Path(path)
-    write_pages(found.validated, folder, _introduction(found, folder / DECODER))
-    write_atomically(folder / "report.json", json.dumps(figures(found), indent=2) + "\n")
-    write_atomically(folder / "images.csv", to_csv(found.comparison))
+    introduction = _introduction(found, folder / DECODER)
+    write_files(folder, found.validated, figures(found), found.comparison, introduction)
     found.decoder.save(folder / DECODER)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rankseg_plugins.comparison.comparison import WORST
 from rankseg_plugins.scores.levels import LEVELS, SCORES
 
 if TYPE_CHECKING:
-    from rankseg_plugins.comparison.comparison import Comparison
+    from rankseg_plugins.comparison.comparison import Comparison, Paired
+    from rankseg_plugins.comparison.tables import DecoderRow
 
 #: How scores are called, in the order of tables; one that is not named here is called by its own name.
 NAMED = {"dice": "Dice", "iou": "IoU", "accuracy": "accuracy"}
@@ -22,8 +24,7 @@ NONE = "n/a"
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 #: Rows of the table of levels.
-LEVEL_ROWS = tuple((score, level) for score in TITLES for level in LEVELS)
-WORST_ROWS = (("dice", "worst"), ("iou", "worst"))
+LEVEL_ROWS = (*((score, level) for score in TITLES for level in LEVELS), ("dice", "worst"), ("iou", "worst"))
 
 EXPLANATION = (
     "Dataset: pixels of all images pooled, then the mean over classes. Image: mean over the classes of each image, "
@@ -111,9 +112,13 @@ def unit(comparison: Comparison) -> str:
     return f"image {TITLES[comparison.scoring.score]}"
 
 
-def verdict(comparison: Comparison, decoder: str) -> str:
+def verdicts(comparison: Comparison, rows: Iterable[DecoderRow]) -> list[tuple[str, str]]:
+    """Of every decoder but the baseline a sentence, and its :func:`sign`."""
+    return [(_verdict(comparison, row.name, row.paired), sign(*row.paired.interval)) for row in rows if row.paired]
+
+
+def _verdict(comparison: Comparison, decoder: str, paired: Paired) -> str:
     """One sentence: the gain of a decoder, how sure it is, and how many images got worse."""
-    paired = comparison.paired(decoder)
     what, images = unit(comparison), len(paired.names)
     confidence = f"{100 * comparison.confidence:g} % interval {span(*paired.interval)}"
     worse = f"{paired.losses} of {images} images got worse, {paired.wins} better"

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rankseg_plugins._imports import require
 from rankseg_plugins._writing import write_atomically
 from rankseg_plugins.comparison.comparison import Comparison
-from rankseg_plugins.comparison.tables import to_csv, to_dict
+from rankseg_plugins.comparison.tables import read_tables, to_csv, to_dict
 from rankseg_plugins.report import charts
 from rankseg_plugins.report.html import to_html
 from rankseg_plugins.report.introduction import Introduction
 from rankseg_plugins.report.markdown import to_markdown
-from rankseg_plugins.report.words import unit
+from rankseg_plugins.report.words import LEVEL_ROWS, unit
 
 #: What :func:`write_report` writes.
 FILES = ("report.html", "report.md", "report.json", "images.csv")
@@ -64,26 +65,21 @@ def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> None:
         ImportError: if matplotlib, Jinja2 or Pillow is not installed.
         OSError: if a file cannot be written; it names the file, and no half-written file is left.
     """
-    folder = Path(path)
-    write_pages(comparison, folder)
-    write_atomically(folder / "report.json", json.dumps(to_dict(comparison), indent=2) + "\n")
-    write_atomically(folder / "images.csv", to_csv(comparison))
+    write_files(Path(path), comparison, to_dict(comparison), comparison)
 
 
-def write_pages(comparison: Comparison, folder: Path, introduction: Introduction | None = None) -> None:
-    """Write ``report.html``, ``report.md`` and ``pictures``; see :func:`write_report`.
-
-    Args:
-        comparison: the figures.
-        folder: made if absent.
-        introduction: stands in place of the verdicts on each decoder.
-    """
-    drawn = _draw(comparison)
-    pictures = {f"pictures/{each['name']}.png": (each["title"], each["text"]) for each in drawn}
-    for each in drawn:
-        write_atomically(folder / f"pictures/{each['name']}.png", each["paper"])
-    write_atomically(folder / "report.html", to_html(comparison, drawn, introduction))
-    write_atomically(folder / "report.md", to_markdown(comparison, pictures, introduction))
+def write_files(
+    folder: Path, shown: Comparison, figures: Mapping[str, Any], images: Comparison, above: Introduction | None = None
+) -> None:
+    """Write pages of a comparison, perhaps with an introduction above, all figures, and a table of images."""
+    drawn, tables = _draw(shown), read_tables(shown, LEVEL_ROWS)
+    files: dict[str, str | bytes] = {each["path"]: each["paper"] for each in drawn}
+    files["report.html"] = to_html(shown, tables, drawn, above)
+    files["report.md"] = to_markdown(shown, tables, drawn, above)
+    files["report.json"] = json.dumps(figures, indent=2) + "\n"
+    files["images.csv"] = to_csv(images)
+    for name, data in files.items():
+        write_atomically(folder / name, data)
 
 
 def _draw(comparison: Comparison) -> list[dict[str, Any]]:
@@ -105,7 +101,7 @@ def _draw(comparison: Comparison) -> list[dict[str, Any]]:
     themes = {"light": charts.LIGHT, "dark": charts.DARK, "paper": charts.PAPER}
     return [
         {
-            "name": name,
+            "path": f"pictures/{name}.png",
             "title": title,
             "text": text,
             **{key: charts.to_png(charts.draw(chart, comparison, decoder, theme)) for key, theme in themes.items()},

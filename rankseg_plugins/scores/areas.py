@@ -57,19 +57,28 @@ def areas(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
         >>> areas(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 255]]), num_classes=2, ignore_index=255)
         Areas(intersection=tensor([[1, 0]]), prediction=tensor([[1, 1]]), label=tensor([[2, 0]]))
     """
-    prediction, target = plain(prediction), plain(target)
+    prediction, target = plain(check_tensor("prediction", prediction)), plain(check_tensor("target", target))
     ignore_index = read_index("ignore_index", ignore_index)
     num_classes = read_integer("num_classes", num_classes, least=1)
+    masks = _check(prediction, target, num_classes)
+    highest = 1 if masks else num_classes - 1
+    value = None if target.dtype == torch.bool else first_outside(target, highest, ignore_index)
+    if value is not None:
+        label = f"holds the label {value}, allowed are 0 to {highest}"
+        problem = f"masks must hold 0 and 1 only, got {value}" if masks else label
+        raise ValueError(f"target {problem} ({say_ignore_index(ignore_index)})")
+    return areas_of_known(prediction, target, num_classes, ignore_index)
+
+
+def areas_of_known(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None = None) -> Areas:
+    """:func:`areas` for a truth whose values were looked at before."""
     masks = _check(prediction, target, num_classes)
     kept = None if target.dtype == torch.bool or ignore_index is None else target != ignore_index
     if not masks:
         kept = torch.ones_like(target, dtype=torch.bool) if kept is None else kept
-        _check_labels(target, kept, num_classes, ignore_index)
         if prediction.dtype != torch.bool:
             return _areas_of_labels(prediction, target, kept, num_classes)
         kept = kept.unsqueeze(1)
-    elif target.dtype != torch.bool:
-        _check_masks(target, ignore_index)
     true, predicted = target == 1 if masks else _as_masks(target, num_classes), _as_masks(prediction, num_classes)
     if kept is not None:
         true, predicted = true & kept, predicted & kept
@@ -98,7 +107,6 @@ def _check(prediction: Tensor, target: Tensor, num_classes: int) -> bool:
     """Whether the truth is masks."""
     shapes: list[tuple[int, ...]] = []
     for name, tensor in (("prediction", prediction), ("target", target)):
-        check_tensor(name, tensor)
         if tensor.is_floating_point() or tensor.is_complex():
             raise TypeError(
                 f"{name} must be integer labels (B, *spatial) or bool masks (B, C, *spatial), got {tensor.dtype}"
@@ -117,21 +125,13 @@ def _check(prediction: Tensor, target: Tensor, num_classes: int) -> bool:
     return masks
 
 
-def _check_labels(target: Tensor, kept: Tensor, num_classes: int, ignore_index: int | None) -> None:
-    outside = kept & ((target < 0) | (target >= num_classes))
-    if outside.any():
-        value = target[outside][0].item()
-        hint = say_ignore_index(ignore_index)
-        raise ValueError(f"target holds the label {value}, allowed are 0 to {num_classes - 1} ({hint})")
-
-
-def _check_masks(target: Tensor, ignore_index: int | None) -> None:
-    outside = (target != 0) & (target != 1)
+def first_outside(target: Tensor, highest: int, ignore_index: int | None) -> float | None:
+    """The first value that neither lies in 0 to ``highest`` nor is ``ignore_index``; None if there is none."""
+    # Masks may be of 16 unsigned bits or more, which torch compares for equality alone.
+    outside = (target != 0) & (target != 1) if highest == 1 else (target < 0) | (target > highest)
     if ignore_index is not None:
         outside &= target != ignore_index
-    if outside.any():
-        hint = say_ignore_index(ignore_index)
-        raise ValueError(f"target masks must hold 0 and 1 only, got {target[outside][0].item()} ({hint})")
+    return target[outside][0].item() if outside.any() else None
 
 
 def say_ignore_index(ignore_index: int | None) -> str:

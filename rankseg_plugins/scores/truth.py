@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.options import read_index, read_integer
 from rankseg_plugins.core.probabilities import check_classes, check_tensor, drawn_in_white, plain, widened
-from rankseg_plugins.scores.areas import Areas, areas, say_ignore_index
+from rankseg_plugins.scores.areas import Areas, areas_of_known, first_outside, say_ignore_index
 
 
 def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_index: int | None = None) -> Tensor:
@@ -127,12 +128,18 @@ def count(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
         )
     spatial = tuple(prediction.shape[2 if prediction.dtype == torch.bool else 1 :])
     truth = to_truth(target, num_classes, spatial, ignore_index)
+    num_classes, ignore_index = read_integer("num_classes", num_classes), read_index("ignore_index", ignore_index)
+    return count_known(prediction, truth, num_classes, ignore_index)
+
+
+def count_known(prediction: Tensor, truth: Tensor, num_classes: int, ignore_index: int | None = None) -> Areas:
+    """:func:`count` for a decision that is one, and a truth that :func:`to_truth` gave: values are not looked at."""
     if num_classes > 1:
-        return areas(prediction, truth, num_classes, ignore_index)
-    # One class: areas() numbers its classes from 0, binary labels call the only class 1.
+        return areas_of_known(prediction, truth, num_classes, ignore_index)
+    # One class: areas number their classes from 0, binary labels call the only class 1.
     predicted = prediction if prediction.dtype == torch.bool else (prediction == 1).unsqueeze(1)
     true = truth if truth.ndim == predicted.ndim else truth.unsqueeze(1)
-    return areas(predicted, true, 1, ignore_index)
+    return areas_of_known(predicted, true, 1, ignore_index)
 
 
 def _to_masks(target: Tensor, ignore_index: int | None) -> Tensor:
@@ -143,16 +150,13 @@ def _to_masks(target: Tensor, ignore_index: int | None) -> Tensor:
         )
     if target.dtype == torch.bool:
         return target
-    strange = target[(target != 0) & (target != 1)]
-    if not len(strange):
+    if first_outside(target, 1, None) is None:
         return target.bool()
-    if ignore_index is not None:
-        strange = strange[strange != ignore_index]
-    if len(strange):
-        value = strange[0].item()
-        hint = say_ignore_index(ignore_index) + drawn_in_white(target, value)
-        raise ValueError(f"target masks must hold 0 and 1 only, got {value:g} ({hint})")
-    return target.long()
+    value = first_outside(target, 1, ignore_index)
+    if value is None:
+        return target.long()
+    hint = say_ignore_index(ignore_index) + drawn_in_white(target, value)
+    raise ValueError(f"target masks must hold 0 and 1 only, got {value:g} ({hint})")
 
 
 def _is_one_hot(labels: Tensor, num_classes: int, shape: torch.Size | None = None) -> bool:
@@ -164,11 +168,8 @@ def _is_one_hot(labels: Tensor, num_classes: int, shape: torch.Size | None = Non
 
 
 def _check_labels(target: Tensor, highest: int, ignore_index: int | None) -> None:
-    strange = (target < 0) | (target > highest)
-    if ignore_index is not None:
-        strange &= target != ignore_index
-    if strange.any():
-        label = target[strange][0].item()
+    label = first_outside(target, highest, ignore_index)
+    if label is not None:
         hint = say_ignore_index(ignore_index)
         drawn = drawn_in_white(target, label) if highest == 1 else ""
         if drawn:
