@@ -1,11 +1,12 @@
 """Does tuning overfit? Tune on one half of the images, score on the other, with many different halves.
 
-In the race are argmax, RankSEG with every default temperature and ``pruning_prob``, for Dice and for IoU, and
-GlobalRankSEG with every temperature and both metrics, fitted without labels to the half that is tuned on. Once as
-:func:`~rankseg_plugins.tuning.tune` decides, and once without the least number of cases that it asks for.
+In the race are argmax; RankSEG with every default temperature and ``pruning_prob``, for Dice and for IoU; GlobalRankSEG
+with every temperature and both metrics, fitted without labels to the half that is tuned on; and PresenceRankSEG with
+every temperature, rule and both metrics, fitted within folds of that half. Once with the last, and once without; under
+both ways to count the classes of an image.
 
 ``python -m benchmarks.tuning PROBS.npz [PROBS.npz ...]`` prints a table, and one of images that were softened on
-purpose; about six minutes.
+purpose; about half an hour for four sets.
 """
 
 import sys
@@ -20,20 +21,21 @@ import torch
 
 from rankseg_plugins import RankSEG
 from rankseg_plugins.calibration import TemperatureScaling
-from rankseg_plugins.comparison import Sample, compare
+from rankseg_plugins.comparison import Sample, Scoring, compare
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.decoders import Decoder
 from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.tuning import Tuner, tune
-from rankseg_plugins.tuning.candidates import TEMPERATURES, GlobalCandidates
-from rankseg_plugins.tuning.choosing import choose
+from rankseg_plugins.tuning.candidates import TEMPERATURES, final
+from rankseg_plugins.tuning.choosing import ARGMAX, choose
 
 HALVES = 20
 RESAMPLES = 2000
 IGNORE = 255
 METRICS = ("dice", "iou")
 OBJECTIVES = ("dice_image", "iou_image", "iou_dataset")
-MIN_CASES = (20, 0)
+PRESENT = ("union", "label")
+MIN_CASES = 20
 
 
 def samples_of(path: Path) -> list[Sample]:
@@ -43,8 +45,53 @@ def samples_of(path: Path) -> list[Sample]:
     return [Sample(str(i), *both) for i, both in enumerate(zip(probs, labels, strict=True))]
 
 
-def measured(samples: list[Sample], decoders: Mapping[str, Decoder]) -> Comparison:
-    recorder = Recorder(decoders, num_classes=len(samples[0].probs), ignore_index=IGNORE, panels=0)
+class Race:
+    """A race on one half of the images, of which parts can be left out, and the other half to score its winner on."""
+
+    def __init__(self, samples: list[Sample], seed: int, present: str, samplewise: Comparison) -> None:
+        order = np.random.default_rng(seed).permutation(len(samples))
+        first, self.second = np.array_split(order, 2)
+        self.samples, self.present = samples, present
+        tuner = Tuner(len(samples[0].probs), metrics=METRICS, ignore_index=IGNORE, scoring=Scoring(present=present))
+        fitting = tuner.fitting(("samplewise", "global"), seed=seed)
+        half = [samples[index] for index in first]
+        for sample in half:
+            fitting.update(sample)
+        self.fitted = fitting.fit()
+        argmax = {ARGMAX: tuner.candidates[ARGMAX]}
+        self.candidates = tuner.candidates | self.fitted
+        known = replace(
+            samplewise,
+            measurements=tuple(samplewise.measurements[index] for index in first),
+            scoring=Scoring(present=present),
+        )
+        self.whole = joined(known, self.measured(half, argmax | self.fitted))
+
+    def measured(self, samples: list[Sample], decoders: Mapping[str, Decoder]) -> Comparison:
+        """Decoders on some of the images."""
+        return measured(samples, decoders, self.present)
+
+    def gain(self, objective: str, min_cases: int, left_out: str) -> tuple[str, np.ndarray] | None:
+        """The winner, and its gain on the other half with its interval; None where argmax is kept."""
+        score, level = objective.split("_")
+        kept = [index for index, name in enumerate(self.whole.decoders) if not (left_out and name.startswith(left_out))]
+        images = (
+            replace(each, counts=each.counts[kept], seconds=each.seconds[kept]) for each in self.whole.measurements
+        )
+        race = replace(
+            self.whole, decoders=tuple(self.whole.decoders[index] for index in kept), measurements=tuple(images)
+        )
+        choice = choose(race, objective, min_cases=min_cases)
+        if not choice.certain:
+            return None
+        pair = {ARGMAX: self.candidates[ARGMAX], choice.winner: final(self.candidates[choice.winner])}
+        found = self.measured([self.samples[index] for index in self.second], pair)
+        return choice.winner, 100 * found.differences.levels[score, level][0]
+
+
+def measured(samples: list[Sample], decoders: Mapping[str, Decoder], present: str = "union") -> Comparison:
+    options = {"ignore_index": IGNORE, "panels": 0, "scoring": Scoring(present=present)}
+    recorder = Recorder(decoders, num_classes=len(samples[0].probs), **options)
     for sample in samples:
         recorder.add(sample)
     return recorder.comparison(facts={}, resamples=RESAMPLES)
@@ -63,39 +110,25 @@ def joined(first: Comparison, second: Comparison) -> Comparison:
     return replace(first, decoders=(*first.decoders, *second.candidates), measurements=tuple(images))
 
 
-def halves(samples: list[Sample]) -> Iterator[tuple[Comparison, Comparison]]:
-    """All candidates on the half that is tuned on, and on the other."""
-    classes = len(samples[0].probs)
-    candidates = Tuner(classes, metrics=METRICS).candidates
-    argmax = dict(list(candidates.items())[:1])
-    samplewise = measured(samples, candidates)
-    for seed in range(HALVES):
-        order = np.random.default_rng(seed).permutation(len(samples))
-        first, second = np.array_split(order, 2)
-        pooled = GlobalCandidates(classes, metrics=METRICS)
-        for index in first:
-            pooled.update(samples[index].probs)
-        whole = joined(samplewise, measured(samples, argmax | pooled.fit()))
-        yield tuple(replace(whole, measurements=tuple(whole.measurements[i] for i in half)) for half in (first, second))
-
-
 def kind(name: str) -> str:
-    """What a candidate is, without its temperature and ``pruning_prob``."""
-    return name.split(",")[0].split(" at ")[0].replace("(metric=", ", ").rstrip(")")
+    """What a candidate is, without its temperature, ``pruning_prob`` and metric."""
+    what = name.split("(")[0]
+    return f"{what} {name.split('rule=')[1].split(')')[0]}" if what == "presence" else what
 
 
-def row(data: str, objective: str, min_cases: int, parts: list[tuple[Comparison, Comparison]]) -> str:
-    score, level = objective.split("_")
-    gains, kept = np.zeros((len(parts), 3)), Counter()
-    for run, (first, second) in enumerate(parts):
-        choice = choose(first, objective, min_cases=min_cases)
-        if choice.certain:
-            kept[kind(choice.winner)] += 1
-            gains[run] = 100 * second.differences.levels[score, level][second.candidates.index(choice.winner)]
-    chosen = "; ".join(f"{name} ({count})" for name, count in kept.most_common()) or "none"
-    low, mean, high = gains[:, 0].min(), gains[:, 0].mean(), gains[:, 0].max()
-    cells = (data, objective, min_cases, f"{sum(kept.values())} of {len(parts)}", chosen, f"{mean:+.2f}")
-    return f"| {' | '.join(map(str, cells))} | {low:+.2f} to {high:+.2f} | {(gains[:, 2] < 0).sum()} |"
+def row(data: str, present: str, objective: str, min_cases: int, races: list[Race]) -> str:
+    cells: list[object] = [data, f"{objective}, {present}", min_cases]
+    for left_out in ("presence", ""):
+        gains, kept = np.zeros((len(races), 3)), Counter()
+        for run, race in enumerate(races):
+            found = race.gain(objective, min_cases, left_out)
+            if found is not None:
+                kept[kind(found[0])] += 1
+                gains[run] = found[1]
+        low, mean, high = gains[:, 0].min(), gains[:, 0].mean(), gains[:, 0].max()
+        cells += [f"{mean:+.2f}", f"{low:+.2f} to {high:+.2f}", (gains[:, 2] < 0).sum()]
+    chosen = "; ".join(f"{name} ({count})" for name, count in kept.most_common()) or "argmax always"
+    return f"| {' | '.join(map(str, [*cells, chosen]))} |"
 
 
 def softened(count: int, seed: int, temperature: float = 2.0, size: int = 24) -> list[Sample]:
@@ -138,14 +171,19 @@ def softened_rows() -> Iterator[str]:
 
 def main(paths: list[str]) -> None:
     print(
-        "| data | objective | `min_cases` | left argmax | for | mean gain, points | least to most | certainly worse |"
+        "| data | objective, present | `min_cases` | without presence: gain | least to most | certainly worse "
+        "| **with presence: gain** | least to most | certainly worse | chosen |"
     )
-    print("| --- | --- | ---: | ---: | --- | ---: | ---: | ---: |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
     for path in map(Path, paths):
-        parts = list(halves(samples_of(path)))
-        for objective in OBJECTIVES:
-            for min_cases in MIN_CASES:
-                print(row(path.parent.name, objective, min_cases, parts), flush=True)
+        samples = samples_of(path)
+        samplewise = measured(samples, Tuner(len(samples[0].probs), metrics=METRICS).candidates)
+        few = len(samples) // 2 < MIN_CASES
+        for present in PRESENT:
+            races = [Race(samples, seed, present, samplewise) for seed in range(HALVES)]
+            for objective in OBJECTIVES:
+                for min_cases in (MIN_CASES, 0) if few else (MIN_CASES,):
+                    print(row(path.parent.name, present, objective, min_cases, races), flush=True)
     print("\n| decision | image Dice, % | gain, points | 95 % interval |")
     print("| --- | ---: | ---: | ---: |")
     for each in softened_rows():

@@ -175,7 +175,7 @@ def test_candidates_for_a_data_set():
     probs = batch()[0]
     found, wanted = (GlobalCandidates(CLASSES, [0.7, 1.0]) for _ in range(2))
     for image in probs:
-        found.update(tagged(image))
-        wanted.update(image)
+        found.update(Sample("a", tagged(image), image.argmax(0)))
+        wanted.update(Sample("a", image, image.argmax(0)))
     ours, theirs = found.fit(), wanted.fit()
     assert {name: each.to_dict() for name, each in ours.items()} == {n: each.to_dict() for n, each in theirs.items()}

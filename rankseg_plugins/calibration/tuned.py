@@ -38,7 +38,7 @@ PRESENCE_OPTIONS = (
 
 
 class TunedDecoder(nn.Module):
-    r"""What :func:`~rankseg_plugins.tuning.tuner.tune` chose: a temperature and a decision.
+    r"""What :func:`~rankseg_plugins.tuning.racing.tune` chose: a temperature and a decision.
 
     Its ``state_dict`` is empty: what was chosen is in its file, and a checkpoint neither needs nor changes it. Its
     numbers keep their precision where a module around it is made ``half``.

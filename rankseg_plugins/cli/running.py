@@ -12,7 +12,7 @@ from typing import Any
 
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.cli.reading import Images
-from rankseg_plugins.comparison.decoders import Decoder
+from rankseg_plugins.comparison.decoders import ByCase, Decoder
 from rankseg_plugins.comparison.facts import collect_facts
 from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.comparison.sample import Sample
@@ -107,9 +107,12 @@ def _asked_for(decoders: Iterable[str], images: Images) -> dict[str, Any]:
 
 def _contents(decoders: Mapping[str, Decoder]) -> dict[str, Any]:
     """What the name of a file does not say, nor that of a fitted decoder: what was found."""
-    tuned = {name: _digest(each) for name, each in decoders.items() if isinstance(each, TunedDecoder)}
+    tuned = {name: _digest(each) for name, each in decoders.items() if isinstance(each, (TunedDecoder, ByCase))}
     return {"tuned decoders": tuned} if tuned else {}
 
 
-def _digest(decoder: TunedDecoder) -> str:
-    return hashlib.sha256(json.dumps(decoder.to_dict(), sort_keys=True).encode()).hexdigest()
+def _digest(decoder: TunedDecoder | ByCase) -> str:
+    parts = (decoder, *decoder.others) if isinstance(decoder, ByCase) else (decoder,)
+    tuned = [each.decoder if isinstance(each, ByCase) else each for each in parts]
+    found = [each.to_dict() for each in tuned if isinstance(each, TunedDecoder)]
+    return hashlib.sha256(json.dumps(found[0] if len(found) == 1 else found, sort_keys=True).encode()).hexdigest()

@@ -18,9 +18,11 @@ from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.report.terminal import tuning_to_terminal
 from rankseg_plugins.report.tuning import DECODER, figures, write_tuning
 from rankseg_plugins.scores.checks import read_device
-from rankseg_plugins.tuning.candidates import PRUNING_PROBS, TEMPERATURES, GlobalCandidates
+from rankseg_plugins.tuning.candidates import PRUNING_PROBS, TEMPERATURES
 from rankseg_plugins.tuning.choosing import ARGMAX, OBJECTIVES, check_intervals
-from rankseg_plugins.tuning.tuner import SAMPLEWISE, Tuned, Tuner, check_levels
+from rankseg_plugins.tuning.fitting import SAMPLEWISE, check_levels
+from rankseg_plugins.tuning.presence import RULES, read_rules
+from rankseg_plugins.tuning.tuner import Tuned, Tuner
 
 RACE = {"rich_help_panel": "Candidates"}
 
@@ -50,6 +52,15 @@ def tune(
     metrics: Annotated[str | None, typer.Option(help="dice, iou; that of the objective unless given.", **RACE)] = None,
     solvers: Annotated[
         str | None, typer.Option(help="RMA, exact, BA, TRNA, BA+TRNA.", show_default="RMA", **RACE)
+    ] = None,
+    presence: Annotated[
+        str | None,
+        typer.Option(
+            help="How candidates that learn which classes are there choose: score, and least probabilities; none "
+            "leaves them out, and reads every file only once.",
+            show_default=_listed(RULES),
+            **RACE,
+        ),
     ] = None,
     aggregation_levels: Annotated[
         str,
@@ -86,15 +97,15 @@ def tune(
 ) -> None:
     """Choose a decoder on validation data, with argmax in the race: writes decoder.json and a report.
 
-    Argmax is kept unless the gain is certain on images that had no part in choosing. A global rule is fitted once, to
-    all images, without their labels.
+    Argmax is kept unless the gain is certain on images that had no part in choosing, nor in learning which classes are
+    there. A global rule is fitted once, to all images, without their labels.
 
     Exit status: 0, also where argmax is kept; 2 for bad input (one line says which file or option); 1 for internal
     errors.
     """
     intervals: dict[str, Any] = {"resamples": resamples, "confidence": confidence, "seed": seed}
     with bad_input(ValueError, TypeError):
-        race = _Race.read(objective, aggregation_levels, temperatures, metrics, pruning_probs, solvers)
+        race = _Race.read(objective, aggregation_levels, temperatures, metrics, pruning_probs, solvers, presence, seed)
         check_intervals(**intervals)
         reading = Reading(
             probs,
@@ -133,12 +144,16 @@ class _Race(NamedTuple):
         levels: which candidates there are: image by image, for the whole data set, or both.
         shared: options of all candidates.
         own: options of those that decide image by image, where they were given.
+        presence: rules of those that learn which classes are there.
+        seed: of the folds.
     """
 
     objective: str
     levels: Sequence[str]
     shared: Mapping[str, Any]
     own: Mapping[str, Any]
+    presence: Sequence[str | float]
+    seed: int
 
     @classmethod
     def read(
@@ -149,10 +164,12 @@ class _Race(NamedTuple):
         metrics: str | None,
         pruning_probs: str | None,
         solvers: str | None,
+        presence: str | None,
+        seed: int,
     ) -> _Race:
         """From the words of the command line; raises ``ValueError`` for one that is not valid."""
         check_choice("--objective", objective, OBJECTIVES)
-        given = {"pruning_probs": pruning_probs, "solvers": solvers}
+        given = {"pruning_probs": pruning_probs, "solvers": solvers, "presence": presence}
         named = [name for name in SAMPLEWISE if given[name] is not None]
         levels = check_levels(_words("--aggregation-levels", aggregation_levels), named)
         shared = {
@@ -164,7 +181,7 @@ class _Race(NamedTuple):
             own["pruning_probs"] = _numbers("--pruning-probs", pruning_probs)
         if solvers is not None:
             own["solvers"] = _words("--solvers", solvers)
-        return cls(objective, levels, shared, own)
+        return cls(objective, levels, shared, own, RULES if presence is None else _rules(presence), seed)
 
     def start(self, images: Images, output_mode: str | None, **options: Any) -> Tuner:
         """The candidates that need no fit; without an output mode it is the one that fits the truth."""
@@ -173,21 +190,21 @@ class _Race(NamedTuple):
 
     def run(self, tuner: Tuner, images: Images, out: Path) -> dict[str, Any]:
         """Every image through every candidate, of which some are fitted first; what a report says about the run."""
-        if "global" in self.levels:
-            with bad_input(ValueError, TypeError):
-                self._enter_rules(tuner, images, out)
+        with bad_input(ValueError, TypeError):
+            self._fit(tuner, images, out)
         with bad_input(InputError):
             return measure(images, tuner.recorder, out, "tuning")
 
-    def _enter_rules(self, tuner: Tuner, images: Images, out: Path) -> None:
-        """Fit rules for the whole data set to the images, and let them into the race."""
-        rules = GlobalCandidates(images.classes, **self.shared, output_mode=tuner.recorder.output_mode)
-        rules.check_number(len(images.cases))
-        samplewise = "samplewise" in self.levels
-        names = [*(tuner.candidates if samplewise else (ARGMAX,)), *rules.names]
-        # What is skipped later does not shape a rule.
-        look_ahead(images, tuner.recorder, names, lambda sample: rules.update(sample.probs), out, "fitting")
-        tuner.enter(rules.fit(), samplewise=samplewise)
+    def _fit(self, tuner: Tuner, images: Images, out: Path) -> None:
+        """Let those into the race that are fitted to the images first."""
+        fitting = tuner.fitting(self.levels, self.presence, self.seed)
+        if not fitting.names:
+            return
+        fitting.check_number(len(images.cases))
+        names = [*(tuner.candidates if fitting.samplewise else (ARGMAX,)), *fitting.names]
+        # What is skipped later does not shape what is fitted.
+        look_ahead(images, tuner.recorder, names, fitting.update, out, "fitting")
+        tuner.enter(fitting.fit(), samplewise=fitting.samplewise)
 
 
 def _write(found: Tuned, out: Path, as_json: bool) -> None:
@@ -208,6 +225,21 @@ def _words(option: str, text: str) -> list[str]:
     if not all(words):
         raise ValueError(f"{option} must be words separated by commas, none of them empty, got {text!r}")
     return words
+
+
+def _rules(text: str) -> list[str | float]:
+    """The option --presence: words and numbers, or "none"."""
+    words = _words("--presence", text)
+    if words == ["none"]:
+        return []
+
+    def read(word: str) -> str | float:
+        try:
+            return float(word)
+        except ValueError:
+            return word
+
+    return read_rules([read(word) for word in words])
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.core import RankSEG
@@ -63,6 +63,34 @@ class NamedDecoder:
         except ValueError as error:
             raise ValueError(f"decoder {self.name!r}: {error}") from error
         return decoder
+
+
+class ByCase(nn.Module):
+    """A decoder that is another for some cases: those that it must know nothing of.
+
+    Args:
+        decoder: decides on all cases but these, and on images whose case is not known.
+        others: decoders for these cases.
+        number: index among ``others``, by case.
+
+    Example:
+        >>> by_case = ByCase(RankSEG("dice"), [RankSEG("acc")], {"patient 7": 0})
+        >>> by_case.of("patient 7").metric, by_case.of("patient 8").metric
+        ('acc', 'dice')
+    """
+
+    def __init__(self, decoder: nn.Module, others: Iterable[nn.Module], number: Mapping[str, int]) -> None:
+        super().__init__()
+        self.decoder, self.others, self.number = decoder, nn.ModuleList(others), dict(number)
+
+    def of(self, case: str) -> Decoder:
+        """The decoder of a case."""
+        return self.others[self.number[case]] if case in self.number else self.decoder
+
+    def forward(self, probs: Tensor) -> Tensor:
+        """Decide on images of which no more is known."""
+        decided: Tensor = self.decoder(probs)
+        return decided
 
 
 def parse_decoder(text: str) -> NamedDecoder:

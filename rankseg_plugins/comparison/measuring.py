@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.calibration.reliability import Calibration, calibration
-from rankseg_plugins.comparison.decoders import Decoder
+from rankseg_plugins.comparison.decoders import ByCase, Decoder
 from rankseg_plugins.comparison.sample import Sample, overlap
 from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_tensor, plain
 from rankseg_plugins.scores.areas import Areas
@@ -56,7 +56,7 @@ def measure(
     Args:
         sample: probabilities and truth.
         decoders: callables on (1, C, \*spatial) probabilities by name, giving (1, \*spatial) labels or
-            (1, C, \*spatial) masks. They get float32 or float64.
+            (1, C, \*spatial) masks. They get float32 or float64. Of a :class:`ByCase` it is that of the case.
         num_classes: C.
         ignore_index: label of the truth whose pixels do not count.
         device: where to decode.
@@ -70,10 +70,11 @@ def measure(
         ValueError: if probabilities are not finite or outside [0, 1], or sizes or labels do not fit.
     """
     probs, truth = prepare(sample, num_classes, ignore_index, device, output_mode)
+    case = sample.name if sample.case is None else sample.case
     forms = ((1, *probs.shape[2:]), tuple(probs.shape))
     counts, seconds, decisions = [], [], []
     for name, decoder in decoders.items():
-        decided, taken = _timed(decoder, probs)
+        decided, taken = _timed(decoder.of(case) if isinstance(decoder, ByCase) else decoder, probs)
         with naming(name):
             decided = plain(check_tensor("decision", decided))
         shape = tuple(decided.shape)
@@ -88,7 +89,7 @@ def measure(
         decisions.append(decided[0])
     measurement = Measurement(
         sample.name,
-        sample.name if sample.case is None else sample.case,
+        case,
         np.stack(counts),
         np.array(seconds),
         _calibrate(probs[0], truth[0], ignore_index),

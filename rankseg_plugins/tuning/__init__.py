@@ -3,6 +3,7 @@
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.comparison.scoring import Scoring
-from rankseg_plugins.tuning.tuner import Tuned, Tuner, tune
+from rankseg_plugins.tuning.racing import tune
+from rankseg_plugins.tuning.tuner import Tuned, Tuner
 
 __all__ = ["Sample", "Scoring", "Tuned", "TunedDecoder", "Tuner", "tune"]

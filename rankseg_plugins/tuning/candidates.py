@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
-
-from torch import Tensor
+from typing import TypeVar, cast
 
 from rankseg_plugins.calibration.temperature import read_temperature
 from rankseg_plugins.calibration.tuned import TunedDecoder
+from rankseg_plugins.comparison.decoders import ByCase
+from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.decoder import SOLVERS
 from rankseg_plugins.core.options import read_choice, read_mode, read_real
@@ -21,6 +21,9 @@ TEMPERATURES = (0.7, 1.0, 1.4)
 PRUNING_PROBS = (0.5, 0.3, 0.1)
 #: What the names of rules for the whole data set begin with.
 GLOBAL = "global("
+
+#: What races: a decoder, or one for each case that knew nothing of it.
+Candidate = TunedDecoder | ByCase
 
 T = TypeVar("T")
 
@@ -64,6 +67,12 @@ def read_metrics(values: object) -> list[str]:
     return read_list("metrics", values, lambda name, value: read_choice(name, value, METRICS))
 
 
+def read_solvers(values: object) -> list[str]:
+    """The option ``solvers``; see :func:`read_list`."""
+    known = tuple(dict.fromkeys(each for (metric, _), names in SOLVERS.items() if metric in METRICS for each in names))
+    return read_list("solvers", values, lambda name, value: read_choice(name, value, known))
+
+
 def read_aggregation_levels(values: object) -> list[str]:
     """The option ``aggregation_levels``; see :func:`read_list`."""
     return read_list("aggregation_levels", values, lambda name, value: read_choice(name, value, AGGREGATION_LEVELS))
@@ -84,14 +93,13 @@ def samplewise_candidates(
         ValueError: for one that is empty, unknown or out of range, or if two candidates have one name.
     """
     pruning = read_list("pruning_probs", pruning_probs, lambda name, value: read_real(name, value, 0.0, 1.0))
-    known = tuple(dict.fromkeys(each for (metric, _), names in SOLVERS.items() if metric in METRICS for each in names))
-    solving = read_list("solvers", solvers, lambda name, value: read_choice(name, value, known))
+    solving = read_solvers(solvers)
     grid = itertools.product(read_temperatures(temperatures), read_metrics(metrics), pruning, solving)
     found: list[tuple[str, TunedDecoder]] = []
     for temperature, metric, pruning_prob, solver in grid:
         decoder = RankSEG(metric, output_mode=mode, pruning_prob=pruning_prob, solver=solver)
         how = f",solver={solver}" if len(solving) > 1 else ""
-        name = _at(f"rankseg(metric={metric},pruning_prob={pruning_prob:g}{how})", temperature)
+        name = at_temperature(f"rankseg(metric={metric},pruning_prob={pruning_prob:g}{how})", temperature)
         found.append((name, TunedDecoder(decoder, num_classes, temperature)))
     check_names([name for name, _ in found])
     return dict(found)
@@ -106,7 +114,7 @@ def check_names(names: Sequence[str]) -> None:
             )
 
 
-def read_others(others: object, num_classes: int, mode: str) -> dict[str, TunedDecoder]:
+def read_others(others: object, num_classes: int, mode: str) -> dict[str, Candidate]:
     """The option ``others`` of ``Tuner``.
 
     Raises:
@@ -115,7 +123,8 @@ def read_others(others: object, num_classes: int, mode: str) -> dict[str, TunedD
     """
     if not isinstance(others, Mapping):
         raise TypeError(f"others must be a dict of TunedDecoder by name, got {others!r}")
-    for name, each in others.items():
+    for name, given in others.items():
+        each = final(given)
         if not isinstance(each, TunedDecoder):
             raise TypeError(f"others must hold TunedDecoder, got {each!r} for {name!r}")
         found, wanted = (each.num_classes, each.output_mode), (num_classes, mode)
@@ -146,7 +155,7 @@ class GlobalCandidates:
         >>> candidates = GlobalCandidates(2, temperatures=[0.7, 1.0], metrics=["iou"])
         >>> for index in range(8):
         ...     probs = (3 * torch.randn(2, 50, generator=generator)).softmax(0)
-        ...     candidates.update(probs)
+        ...     candidates.update(Sample(str(index), probs, probs.argmax(0)))
         >>> list(candidates.fit())
         ['global(metric=iou) at temperature 0.7', 'global(metric=iou)']
     """
@@ -176,18 +185,15 @@ class GlobalCandidates:
                 "images, or leave 'global' out"
             )
 
-    def update(self, probs: Tensor) -> None:
-        r"""Add an image to all samples of pixels.
-
-        Args:
-            probs: (C, \*spatial) probabilities.
+    def update(self, sample: Sample) -> None:
+        """Add an image to all samples of pixels; its truth is not looked at.
 
         Raises:
-            TypeError: if they are no tensor.
+            TypeError: if its probabilities are no tensor.
             ValueError: if they are not valid.
         """
         for temperature, decoders in self._fitting.items():
-            scaled = probs.unsqueeze(0)
+            scaled = sample.probs.unsqueeze(0)
             scaled = scaled if temperature == 1 else self._scalings[temperature](scaled)
             for decoder in decoders:
                 decoder.update(scaled)
@@ -208,14 +214,20 @@ class GlobalCandidates:
         return found
 
 
+def final(candidate: Candidate) -> TunedDecoder:
+    """What is tuned in the end, of a candidate that is another for some cases."""
+    return cast(TunedDecoder, candidate.decoder if isinstance(candidate, ByCase) else candidate)
+
+
 def argmax_candidate(num_classes: int, mode: str) -> dict[str, TunedDecoder]:
     """What every other candidate has to beat."""
     return {ARGMAX: TunedDecoder(RankSEG("acc", output_mode=mode), num_classes)}
 
 
 def _name(metric: str, temperature: float) -> str:
-    return _at(f"{GLOBAL}metric={metric})", temperature)
+    return at_temperature(f"{GLOBAL}metric={metric})", temperature)
 
 
-def _at(name: str, temperature: float) -> str:
+def at_temperature(name: str, temperature: float) -> str:
+    """The name of a candidate at a temperature."""
     return name if temperature == 1 else f"{name} at temperature {temperature:g}"

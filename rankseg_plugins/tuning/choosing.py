@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -128,13 +129,11 @@ def check_intervals(resamples: object = 10_000, confidence: object = 0.95, seed:
 
 def _validate(comparison: Comparison, score: str, level: str, folds: int) -> tuple[Comparison, int]:
     """Choose for each fold on the others; return what that scores, and the index of the best of all images."""
-    cases = comparison.cases
-    number = cases.max() + 1
-    folds = min(folds, number)
-    fold_of_case = np.random.default_rng(comparison.seed).permutation(np.arange(number) % folds)
-    fold_of_image = fold_of_case[cases]
+    cases = [each.case for each in comparison.measurements]
+    fold_of_case = deal(cases, folds, comparison.seed)
+    fold_of_image = np.array([fold_of_case[case] for case in cases])
     chosen: list[Measurement] = list(comparison.measurements)
-    for fold in range(folds):
+    for fold in range(max(fold_of_image) + 1):
         best = _best(comparison, fold_of_image != fold, score, level)
         for index in np.flatnonzero(fold_of_image == fold):
             measured = comparison.measurements[index]
@@ -142,6 +141,24 @@ def _validate(comparison: Comparison, score: str, level: str, folds: int) -> tup
             chosen[index] = replace(measured, counts=measured.counts[both], seconds=measured.seconds[both])
     validated = replace(comparison, decoders=(ARGMAX, CHOSEN), measurements=tuple(chosen))
     return validated, _best(comparison, np.ones(len(cases), dtype=bool), score, level)
+
+
+def deal(cases: Sequence[str], folds: int, seed: int) -> dict[str, int]:
+    """The fold of every case: as many cases in each as can be, drawn.
+
+    Args:
+        cases: of the images, in their order.
+        folds: at most; with fewer cases there are as many as cases.
+        seed: of the draw.
+
+    Example:
+        >>> sorted(deal(["a", "b", "b", "c"], folds=2, seed=0).values())
+        [0, 0, 1]
+    """
+    names = list(dict.fromkeys(cases))
+    folds = min(folds, len(names))
+    drawn = np.random.default_rng(seed).permutation(np.arange(len(names)) % folds)
+    return dict(zip(names, drawn.tolist(), strict=True))
 
 
 def _best(comparison: Comparison, used: np.ndarray, score: str, level: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any, NamedTuple
@@ -15,28 +15,28 @@ from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.measuring import Measurement
 from rankseg_plugins.comparison.recording import Recorder
-from rankseg_plugins.comparison.sample import Sample, as_sample, first_of, fitting_mode
+from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.comparison.scoring import Scoring, read_scoring
 from rankseg_plugins.core import GlobalRankSEG
 from rankseg_plugins.core.options import read_integer, read_mode
 from rankseg_plugins.core.probabilities import check_choice
-from rankseg_plugins.files.progress import progress_bar
 from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.tuning.candidates import (
     PRUNING_PROBS,
     TEMPERATURES,
+    Candidate,
     GlobalCandidates,
     argmax_candidate,
     check_names,
-    read_aggregation_levels,
+    final,
     read_others,
+    read_solvers,
     read_temperatures,
     samplewise_candidates,
 )
 from rankseg_plugins.tuning.choosing import ARGMAX, OBJECTIVES, check_intervals, choose, read_folds
-
-#: Those that only image-by-image candidates have.
-SAMPLEWISE = ("pruning_probs", "solvers")
+from rankseg_plugins.tuning.fitting import Fitting, check_levels
+from rankseg_plugins.tuning.presence import RULES, PresenceCandidates, read_rules
 
 
 class Tuned(NamedTuple):
@@ -123,7 +123,7 @@ class Tuner:
         ignore_index: int | None = None,
         scoring: Scoring | None = None,
         device: str | torch.device = "cpu",
-        others: Mapping[str, TunedDecoder] | None = None,
+        others: Mapping[str, Candidate] | None = None,
     ) -> None:
         check_choice("objective", objective, OBJECTIVES)
         self.objective, self.folds, self.min_cases = objective, read_folds(folds), read_integer("min_cases", min_cases)
@@ -139,18 +139,59 @@ class Tuner:
             "panels": 0,
             "device": device,
         }
+        self._grid: dict[str, Any] = {
+            "temperatures": self._temperatures,
+            "metrics": (score,) if metrics is None else metrics,
+        }
+        self._solvers = read_solvers(solvers)
         self._argmax = argmax_candidate(num_classes, mode)
         self._others = read_others({} if others is None else others, num_classes, mode)
         self._samplewise = samplewise_candidates(
-            num_classes, mode, self._temperatures, (score,) if metrics is None else metrics, pruning_probs, solvers
+            num_classes, mode, **self._grid, pruning_probs=pruning_probs, solvers=self._solvers
         )
         self._race(self._samplewise, self._others)
 
-    def enter(self, others: Mapping[str, TunedDecoder], *, samplewise: bool = True) -> None:
+    def fitting(
+        self,
+        aggregation_levels: Sequence[str] = ("samplewise",),
+        presence: Sequence[str | float] = RULES,
+        seed: int = 0,
+    ) -> Fitting:
+        """Candidates of the same grid that are fitted to all images before they :meth:`enter` the race.
+
+        Args:
+            aggregation_levels: see :func:`tune`, as the next one.
+            presence: rules; of ``"samplewise"`` only.
+            seed: of the folds.
+
+        Raises:
+            TypeError: for an option of the wrong type.
+            ValueError: for one that is unknown or out of range, or if two candidates have one name.
+        """
+        levels, recorder = check_levels(aggregation_levels, []), self.recorder
+        by_image = of_all = None
+        if "samplewise" in levels and read_rules(presence):
+            by_image = PresenceCandidates(
+                recorder.num_classes,
+                **self._grid,
+                rules=presence,
+                solvers=self._solvers,
+                output_mode=recorder.output_mode,
+                scoring=recorder.scoring,
+                level=self.objective.split("_")[1],
+                ignore_index=recorder.ignore_index,
+                folds=self.folds,
+                seed=seed,
+            )
+        if "global" in levels:
+            of_all = GlobalCandidates(recorder.num_classes, **self._grid, output_mode=recorder.output_mode)
+        return Fitting(by_image, of_all, "samplewise" in levels)
+
+    def enter(self, others: Mapping[str, Candidate], *, samplewise: bool = True) -> None:
         """Let further candidates into the race, before the first image.
 
         Args:
-            others: see the class; those given there stay.
+            others: see the class, where those that are given stay; of a ``ByCase`` each case is decided by its own.
             samplewise: False leaves out the candidates that the options span.
 
         Raises:
@@ -163,10 +204,10 @@ class Tuner:
         num_classes, mode = self.recorder.num_classes, self.candidates[ARGMAX].output_mode
         self._race(self._samplewise if samplewise else {}, self._others, read_others(others, num_classes, mode))
 
-    def _race(self, *groups: Mapping[str, TunedDecoder]) -> None:
+    def _race(self, *groups: Mapping[str, Candidate]) -> None:
         together = [item for group in (self._argmax, *groups) for item in group.items()]
         check_names([name for name, _ in together])
-        self.candidates = dict(together)
+        self.candidates = {name: final(each) for name, each in together}
         device = self._recording["device"]
         self.recorder = Recorder({name: each.to(device) for name, each in together}, **self._recording)
 
@@ -223,6 +264,7 @@ class Tuner:
         chosen = self.candidates[choice.winner if choice.certain else ARGMAX]
         verdict = "; ".join([choice.verdict, *self._caveats(chosen, comparison)])
         evidence = {
+            **chosen.evidence,
             "objective": self.objective,
             "images": len(comparison.names),
             "best_candidate": choice.winner,
@@ -265,129 +307,3 @@ def options_but(*given: str) -> tuple[str, ...]:
         ('temperatures', 'pruning_probs', 'metrics', 'solvers', 'output_mode', 'folds', 'min_cases')
     """
     return tuple(name for name in inspect.signature(Tuner).parameters if name not in given)
-
-
-#: Options that :func:`tune` hands on to :class:`Tuner`.
-OPTIONS = options_but("num_classes", "objective", "temperatures", "metrics", "output_mode")
-
-
-def tune(
-    samples: Iterable[Sample | tuple[Any, ...]],
-    objective: str = "dice_image",
-    *,
-    temperatures: Sequence[float] = TEMPERATURES,
-    metrics: Sequence[str] | None = None,
-    aggregation_levels: Sequence[str] = ("samplewise",),
-    output_mode: str | None = None,
-    resamples: int = 10_000,
-    confidence: float = 0.95,
-    seed: int = 0,
-    progress: bool = False,
-    on_measured: Callable[[Measurement], None] | None = None,
-    **options: Any,
-) -> Tuned:
-    r"""Choose temperature, options and aggregation level for a score; keep argmax unless the gain is certain.
-
-    All combinations of the options are candidates and are decoded in one pass. For each fold the candidate is chosen
-    that is best on the *other* folds; a candidate is returned only if these choices, scored on images that had no part
-    in them, gain on argmax with a bootstrap interval above 0, and the best candidate of all images does too. Rules of
-    ``"global"`` are fitted once, to all images, without their labels.
-
-    Args:
-        samples: :class:`~rankseg_plugins.comparison.Sample`, or tuples (name, probs, labels); any iterable. With
-            ``"global"`` among the aggregation levels they are gone through twice, so an iterator will not do.
-        objective: ``"dice_image"``, ``"iou_dataset"``, ...: a score and a level.
-        temperatures: in [0.001, 1000].
-        metrics: ``"dice"``, ``"iou"``; None takes that of the objective.
-        aggregation_levels: ``"samplewise"`` is RankSEG, ``"global"`` is
-            :class:`~rankseg_plugins.GlobalRankSEG` fitted to the images without their labels, 5 or more.
-        output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the truth of the first image, such as
-            ``"multilabel"`` for masks that overlap.
-        resamples: of the bootstrap.
-        confidence: of the intervals.
-        seed: of the folds and the bootstrap.
-        progress: show a bar on standard error if that is a terminal; needs rich.
-        on_measured: called after each image.
-        **options: ``pruning_probs``, ``solvers`` (both of ``"samplewise"`` only), ``folds``, ``min_cases``,
-            ``ignore_index``, ``scoring``, ``device`` and ``others`` of :class:`Tuner`.
-
-    Raises:
-        TypeError: for an iterator where two passes are needed, an unknown option, or one of the wrong type.
-        ValueError: for a value that is unknown or out of range, an option that no aggregation level uses, two
-            candidates of one name, or without images; for an image that is not valid, which the message names.
-        ImportError: without SciPy; for ``progress`` without rich.
-
-    Source: Varma & Simon, "Bias in error estimation when using cross-validation for model selection", BMC
-    Bioinformatics 7 (2006).
-
-    Example:
-        >>> generator = torch.Generator().manual_seed(0)
-        >>> probs = (3 * torch.randn(20, 2, 50, generator=generator)).softmax(1)
-        >>> labels = (torch.rand(20, 50, generator=generator) < probs[:, 1]).long()
-        >>> found = tune([(str(i), probs[i], labels[i]) for i in range(20)], pruning_probs=[0.5], temperatures=[1.0])
-        >>> found.comparison.decoders
-        ('argmax', 'rankseg(metric=dice,pruning_prob=0.5)')
-    """
-    for name in options:
-        if name not in OPTIONS:
-            raise TypeError(f"tune takes no option {name!r}; beside those of its signature {', '.join(OPTIONS)}")
-    check_choice("objective", objective, OBJECTIVES)
-    levels = check_levels(aggregation_levels, [name for name in SAMPLEWISE if name in options])
-    check_intervals(resamples, confidence, seed)
-    two_passes = "global" in levels
-    if two_passes and isinstance(samples, Iterator):
-        raise TypeError("samples must be a list or another iterable that can be gone through twice, got an iterator")
-    total = len(samples) if isinstance(samples, Sized) else None
-    first, all_samples = first_of(samples)
-    samples = samples if two_passes else all_samples
-    classes = len(first.probs)
-    output_mode = fitting_mode(first) if output_mode is None else output_mode
-    tuner = Tuner(classes, objective, temperatures=temperatures, metrics=metrics, output_mode=output_mode, **options)
-    if two_passes:
-        metrics = (objective.split("_")[0],) if metrics is None else metrics
-        fitting = GlobalCandidates(classes, temperatures, metrics, output_mode)
-        if total is not None:
-            fitting.check_number(total)
-        with progress_bar("fitting", total, progress) as step:
-            for given in samples:
-                sample = as_sample(given)
-                tuner.check(sample)
-                with naming(sample.name):
-                    fitting.update(sample.probs)
-                step()
-        tuner.enter(fitting.fit(), samplewise="samplewise" in levels)
-    with progress_bar("tuning", total, progress) as step:
-        for given in samples:
-            measured = tuner.add(as_sample(given))
-            step()
-            if on_measured:
-                on_measured(measured)
-    return tuner.finish(resamples=resamples, confidence=confidence, seed=seed)
-
-
-def check_levels(aggregation_levels: object, given: Sequence[str], prefix: str = "") -> list[str]:
-    """The aggregation levels, if no option was given that none of them uses.
-
-    Args:
-        aggregation_levels: ``"samplewise"``, ``"global"`` or both.
-        given: those of :data:`SAMPLEWISE` that were given.
-        prefix: of the names in messages.
-
-    Raises:
-        TypeError: unless they are a list of strings.
-        ValueError: for none, an unknown one or one twice; or for an option that is not used.
-
-    Example:
-        >>> check_levels(["global"], ["solvers"])
-        Traceback (most recent call last):
-            ...
-        ValueError: solvers is an option of 'samplewise' candidates, which aggregation_levels leaves out
-    """
-    levels = read_aggregation_levels(aggregation_levels)
-    if len(set(levels)) < len(levels):
-        raise ValueError(f"aggregation_levels must differ, got {', '.join(levels)}")
-    if given and "samplewise" not in levels:
-        raise ValueError(
-            f"{prefix}{given[0]} is an option of 'samplewise' candidates, which aggregation_levels leaves out"
-        )
-    return levels

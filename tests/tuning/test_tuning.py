@@ -11,7 +11,8 @@ from benchmarks.tuning import softened
 from rankseg_plugins import GlobalRankSEG, RankSEG
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison.sample import Sample
-from rankseg_plugins.tuning.tuner import Tuner, tune
+from rankseg_plugins.tuning.racing import tune
+from rankseg_plugins.tuning.tuner import Tuner
 
 # Softened images are what tuning is for.
 pytestmark = pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
@@ -157,7 +158,7 @@ def test_file(tmp_path, kind):
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"version": 2}, "a newer rankseg_plugins reads it"),
+        ({"version": 3}, "a newer rankseg_plugins reads it"),
         ({"format": "else"}, "no decoder of rankseg_plugins"),
         ({"options": {"metrik": "dice"}}, "not a valid decoder"),
         ({"temperature": -1}, "temperature must be in"),

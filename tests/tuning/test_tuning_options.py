@@ -9,6 +9,7 @@ from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.comparison import Sample
 from rankseg_plugins.tuning import Tuner, tune
 from rankseg_plugins.tuning.candidates import GlobalCandidates
+from rankseg_plugins.tuning.presence import PresenceCandidates
 
 
 def images(count, channels=2):
@@ -40,6 +41,12 @@ QUICK = {"temperatures": [1.0], "pruning_probs": [0.5], "resamples": 20}
         ({"aggregation_levels": "global"}, TypeError, "aggregation_levels must be a list, got 'global'"),
         ({"aggregation_levels": []}, ValueError, "aggregation_levels must hold at least one value, got none"),
         ({"aggregation_levels": ["global"], "solvers": ["exact"]}, ValueError, "solvers is an option of 'samplewise'"),
+        ({"presence": "score"}, TypeError, "presence must be a list, got 'score'"),
+        ({"presence": ["best"]}, ValueError, "each of presence must be one of 'score', got 'best'"),
+        ({"presence": [1.5]}, ValueError, r"each of presence must be in \[0, 1\], got 1.5"),
+        ({"presence": [None]}, TypeError, "each of presence must be a real number, got NoneType"),
+        ({"presence": [0.2, 0.2000001]}, ValueError, "two candidates are called"),
+        ({"aggregation_levels": ["global"], "presence": [0.2]}, ValueError, "presence is an option of 'samplewise'"),
         ({"output_mode": ""}, ValueError, "output_mode must be one of"),
         ({"confidence": "a"}, TypeError, "confidence must be a real number, got str"),
         ({"confidence": 1}, ValueError, "confidence must lie in"),
@@ -62,7 +69,7 @@ QUICK = {"temperatures": [1.0], "pruning_probs": [0.5], "resamples": 20}
 )
 @pytest.mark.parametrize("levels", [["samplewise"], ["samplewise", "global"]])
 def test_refused_by_name_and_before_any_image(options, kind, message, levels, monkeypatch):
-    for used in (Tuner, GlobalCandidates):
+    for used in (Tuner, GlobalCandidates, PresenceCandidates):
         monkeypatch.setattr(used, "add" if used is Tuner else "update", lambda *given: pytest.fail("an image was used"))
     with pytest.raises(kind, match=message):
         tune(images(6), **{"aggregation_levels": levels, **options})
@@ -82,23 +89,27 @@ def test_no_samples_at_all():
 
 
 def test_integers_of_numpy():
-    assert tune(images(6), folds=np.int64(3), **QUICK).comparison.decoders[1:] == (
+    assert tune(images(6), folds=np.int64(3), presence=[np.float64(0.5)], **QUICK).comparison.decoders[1:] == (
         "rankseg(metric=dice,pruning_prob=0.5)",
+        "presence(metric=dice,rule=0.5)",
     )
 
 
 def test_others_are_in_the_race_beside_global_rules():
     mine = {"mine": TunedDecoder(RankSEG("iou"), 2)}
     common = {"temperatures": [1.0], "resamples": 20, "others": mine}
-    found = tune(images(6), aggregation_levels=["samplewise", "global"], pruning_probs=[0.5], **common)
+    both = {"aggregation_levels": ["samplewise", "global"], "pruning_probs": [0.5], "presence": ["Score"]}
+    found = tune(images(6), **both, **common)
     pooled = "global(metric=dice)"
-    assert found.comparison.candidates == ("rankseg(metric=dice,pruning_prob=0.5)", "mine", pooled)
+    knowing = "presence(metric=dice,rule=score)"
+    assert found.comparison.candidates == ("rankseg(metric=dice,pruning_prob=0.5)", "mine", knowing, pooled)
     assert tune(images(6), aggregation_levels=["global"], **common).comparison.candidates == ("mine", pooled)
 
 
 def test_solvers_are_named_where_there_are_several():
-    names = tune(images(6), solvers=["rma", "exact"], **QUICK).comparison.candidates
-    assert names == tuple(f"rankseg(metric=dice,pruning_prob=0.5,solver={each})" for each in ("RMA", "exact"))
+    names = tune(images(6), solvers=["rma", "exact"], presence=[0.2], **QUICK).comparison.candidates
+    kinds = ("rankseg(metric=dice,pruning_prob=0.5", "presence(metric=dice,rule=0.2")
+    assert names == tuple(f"{kind},solver={each})" for kind in kinds for each in ("RMA", "exact"))
 
 
 def test_candidates_enter_before_the_first_image():

@@ -55,6 +55,10 @@ class Evidence(NamedTuple):
         classes = rows.shape[1] // 4
         return cls(*rows.double().split([classes] * 4 + [1], 1))
 
+    def only(self, kept: Tensor) -> Evidence:
+        """Of some of the images, (N,) bool."""
+        return Evidence(*(each[kept] for each in self))
+
     def rows(self) -> Tensor:
         """A row for each image, (N, 4 C + 1)."""
         return torch.cat(list(self), 1)

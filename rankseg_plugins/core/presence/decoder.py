@@ -227,14 +227,16 @@ class PresenceRankSEG(RankSEG, Lasting):
 
     @torch.no_grad()
     def evidence(self, probs: Tensor, valid_mask: Tensor | None = None) -> Evidence:
-        r"""What is kept of a batch of images (B, C, \*spatial), beside their truth."""
-        objective, pixels = self._objective(), _number_of(probs, valid_mask)
+        r"""What is kept of a batch of images (B, C, \*spatial), beside their truth, as float32 holds it."""
         if probs.device.type == "cpu":
             tiles = Tiles(probs, valid_mask)
             statistics = row_statistics(tiles)
-            return Evidence.of(statistics.maximum, search_volumes(tiles, statistics, objective, 0.0), pixels)
-        p = dense.to_checked(probs, valid_mask)
-        return Evidence.of(p.amax(-1).double(), dense.search_volumes(p, objective, 0.0), pixels)
+            maximum, volumes = statistics.maximum, search_volumes(tiles, statistics, self._objective(), 0.0)
+        else:
+            p = dense.to_checked(probs, valid_mask)
+            maximum, volumes = p.amax(-1).double(), dense.search_volumes(p, self._objective(), 0.0)
+        found = Evidence.of(maximum, volumes, _number_of(probs, valid_mask))
+        return Evidence(*(each.float().double() for each in found))
 
     def presence(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         r"""How likely each class is there: (B, C) float64.
@@ -255,7 +257,12 @@ class PresenceRankSEG(RankSEG, Lasting):
         probs, valid_mask = plain(probs), plain(valid_mask)
         self._check(probs, valid_mask)
         self._check_fitted()
-        return self.curve.presence(self.evidence(probs, valid_mask), self._objective())
+        return self.presence_of(self.evidence(probs, valid_mask))
+
+    def presence_of(self, evidence: Evidence) -> Tensor:
+        """As :meth:`presence`, from what is known of images already; see :meth:`evidence`."""
+        curve = Curve(*(each.to(evidence.maximum.device) for each in self.curve))
+        return curve.presence(evidence, self._objective())
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None, presence: Tensor | None = None) -> Tensor:
         r"""Decide. The same as calling the module.
@@ -294,11 +301,7 @@ class PresenceRankSEG(RankSEG, Lasting):
 
     def _choose(self, presence: Tensor | None, pixels: Tensor, maximum: Tensor, volumes: Volumes) -> Tensor:
         evidence, objective = Evidence.of(maximum, volumes, pixels), self._objective()
-        if presence is None:
-            curve = Curve(*(each.to(maximum.device) for each in self.curve))
-            q = curve.presence(evidence, objective)
-        else:
-            q = presence.expand_as(maximum)
+        q = self.presence_of(evidence) if presence is None else presence.expand_as(maximum)
         if isinstance(self.rule, float):
             taken, worth = q > self.rule, q
         else:

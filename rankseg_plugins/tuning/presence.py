@@ -1,0 +1,222 @@
+"""Candidates that know which classes are there, each judged only on images that it was not fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rankseg_plugins.calibration.reliability import Calibration, calibration
+from rankseg_plugins.calibration.tuned import TunedDecoder
+from rankseg_plugins.comparison.decoders import ByCase
+from rankseg_plugins.comparison.measuring import prepare
+from rankseg_plugins.comparison.sample import Sample
+from rankseg_plugins.comparison.scoring import Scoring
+from rankseg_plugins.core import PresenceRankSEG, RankSEG
+from rankseg_plugins.core.options import read_choice, read_integer, read_mode, read_real
+from rankseg_plugins.core.presence.curve import Evidence
+from rankseg_plugins.core.presence.decoder import LEVELS, SCORE
+from rankseg_plugins.scores.truth import holds, known_pixels
+from rankseg_plugins.tuning.candidates import (
+    TEMPERATURES,
+    at_temperature,
+    check_names,
+    read_list,
+    read_metrics,
+    read_solvers,
+    read_temperatures,
+)
+from rankseg_plugins.tuning.choosing import deal, read_folds
+
+#: What the score expects, and thresholds: where false classes cost little, and where they cost as much as missed ones.
+RULES: tuple[str | float, ...] = (SCORE, 0.2, 0.5)
+
+
+class _Held(NamedTuple):
+    """What is kept of an image: its case, the classes that it holds (1, C), and evidence by temperature and metric."""
+
+    case: str
+    there: Tensor
+    evidence: list[Evidence]
+
+
+def read_rules(values: object) -> list[str | float]:
+    """The option ``presence``: none, or rules of :class:`~rankseg_plugins.PresenceRankSEG`.
+
+    Raises:
+        TypeError: if it is no list, or holds anything else.
+        ValueError: for an unknown rule.
+
+    Example:
+        >>> read_rules(["score", 0.2])
+        ['score', 0.2]
+    """
+
+    def read(name: str, value: object) -> str | float:
+        return read_choice(name, value, (SCORE,)) if isinstance(value, str) else read_real(name, value, 0.0, 1.0)
+
+    return [] if isinstance(values, (list, tuple)) and not values else read_list("presence", values, read)
+
+
+class PresenceCandidates:
+    """A :class:`~rankseg_plugins.PresenceRankSEG` for every temperature, metric and rule, fitted to labelled images.
+
+    For the race, the images are split into folds, those of one case together, and each of them is decided with what was
+    fitted to the other folds. What is tuned in the end is fitted to all.
+
+    Args:
+        num_classes: C.
+        temperatures: in [0.001, 1000].
+        metrics: ``"dice"``, ``"iou"``.
+        rules: see :class:`~rankseg_plugins.PresenceRankSEG`.
+        solvers: likewise.
+        output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the number of channels.
+        scoring: which classes count, as the rule ``"score"`` asks.
+        level: ``"image"`` or ``"class"``, likewise; ``"dataset"`` is taken for the first.
+        ignore_index: label of the truth whose pixels do not count.
+        folds: at least 2; with fewer cases there are as many as cases.
+        seed: of the folds.
+
+    Attributes:
+        names: of the candidates.
+
+    Raises:
+        TypeError: for an option of the wrong type.
+        ValueError: for one that is empty, unknown or out of range, or if two candidates have one name.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> candidates = PresenceCandidates(3, temperatures=[1.0], rules=["score", 0.2])
+        >>> for index in range(8):
+        ...     probs = (3 * torch.randn(3, 50, generator=generator)).softmax(0)
+        ...     candidates.update(Sample(str(index), probs, probs.argmax(0) % 2))
+        >>> list(candidates.fit())
+        ['presence(metric=dice,rule=score)', 'presence(metric=dice,rule=0.2)']
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        temperatures: Sequence[float] = TEMPERATURES,
+        metrics: Sequence[str] = ("dice",),
+        rules: Sequence[str | float] = RULES,
+        solvers: Sequence[str] = ("RMA",),
+        output_mode: str | None = None,
+        scoring: Scoring | None = None,
+        level: str = "image",
+        ignore_index: int | None = None,
+        folds: int = 5,
+        seed: int = 0,
+    ) -> None:
+        mode, scoring = read_mode(output_mode, num_classes), scoring or Scoring()
+        self.num_classes, self.ignore_index = num_classes, ignore_index
+        self._folds, self._seed = read_folds(folds), read_integer("seed", seed)
+        self._grid = [(each, metric) for each in read_temperatures(temperatures) for metric in read_metrics(metrics)]
+        self._options: dict[str, Any] = {
+            "present": scoring.present,
+            "absent": scoring.absent,
+            "excluded": scoring.excluded,
+            "level": level if level in LEVELS else LEVELS[0],
+            "output_mode": mode,
+        }
+        self._looking = [PresenceRankSEG(num_classes, metric, output_mode=mode) for _, metric in self._grid]
+        self._scaling = [TunedDecoder(RankSEG("acc", output_mode=mode), num_classes, each) for each, _ in self._grid]
+        self._ways = [(rule, solver) for rule in read_rules(rules) for solver in read_solvers(solvers)]
+        self.names = tuple(self._name(*each, *way) for each in self._grid for way in self._ways)
+        check_names(self.names)
+        self._held: list[_Held] = []
+
+    def update(self, sample: Sample) -> None:
+        """Take note of an image.
+
+        Raises:
+            TypeError: if a tensor is of the wrong kind.
+            ValueError: if probabilities or labels are not valid or do not fit.
+        """
+        probs, truth = prepare(sample, self.num_classes, self.ignore_index, output_mode=self._options["output_mode"])
+        known = known_pixels(truth, self.ignore_index)
+        if known is not None and not known.any():
+            return
+        there = holds(truth, self.num_classes, tuple(probs.shape[2:]), self.ignore_index)
+        evidence = [
+            looking.evidence(probs if scaling.temperature == 1 else scaling.scaling(probs))
+            for looking, scaling in zip(self._looking, self._scaling, strict=True)
+        ]
+        self._held.append(_Held(sample.name if sample.case is None else sample.case, there, evidence))
+
+    def fit(self) -> dict[str, ByCase]:
+        """The fitted decoders by name; nothing without an image."""
+        if not self._held:
+            return {}
+        number = deal([each.case for each in self._held], self._folds, self._seed)
+        fold = torch.tensor([number[each.case] for each in self._held])
+        there = torch.cat([each.there for each in self._held])
+        found: dict[str, ByCase] = {}
+        everywhere = torch.ones(len(there), dtype=torch.bool)
+        # With a single case there are no others to fit to.
+        left = [fold == each for each in range(max(number.values()) + 1)] if len(number) > 1 else []
+        for index, (temperature, metric) in enumerate(self._grid):
+            parts = zip(*(each.evidence[index] for each in self._held), strict=True)
+            evidence = Evidence(*(torch.cat(part) for part in parts))
+            whole, *apart = (
+                self._fitted(metric, evidence.only(kept), there[kept])
+                for kept in (everywhere, *(~each for each in left))
+            )
+            judged = [each.presence_of(evidence.only(kept)) for each, kept in zip(apart, left, strict=True)]
+            about = reliability(torch.cat(judged), torch.cat([there[kept] for kept in left])) if left else {}
+            for way in self._ways:
+                final, *others = (
+                    TunedDecoder(self._going(*way, each), self.num_classes, temperature, {"presence": about})
+                    for each in (whole, *apart)
+                )
+                found[self._name(temperature, metric, *way)] = ByCase(final, others, number if others else {})
+        return found
+
+    def _fitted(self, metric: str, evidence: Evidence, there: Tensor) -> PresenceRankSEG:
+        decoder = PresenceRankSEG(self.num_classes, metric, **self._options)
+        decoder.fit_to(evidence, there)
+        return decoder
+
+    def _going(self, rule: str | float, solver: str, fitted: PresenceRankSEG) -> PresenceRankSEG:
+        """One of another rule and solver, with what was fitted."""
+        decoder = PresenceRankSEG(self.num_classes, fitted.metric, rule, solver=solver, **self._options)
+        decoder.load_state_dict(fitted.state_dict())
+        return decoder
+
+    def _name(self, temperature: float, metric: str, rule: str | float, solver: str) -> str:
+        written = rule if isinstance(rule, str) else f"{rule:g}"
+        how = f",solver={solver}" if len({each for _, each in self._ways}) > 1 else ""
+        return at_temperature(f"presence(metric={metric},rule={written}{how})", temperature)
+
+
+def reliability(q: Tensor, there: Tensor) -> dict[str, Any]:
+    """How likely classes were held to be there, against how often they are, as values that JSON holds.
+
+    Args:
+        q: (N, C) probabilities, of images that had no part in them.
+        there: (N, C) bool.
+
+    Returns:
+        ``"frequency"``, how often each class is there, and ``"likely"``, its mean probability; ``"bins"``, of tenths of
+        probability that any class has: the mean one, the share of these classes that are there, and their number; and
+        ``"error"``, the expected calibration error of all classes together.
+
+    Example:
+        >>> q, there = torch.tensor([[0.96], [0.94], [0.12]]), torch.tensor([[True], [True], [False]])
+        >>> reliability(q, there)["bins"]
+        [[0.12, 0.0, 1], [0.95, 1.0, 2]]
+    """
+    measured = calibration(q.T, there.T, bins=10)
+    pooled = Calibration(*(each.sum(0, keepdims=True) for each in astuple(measured)))
+    bins = [(float(mean), float(there), part) for mean, there, part in zip(*pooled.curve(0), strict=True)]
+    return {
+        "frequency": there.double().mean(0).tolist(),
+        "likely": q.double().mean(0).tolist(),
+        "bins": [
+            [round(float(mean), 6), round(float(share), 6), round(part * q.numel())] for mean, share, part in bins
+        ],
+        "error": float(pooled.error()[0]),
+    }
