@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from rankseg_plugins.comparison.sample import describe_form
+from rankseg_plugins.core.processes import gather
 from rankseg_plugins.lightning._toolkit import LightningModule, Trainer, rank_zero_info
 from rankseg_plugins.lightning.deciding import Decision
 from rankseg_plugins.lightning.figures import Drawing
@@ -19,6 +21,8 @@ from rankseg_plugins.lightning.reporting import SKIPPED, Claims, Log, Report, Wa
 from rankseg_plugins.lightning.sources import LabelKey, Step
 from rankseg_plugins.lightning.tuning import Tuning
 from rankseg_plugins.scores.checks import naming
+from rankseg_plugins.scores.shown import LeftOut, describe_left_out, left_out
+from rankseg_plugins.scores.truth import count_known
 from rankseg_plugins.torchmetrics import MultiLevelScore
 
 
@@ -32,6 +36,7 @@ class Scores:
     def __init__(self, score: MultiLevelScore) -> None:
         self._score = score
         self._kept: dict[str, tuple[MultiLevelScore, MultiLevelScore]] = {}
+        self._left_out: dict[str, LeftOut] = {}
 
     @property
     def names(self) -> list[str]:
@@ -42,12 +47,21 @@ class Scores:
         """Begin anew, for dataloaders whose names of values end like this."""
         score = self._score.to(device)
         self._kept = {suffix: (copy.deepcopy(score), copy.deepcopy(score)) for suffix in suffixes}
+        none = torch.zeros(score.num_classes, dtype=torch.int64, device="cpu")
+        self._left_out = {suffix: LeftOut(none, none, none) for suffix in self._kept}
 
     def add(self, batch: Decided) -> None:
         """Count a batch."""
         score, baseline = self._kept[batch.suffix]
         score.update(batch.decided, batch.images.target)
         baseline.update(batch.argmax, batch.images.target)
+        decisions, options = (batch.argmax, batch.decided), (score.num_classes, score.ignore_index)
+        found = left_out(*(count_known(each, batch.images.target, *options) for each in decisions))
+        self._left_out[batch.suffix] = self._left_out[batch.suffix].plus(LeftOut(*(each.cpu() for each in found)))
+
+    def left_out(self) -> dict[str, LeftOut]:
+        """Classes of all processes that argmax shows and RankSEG does not, by dataloader; each process must call it."""
+        return {suffix: reduce(LeftOut.plus, gather(found)) for suffix, found in self._left_out.items()}
 
     def finish(self, stage: str, log: Log) -> dict[str, Tensor]:
         """The scores of all processes by logged name; each process must call it."""
@@ -208,6 +222,10 @@ class Evaluation(Run):
         if self._tuning is not None:
             scores |= self._tune(self._tuning, trainer, module)
         plan.log.write(module, stage, scores, dict(self._skipped(module.device)))
+        for suffix, found in plan.scores.left_out().items():
+            said = describe_left_out(found, tuple(plan.task.class_names or ()), "RankSEG")
+            if said is not None:
+                plan.warner.once("left out", f"{plan.log}, {stage}{suffix}: {said}")
         plan.drawing.write(trainer, stage, plan.log, plan.warner)
         if plan.report is not None:
             for loader in self._loaders.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePath
@@ -25,6 +26,7 @@ from rankseg_plugins.mmseg.samples import argmax_field, image_path
 from rankseg_plugins.mmseg.tables import class_table, level_table, percent
 from rankseg_plugins.report.writing import check_report
 from rankseg_plugins.scores import Areas, areas, levels
+from rankseg_plugins.scores.shown import describe_left_out, left_out
 
 #: Scores that each entry of ``iou_metrics`` brings, in ``IoUMetric``'s order.
 SCORES = {"mIoU": ("IoU", "Acc"), "mDice": ("Dice", "Acc")}
@@ -270,11 +272,18 @@ class MultiLevelIoUMetric(BaseMetric):
         print_log("\n" + class_table(self._classes(), self.scores, pooled), logger)
         print_log("results by level:", logger)
         print_log("\n" + level_table(summaries, images), logger)
+        if both:
+            self._warn_if_left_out(columns["argmax"], decided, logger)
         if self.report is not None and both:
             stacked = np.stack([torch.stack(list(counts)).numpy() for counts in columns.values()])
             self.report.write([image["path"] for image in results], stacked, self._classes())
             print_log(f"report of argmax against RankSEG: {self.report.folder / 'report.html'}", logger)
         return _named(list(summaries.values()))
+
+    def _warn_if_left_out(self, argmax: Areas, decided: Areas, logger: MMLogger) -> None:
+        said = describe_left_out(left_out(argmax, decided), self._classes(), "RankSEG")
+        if said is not None:
+            print_log(said, logger, level=logging.WARNING)
 
     def _pooled_scores(self, counts: Areas) -> dict[str, np.ndarray]:
         """Scores of every class over the dataset, by IoUMetric itself, whose float32 sums decide the last digit."""

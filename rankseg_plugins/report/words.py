@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rankseg_plugins.comparison.comparison import WORST
 from rankseg_plugins.scores.levels import LEVELS, SCORES
+from rankseg_plugins.scores.shown import describe_left_out, left_out
 
 if TYPE_CHECKING:
     from rankseg_plugins.comparison.comparison import Comparison, Paired
@@ -142,6 +143,11 @@ def warnings(comparison: Comparison) -> list[str]:
     absent = [name for name, area in zip(comparison.scored_classes, truth.tolist(), strict=True) if not area]
     if absent:
         found.append(f"No truth holds {_some(absent)}. Pixels that are given to such a class only cost.")
+    baseline, *others = comparison.decoders
+    for decoder in others:
+        counted = left_out(comparison.areas(baseline), comparison.areas(decoder))
+        sentence = describe_left_out(counted, comparison.scored_classes, decoder, baseline)
+        found += [] if sentence is None else [f"{sentence}."]
     if len(comparison.candidates) > 1:
         found.append(
             "Several decoders were tried on the same images: the best of them looks a little better than it is. "

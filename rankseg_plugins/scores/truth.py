@@ -142,17 +142,6 @@ def count_known(prediction: Tensor, truth: Tensor, num_classes: int, ignore_inde
     return areas_of_known(predicted, true, 1, ignore_index)
 
 
-def holds(truth: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_index: int | None = None) -> Tensor:
-    r"""Which classes the images hold, (B, C) bool, for a truth that :func:`to_truth` gave.
-
-    Example:
-        >>> holds(torch.tensor([[0, 2, 255]]), num_classes=3, spatial=(3,), ignore_index=255)
-        tensor([[ True, False,  True]])
-    """
-    nothing = torch.zeros(len(truth), *spatial, dtype=torch.int64, device=truth.device)
-    return count_known(nothing, truth, num_classes, ignore_index).label > 0
-
-
 def _to_masks(target: Tensor, ignore_index: int | None) -> Tensor:
     if ignore_index in (0, 1):
         raise ValueError(

@@ -19,7 +19,8 @@ from rankseg_plugins.core import PresenceRankSEG, RankSEG
 from rankseg_plugins.core.options import read_choice, read_integer, read_mode, read_real
 from rankseg_plugins.core.presence.curve import Evidence
 from rankseg_plugins.core.presence.decoder import LEVELS, SCORE
-from rankseg_plugins.scores.truth import holds, known_pixels
+from rankseg_plugins.scores.levels import SCORES
+from rankseg_plugins.scores.truth import count_known, known_pixels
 from rankseg_plugins.tuning.candidates import (
     TEMPERATURES,
     at_temperature,
@@ -140,11 +141,12 @@ class PresenceCandidates:
         known = known_pixels(truth, self.ignore_index)
         if known is not None and not known.any():
             return
-        there = holds(truth, self.num_classes, tuple(probs.shape[2:]), self.ignore_index)
-        evidence = [
-            looking.evidence(probs if scaling.temperature == 1 else scaling.scaling(probs))
-            for looking, scaling in zip(self._looking, self._scaling, strict=True)
-        ]
+        evidence = []
+        for looking, scaling in zip(self._looking, self._scaling, strict=True):
+            found, masks = looking.look(probs if scaling.temperature == 1 else scaling.scaling(probs))
+            areas = count_known(masks, truth, self.num_classes, self.ignore_index)
+            there = areas.label > 0
+            evidence.append(found._replace(score=SCORES[looking.metric](areas).masked_fill(~there, torch.nan)))
         self._held.append(_Held(sample.name if sample.case is None else sample.case, there, evidence))
 
     def fit(self) -> dict[str, ByCase]:

@@ -183,7 +183,7 @@ def test_rules_that_are_none(tmp_path, change, words):
         ({"weight": [1.0]}, "size mismatch for weight"),
         ({"offset": [None] * CLASSES}, "offset of the presence must be a list of finite numbers"),
         ({"mean_score": [None, 0.5, 0.5]}, "mean_score of the presence must be a list of finite numbers"),
-        ({"other": [1.0]}, "presence must hold weight, offset, floor, below, mean_score; got"),
+        ({"other": [1.0]}, "presence must hold weight, offset, floor, below, slope, intercept, mean_score; got"),
     ],
 )
 def test_presence_that_is_none(tmp_path, change, words):

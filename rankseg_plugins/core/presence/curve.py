@@ -1,9 +1,14 @@
-"""The probability that an image holds a class at all: a logistic curve in what RMA finds of the class.
+"""What labelled images say of the classes of others: how likely one is there at all, and what its mask then scores.
+
+The probability that an image holds a class is a logistic curve in what RMA finds of the class.
 
 Three numbers of a class in an image are looked at: the largest probability, the mean one, and the score that RMA
 expects of its mask; the first and the last as logits, the mean as its logarithm. All classes share their coefficients,
 and each has an offset of its own, drawn towards 0 by a ridge: a class that was seldom seen falls back to the common
 curve. Classes whose largest probability is below a floor are as good as never there, and are not worth a mask.
+
+What a mask scores where its class is there follows from the probabilities as far as they can be trusted. Weak networks
+promise too much for some classes, which the scores of their masks against the labels correct.
 """
 
 from __future__ import annotations
@@ -22,6 +27,8 @@ _RIDGE, _RIDGE_OF_ALL = 0.1, 1e-3
 #: Up to the floor, no more than this share of classes is there. The floor saves time: as what a few images show of rare
 #: classes is little, it is not raised where it saves none.
 _OVERLOOKED, _HIGHEST_FLOOR = 0.005, 0.1
+#: Images that stand for what is known of all classes, in the line of each.
+_PSEUDO = 5
 #: Newton's iteration, which takes about 8 rounds.
 _ROUNDS, _HALVINGS = 50, 30
 _SMALLEST = 1e-6
@@ -35,6 +42,7 @@ class Evidence(NamedTuple):
         mu: sum of its probabilities.
         n: pixels of RMA's mask.
         s: sum of their probabilities.
+        score: of the mask against the truth, where that is known and holds the class; else NaN.
         pixels: of the image.
     """
 
@@ -42,25 +50,26 @@ class Evidence(NamedTuple):
     mu: Tensor
     n: Tensor
     s: Tensor
+    score: Tensor
     pixels: Tensor
 
     @classmethod
     def of(cls, maximum: Tensor, volumes: Volumes, pixels: Tensor) -> Evidence:
-        """From what RMA found in some images."""
-        return cls(maximum, volumes.mu, volumes.n, volumes.s, pixels)
+        """From what RMA found in some images, whose truth is not known."""
+        return cls(maximum, volumes.mu, volumes.n, volumes.s, torch.full_like(maximum, torch.nan), pixels)
 
     @classmethod
     def from_rows(cls, rows: Tensor) -> Evidence:
         """What :meth:`rows` wrote."""
-        classes = rows.shape[1] // 4
-        return cls(*rows.double().split([classes] * 4 + [1], 1))
+        classes = rows.shape[1] // 5
+        return cls(*rows.double().split([classes] * 5 + [1], 1))
 
     def only(self, kept: Tensor) -> Evidence:
         """Of some of the images, (N,) bool."""
         return Evidence(*(each[kept] for each in self))
 
     def rows(self) -> Tensor:
-        """A row for each image, (N, 4 C + 1)."""
+        """A row for each image, (N, 5 C + 1)."""
         return torch.cat(list(self), 1)
 
     def statistics(self, objective: Objective) -> Tensor:
@@ -69,8 +78,8 @@ class Evidence(NamedTuple):
         mean = (self.mu / self.pixels.clamp(min=1)).clamp(min=_SMALLEST)
         return torch.stack([_logit(self.maximum), mean.log(), _logit(expected)], -1)
 
-    def expected_scores(self, q: Tensor, objective: Objective) -> Tensor:
-        """Expected score of RMA's mask, 0 where the truth is empty: q times its score given that the class is there.
+    def promised(self, q: Tensor, objective: Objective) -> Tensor:
+        """Score that RMA expects of its mask given that the class is there, (N, C).
 
         Then a pixel belongs to the class with probability min(1, p / q).
 
@@ -80,7 +89,7 @@ class Evidence(NamedTuple):
         """
         likely = q.clamp(min=_SMALLEST)
         s, mu = torch.minimum(self.s / likely, self.n), torch.minimum(self.mu / likely, self.pixels)
-        return (q * objective.score(s, self.n, mu)).masked_fill(self.n == 0, 0)
+        return objective.score(s, self.n, mu).masked_fill(self.n == 0, 0)
 
 
 class Curve(NamedTuple):
@@ -102,6 +111,51 @@ class Curve(NamedTuple):
         """How likely each class is there, (N, C)."""
         logit = (evidence.statistics(objective) * self.weight).sum(-1) + self.offset
         return torch.where(evidence.maximum > self.floor, logit.sigmoid(), self.below)
+
+
+class Expectation(NamedTuple):
+    """What masks score where their class is there, against what their probabilities promise; float64.
+
+    Args:
+        slope: (1,), of the promise.
+        intercept: (C,).
+    """
+
+    slope: Tensor
+    intercept: Tensor
+
+    def scores(self, evidence: Evidence, q: Tensor, objective: Objective) -> Tensor:
+        """Expected score of RMA's masks, 0 where the truth is empty, (N, C)."""
+        promised = evidence.promised(q, objective)
+        given = (self.intercept + self.slope * promised).clamp(0, 1)
+        return q * given.masked_fill(evidence.n == 0, 0)
+
+
+def taken_at_their_word(classes: int) -> Expectation:
+    """Masks score what their probabilities promise."""
+    return Expectation(torch.ones(1, dtype=torch.float64), torch.zeros(classes, dtype=torch.float64))
+
+
+def fit_expectation(evidence: Evidence, q: Tensor, objective: Objective) -> Expectation:
+    """A line for each class, of one slope in [0, 1] for all, by least squares; without any score the promise itself.
+
+    Each class counts as if it had been seen in a few images more, of the average of all classes.
+
+    Args:
+        evidence: of N images, with scores.
+        q: (N, C), how likely each class is there.
+        objective: of the masks.
+    """
+    known = ~evidence.score.isnan()
+    if not known.any():
+        return taken_at_their_word(q.shape[1])
+    score, promised = evidence.score.nan_to_num(0), evidence.promised(q, objective) * known
+    number = known.sum(0) + _PSEUDO
+    means = [(each.sum(0) + _PSEUDO * each.sum() / known.sum()) / number for each in (score, promised)]
+    off_score, off_promised = ((each - mean) * known for each, mean in zip((score, promised), means, strict=True))
+    spread = off_promised.square().sum()
+    slope = ((off_score * off_promised).sum() / spread.clamp(min=_SMALLEST)).clamp(0, 1).view(1)
+    return Expectation(slope, means[0] - slope * means[1])
 
 
 def constant(frequencies: Tensor) -> Curve:

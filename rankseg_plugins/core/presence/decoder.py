@@ -16,11 +16,20 @@ from rankseg_plugins.core.labels import read_truth
 from rankseg_plugins.core.lasting import Lasting
 from rankseg_plugins.core.objectives import OBJECTIVES
 from rankseg_plugins.core.options import ABSENT, PRESENT, read_choice, read_index, read_integer, read_real
-from rankseg_plugins.core.presence.curve import Curve, Evidence, constant, fit_curve
+from rankseg_plugins.core.presence.curve import (
+    Curve,
+    Evidence,
+    Expectation,
+    constant,
+    fit_curve,
+    fit_expectation,
+    taken_at_their_word,
+)
 from rankseg_plugins.core.presence.rule import best_set, mean_scores
 from rankseg_plugins.core.probabilities import check_by_class, check_floating, check_probs, check_valid_mask, plain
 from rankseg_plugins.core.processes import gather, seed_of_process
 from rankseg_plugins.core.reservoir import Reservoir, join
+from rankseg_plugins.core.tiled.assignment import assign_masks
 from rankseg_plugins.core.tiled.rma import row_statistics, search_volumes
 from rankseg_plugins.core.tiled.tiles import Tiles
 from rankseg_plugins.core.volumes import Classes, Volumes
@@ -31,7 +40,7 @@ LEVELS = ("image", "class")
 #: Options of RankSEG that are as useful here. Classes are pruned by their presence.
 OPTIONS = ("smooth", "output_mode", "solver", "unassigned_policy", "void_index", "eps")
 #: What a fit finds.
-STATE = (*Curve._fields, "mean_score")
+STATE = (*Curve._fields, *Expectation._fields, "mean_score")
 
 
 class PresenceFit(NamedTuple):
@@ -67,14 +76,14 @@ class PresenceRankSEG(RankSEG, Lasting):
             are the same for one channel.
         excluded: classes that are not scored, such as the background; the score has nothing against taking them.
         frequencies: (C,) numbers in [0, 1], how often an image holds each class, instead of a fit.
-        max_images: images that the fit keeps, 4 C + 1 numbers of each.
+        max_images: images that the fit keeps, 6 C + 1 numbers of each.
         seed: of the sample, if there are more.
         **options: ``smooth``, ``output_mode``, ``solver``, ``unassigned_policy``, ``void_index`` and ``eps`` of
             :class:`~rankseg_plugins.RankSEG`.
 
     Attributes:
-        weight, offset, floor, below, mean_score: what was fitted, float64, NaN before; all there is in the
-            ``state_dict``.
+        weight, offset, floor, below, slope, intercept, mean_score: what was fitted, float64, NaN before; all there is
+            in the ``state_dict``.
 
     Shape:
         - Input: (B, C, \*spatial), float16, bfloat16, float32 or float64 in [0, 1].
@@ -98,6 +107,8 @@ class PresenceRankSEG(RankSEG, Lasting):
     offset: Tensor
     floor: Tensor
     below: Tensor
+    slope: Tensor
+    intercept: Tensor
     mean_score: Tensor
 
     def __init__(
@@ -128,15 +139,14 @@ class PresenceRankSEG(RankSEG, Lasting):
         self.excluded = _read_excluded(excluded, num_classes)
         self.max_images, self.seed = read_integer("max_images", max_images, least=1), read_integer("seed", seed)
         super().check_classes(num_classes)
-        unknown = {name: torch.full((1,), torch.nan, dtype=torch.float64) for name in STATE}
-        unknown |= {"weight": unknown["weight"].expand(3), "offset": unknown["offset"].expand(num_classes)}
+        sizes = {"weight": 3, "offset": num_classes, "intercept": num_classes, "mean_score": num_classes}
         for name in STATE:
-            self.keep(name, unknown[name])
-        self.keep("mean_score", unknown["offset"])
+            self.keep(name, torch.full((sizes.get(name, 1),), torch.nan, dtype=torch.float64, device="cpu"))
         self._fitted = False
         self.reset()
         if frequencies is not None:
-            self._keep(constant(_read_presence("frequencies", torch.as_tensor(frequencies), num_classes)))
+            known = _read_presence("frequencies", torch.as_tensor(frequencies), num_classes)
+            self._keep(constant(known), taken_at_their_word(num_classes))
 
     def extra_repr(self) -> str:
         """Every option, as it would be passed."""
@@ -188,12 +198,15 @@ class PresenceRankSEG(RankSEG, Lasting):
         """
         probs, labels, valid_mask = plain(probs), plain(labels), plain(valid_mask)
         self._check(probs, valid_mask)
-        there, known = _read_there(labels, probs, valid_mask, read_index("ignore_index", ignore_index))
-        rows = torch.cat([self.evidence(probs, valid_mask).rows(), there.double()], 1)
+        truth = _Truth.read(labels, probs, valid_mask, read_index("ignore_index", ignore_index))
+        evidence, masks = self.look(probs, valid_mask)
+        if truth.masks is not None and truth.known is not None:
+            evidence = evidence._replace(score=self._score(masks, truth.masks, truth.known))
+        rows = torch.cat([evidence.rows(), truth.there.double()], 1)
         self._look_at_sums(probs, valid_mask)
         if self._sample is None:
             self._sample = Reservoir(self.max_images, rows.shape[1], seed_of_process(self.seed))
-        self._sample.add(rows[known])
+        self._sample.add(rows[truth.counts])
 
     def fit(self) -> PresenceFit:
         """Find how likely classes are there; with several processes, which must all call it, from the images of all.
@@ -213,30 +226,41 @@ class PresenceRankSEG(RankSEG, Lasting):
         """Find how likely classes are there, from what is known of images already.
 
         Args:
-            evidence: of N images; see :meth:`evidence`.
+            evidence: of N images; see :meth:`look`.
             there: (N, C) bool, the classes that they hold.
         """
         objective = self._objective()
         curve = fit_curve(evidence, there, objective)
         q, frequency = curve.presence(evidence, objective), there.double().mean(0)
-        self._keep(curve, mean_scores(evidence.expected_scores(q, objective), q, there))
+        expectation = fit_expectation(evidence, q, objective)
+        self._keep(curve, expectation, mean_scores(expectation.scores(evidence, q, objective), q, there))
         losses = [
             torch.nn.functional.binary_cross_entropy(each, there.double()) for each in (frequency.expand_as(q), q)
         ]
         return PresenceFit(len(there), frequency, (losses[0].item(), losses[1].item()))
 
     @torch.no_grad()
-    def evidence(self, probs: Tensor, valid_mask: Tensor | None = None) -> Evidence:
-        r"""What is kept of a batch of images (B, C, \*spatial), beside their truth, as float32 holds it."""
+    def look(self, probs: Tensor, valid_mask: Tensor | None = None) -> tuple[Evidence, Tensor]:
+        r"""What is kept of a batch of images (B, C, \*spatial), as float32 holds it, and RMA's masks of all classes."""
         if probs.device.type == "cpu":
             tiles = Tiles(probs, valid_mask)
             statistics = row_statistics(tiles)
             maximum, volumes = statistics.maximum, search_volumes(tiles, statistics, self._objective(), 0.0)
+            masks = assign_masks(tiles, volumes)
         else:
             p = dense.to_checked(probs, valid_mask)
             maximum, volumes = p.amax(-1).double(), dense.search_volumes(p, self._objective(), 0.0)
+            masks = p > volumes.threshold.unsqueeze(-1)
         found = Evidence.of(maximum, volumes, _number_of(probs, valid_mask))
-        return Evidence(*(each.float().double() for each in found))
+        return Evidence(*(each.float().double() for each in found)), masks.unflatten(-1, probs.shape[2:])
+
+    def _score(self, masks: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+        """Of masks against the truth, (B, C); NaN where the truth is empty."""
+        both, either = (
+            (each & known.unsqueeze(1)).flatten(2).sum(-1).double() for each in (masks & truth, masks | truth)
+        )
+        score = both / either if self.metric == "iou" else 2 * both / (both + either)
+        return score.masked_fill(~truth.flatten(2).any(-1), torch.nan)
 
     def presence(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         r"""How likely each class is there: (B, C) float64.
@@ -257,10 +281,10 @@ class PresenceRankSEG(RankSEG, Lasting):
         probs, valid_mask = plain(probs), plain(valid_mask)
         self._check(probs, valid_mask)
         self._check_fitted()
-        return self.presence_of(self.evidence(probs, valid_mask))
+        return self.presence_of(self.look(probs, valid_mask)[0])
 
     def presence_of(self, evidence: Evidence) -> Tensor:
-        """As :meth:`presence`, from what is known of images already; see :meth:`evidence`."""
+        """As :meth:`presence`, from what is known of images already; see :meth:`look`."""
         curve = Curve(*(each.to(evidence.maximum.device) for each in self.curve))
         return curve.presence(evidence, self._objective())
 
@@ -305,13 +329,17 @@ class PresenceRankSEG(RankSEG, Lasting):
         if isinstance(self.rule, float):
             taken, worth = q > self.rule, q
         else:
-            expected = evidence.expected_scores(q, objective)
+            expected = self._expectation(maximum.device).scores(evidence, q, objective)
             taken, worth = self._taken(expected, q), expected
         if self.output_mode == "multilabel":
             return taken
         # Every pixel has a label.
         worth = worth.masked_fill(~volumes.active, -1)
         return taken | ((worth == worth.amax(1, keepdim=True)) & ~(taken & volumes.active).any(1, keepdim=True))
+
+    def _expectation(self, device: torch.device) -> Expectation:
+        known = self if self.fitted else taken_at_their_word(self.num_classes)
+        return Expectation(known.slope.to(device), known.intercept.to(device))
 
     def _taken(self, expected: Tensor, q: Tensor) -> Tensor:
         taken = torch.ones_like(q, dtype=torch.bool)
@@ -338,9 +366,10 @@ class PresenceRankSEG(RankSEG, Lasting):
             and (single or self.level == "class")
         )
 
-    def _keep(self, curve: Curve, mean_score: Tensor | None = None) -> None:
+    def _keep(self, curve: Curve, expectation: Expectation, mean_score: Tensor | None = None) -> None:
         unknown = torch.full((self.num_classes,), torch.nan)
-        for name, value in zip(STATE, (*curve, unknown if mean_score is None else mean_score), strict=True):
+        found = (*curve, *expectation, unknown if mean_score is None else mean_score)
+        for name, value in zip(STATE, found, strict=True):
             self.keep(name, value.to(getattr(self, name)))
         self._fitted = True
 
@@ -364,10 +393,10 @@ class PresenceRankSEG(RankSEG, Lasting):
 
     def what_is_wrong(self, found: dict[str, Tensor]) -> str | None:
         """Why no decision can be made by a state; it may be one that is not fitted."""
-        curve = {name: each for name, each in found.items() if name in Curve._fields}
-        if all(each.isnan().all() for each in curve.values()):
+        known = {name: each for name, each in found.items() if name != "mean_score"}
+        if all(each.isnan().all() for each in known.values()):
             return None
-        for name, each in curve.items():
+        for name, each in known.items():
             if not each.isfinite().all():
                 return f"{name} of the presence must be finite, got {each.tolist()}"
         return None
@@ -396,17 +425,30 @@ def _read_presence(name: str, values: Tensor, classes: int) -> Tensor:
     return values
 
 
-def _read_there(
-    labels: Tensor, probs: Tensor, valid_mask: Tensor | None, ignore_index: int | None
-) -> tuple[Tensor, Tensor]:
-    """Which classes the images hold, (B, C) bool, and of which that is known, (B,)."""
-    if isinstance(labels, Tensor) and labels.dtype == torch.bool and labels.shape == probs.shape[:2]:
-        return labels.to(probs.device), torch.ones(len(probs), dtype=torch.bool, device=probs.device)
-    masks, known = read_truth(labels, probs, ignore_index)
-    if valid_mask is not None:
-        known = known & valid_mask
-        masks = masks & known.unsqueeze(1)
-    return masks.flatten(2).any(-1), known.flatten(1).any(-1)
+class _Truth(NamedTuple):
+    """What labels say of a batch.
+
+    Args:
+        there: (B, C) bool, the classes that the images hold.
+        counts: (B,) bool, the images of which that is known.
+        masks: of the classes, (B, C, *spatial) bool; None where only ``there`` is known.
+        known: (B, *spatial) bool, where the masks are known.
+    """
+
+    there: Tensor
+    counts: Tensor
+    masks: Tensor | None = None
+    known: Tensor | None = None
+
+    @classmethod
+    def read(cls, labels: Tensor, probs: Tensor, valid_mask: Tensor | None, ignore_index: int | None) -> _Truth:
+        if isinstance(labels, Tensor) and labels.dtype == torch.bool and labels.shape == probs.shape[:2]:
+            return cls(labels.to(probs.device), torch.ones(len(probs), dtype=torch.bool, device=probs.device))
+        masks, known = read_truth(labels, probs, ignore_index)
+        if valid_mask is not None:
+            known = known & valid_mask
+            masks = masks & known.unsqueeze(1)
+        return cls(masks.flatten(2).any(-1), known.flatten(1).any(-1), masks, known)
 
 
 def _number_of(probs: Tensor, valid_mask: Tensor | None) -> Tensor:

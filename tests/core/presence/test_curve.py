@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from rankseg_plugins.core.objectives import Dice
-from rankseg_plugins.core.presence.curve import Curve, Evidence, constant, fit_curve
+from rankseg_plugins.core.presence.curve import (
+    Curve,
+    Evidence,
+    constant,
+    fit_curve,
+    fit_expectation,
+    taken_at_their_word,
+)
 
 
 def drawn(images, classes, seed=0):
@@ -14,7 +21,9 @@ def drawn(images, classes, seed=0):
     maximum = torch.rand(images, classes, dtype=torch.float64, generator=generator) * 0.85 + 0.1
     n = (100 * torch.rand(images, classes, dtype=torch.float64, generator=generator)).round() + 1
     s = n * maximum * 0.7
-    evidence = Evidence(maximum, s + 20 * maximum, n, s, torch.full((images, 1), 400.0, dtype=torch.float64))
+    evidence = Evidence(
+        maximum, s + 20 * maximum, n, s, maximum * torch.nan, torch.full((images, 1), 400.0, dtype=torch.float64)
+    )
     truth = Curve(
         torch.tensor([0.8, 0.3, 0.6], dtype=torch.float64),
         torch.linspace(-1, 2, classes, dtype=torch.float64),
@@ -77,7 +86,7 @@ def test_a_class_seldom_seen_falls_back_to_the_common_curve():
 def test_the_floor_overlooks_hardly_any_class():
     maximum = torch.linspace(0.001, 1, 1000, dtype=torch.float64).view(250, 4)
     ones = torch.ones_like(maximum)
-    evidence = Evidence(maximum, ones, ones, maximum, torch.full((250, 1), 9.0, dtype=torch.float64))
+    evidence = Evidence(maximum, ones, ones, maximum, ones, torch.full((250, 1), 9.0, dtype=torch.float64))
     curve = fit_curve(evidence, maximum > 0.06, Dice())
     assert 0.06 <= curve.floor.item() < 0.0605
     assert curve.below.item() <= 0.005
@@ -94,6 +103,7 @@ def test_frequencies_are_a_curve():
 
 def test_rows_keep_what_they_are_given():
     evidence, _, _ = drawn(3, 4)
+    evidence = evidence._replace(score=evidence.maximum / 2)
     for kept, given in zip(Evidence.from_rows(evidence.rows()), evidence, strict=True):
         assert torch.equal(kept, given)
 
@@ -101,6 +111,52 @@ def test_rows_keep_what_they_are_given():
 def test_expected_scores_are_those_given_that_the_class_is_there():
     """Dice of a mask of 4 pixels of probability 0.4 in 0.5 likely: 0.5 * 2 * 3.2 / (4 + 3.2 + 1)."""
     four = torch.tensor([[4.0]], dtype=torch.float64)
-    evidence = Evidence(four / 10, 0.4 * four, four, 0.4 * four, 4 * four)
-    expected = evidence.expected_scores(torch.tensor([[0.5]], dtype=torch.float64), Dice())
+    evidence = Evidence(four / 10, 0.4 * four, four, 0.4 * four, four * torch.nan, 4 * four)
+    expected = taken_at_their_word(1).scores(evidence, torch.tensor([[0.5]], dtype=torch.float64), Dice())
     assert expected.item() == pytest.approx(0.5 * 2 * 3.2 / 8.2)
+
+
+def scored(images, intercept, slope, noise=0.0, share=0.6):
+    """Masks that score what a line says of their promise, where their class is there."""
+    evidence, _, q = drawn(images, len(intercept))
+    generator = torch.Generator().manual_seed(4)
+    promised = evidence.promised(q, Dice())
+    score = torch.tensor(intercept, dtype=torch.float64) + slope * promised
+    score = score + noise * torch.randn(score.shape, dtype=torch.float64, generator=generator)
+    missing = torch.rand(score.shape, generator=generator) > share
+    return evidence._replace(score=score.masked_fill(missing, torch.nan)), q
+
+
+def test_the_line_of_what_masks_score_is_found():
+    evidence, q = scored(4000, [-0.2, 0.0, 0.1], 0.7, noise=0.05)
+    found = fit_expectation(evidence, q, Dice())
+    assert found.slope.item() == pytest.approx(0.7, abs=0.02)
+    np.testing.assert_allclose(found.intercept.numpy(), [-0.2, 0.0, 0.1], atol=0.02)
+
+
+def test_probabilities_that_can_be_trusted_are():
+    evidence, q = scored(200, [0.0, 0.0], 1.0)
+    expected = fit_expectation(evidence, q, Dice()).scores(evidence, q, Dice())
+    trusted = taken_at_their_word(2).scores(evidence, q, Dice())
+    np.testing.assert_allclose(expected.numpy(), trusted.numpy(), atol=1e-3)
+
+
+def test_without_scores_probabilities_are_taken_at_their_word():
+    evidence, _, q = drawn(30, 3)
+    found = fit_expectation(evidence, q, Dice())
+    assert (found.slope.item(), found.intercept.tolist()) == (1.0, [0.0, 0.0, 0.0])
+
+
+def test_a_class_seldom_scored_counts_as_the_average_and_no_slope_is_steeper_than_the_promise():
+    evidence, q = scored(300, [-0.4, -0.4, 0.3], 3.0, noise=0.02)
+    seldom = evidence.score.clone()
+    seldom[1:, 2] = torch.nan
+    found = fit_expectation(evidence._replace(score=seldom), q, Dice())
+    assert found.slope.item() == 1
+    assert found.intercept[2] < found.intercept[:2].mean() + 0.3
+
+
+def test_a_class_without_a_mask_scores_nothing():
+    evidence, q = scored(50, [0.5, 0.5], 0.5)
+    empty = evidence._replace(n=evidence.n * 0, s=evidence.s * 0)
+    assert (fit_expectation(evidence, q, Dice()).scores(empty, q, Dice()) == 0).all()

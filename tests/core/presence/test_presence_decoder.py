@@ -9,7 +9,10 @@ import torch
 from processes import run
 
 from rankseg_plugins import PresenceRankSEG, RankSEG
+from rankseg_plugins.core.presence.curve import Expectation
 from rankseg_plugins.core.presence.decoder import STATE
+from rankseg_plugins.scores import areas
+from rankseg_plugins.scores.levels import dice, iou
 
 
 def images(count=40, classes=4, size=12, seed=0):
@@ -57,10 +60,35 @@ def test_what_is_shown_is_decided_by_rankseg():
     decided = decoder(probs)
     shown = held(decided, 4)
     assert not shown.all(1).all()
-    taken = decoder._taken(
-        decoder.evidence(probs).expected_scores(decoder.presence(probs), decoder._objective()), decoder.presence(probs)
-    )
+    evidence, q = decoder.look(probs)[0], decoder.presence(probs)
+    line = Expectation(decoder.slope, decoder.intercept)
+    taken = decoder._taken(line.scores(evidence, q, decoder._objective()), q)
     assert torch.equal(decided, RankSEG()(probs, active=taken & (probs.flatten(2).amax(-1) > decoder.floor)))
+
+
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+def test_masks_are_scored_against_the_labels(metric):
+    probs, labels = images(6)
+    labels[:, 0] = 255
+    decoder = PresenceRankSEG(4, metric)
+    decoder.update(probs, labels, ignore_index=255)
+    rows = decoder._sample.rows
+    place = (rows[:, :1] == probs.flatten(2).amax(-1)[:, 0]).nonzero()[:, 1]  # a sample has no order
+    kept = torch.empty(6, 4).index_copy(0, place, rows[:, 16:20]).double()
+    masks = RankSEG(metric, output_mode="multilabel")(probs, active=torch.ones(4, dtype=torch.bool))
+    score = {"dice": dice, "iou": iou}[metric](areas(masks, labels, 4, ignore_index=255))
+    expected = score.masked_fill(~held(labels, 4), torch.nan)
+    torch.testing.assert_close(kept, expected.float().double(), equal_nan=True)
+
+
+def test_what_weak_classes_score_is_learnt():
+    """The mask of the last class is in the wrong place: it is shown only where it is all but sure to be there."""
+    probs, labels = images(200)
+    wrong = torch.where(labels == 3, 0, labels)
+    wrong[:, 0, 0] = torch.where(held(labels, 4)[:, 3], 3, wrong[:, 0, 0])
+    trusting, knowing = fitted(probs, labels), fitted(probs, wrong)
+    assert knowing.intercept[3] < trusting.intercept[3] - 0.2
+    assert held(knowing(probs), 4)[:, 3].sum() < held(trusting(probs), 4)[:, 3].sum()
 
 
 def test_a_threshold_takes_what_exceeds_it():
@@ -122,7 +150,8 @@ def test_every_form_of_labels_gives_the_same_fit(metric, form):
     expected = PresenceRankSEG(4, metric)
     expected.update(probs, labels)
     expected.fit()
-    assert all(torch.equal(getattr(decoder, name), getattr(expected, name)) for name in STATE)
+    learnt = STATE if form != "presence" else STATE[:4]  # images alone do not say what masks score
+    assert all(torch.equal(getattr(decoder, name), getattr(expected, name)) for name in learnt)
 
 
 def test_ignored_pixels_hold_no_class_and_ignored_images_do_not_count():
@@ -192,7 +221,7 @@ def test_memory_is_bounded_and_more_images_refine_nothing_else():
     decoder = PresenceRankSEG(4, max_images=20)
     for image, truth in zip(probs, labels, strict=True):
         decoder.update(image[None], truth[None])
-    assert decoder._sample.rows.shape == (20, 4 * 4 + 1 + 4)
+    assert decoder._sample.rows.shape == (20, 5 * 4 + 1 + 4)
     assert decoder.fit().images == 20
     decoder.reset()
     assert decoder.fitted
