@@ -74,7 +74,7 @@ class TunedDecoder(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(decoder, (RankSEG, GlobalRankSEG)):
-            raise TypeError(f"decoder must be a RankSEG or a GlobalRankSEG, got {decoder!r}")
+            raise TypeError(f"decoder must be a RankSEG, a PresenceRankSEG or a GlobalRankSEG, got {decoder!r}")
         if isinstance(decoder, (GlobalRankSEG, PresenceRankSEG)) and not decoder.fitted:
             raise ValueError(f"decoder is a {type(decoder).__name__} that is not fitted: call update() and fit() first")
         if evidence is not None and not isinstance(evidence, Mapping):
@@ -217,9 +217,8 @@ def _parts_of(decoder: RankSEG | GlobalRankSEG) -> tuple[tuple[str, ...], tuple[
 
 
 def _as_json(value: Any) -> Any:
-    """Numbers that are not known are None: JSON has no NaN."""
     if isinstance(value, Tensor):
-        return [None if math.isnan(each) else each for each in value.tolist()]
+        return value.tolist()
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -270,9 +269,6 @@ def _read_numbers(what: str, found: Any, names: Collection[str]) -> dict[str, Te
 
 
 def _read_list(what: str, name: str, values: Any) -> list[float]:
-    # Not every fit learns the mean scores of the classes.
-    if name == "mean_score" and isinstance(values, list) and set(values) == {None}:
-        return [math.nan] * len(values)
     if not isinstance(values, list) or not all(type(each) in (int, float) and math.isfinite(each) for each in values):
         raise TypeError(f"{name} of the {what} must be a list of finite numbers, got {values!r}")
     return values

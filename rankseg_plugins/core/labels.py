@@ -8,7 +8,9 @@ from torch import Tensor
 from rankseg_plugins.core.probabilities import check_tensor, class_masks, drawn_in_white, widened
 
 
-def read_truth(labels: object, probs: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:
+def read_truth(
+    labels: object, probs: Tensor, ignore_index: int | None, valid_mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     r"""Masks of every class (B, C, \*spatial), and which pixels count (B, \*spatial), both bool.
 
     Args:
@@ -16,6 +18,8 @@ def read_truth(labels: object, probs: Tensor, ignore_index: int | None) -> tuple
             zeros and ones. Any dtype that holds whole numbers.
         probs: (B, C, \*spatial), whose device the result is on.
         ignore_index: label of pixels that do not count; not with masks.
+        valid_mask: optional bool (B, \*spatial) or (\*spatial); where it is False, pixels do not count whatever their
+            label.
 
     Raises:
         TypeError: if ``labels`` are no tensor.
@@ -28,11 +32,12 @@ def read_truth(labels: object, probs: Tensor, ignore_index: int | None) -> tuple
     """
     labels, classes = _read_labels(labels, tuple(probs.shape)).to(probs.device), probs.shape[1]
     everywhere = torch.ones(len(probs), *probs.shape[2:], dtype=torch.bool, device=probs.device)
+    everywhere = everywhere if valid_mask is None else everywhere & valid_mask
     if labels.dtype == torch.bool:
         if ignore_index is not None:
             raise ValueError(f"ignore_index={ignore_index} has no effect with masks; leave pixels out by valid_mask")
-        return labels, everywhere
-    known = everywhere if ignore_index is None else labels != ignore_index
+        return labels & everywhere.unsqueeze(1), everywhere
+    known = everywhere if ignore_index is None else everywhere & (labels != ignore_index)
     highest = max(classes, 2) - 1
     strange = known & ((labels < 0) | (labels > highest))
     if strange.any():

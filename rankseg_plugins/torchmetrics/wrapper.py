@@ -13,7 +13,7 @@ from torchmetrics import Metric, MetricCollection
 from rankseg_plugins.calibration.temperature import warn_if_softened
 from rankseg_plugins.calibration.tuned import as_decoder
 from rankseg_plugins.comparison.sample import describe_form
-from rankseg_plugins.core import GlobalRankSEG, RankSEG
+from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_probs, plain, to_probabilities
 from rankseg_plugins.scores.checks import check_index
 from rankseg_plugins.scores.truth import to_truth
@@ -184,15 +184,16 @@ class RankSEGWrapper(Passing):
         own = {prefix + key: value for key, value in own.items()}
         given = {key: value for key, value in state_dict.items() if key.startswith(prefix)}
         alike = given.keys() == own.keys() and all(given[key].shape == value.shape for key, value in own.items())
-        if isinstance(self.decoder, GlobalRankSEG) and alike:
-            settled = own if self.decoder.fitted else [f"{prefix}multilabel"]
+        fitted = getattr(self.decoder, "fitted", None)
+        if fitted is not None and alike:
+            settled = own if fitted else [key for key in own if key == f"{prefix}multilabel"]
             alike = all(torch.equal(given[key].to(own[key]), own[key]) for key in settled)
         if alike:
             return
         warnings.warn(
             f"{prefix.removesuffix('.')}: the checkpoint was made with another decoder; {type(self.decoder).__name__} "
             "stays as it was given. To decide by what the checkpoint holds, give RankSEGWrapper that decoder, a "
-            "GlobalRankSEG without a fit",
+            "PresenceRankSEG or GlobalRankSEG without a fit",
             UserWarning,
             stacklevel=2,
         )

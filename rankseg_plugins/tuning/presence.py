@@ -16,7 +16,7 @@ from rankseg_plugins.comparison.measuring import prepare
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.core import PresenceRankSEG, RankSEG
-from rankseg_plugins.core.options import read_choice, read_integer, read_mode, read_real
+from rankseg_plugins.core.options import fold, read_integer, read_mode, read_real
 from rankseg_plugins.core.presence.curve import Evidence
 from rankseg_plugins.core.presence.decoder import LEVELS, SCORE
 from rankseg_plugins.scores.levels import SCORES
@@ -57,7 +57,9 @@ def read_rules(values: object) -> list[str | float]:
     """
 
     def read(name: str, value: object) -> str | float:
-        return read_choice(name, value, (SCORE,)) if isinstance(value, str) else read_real(name, value, 0.0, 1.0)
+        if isinstance(value, str) and fold(value) != SCORE:
+            raise ValueError(f"{name} must be {SCORE!r} or a number in [0, 1], got {value!r}")
+        return SCORE if isinstance(value, str) else read_real(name, value, 0.0, 1.0)
 
     return [] if isinstance(values, (list, tuple)) and not values else read_list("presence", values, read)
 
@@ -116,13 +118,16 @@ class PresenceCandidates:
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self._folds, self._seed = read_folds(folds), read_integer("seed", seed)
         self._grid = [(each, metric) for each in read_temperatures(temperatures) for metric in read_metrics(metrics)]
-        self._options: dict[str, Any] = {
+        union = scoring.present == "union"
+        skips = union and scoring.absent == "skip"
+        # Of the rule "score"; of the options of a scoring, those that make a difference to it.
+        self._counting: dict[str, Any] = {
             "present": scoring.present,
-            "absent": scoring.absent,
+            "absent": scoring.absent if union else "skip",
             "excluded": scoring.excluded,
-            "level": level if level in LEVELS else LEVELS[0],
-            "output_mode": mode,
+            "level": level if skips and level in LEVELS else LEVELS[0],
         }
+        self._mode = mode
         self._looking = [PresenceRankSEG(num_classes, metric, output_mode=mode) for _, metric in self._grid]
         self._scaling = [TunedDecoder(RankSEG("acc", output_mode=mode), num_classes, each) for each, _ in self._grid]
         self._ways = [(rule, solver) for rule in read_rules(rules) for solver in read_solvers(solvers)]
@@ -137,7 +142,7 @@ class PresenceCandidates:
             TypeError: if a tensor is of the wrong kind.
             ValueError: if probabilities or labels are not valid or do not fit.
         """
-        probs, truth = prepare(sample, self.num_classes, self.ignore_index, output_mode=self._options["output_mode"])
+        probs, truth = prepare(sample, self.num_classes, self.ignore_index, output_mode=self._mode)
         known = known_pixels(truth, self.ignore_index)
         if known is not None and not known.any():
             return
@@ -178,13 +183,15 @@ class PresenceCandidates:
         return found
 
     def _fitted(self, metric: str, evidence: Evidence, there: Tensor) -> PresenceRankSEG:
-        decoder = PresenceRankSEG(self.num_classes, metric, **self._options)
+        decoder = PresenceRankSEG(self.num_classes, metric, output_mode=self._mode, **self._counting)
         decoder.fit_to(evidence, there)
         return decoder
 
     def _going(self, rule: str | float, solver: str, fitted: PresenceRankSEG) -> PresenceRankSEG:
         """One of another rule and solver, with what was fitted."""
-        decoder = PresenceRankSEG(self.num_classes, fitted.metric, rule, solver=solver, **self._options)
+        counting = self._counting if rule == SCORE else {}
+        options = {"solver": solver, "output_mode": self._mode, **counting}
+        decoder = PresenceRankSEG(self.num_classes, fitted.metric, rule, **options)
         decoder.load_state_dict(fitted.state_dict())
         return decoder
 

@@ -40,7 +40,9 @@ INNER = {
     "samplewise": lambda: RankSEG("iou", pruning_prob=0.1),
     "global": fitted,
     "masks": lambda: fitted("multilabel"),
-    "presence": lambda: knowing(present="label", excluded=[0], rule=0.3, solver="exact"),
+    "presence": lambda: knowing(excluded=[0], solver="exact"),
+    "presence above a threshold": lambda: knowing(rule=0.3),
+    "presence by labels": lambda: knowing(present="label"),
     "presence of masks": lambda: knowing("multilabel", level="class"),
     "frequencies": lambda: PresenceRankSEG(CLASSES, "iou", frequencies=[0.9, 0.5, 0.1]),
 }
@@ -183,6 +185,7 @@ def test_rules_that_are_none(tmp_path, change, words):
         ({"weight": [1.0]}, "size mismatch for weight"),
         ({"offset": [None] * CLASSES}, "offset of the presence must be a list of finite numbers"),
         ({"mean_score": [None, 0.5, 0.5]}, "mean_score of the presence must be a list of finite numbers"),
+        ({"below": [7.0]}, "below of the presence must be finite and lie in"),
         ({"other": [1.0]}, "presence must hold weight, offset, floor, below, slope, intercept, mean_score; got"),
     ],
 )

@@ -42,7 +42,7 @@ QUICK = {"temperatures": [1.0], "pruning_probs": [0.5], "resamples": 20}
         ({"aggregation_levels": []}, ValueError, "aggregation_levels must hold at least one value, got none"),
         ({"aggregation_levels": ["global"], "solvers": ["exact"]}, ValueError, "solvers is an option of 'samplewise'"),
         ({"presence": "score"}, TypeError, "presence must be a list, got 'score'"),
-        ({"presence": ["best"]}, ValueError, "each of presence must be one of 'score', got 'best'"),
+        ({"presence": ["best"]}, ValueError, r"each of presence must be 'score' or a number in \[0, 1\], got 'best'"),
         ({"presence": [1.5]}, ValueError, r"each of presence must be in \[0, 1\], got 1.5"),
         ({"presence": [None]}, TypeError, "each of presence must be a real number, got NoneType"),
         ({"presence": [0.2, 0.2000001]}, ValueError, "two candidates are called"),

@@ -200,7 +200,7 @@ class GlobalRankSEG(ChecksSums, Lasting):
         kept = kept if valid_mask is None else kept & valid_mask
         parts = [probs]
         if labels is not None:
-            truth, known = read_truth(labels, probs, ignore_index)
+            truth, known = read_truth(labels, probs, ignore_index, valid_mask)
             parts, kept = [*parts, truth.to(probs.dtype)], kept & known
         check_values(probs if kept.all() else probs.masked_fill(~kept.unsqueeze(1), 0))
         self._look_at_sums(probs, kept)

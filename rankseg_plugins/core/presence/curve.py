@@ -24,9 +24,9 @@ from rankseg_plugins.core.volumes import Volumes
 #: Of the coefficients, of statistics of unit variance, and of the offsets; that of what all classes have in common only
 #: keeps it finite where every class is always there.
 _RIDGE, _RIDGE_OF_ALL = 0.1, 1e-3
-#: Up to the floor, no more than this share of classes is there. The floor saves time: as what a few images show of rare
-#: classes is little, it is not raised where it saves none.
-_OVERLOOKED, _HIGHEST_FLOOR = 0.005, 0.1
+#: The floor saves time; as what a few images show of rare classes is little, it is not raised where it saves none. And
+#: no class below it is less likely there than this, for all that was seen.
+_HIGHEST_FLOOR, _OVERLOOKED = 0.1, 0.005
 #: Images that stand for what is known of all classes, in the line of each.
 _PSEUDO = 5
 #: Newton's iteration, which takes about 8 rounds.
@@ -188,16 +188,10 @@ def fit_curve(evidence: Evidence, there: Tensor, objective: Objective) -> Curve:
 
 
 def _floor(maximum: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest probability up to which hardly any class is there, and how likely one is that does not exceed it."""
-    ranked, order = maximum.flatten().sort()
-    missed = there.flatten()[order].double().cumsum(0)
-    number = torch.arange(1, len(ranked) + 1, dtype=torch.float64, device=ranked.device)
-    ends = torch.cat([ranked[1:] > ranked[:-1], ranked.new_ones(1, dtype=torch.bool)])
-    fits = (ends & (missed <= _OVERLOOKED * number) & (ranked <= _HIGHEST_FLOOR)).nonzero().flatten()
-    if not len(fits):
-        return ranked.new_zeros(1), ranked.new_full((1,), _SMALLEST)
-    last = fits[-1:]
-    return ranked[last], ((missed[last] + 0.5) / (number[last] + 1)).clamp(max=_OVERLOOKED)
+    """The largest probability below which no class is there, and how likely one is that does not exceed it."""
+    lowest = torch.where(there, maximum, _HIGHEST_FLOOR).amin().float()
+    floor = torch.nextafter(lowest.clamp(max=_HIGHEST_FLOOR), lowest.new_zeros(())).clamp(min=0).double().view(1)
+    return floor, (0.5 / ((maximum <= floor).sum() + 1)).double().clamp(max=_OVERLOOKED).view(1)
 
 
 def _newton(x: Tensor, there: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from rankseg_plugins.core import dense
 from rankseg_plugins.core.decoder import RankSEG
-from rankseg_plugins.core.labels import read_truth
 from rankseg_plugins.core.lasting import Lasting
 from rankseg_plugins.core.objectives import OBJECTIVES
 from rankseg_plugins.core.options import ABSENT, PRESENT, read_choice, read_index, read_integer, read_real
@@ -25,8 +24,15 @@ from rankseg_plugins.core.presence.curve import (
     fit_expectation,
     taken_at_their_word,
 )
-from rankseg_plugins.core.presence.rule import best_set, mean_scores
-from rankseg_plugins.core.probabilities import check_by_class, check_floating, check_probs, check_valid_mask, plain
+from rankseg_plugins.core.presence.reading import Truth, check_shares, number_of, read_excluded, read_frequencies
+from rankseg_plugins.core.presence.rule import best_set, gauss, mean_image_score, mean_scores
+from rankseg_plugins.core.probabilities import (
+    check_by_class,
+    check_floating,
+    check_probs,
+    check_valid_mask,
+    plain,
+)
 from rankseg_plugins.core.processes import gather, seed_of_process
 from rankseg_plugins.core.reservoir import Reservoir, join
 from rankseg_plugins.core.tiled.assignment import assign_masks
@@ -39,8 +45,14 @@ SCORE = "score"
 LEVELS = ("image", "class")
 #: Options of RankSEG that are as useful here. Classes are pruned by their presence.
 OPTIONS = ("smooth", "output_mode", "solver", "unassigned_policy", "void_index", "eps")
+#: Why frequencies, or presence that is given, may not be enough.
+NEEDS_FIT = (
+    "what a single class scores on other images decides whether it pays on this one, and with level='class' every "
+    "class, where absent ones are skipped: update() and fit(), or choose absent='one' or rule=0.5, a threshold"
+)
 #: What a fit finds.
 STATE = (*Curve._fields, *Expectation._fields, "mean_score")
+RANGES = {"floor": (-1.0, 1.0), "below": (0.0, 1.0), "slope": (0.0, 1.0), "mean_score": (-1.0, 1.0)}
 
 
 class PresenceFit(NamedTuple):
@@ -67,13 +79,14 @@ class PresenceRankSEG(RankSEG, Lasting):
     Args:
         num_classes: C.
         metric: ``"dice"`` or ``"iou"``.
-        rule: ``"score"`` takes the classes that the score gains by, as the next four options count it; a number in
-            [0, 1] those whose presence exceeds it (in multiclass mode at least the most likely one).
+        rule: ``"score"`` takes the classes that the score gains by, as the next four options count it, which belong to
+            it alone; a number in [0, 1] those whose presence exceeds it (in multiclass mode at least the most likely
+            one).
         present: which classes have a score in an image: ``"union"`` (those of truth or prediction) or ``"label"``,
             where all classes pay that may be there.
-        absent: what an absent class counts: ``"skip"``, ``"zero"`` or ``"one"``.
-        level: ``"image"`` is the mean over the classes of an image, ``"class"`` that over the images of a class. They
-            are the same for one channel.
+        absent: what an absent class counts: ``"skip"``, ``"zero"`` or ``"one"``; with ``"union"`` only.
+        level: ``"image"`` is the mean over the classes of an image, ``"class"`` that over the images of a class, which
+            makes a difference where absent classes are skipped.
         excluded: classes that are not scored, such as the background; the score has nothing against taking them.
         frequencies: (C,) numbers in [0, 1], how often an image holds each class, instead of a fit.
         max_images: images that the fit keeps, 6 C + 1 numbers of each.
@@ -83,7 +96,7 @@ class PresenceRankSEG(RankSEG, Lasting):
 
     Attributes:
         weight, offset, floor, below, slope, intercept, mean_score: what was fitted, float64, NaN before; all there is
-            in the ``state_dict``.
+            in the ``state_dict``. A mean score of -1 is not known.
 
     Shape:
         - Input: (B, C, \*spatial), float16, bfloat16, float32 or float64 in [0, 1].
@@ -91,7 +104,8 @@ class PresenceRankSEG(RankSEG, Lasting):
 
     Raises:
         TypeError: for an option that is unknown or of the wrong type.
-        ValueError: for an option out of range.
+        ValueError: for an option out of range or without effect, or ``frequencies`` where they are not enough: for one
+            class, or ``level="class"``, what a class scores on other images decides whether it pays on this one.
 
     Source: :mod:`rankseg_plugins.core.presence.rule` and :mod:`~rankseg_plugins.core.presence.curve`.
 
@@ -136,7 +150,10 @@ class PresenceRankSEG(RankSEG, Lasting):
             read_choice("absent", absent, tuple(ABSENT)),
         )
         self.level = read_choice("level", level, LEVELS)
-        self.excluded = _read_excluded(excluded, num_classes)
+        self.excluded = read_excluded(excluded, num_classes)
+        self._refuse_without_effect()
+        self._scored = [label for label in range(num_classes) if label not in self.excluded]
+        self._nodes = gauss(len(self._scored))
         self.max_images, self.seed = read_integer("max_images", max_images, least=1), read_integer("seed", seed)
         super().check_classes(num_classes)
         sizes = {"weight": 3, "offset": num_classes, "intercept": num_classes, "mean_score": num_classes}
@@ -145,8 +162,9 @@ class PresenceRankSEG(RankSEG, Lasting):
         self._fitted = False
         self.reset()
         if frequencies is not None:
-            known = _read_presence("frequencies", torch.as_tensor(frequencies), num_classes)
-            self._keep(constant(known), taken_at_their_word(num_classes))
+            self._keep(constant(read_frequencies(frequencies, num_classes)), taken_at_their_word(num_classes))
+            if self._needs_mean_scores:
+                raise ValueError(f"frequencies are not enough here: {NEEDS_FIT}")
 
     def extra_repr(self) -> str:
         """Every option, as it would be passed."""
@@ -162,7 +180,7 @@ class PresenceRankSEG(RankSEG, Lasting):
     def fitted(self) -> bool:
         """Whether it knows how likely classes are there: from a fit, frequencies, or a ``state_dict``."""
         if not (self._fitted or torch.compiler.is_compiling() or self.offset.is_meta):
-            self._fitted = not bool(self.offset.isnan().any())
+            self._fitted = not (bool(self.offset.isnan().any()) or self._needs_mean_scores)
         return self._fitted
 
     @property
@@ -198,7 +216,7 @@ class PresenceRankSEG(RankSEG, Lasting):
         """
         probs, labels, valid_mask = plain(probs), plain(labels), plain(valid_mask)
         self._check(probs, valid_mask)
-        truth = _Truth.read(labels, probs, valid_mask, read_index("ignore_index", ignore_index))
+        truth = Truth.read(labels, probs, valid_mask, read_index("ignore_index", ignore_index))
         evidence, masks = self.look(probs, valid_mask)
         if truth.masks is not None and truth.known is not None:
             evidence = evidence._replace(score=self._score(masks, truth.masks, truth.known))
@@ -233,7 +251,12 @@ class PresenceRankSEG(RankSEG, Lasting):
         curve = fit_curve(evidence, there, objective)
         q, frequency = curve.presence(evidence, objective), there.double().mean(0)
         expectation = fit_expectation(evidence, q, objective)
-        self._keep(curve, expectation, mean_scores(expectation.scores(evidence, q, objective), q, there))
+        expected = expectation.scores(evidence, q, objective)
+        if self.level == "class":
+            mean = mean_scores(expected, q, there)
+        else:
+            mean = mean_image_score(expected[:, self._scored], q[:, self._scored], self._nodes).expand(self.num_classes)
+        self._keep(curve, expectation, mean)
         losses = [
             torch.nn.functional.binary_cross_entropy(each, there.double()) for each in (frequency.expand_as(q), q)
         ]
@@ -251,7 +274,7 @@ class PresenceRankSEG(RankSEG, Lasting):
             p = dense.to_checked(probs, valid_mask)
             maximum, volumes = p.amax(-1).double(), dense.search_volumes(p, self._objective(), 0.0)
             masks = p > volumes.threshold.unsqueeze(-1)
-        found = Evidence.of(maximum, volumes, _number_of(probs, valid_mask))
+        found = Evidence.of(maximum, volumes, number_of(probs, valid_mask))
         return Evidence(*(each.float().double() for each in found)), masks.unflatten(-1, probs.shape[2:])
 
     def _score(self, masks: Tensor, truth: Tensor, known: Tensor) -> Tensor:
@@ -317,10 +340,11 @@ class PresenceRankSEG(RankSEG, Lasting):
             floor = self.floor.to(probs.device, torch.float32).clamp(min=0)
         else:
             check_by_class("presence", check_floating("presence", presence), probs)
-            presence = _read_presence("presence", presence, self.num_classes).to(probs.device)
+            presence = check_shares("presence", presence.double()).to(probs.device)
             floor = torch.zeros(1, device=probs.device)
-        self._check_mean_scores()
-        choose = partial(self._choose, presence, _number_of(probs, valid_mask))
+            if not torch.compiler.is_compiling() and self._needs_mean_scores:
+                raise RuntimeError(f"presence is not enough here: {NEEDS_FIT}")
+        choose = partial(self._choose, presence, number_of(probs, valid_mask))
         return self._decide(probs, valid_mask, Classes(floor.expand(probs.shape[:2]), choose))
 
     def _choose(self, presence: Tensor | None, pixels: Tensor, maximum: Tensor, volumes: Volumes) -> Tensor:
@@ -345,29 +369,44 @@ class PresenceRankSEG(RankSEG, Lasting):
         taken = torch.ones_like(q, dtype=torch.bool)
         if self.present == "label" or self.absent == "zero":
             return taken
-        scored = [label for label in range(self.num_classes) if label not in self.excluded]
-        expected, q = expected[:, scored], q[:, scored]
+        expected, q, mean = expected[:, self._scored], q[:, self._scored], self.mean_score.to(q.device)[self._scored]
         if self.absent == "one":
             pays = expected > 1 - q
-        elif self._learns_mean_scores:
-            pays = expected > (1 - q) * self.mean_score.to(q.device)[scored]
+        elif self.level == "class":
+            pays = expected > (1 - q) * mean
         else:
-            pays = best_set(expected, q)
-        taken[:, scored] = pays
+            pays, value = best_set(expected, q, self._nodes)
+            # Where it is not known what other images score, each class that may be there is worth a try.
+            known = mean[:1].nan_to_num(0).clamp(min=0)
+            pays = pays & (value > (1 - q).prod(1) * known).unsqueeze(1)
+        taken[:, self._scored] = pays
         return taken
 
     @property
-    def _learns_mean_scores(self) -> bool:
-        """Whether images take the place of classes."""
-        single = self.num_classes - len(self.excluded) == 1
-        return (
-            self.rule == SCORE
-            and (self.present, self.absent) == ("union", "skip")
-            and (single or self.level == "class")
-        )
+    def _needs_mean_scores(self) -> bool:
+        """Whether it cannot decide without the mean scores, and has none."""
+        alone = self.level == "class" or len(self._scored) == 1
+        counts = self.rule == SCORE and (self.present, self.absent) == ("union", "skip") and alone
+        return counts and not bool((self.mean_score >= 0).all())
+
+    def _refuse_without_effect(self) -> None:
+        by_score = self.rule == SCORE
+        skips = by_score and self.present == "union" and self.absent == "skip"
+        unused = {
+            "present": self.present != "union" and not by_score,
+            "absent": self.absent != "skip" and not (by_score and self.present == "union"),
+            "level": self.level != "image" and not skips,
+            "excluded": bool(self.excluded) and not by_score,
+        }
+        for name, refused in unused.items():
+            if refused:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} has no effect with rule={self.rule!r}, present={self.present!r}, "
+                    f"absent={self.absent!r}; leave it out"
+                )
 
     def _keep(self, curve: Curve, expectation: Expectation, mean_score: Tensor | None = None) -> None:
-        unknown = torch.full((self.num_classes,), torch.nan)
+        unknown = torch.full((self.num_classes,), -1.0)
         found = (*curve, *expectation, unknown if mean_score is None else mean_score)
         for name, value in zip(STATE, found, strict=True):
             self.keep(name, value.to(getattr(self, name)))
@@ -384,21 +423,16 @@ class PresenceRankSEG(RankSEG, Lasting):
                 "fit(), load the state_dict of one that is fitted, or give frequencies"
             )
 
-    def _check_mean_scores(self) -> None:
-        if self._learns_mean_scores and not torch.compiler.is_compiling() and bool(self.mean_score.isnan().any()):
-            raise RuntimeError(
-                "a single class, or level='class', under present='union' and absent='skip' needs a fit: what a class "
-                "scores on other images decides whether it pays on this one; or choose rule=0.5, a threshold"
-            )
-
     def what_is_wrong(self, found: dict[str, Tensor]) -> str | None:
         """Why no decision can be made by a state; it may be one that is not fitted."""
-        known = {name: each for name, each in found.items() if name != "mean_score"}
-        if all(each.isnan().all() for each in known.values()):
+        if found and len(found) < len(STATE):
+            return f"presence holds {', '.join(STATE)}, got {', '.join(found)} alone"
+        if all(each.isnan().all() for each in found.values()):
             return None
-        for name, each in known.items():
-            if not each.isfinite().all():
-                return f"{name} of the presence must be finite, got {each.tolist()}"
+        for name, each in found.items():
+            low, high = RANGES.get(name, (-math.inf, math.inf))
+            if not (each.isfinite() & (each >= low) & (each <= high)).all():
+                return f"{name} of the presence must be finite and lie in [{low:g}, {high:g}], got {each.tolist()}"
         return None
 
     def _load_from_state_dict(
@@ -407,52 +441,3 @@ class PresenceRankSEG(RankSEG, Lasting):
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *problems)
         self._fitted = False
         self._fitted = self.fitted
-
-
-def _read_excluded(excluded: Sequence[int], num_classes: int) -> tuple[int, ...]:
-    found = tuple(read_integer("each of excluded", label) for label in excluded)
-    if len(set(found)) >= num_classes or not all(0 <= label < num_classes for label in found):
-        raise ValueError(f"excluded must hold some, not all, of the classes 0 to {num_classes - 1}, got {list(found)}")
-    return tuple(sorted(set(found)))
-
-
-def _read_presence(name: str, values: Tensor, classes: int) -> Tensor:
-    values = values.double()
-    if values.shape[-1:] != (classes,):
-        raise ValueError(f"{name} must hold a number for each of {classes} classes, got shape {tuple(values.shape)}")
-    if not torch.compiler.is_compiling() and not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"{name} must lie in [0, 1], one of its values does not")
-    return values
-
-
-class _Truth(NamedTuple):
-    """What labels say of a batch.
-
-    Args:
-        there: (B, C) bool, the classes that the images hold.
-        counts: (B,) bool, the images of which that is known.
-        masks: of the classes, (B, C, *spatial) bool; None where only ``there`` is known.
-        known: (B, *spatial) bool, where the masks are known.
-    """
-
-    there: Tensor
-    counts: Tensor
-    masks: Tensor | None = None
-    known: Tensor | None = None
-
-    @classmethod
-    def read(cls, labels: Tensor, probs: Tensor, valid_mask: Tensor | None, ignore_index: int | None) -> _Truth:
-        if isinstance(labels, Tensor) and labels.dtype == torch.bool and labels.shape == probs.shape[:2]:
-            return cls(labels.to(probs.device), torch.ones(len(probs), dtype=torch.bool, device=probs.device))
-        masks, known = read_truth(labels, probs, ignore_index)
-        if valid_mask is not None:
-            known = known & valid_mask
-            masks = masks & known.unsqueeze(1)
-        return cls(masks.flatten(2).any(-1), known.flatten(1).any(-1), masks, known)
-
-
-def _number_of(probs: Tensor, valid_mask: Tensor | None) -> Tensor:
-    """Pixels of every image, (B, 1) float64."""
-    if valid_mask is None:
-        return torch.full((len(probs), 1), math.prod(probs.shape[2:]), dtype=torch.float64, device=probs.device)
-    return valid_mask.expand(len(probs), *probs.shape[2:]).flatten(1).sum(1, keepdim=True).double()

@@ -4,10 +4,11 @@ For an image and a class let q be the probability that the truth holds it, and D
 is 0 where the truth is empty. What the score counts decides which classes pay:
 
 * classes of truth or prediction count, absent ones are skipped (``present="union"``, ``absent="skip"``): the expected
-  score of an image is the sum of D over the classes I that are taken, times E[1 / (|I| + Z)] with Z the number of the
-  others that the truth holds. A class that is taken and not there lowers the mean of all others. At class level, or
-  with a single channel, images take the place of the classes, and the mean M of the class over the images is learnt:
-  taking it pays where D > (1 - q) M.
+  score of an image is V, the sum of D over the classes I that are taken, times E[1 / (|I| + Z)] with Z the number of
+  the others that the truth holds. A class that is taken and not there lowers the mean of all others. An image where
+  nothing is taken and nothing is there has no score: taking the best set pays where V > prod(1 - q) M, with M the mean
+  score over the images, which is learnt. At class level images take the place of the classes, M is the mean of the
+  class over the images, and taking it pays where D > (1 - q) M.
 * only classes of the truth count (``present="label"``), or an absent class counts as 0: a class that is not there costs
   nothing, and all are taken.
 * an absent class counts as 1 (``"union"``, ``"one"``): taking a class pays where D > 1 - q.
@@ -22,8 +23,6 @@ where the class is there: a threshold on q.
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -32,9 +31,26 @@ from rankseg_plugins.core.paths import is_blind
 
 #: Of Dinkelbach's iteration, which gives no more than a good beginning; of images there are more than of classes.
 _ROUNDS, _ROUNDS_OF_IMAGES = 8, 50
+#: Changes of the set in a graph that cannot look whether there is a better one; mostly there is none or one.
+_BLIND_CHANGES = 8
+
+#: Gauss-Legendre nodes on (0, 1) and their weights.
+Nodes = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-def best_set(expected: Tensor, q: Tensor) -> Tensor:
+def gauss(classes: int) -> Nodes:
+    """Nodes that are exact for every polynomial of so many classes.
+
+    Example:
+        >>> gauss(1)
+        ((0.5,), (1.0,))
+    """
+    # Degree C at most; a rule of K nodes is exact up to degree 2 K - 1.
+    x, weight = np.polynomial.legendre.leggauss(classes // 2 + 1)
+    return tuple(((x + 1) / 2).tolist()), tuple((weight / 2).tolist())
+
+
+def best_set(expected: Tensor, q: Tensor, nodes: Nodes) -> tuple[Tensor, Tensor]:
     """The classes of the largest expected image score where truth or prediction count and absent ones are skipped.
 
     From Dinkelbach's set for the ratio of the expectations, one class after the other joins or leaves as long as that
@@ -43,22 +59,44 @@ def best_set(expected: Tensor, q: Tensor) -> Tensor:
     Args:
         expected: D of the module, (B, C) float64.
         q: (B, C) float64.
+        nodes: of C classes, see :func:`gauss`.
 
     Returns:
-        (B, C) bool; each image has at least one class.
+        (B, C) bool, at least one class in each image; and V of these sets, (B,).
 
     Source: Dinkelbach, "On nonlinear fractional programming", Management Science 13 (1967), for the first set.
     """
     chosen = _first_set(expected, q, _ROUNDS)
-    nodes = _Nodes(q)
-    for _ in range(4 * q.shape[1]):  # every change raises the value, so that no set comes twice
-        value, flipped = nodes.values(chosen, expected)
+    values = _Values(q, nodes)
+    value, flipped = values.of(chosen, expected)
+    for _ in range(_BLIND_CHANGES if is_blind() else 4 * q.shape[1]):  # every change raises V: no set comes twice
         best, label = flipped.max(1)
         better = best > value * (1 + 1e-12)
         if not is_blind() and not better.any():
             break
         chosen = chosen.scatter(1, label[:, None], chosen.gather(1, label[:, None]) ^ better[:, None])
-    return chosen
+        value, flipped = values.of(chosen, expected)
+    return chosen, value
+
+
+def mean_image_score(expected: Tensor, q: Tensor, nodes: Nodes) -> Tensor:
+    """M of the module, (1,): the mean score of the images that have one, where some show nothing.
+
+    Args:
+        expected: (N, C) float64, of N images.
+        q: (N, C) float64.
+        nodes: of C classes.
+    """
+    _, value = best_set(expected, q, nodes)
+    nothing = (1 - q).prod(1)
+    mean = torch.zeros_like(value[:1])
+    for _ in range(_ROUNDS_OF_IMAGES):
+        shown = value > nothing * mean
+        following = (value * shown).sum() / torch.where(shown, torch.ones_like(nothing), 1 - nothing).sum()
+        if (following - mean).abs() < 1e-12:
+            break
+        mean = following.view(1)
+    return mean
 
 
 def mean_scores(expected: Tensor, q: Tensor, there: Tensor) -> Tensor:
@@ -91,23 +129,15 @@ def _ratio(chosen: Tensor, expected: Tensor, q: Tensor) -> Tensor:
     return (expected * chosen).sum(1, keepdim=True) / torch.where(chosen, torch.ones_like(q), q).sum(1, keepdim=True)
 
 
-@cache
-def _gauss(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gauss-Legendre nodes and weights on (0, 1)."""
-    x, weight = np.polynomial.legendre.leggauss(number)
-    return (x + 1) / 2, weight / 2
+class _Values:
+    """Expected scores of sets of classes."""
 
-
-class _Nodes:
-    """Gauss nodes on (0, 1), enough for every polynomial of the classes."""
-
-    def __init__(self, q: Tensor) -> None:
-        # Degree C at most; a rule of K nodes is exact up to degree 2 K - 1.
-        self.x, self.weight = (torch.from_numpy(each).to(q.device) for each in _gauss(q.shape[1] // 2 + 1))
+    def __init__(self, q: Tensor, nodes: Nodes) -> None:
+        self.x, self.weight = (torch.tensor(each, dtype=q.dtype, device=q.device) for each in nodes)
         #: (B, C, K), what a class contributes that is not taken.
         self.factor = 1 - q.unsqueeze(-1) + q.unsqueeze(-1) * self.x
 
-    def values(self, chosen: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
+    def of(self, chosen: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
         """The expected score (B,) of a set, and (B, C) of those in which one class has changed sides."""
         number = chosen.sum(1)
         product = torch.where(chosen.unsqueeze(-1), torch.ones_like(self.factor), self.factor).prod(1)

@@ -167,10 +167,10 @@ def test_ignored_pixels_hold_no_class_and_ignored_images_do_not_count():
 
 def test_padding_changes_nothing():
     probs, labels = images()
-    padded = torch.nn.functional.pad(probs, (0, 5), value=torch.nan)
+    padded = torch.nn.functional.pad(probs, (0, 5), value=torch.nan)  # and labels there that are none
     valid = (torch.arange(17) < 12).expand(12, 17)
     decoder, whole = PresenceRankSEG(4), fitted(probs, labels)
-    decoder.update(padded, torch.nn.functional.pad(labels, (0, 5), value=3), valid_mask=valid)
+    decoder.update(padded, torch.nn.functional.pad(labels, (0, 5), value=77), valid_mask=valid)
     decoder.fit()
     torch.testing.assert_close(decoder.presence(padded, valid), whole.presence(probs), rtol=1e-5, atol=1e-6)
     decided = decoder(padded, valid)
@@ -198,6 +198,11 @@ def test_a_graph_decides_the_same(rule):
     decoder = fitted(probs, labels, rule=rule)
     program = torch.export.export(decoder, (probs,))
     assert torch.equal(program.module()(probs), decoder(probs))
+    compiled = torch.compile(decoder, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(probs), decoder(probs))
+    likely = decoder.presence(probs)
+    mapped = torch.func.vmap(lambda image, q: decoder(image[None], None, q)[0])(probs, likely)
+    assert torch.equal(mapped, decoder.predict(probs, presence=likely))
 
 
 def test_state_lasts():
@@ -211,9 +216,12 @@ def test_state_lasts():
         assert torch.equal(each(probs), expected)
     with pytest.raises(RuntimeError, match="size mismatch"):
         PresenceRankSEG(3).load_state_dict(decoder.state_dict())
-    broken = decoder.state_dict() | {"weight": torch.full((3,), torch.inf)}
-    with pytest.raises(RuntimeError, match="weight of the presence must be finite"):
-        PresenceRankSEG(4).load_state_dict(broken)
+    for name, value in (("weight", torch.inf), ("below", 7.0), ("floor", 5.0), ("mean_score", 9.0)):
+        broken = decoder.state_dict() | {name: torch.full_like(getattr(decoder, name), value)}
+        with pytest.raises(RuntimeError, match=f"{name} of the presence must be finite"):
+            PresenceRankSEG(4).load_state_dict(broken)
+    with pytest.raises(RuntimeError, match=r"presence holds weight, .*, got offset alone"):
+        PresenceRankSEG(4).load_state_dict({"offset": decoder.offset}, strict=False)
 
 
 def test_memory_is_bounded_and_more_images_refine_nothing_else():
@@ -264,8 +272,12 @@ def test_one_channel_learns_what_the_others_score():
     shown = decoder(probs).flatten(1).any(1)
     assert 0.2 < decoder.mean_score.item() < 1
     assert (shown == labels.flatten(1).any(1)).double().mean() > 0.85
-    with pytest.raises(RuntimeError, match="a single class, or level='class'"):
-        PresenceRankSEG(1, output_mode="multilabel", frequencies=[0.5])(probs)
+    with pytest.raises(ValueError, match="frequencies are not enough here: what a single class scores"):
+        PresenceRankSEG(1, output_mode="multilabel", frequencies=[0.5])
+    with pytest.raises(ValueError, match="frequencies are not enough here"):
+        PresenceRankSEG(3, level="class", frequencies=[0.5] * 3)
+    with pytest.raises(RuntimeError, match="presence is not enough here"):
+        PresenceRankSEG(1, output_mode="multilabel").predict(probs, presence=torch.tensor([0.5]))
     assert PresenceRankSEG(1, output_mode="multilabel", frequencies=[0.7], absent="one")(probs).any()
     assert PresenceRankSEG(1, output_mode="multilabel", frequencies=[0.5], rule=0.4)(probs).any()
 
@@ -275,6 +287,10 @@ def test_one_channel_learns_what_the_others_score():
 )
 def test_a_bare_batch_and_a_dead_image(present, absent, level):
     probs, labels = images()
+    if (level == "class" and (present, absent) != ("union", "skip")) or (present, absent) == ("label", "one"):
+        with pytest.raises(ValueError, match="has no effect with rule='score'"):
+            PresenceRankSEG(4, present=present, absent=absent, level=level)
+        return
     decoder = fitted(probs, labels, present=present, absent=absent, level=level)
     assert decoder(probs[:0]).shape == (0, 12, 12)
     assert (decoder(torch.zeros(1, 4, 12, 12)) == 0).all()
@@ -293,7 +309,15 @@ def test_a_bare_batch_and_a_dead_image(present, absent, level):
         ({"excluded": [4]}, ValueError, "excluded must hold some, not all, of the classes 0 to 3"),
         ({"excluded": [0, 1, 2, 3]}, ValueError, "excluded must hold some, not all"),
         ({"frequencies": [0.5] * 3}, ValueError, "frequencies must hold a number for each of 4 classes"),
-        ({"frequencies": [0.5, 0.5, 0.5, 1.5]}, ValueError, r"frequencies must lie in \[0, 1\]"),
+        ({"frequencies": [0.5, 0.5, 0.5, 1.5]}, ValueError, r"each of frequencies must be in \[0, 1\], got 1.5"),
+        ({"frequencies": torch.tensor([0.5, 0.5, 0.5, 1.5])}, ValueError, r"frequencies must lie in \[0, 1\], got 1.5"),
+        ({"frequencies": torch.rand(2, 4)}, ValueError, r"for each of 4 classes, got shape \(2, 4\)"),
+        ({"frequencies": "abcd"}, TypeError, "frequencies must be a list of numbers or a tensor, got 'abcd'"),
+        ({"frequencies": [None] * 4}, TypeError, "each of frequencies must be a real number, got NoneType"),
+        ({"excluded": 0}, TypeError, "excluded must be a list of classes, got 0"),
+        ({"rule": 0.5, "present": "label"}, ValueError, "present='label' has no effect with rule=0.5"),
+        ({"rule": 0.5, "excluded": [0]}, ValueError, r"excluded=\(0,\) has no effect with rule=0.5"),
+        ({"present": "label", "level": "class"}, ValueError, "level='class' has no effect with rule='score'"),
         ({"max_images": 0}, ValueError, "max_images must be at least 1"),
         ({"void_index": 3}, ValueError, "void_index must lie outside the class range"),
     ],
@@ -314,6 +338,10 @@ def test_use_refused():
         decoder.update(probs, labels + 9)
     with pytest.raises(ValueError, match="probs must lie in"):
         decoder.update(probs * 2, labels)
+    with pytest.raises(ValueError, match="ignore_index=255 has no effect with the classes of images"):
+        decoder.update(probs, torch.ones(3, 4, dtype=torch.bool), ignore_index=255)
+    with pytest.raises(ValueError, match=r"presence must lie in \[0, 1\], got 2"):
+        decoder.predict(probs, presence=torch.full((4,), 2.0))
     with pytest.raises(ValueError, match=r"presence must have shape \(3, 4\) or \(4,\)"):
         decoder.predict(probs, presence=torch.ones(3))
     with pytest.raises(TypeError, match="presence must be a torch"):

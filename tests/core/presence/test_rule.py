@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rankseg_plugins import PresenceRankSEG, RankSEG
-from rankseg_plugins.core.presence.rule import best_set, mean_scores
+from rankseg_plugins.core.presence.rule import best_set, gauss, mean_image_score, mean_scores
 
 SCORINGS = [
     ("union", "skip"),
@@ -55,10 +55,11 @@ def drawn(seed, classes, images=1):
 def test_the_best_of_all_sets(classes):
     """Of those that are not empty; each image of a batch for itself."""
     q, given = drawn(classes, classes, images=20)
-    found = best_set(q * given, q)
-    for taken, likely, score in zip(found, q, given, strict=True):
-        values = [image_score(each, likely, score, "union", "skip") for each in subsets(classes)[1:]]
-        assert image_score(taken, likely, score, "union", "skip") == pytest.approx(max(values), abs=1e-9)
+    found, values = best_set(q * given, q, gauss(classes))
+    for taken, value, likely, score in zip(found, values, q, given, strict=True):
+        all_sets = [image_score(each, likely, score, "union", "skip") for each in subsets(classes)[1:]]
+        assert image_score(taken, likely, score, "union", "skip") == pytest.approx(max(all_sets), abs=1e-9)
+        assert value == pytest.approx(max(all_sets), abs=1e-9)
 
 
 def test_many_classes_that_are_hardly_ever_there():
@@ -66,7 +67,7 @@ def test_many_classes_that_are_hardly_ever_there():
     q = torch.full((1, 150), 0.01, dtype=torch.float64)
     q[0, :3] = 0.95
     given = torch.full_like(q, 0.6)
-    assert best_set(q * given, q)[0].nonzero().flatten().tolist() == [0, 1, 2]
+    assert best_set(q * given, q, gauss(150))[0][0].nonzero().flatten().tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("metric", ["dice", "iou"])
@@ -80,11 +81,13 @@ def test_within_a_thousandth_of_the_best_set(metric, present, absent):
     decoder = RankSEG(metric, output_mode="multilabel")
     masks = decoder(given, active=torch.ones(classes, dtype=torch.bool))
     scores = decoder.expected_score(given, masks)
-    options = {"present": present, "absent": absent, "output_mode": "multilabel"}
+    # Of the truth alone, what an absent class counts makes no difference to what is taken.
+    options = {"present": present, "absent": absent if present == "union" else "skip", "output_mode": "multilabel"}
     decided = PresenceRankSEG(classes, metric, **options).predict(given * q[..., None], presence=q)
     found = decided.any(-1)
     gaps = []
     for taken, likely, score in zip(found, q, scores, strict=True):
+        # Of images without any score the mean is learnt; see below.
         sets = subsets(classes)[1 if absent == "skip" else 0 :]
         best = max(image_score(each, likely, score, present, absent) for each in sets)
         gaps.append(best - image_score(taken, likely, score, present, absent))
@@ -135,3 +138,51 @@ def test_one_channel_within_a_thousandth_of_the_best_share(metric, level):
     order = expected.div(1 - q[:, 0]).argsort(descending=True)
     shares = [torch.zeros(images, dtype=torch.bool).index_fill(0, order[:count], True) for count in range(images)]
     assert score(taken) > max(map(score, shares)) - 1e-3
+
+
+def test_images_that_may_be_empty_show_nothing_where_that_raises_the_mean():
+    """Half of the images hold nothing: of every choice of sets, empty ones too, the mean over images with a score."""
+    q, given = drawn(5, 3, images=60)
+    q[::2] *= 0.05
+    expected, nothing = q * given, (1 - q).prod(1)
+    level = mean_image_score(expected, q, gauss(3))
+    found, value = best_set(expected, q, gauss(3))
+    taken = found & (value > nothing * level)[:, None]
+    assert 10 < taken.any(1).sum() < 60
+
+    def mean(taken):
+        scores = torch.tensor([image_score(*each, "union", "skip") for each in zip(taken, q, given, strict=True)])
+        counted = torch.where(taken.any(1), torch.ones(60, dtype=torch.float64), 1 - nothing)
+        return (scores * counted).sum().item() / counted.sum().item()
+
+    assert mean(taken) == pytest.approx(level.item(), abs=1e-6)
+    # Dinkelbach: a better choice would gain in an image on its own, at the mean of the best.
+    for index in range(60):
+        ours = mean(taken)
+        for each in subsets(3):
+            other = taken.clone()
+            other[index] = each
+            assert mean(other) <= ours + 1e-9
+
+
+def test_empty_images_stay_empty():
+    """The rule finds them by itself, in masks and beside a background that is not scored."""
+    generator, images = torch.Generator().manual_seed(0), 300
+    there = torch.rand(images, 3, generator=generator) < 0.15
+    logits = torch.nn.functional.interpolate(3 * torch.randn(images, 3, 3, 3, generator=generator), 12, mode="bilinear")
+    probs = (logits - 4 * (~there)[..., None, None]).sigmoid()
+    truth = (torch.rand(probs.shape, generator=generator) < probs) & there[..., None, None]
+    empty = ~truth.flatten(1).any(1)
+    decoder = PresenceRankSEG(3, output_mode="multilabel")
+    decoder.update(probs, truth)
+    decoder.fit()
+    shown = decoder(probs).flatten(1).any(1)
+    assert (shown[empty].double().mean() < 0.1).item()
+    assert (shown[~empty].double().mean() > 0.9).item()
+    with_background = torch.cat([(1 - probs.amax(1, keepdim=True)).clamp(min=0.05), probs], 1)
+    with_background /= with_background.sum(1, keepdim=True)
+    labels = torch.where(truth.any(1), truth.int().argmax(1) + 1, 0)
+    decoder = PresenceRankSEG(4, excluded=[0])
+    decoder.update(with_background, labels)
+    decoder.fit()
+    assert ((decoder(with_background) > 0).flatten(1).any(1)[empty].double().mean() < 0.1).item()

@@ -1,0 +1,81 @@
+"""What users hand to :class:`~rankseg_plugins.PresenceRankSEG`, brought into one form or refused in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rankseg_plugins.core.labels import read_truth
+from rankseg_plugins.core.options import read_integer, read_real
+from rankseg_plugins.core.paths import is_blind
+from rankseg_plugins.core.probabilities import check_tensor, plain
+
+
+def read_excluded(excluded: Sequence[int], num_classes: int) -> tuple[int, ...]:
+    """The option ``excluded``, in order."""
+    if isinstance(excluded, str) or not isinstance(excluded, (Sequence, set, frozenset)):
+        raise TypeError(f"excluded must be a list of classes, got {excluded!r}")
+    found = tuple(read_integer("each of excluded", label) for label in excluded)
+    if len(set(found)) >= num_classes or not all(0 <= label < num_classes for label in found):
+        raise ValueError(f"excluded must hold some, not all, of the classes 0 to {num_classes - 1}, got {list(found)}")
+    return tuple(sorted(set(found)))
+
+
+def read_frequencies(values: Sequence[float] | Tensor, classes: int) -> Tensor:
+    """The option ``frequencies``, (C,) float64."""
+    if not isinstance(values, Tensor):
+        if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+            raise TypeError(f"frequencies must be a list of numbers or a tensor, got {values!r}")
+        values = torch.tensor([read_real("each of frequencies", value, 0.0, 1.0) for value in values])
+    values = check_tensor("frequencies", plain(values)).detach().double()
+    if tuple(values.shape) != (classes,):
+        raise ValueError(
+            f"frequencies must hold a number for each of {classes} classes, got shape {tuple(values.shape)}"
+        )
+    return check_shares("frequencies", values)
+
+
+def check_shares(name: str, values: Tensor) -> Tensor:
+    """Raise a ``ValueError`` unless all values lie in [0, 1]; a graph does not look at them."""
+    if not is_blind():
+        strange = values[~((values >= 0) & (values <= 1))]
+        if len(strange):
+            raise ValueError(f"{name} must lie in [0, 1], got {strange[0].item():g}")
+    return values
+
+
+class Truth(NamedTuple):
+    """What labels say of a batch.
+
+    Args:
+        there: (B, C) bool, the classes that the images hold.
+        counts: (B,) bool, the images of which that is known.
+        masks: of the classes, (B, C, *spatial) bool; None where only ``there`` is known.
+        known: (B, *spatial) bool, where the masks are known.
+    """
+
+    there: Tensor
+    counts: Tensor
+    masks: Tensor | None = None
+    known: Tensor | None = None
+
+    @classmethod
+    def read(cls, labels: Tensor, probs: Tensor, valid_mask: Tensor | None, ignore_index: int | None) -> Truth:
+        """From labels, masks, or the classes of the images; see :meth:`PresenceRankSEG.update`."""
+        if isinstance(labels, Tensor) and labels.dtype == torch.bool and labels.shape == probs.shape[:2]:
+            if ignore_index is not None:
+                raise ValueError(f"ignore_index={ignore_index} has no effect with the classes of images")
+            return cls(labels.to(probs.device), number_of(probs, valid_mask)[:, 0] > 0)
+        masks, known = read_truth(labels, probs, ignore_index, valid_mask)
+        return cls(masks.flatten(2).any(-1), known.flatten(1).any(-1), masks, known)
+
+
+def number_of(probs: Tensor, valid_mask: Tensor | None) -> Tensor:
+    """Pixels of every image, (B, 1) float64."""
+    if valid_mask is None:
+        return torch.full((len(probs), 1), math.prod(probs.shape[2:]), dtype=torch.float64, device=probs.device)
+    return valid_mask.expand(len(probs), *probs.shape[2:]).flatten(1).sum(1, keepdim=True).double()
