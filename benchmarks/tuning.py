@@ -2,8 +2,8 @@
 
 In the race are argmax; RankSEG with every default temperature and ``pruning_prob``, for Dice and for IoU; GlobalRankSEG
 with every temperature and both metrics, fitted without labels to the half that is tuned on; and PresenceRankSEG with
-every temperature, rule and both metrics, fitted within folds of that half. Once with the last, and once without; under
-both ways to count the classes of an image.
+every temperature, the rules that are usual for the score and both metrics, fitted within folds of that half. Once with
+the last, and once without; under both ways to count the classes of an image.
 
 ``python -m benchmarks.tuning PROBS.npz [PROBS.npz ...]`` prints a table, and one of images that were softened on
 purpose; about half an hour for four sets.
@@ -28,6 +28,7 @@ from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.tuning import Tuner, tune
 from rankseg_plugins.tuning.candidates import TEMPERATURES, final
 from rankseg_plugins.tuning.choosing import ARGMAX, choose
+from rankseg_plugins.tuning.presence import BY_SCORE, BY_THRESHOLD, usual_rules
 
 HALVES = 20
 RESAMPLES = 2000
@@ -36,6 +37,7 @@ METRICS = ("dice", "iou")
 OBJECTIVES = ("dice_image", "iou_image", "iou_dataset")
 PRESENT = ("union", "label")
 MIN_CASES = 20
+RULES = (*BY_SCORE, *BY_THRESHOLD)
 
 
 def samples_of(path: Path) -> list[Sample]:
@@ -53,7 +55,7 @@ class Race:
         first, self.second = np.array_split(order, 2)
         self.samples, self.present = samples, present
         tuner = Tuner(len(samples[0].probs), metrics=METRICS, ignore_index=IGNORE, scoring=Scoring(present=present))
-        fitting = tuner.fitting(("samplewise", "global"), seed=seed)
+        fitting = tuner.fitting(("samplewise", "global"), presence=RULES, seed=seed)
         half = [samples[index] for index in first]
         for sample in half:
             fitting.update(sample)
@@ -71,10 +73,11 @@ class Race:
         """Decoders on some of the images."""
         return measured(samples, decoders, self.present)
 
-    def gain(self, objective: str, min_cases: int, left_out: str) -> tuple[str, np.ndarray] | None:
+    def gain(self, objective: str, min_cases: int, with_presence: bool) -> tuple[str, np.ndarray] | None:
         """The winner, and its gain on the other half with its interval; None where argmax is kept."""
         score, level = objective.split("_")
-        kept = [index for index, name in enumerate(self.whole.decoders) if not (left_out and name.startswith(left_out))]
+        usual = usual_rules(Scoring(present=self.present), level) if with_presence else ()
+        kept = [index for index, name in enumerate(self.whole.decoders) if rule_of(name) in (None, *map(str, usual))]
         images = (
             replace(each, counts=each.counts[kept], seconds=each.seconds[kept]) for each in self.whole.measurements
         )
@@ -110,18 +113,22 @@ def joined(first: Comparison, second: Comparison) -> Comparison:
     return replace(first, decoders=(*first.decoders, *second.candidates), measurements=tuple(images))
 
 
+def rule_of(name: str) -> str | None:
+    """Of a candidate that knows which classes are there, how it chooses them."""
+    return name.split("rule=")[1].split(")")[0] if name.startswith("presence") else None
+
+
 def kind(name: str) -> str:
     """What a candidate is, without its temperature, ``pruning_prob`` and metric."""
-    what = name.split("(")[0]
-    return f"{what} {name.split('rule=')[1].split(')')[0]}" if what == "presence" else what
+    return " ".join(filter(None, (name.split("(")[0], rule_of(name))))
 
 
 def row(data: str, present: str, objective: str, min_cases: int, races: list[Race]) -> str:
     cells: list[object] = [data, f"{objective}, {present}", min_cases]
-    for left_out in ("presence", ""):
+    for with_presence in (False, True):
         gains, kept = np.zeros((len(races), 3)), Counter()
         for run, race in enumerate(races):
-            found = race.gain(objective, min_cases, left_out)
+            found = race.gain(objective, min_cases, with_presence)
             if found is not None:
                 kept[kind(found[0])] += 1
                 gains[run] = found[1]

@@ -21,7 +21,7 @@ from rankseg_plugins.scores.checks import read_device
 from rankseg_plugins.tuning.candidates import PRUNING_PROBS, TEMPERATURES
 from rankseg_plugins.tuning.choosing import ARGMAX, OBJECTIVES, check_intervals
 from rankseg_plugins.tuning.fitting import SAMPLEWISE, check_levels
-from rankseg_plugins.tuning.presence import RULES, read_rules
+from rankseg_plugins.tuning.presence import read_rules
 from rankseg_plugins.tuning.tuner import Tuned, Tuner
 
 RACE = {"rich_help_panel": "Candidates"}
@@ -58,7 +58,7 @@ def tune(
         typer.Option(
             help="How candidates that learn which classes are there choose: score, and least probabilities; none "
             "leaves them out, and reads every file only once.",
-            show_default=_listed(RULES),
+            show_default="score or 0.2,0.5, by the scoring",
             **RACE,
         ),
     ] = None,
@@ -152,7 +152,7 @@ class _Race(NamedTuple):
     levels: Sequence[str]
     shared: Mapping[str, Any]
     own: Mapping[str, Any]
-    presence: Sequence[str | float]
+    presence: Sequence[str | float] | None
     seed: int
 
     @classmethod
@@ -169,7 +169,8 @@ class _Race(NamedTuple):
     ) -> _Race:
         """From the words of the command line; raises ``ValueError`` for one that is not valid."""
         check_choice("--objective", objective, OBJECTIVES)
-        given = {"pruning_probs": pruning_probs, "solvers": solvers, "presence": presence}
+        rules = None if presence is None else _rules(presence)
+        given = {"pruning_probs": pruning_probs, "solvers": solvers, "presence": rules or None}
         named = [name for name in SAMPLEWISE if given[name] is not None]
         levels = check_levels(_words("--aggregation-levels", aggregation_levels), named)
         shared = {
@@ -181,7 +182,7 @@ class _Race(NamedTuple):
             own["pruning_probs"] = _numbers("--pruning-probs", pruning_probs)
         if solvers is not None:
             own["solvers"] = _words("--solvers", solvers)
-        return cls(objective, levels, shared, own, RULES if presence is None else _rules(presence), seed)
+        return cls(objective, levels, shared, own, rules, seed)
 
     def start(self, images: Images, output_mode: str | None, **options: Any) -> Tuner:
         """The candidates that need no fit; without an output mode it is the one that fits the truth."""
@@ -239,7 +240,10 @@ def _rules(text: str) -> list[str | float]:
         except ValueError:
             return word
 
-    return read_rules([read(word) for word in words])
+    try:
+        return read_rules([read(word) for word in words])
+    except ValueError as error:
+        raise ValueError(f"--presence must be 'none', or words and numbers between commas: {error}") from None
 
 
 def _numbers(option: str, text: str) -> list[float]:

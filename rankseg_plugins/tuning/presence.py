@@ -32,8 +32,9 @@ from rankseg_plugins.tuning.candidates import (
 )
 from rankseg_plugins.tuning.choosing import deal, read_folds
 
-#: What the score expects, and thresholds: where false classes cost little, and where they cost as much as missed ones.
-RULES: tuple[str | float, ...] = (SCORE, 0.2, 0.5)
+#: Where the score says what a false class costs; and where it does not, as it takes pixels from others: thresholds.
+BY_SCORE: tuple[str | float, ...] = (SCORE,)
+BY_THRESHOLD: tuple[str | float, ...] = (0.2, 0.5)
 
 
 class _Held(NamedTuple):
@@ -42,6 +43,17 @@ class _Held(NamedTuple):
     case: str
     there: Tensor
     evidence: list[Evidence]
+
+
+def usual_rules(scoring: Scoring, level: str) -> tuple[str | float, ...]:
+    """The rules that race unless others are given.
+
+    Example:
+        >>> usual_rules(Scoring(), "image"), usual_rules(Scoring(), "dataset")
+        (('score',), (0.2, 0.5))
+    """
+    says = scoring.present == "union" and scoring.absent != "zero" and level != "dataset"
+    return BY_SCORE if says else BY_THRESHOLD
 
 
 def read_rules(values: object) -> list[str | float]:
@@ -74,7 +86,7 @@ class PresenceCandidates:
         num_classes: C.
         temperatures: in [0.001, 1000].
         metrics: ``"dice"``, ``"iou"``.
-        rules: see :class:`~rankseg_plugins.PresenceRankSEG`.
+        rules: see :class:`~rankseg_plugins.PresenceRankSEG`; None takes :func:`usual_rules`.
         solvers: likewise.
         output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the number of channels.
         scoring: which classes count, as the rule ``"score"`` asks.
@@ -105,7 +117,7 @@ class PresenceCandidates:
         num_classes: int,
         temperatures: Sequence[float] = TEMPERATURES,
         metrics: Sequence[str] = ("dice",),
-        rules: Sequence[str | float] = RULES,
+        rules: Sequence[str | float] | None = None,
         solvers: Sequence[str] = ("RMA",),
         output_mode: str | None = None,
         scoring: Scoring | None = None,
@@ -130,7 +142,8 @@ class PresenceCandidates:
         self._mode = mode
         self._looking = [PresenceRankSEG(num_classes, metric, output_mode=mode) for _, metric in self._grid]
         self._scaling = [TunedDecoder(RankSEG("acc", output_mode=mode), num_classes, each) for each, _ in self._grid]
-        self._ways = [(rule, solver) for rule in read_rules(rules) for solver in read_solvers(solvers)]
+        rules = usual_rules(scoring, level) if rules is None else read_rules(rules)
+        self._ways = [(rule, solver) for rule in rules for solver in read_solvers(solvers)]
         self.names = tuple(self._name(*each, *way) for each in self._grid for way in self._ways)
         check_names(self.names)
         self._held: list[_Held] = []

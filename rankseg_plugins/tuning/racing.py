@@ -13,7 +13,7 @@ from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.tuning.candidates import TEMPERATURES
 from rankseg_plugins.tuning.choosing import OBJECTIVES, check_intervals
 from rankseg_plugins.tuning.fitting import SAMPLEWISE, check_levels
-from rankseg_plugins.tuning.presence import RULES, read_rules
+from rankseg_plugins.tuning.presence import read_rules
 from rankseg_plugins.tuning.tuner import Tuned, Tuner, options_but
 
 #: What a verdict says where the images come only once.
@@ -54,7 +54,7 @@ def tune(
         metrics: ``"dice"``, ``"iou"``; None takes that of the objective.
         presence: rules of :class:`~rankseg_plugins.PresenceRankSEG` that race: ``"score"`` and thresholds, or none. It
             is fitted to the labelled images; in the race, each image is decided by a fit to other folds. None takes
-            "score", 0.2 and 0.5, and of an iterator none.
+            ``"score"`` where the scoring says what a false class costs, otherwise 0.2 and 0.5; of an iterator none.
         aggregation_levels: ``"samplewise"`` is RankSEG, ``"global"`` is
             :class:`~rankseg_plugins.GlobalRankSEG` fitted to the images without their labels, 5 or more.
         output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the truth of the first image, such as
@@ -94,15 +94,18 @@ def tune(
     levels = check_levels(aggregation_levels, given)
     check_intervals(resamples, confidence, seed)
     once = isinstance(samples, Iterator)
-    rules = (() if once else RULES) if presence is None else read_rules(presence)
+    rules = presence if presence is None else read_rules(presence)
     if once and (rules or "global" in levels):
-        raise TypeError("samples must be a list or another iterable that can be gone through twice, got an iterator")
+        raise TypeError(
+            "samples must be a list or another iterable that can be gone through twice for presence and 'global', got "
+            "an iterator"
+        )
     total = len(samples) if isinstance(samples, Sized) else None
     first, all_samples = first_of(samples)
     classes = len(first.probs)
     output_mode = fitting_mode(first) if output_mode is None else output_mode
     tuner = Tuner(classes, objective, temperatures=temperatures, metrics=metrics, output_mode=output_mode, **options)
-    fitting = tuner.fitting(levels, rules, seed)
+    fitting = tuner.fitting(levels, () if once else rules, seed)
     if fitting.names:
         if total is not None:
             fitting.check_number(total)

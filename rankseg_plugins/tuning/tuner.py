@@ -36,7 +36,7 @@ from rankseg_plugins.tuning.candidates import (
 )
 from rankseg_plugins.tuning.choosing import ARGMAX, OBJECTIVES, check_intervals, choose, read_folds
 from rankseg_plugins.tuning.fitting import Fitting, check_levels
-from rankseg_plugins.tuning.presence import RULES, PresenceCandidates, read_rules
+from rankseg_plugins.tuning.presence import PresenceCandidates, read_rules
 
 
 class Tuned(NamedTuple):
@@ -154,14 +154,14 @@ class Tuner:
     def fitting(
         self,
         aggregation_levels: Sequence[str] = ("samplewise",),
-        presence: Sequence[str | float] = RULES,
+        presence: Sequence[str | float] | None = None,
         seed: int = 0,
     ) -> Fitting:
         """Candidates of the same grid that are fitted to all images before they :meth:`enter` the race.
 
         Args:
             aggregation_levels: see :func:`tune`, as the next one.
-            presence: rules; of ``"samplewise"`` only.
+            presence: rules, perhaps none; None takes the usual ones of the scoring. Of ``"samplewise"`` only.
             seed: of the folds.
 
         Raises:
@@ -170,7 +170,7 @@ class Tuner:
         """
         levels, recorder = check_levels(aggregation_levels, []), self.recorder
         by_image = of_all = None
-        if "samplewise" in levels and read_rules(presence):
+        if "samplewise" in levels and (presence is None or read_rules(presence)):
             by_image = PresenceCandidates(
                 recorder.num_classes,
                 **self._grid,

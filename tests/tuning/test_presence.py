@@ -132,7 +132,7 @@ def test_an_iterator_comes_only_once():
     assert all("presence" not in name for name in found.comparison.decoders)
     assert found.verdict.endswith("they need the images twice, as a list")
     assert "they need the images twice" not in tune(iter(samples), presence=[], **QUICK).verdict
-    with pytest.raises(TypeError, match="can be gone through twice, got an iterator"):
+    with pytest.raises(TypeError, match="gone through twice for presence and 'global', got an iterator"):
         tune(iter(samples), presence=["score"], **QUICK)
 
 
