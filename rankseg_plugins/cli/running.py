@@ -43,7 +43,9 @@ def check_out(out: Path) -> None:
         raise InputError(folder, "cannot be written: it is a folder")
 
 
-def measure(images: Images, recorder: Recorder, out: Path, doing: str) -> dict[str, Any]:
+def measure(
+    images: Images, recorder: Recorder, out: Path, doing: str, conditions: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Measure every image that an earlier run did not.
 
     Args:
@@ -51,6 +53,7 @@ def measure(images: Images, recorder: Recorder, out: Path, doing: str) -> dict[s
         recorder: gets what each of them scored.
         out: folder with the results, which are written as they come.
         doing: title of the bar that is shown.
+        conditions: of what was fitted to the images before.
 
     Returns:
         What a report says about the run.
@@ -59,7 +62,7 @@ def measure(images: Images, recorder: Recorder, out: Path, doing: str) -> dict[s
         InputError: if an image cannot be read or scored, unless such are passed over, or none can; if the results
             belong to another run.
     """
-    asked = {**_asked_for(recorder.decoders, images), **_contents(recorder.decoders)}
+    asked = {**_asked_for(recorder.decoders, images, conditions), **_contents(recorder.decoders)}
     results = ResultsFile(out / RESULTS, asked)
     with progress_bar(doing, len(images.cases)) as step:
         hashes = run(images.cases, recorder, results, images.activation, images.reading.keep_going, step)
@@ -71,7 +74,13 @@ def measure(images: Images, recorder: Recorder, out: Path, doing: str) -> dict[s
 
 
 def look_ahead(
-    images: Images, recorder: Recorder, names: Iterable[str], take: Callable[[Sample], Any], out: Path, doing: str
+    images: Images,
+    recorder: Recorder,
+    names: Iterable[str],
+    take: Callable[[Sample], Any],
+    out: Path,
+    doing: str,
+    conditions: Mapping[str, Any],
 ) -> None:
     """Hand over every image that :func:`measure` will, before it does; see there.
 
@@ -82,16 +91,22 @@ def look_ahead(
         take: gets each of them.
         out: folder with the results of an earlier run, if any.
         doing: title of the bar that is shown.
+        conditions: of what is fitted.
     """
-    check_run(out / RESULTS, _asked_for(names, images))
+    check_run(out / RESULTS, _asked_for(names, images, conditions))
     with progress_bar(doing, len(images.cases)) as step:
         feed(images.cases, recorder, take, out / RESULTS, images.activation, images.reading.keep_going, step)
 
 
-def _asked_for(decoders: Iterable[str], images: Images) -> dict[str, Any]:
-    """What changes the measurements. How they are scored may differ from the run that is continued."""
+def _asked_for(decoders: Iterable[str], images: Images, conditions: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What changes the measurements. How they are scored may differ from the run that is continued.
+
+    But where something is fitted to the images before, under conditions to which the scoring belongs.
+    """
     reading = images.reading
+    fitted = {**conditions, "group_by": reading.group_by} if conditions else {}
     return {
+        **fitted,
         "decoders": list(decoders),
         "probs": str(reading.probs.resolve()),
         "labels": str((reading.labels or reading.probs).resolve()),

@@ -20,7 +20,7 @@ from rankseg_plugins.report.tuning import DECODER, figures, write_tuning
 from rankseg_plugins.scores.checks import read_device
 from rankseg_plugins.tuning.candidates import PRUNING_PROBS, TEMPERATURES
 from rankseg_plugins.tuning.choosing import ARGMAX, OBJECTIVES, check_intervals
-from rankseg_plugins.tuning.fitting import SAMPLEWISE, check_levels
+from rankseg_plugins.tuning.fitting import SAMPLEWISE, Fitting, check_levels
 from rankseg_plugins.tuning.presence import read_rules
 from rankseg_plugins.tuning.tuner import Tuned, Tuner
 
@@ -192,19 +192,18 @@ class _Race(NamedTuple):
     def run(self, tuner: Tuner, images: Images, out: Path) -> dict[str, Any]:
         """Every image through every candidate, of which some are fitted first; what a report says about the run."""
         with bad_input(ValueError, TypeError):
-            self._fit(tuner, images, out)
+            fitting = tuner.fitting(self.levels, self.presence, self.seed)
+            if fitting.names:
+                self._fit(fitting, tuner, images, out)
         with bad_input(InputError):
-            return measure(images, tuner.recorder, out, "tuning")
+            return measure(images, tuner.recorder, out, "tuning", fitting.conditions)
 
-    def _fit(self, tuner: Tuner, images: Images, out: Path) -> None:
+    def _fit(self, fitting: Fitting, tuner: Tuner, images: Images, out: Path) -> None:
         """Let those into the race that are fitted to the images first."""
-        fitting = tuner.fitting(self.levels, self.presence, self.seed)
-        if not fitting.names:
-            return
         fitting.check_number(len(images.cases))
         names = [*(tuner.candidates if fitting.samplewise else (ARGMAX,)), *fitting.names]
         # What is skipped later does not shape what is fitted.
-        look_ahead(images, tuner.recorder, names, fitting.update, out, "fitting")
+        look_ahead(images, tuner.recorder, names, fitting.update, out, "fitting", fitting.conditions)
         tuner.enter(fitting.fit(), samplewise=fitting.samplewise)
 
 

@@ -22,12 +22,14 @@ class Fitting:
 
     Attributes:
         names: of the candidates, in the order in which they race.
+        conditions: what else than the images decides what is fitted, as values that JSON holds.
     """
 
     def __init__(self, by_image: PresenceCandidates | None, of_all: GlobalCandidates | None, samplewise: bool) -> None:
         self._by_image, self._of_all, self.samplewise = by_image, of_all, samplewise
         self._parts = [each for each in (by_image, of_all) if each is not None]
         self.names = tuple(name for each in self._parts for name in each.names)
+        self.conditions = {} if by_image is None else by_image.conditions
 
     def check_number(self, images: int) -> None:
         """Raise a ``ValueError`` unless there are enough images to fit to."""

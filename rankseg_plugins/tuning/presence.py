@@ -97,6 +97,7 @@ class PresenceCandidates:
 
     Attributes:
         names: of the candidates.
+        conditions: what else than the images decides what is fitted, as values that JSON holds.
 
     Raises:
         TypeError: for an option of the wrong type.
@@ -140,6 +141,12 @@ class PresenceCandidates:
             "level": level if skips and level in LEVELS else LEVELS[0],
         }
         self._mode = mode
+        self.conditions = {
+            **self._counting,
+            "excluded": list(scoring.excluded),
+            "folds": self._folds,
+            "seed": self._seed,
+        }
         self._looking = [PresenceRankSEG(num_classes, metric, output_mode=mode) for _, metric in self._grid]
         self._scaling = [TunedDecoder(RankSEG("acc", output_mode=mode), num_classes, each) for each, _ in self._grid]
         rules = usual_rules(scoring, level) if rules is None else read_rules(rules)
@@ -168,9 +175,16 @@ class PresenceCandidates:
         self._held.append(_Held(sample.name if sample.case is None else sample.case, there, evidence))
 
     def fit(self) -> dict[str, ByCase]:
-        """The fitted decoders by name; nothing without an image."""
+        """The fitted decoders by name.
+
+        Raises:
+            ValueError: without an image of which a class is known.
+        """
         if not self._held:
-            return {}
+            raise ValueError(
+                "presence cannot be learnt, as no image holds a pixel whose class is known: leave it out, presence=[] "
+                "or --presence none"
+            )
         number = deal([each.case for each in self._held], self._folds, self._seed)
         fold = torch.tensor([number[each.case] for each in self._held])
         there = torch.cat([each.there for each in self._held])

@@ -21,6 +21,7 @@ from rankseg_plugins.cli import app
 from rankseg_plugins.comparison import Sample, compare
 from rankseg_plugins.tuning import tune
 from rankseg_plugins.tuning.candidates import GlobalCandidates
+from rankseg_plugins.tuning.presence import PresenceCandidates
 
 RACE = {"temperatures": [0.5, 1.0], "pruning_probs": [0.5, 0.1]}
 OPTIONS = ("--temperatures", "0.5,1", "--pruning-probs", "0.5, 0.1", "--resamples", "200")
@@ -165,6 +166,41 @@ def test_warnings_of_the_fitting_pass_are_notes(softened, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
+@pytest.mark.parametrize(("given", "rules"), [("score, 0.3", ["score", 0.3]), ("none", []), (None, None)])
+def test_rules_of_presence(softened, given, rules):
+    options = [] if given is None else ["--presence", given]
+    done = run(softened, *OPTIONS, "--json", *options)
+    assert done.exit_code == 0, done.stderr
+    expected = tune(samples(), presence=rules, **RACE, ignore_index=255, resamples=200)
+    found = json.loads(done.stdout)
+    assert list(found["candidates"]["decoders"]) == list(expected.comparison.decoders)
+    assert found["decoder"] == expected.decoder.to_dict()
+    for name in expected.comparison.decoders:
+        level = found["candidates"]["decoders"][name]["levels"]["dice_image"]
+        assert level == pytest.approx(expected.comparison.level(name, "dice", "image"))
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        (("--seed", 3), "seed"),
+        (("--folds", 4), "folds"),
+        (("--absent", "one"), "absent"),
+        (("--objective", "dice_class"), "level"),
+        (("--group-by", r"\d"), "group_by"),
+    ],
+)
+def test_presence_of_another_fit_is_not_gone_on_with(softened, monkeypatch, option, name):
+    assert run(softened, *OPTIONS).exit_code == 0
+    again = run(softened, *OPTIONS)
+    assert again.exit_code == 0, again.stderr
+    monkeypatch.setattr(PresenceCandidates, "update", lambda *given: pytest.fail("a pass over the files was begun"))
+    other = run(softened, *OPTIONS, *option)
+    assert other.exit_code == 2
+    assert f"belongs to a run with other {name}" in other.stderr
+
+
+@pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
 def test_both_aggregation_levels(softened):
     levels = ["samplewise", "global"]
     done = run(softened, *OPTIONS, "--json", "--objective", "iou_dataset", "--aggregation-levels", ",".join(levels))
@@ -291,6 +327,9 @@ def test_what_is_skipped_does_not_shape_the_rule(softened):
         (["--solvers", "magic"], "each of solvers must be one of"),
         (["--aggregation-levels", "local"], "each of aggregation_levels must be one of 'samplewise', 'global'"),
         (["--output-mode", "both"], "output_mode must be one of"),
+        (["--presence", "best"], "--presence must be 'none', or words and numbers between commas: each of presence"),
+        (["--presence", "1.5"], "must be in [0, 1], got 1.5"),
+        (["--presence", "0.2", "--aggregation-levels", "global"], "presence is an option of 'samplewise' candidates"),
         (["--folds", "1"], "Invalid value for '--folds'"),
         (["--present", "maybe"], "present must be one of"),
         (["--probs", "nowhere"], "nowhere: no such file"),
