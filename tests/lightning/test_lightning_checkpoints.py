@@ -19,7 +19,7 @@ from expected import expected_decoder, logged, scores_of
 from lightning_nets import CLASSES, SCALES, Drawn, batches
 from packages import mostly_one_package
 
-from rankseg_plugins import GlobalRankSEG, RankSEG
+from rankseg_plugins import GlobalRankSEG, PresenceRankSEG, RankSEG
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.lightning import RankSEGCallback
 
@@ -176,6 +176,18 @@ def test_a_rule_that_was_given_stays_as_it_is(tune):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         after.load_state_dict(after.state_dict())
+
+
+def test_presence_that_was_given_stays_and_presence_that_is_not_fitted_is_taken_up():
+    theirs, ours, unfitted = (PresenceRankSEG(CLASSES, frequencies=each) for each in ([0.9] * 3, [0.8] * 3, None))
+    callbacks = [RankSEGCallback(each, num_classes=CLASSES) for each in (theirs, ours, unfitted)]
+    state = callbacks[0].state_dict()
+    with pytest.warns(UserWarning, match="another decoder has learnt; PresenceRankSEG"):
+        callbacks[1].load_state_dict(state)
+    callbacks[0].load_state_dict(state)  # its own: no warning
+    callbacks[2].load_state_dict(state)
+    assert torch.equal(unfitted.offset, theirs.offset)
+    assert not torch.equal(ours.offset, theirs.offset)
 
 
 def test_a_rule_given_to_another_run_decides_there(scaling, make_trainer, tmp_path):

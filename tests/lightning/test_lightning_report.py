@@ -183,3 +183,32 @@ def test_two_processes_write_what_one_writes(forks, package, segmenter, make_tra
         assert found["calibration"]["top_label"] == pytest.approx(calibration["top_label"], abs=1e-6)
         del found["calibration"]
         assert found == expected
+
+
+class Pruned(torch.nn.Module):
+    """A decoder that never shows the last class."""
+
+    output_mode = "multiclass"
+
+    def forward(self, probs):
+        return probs[:, :-1].argmax(1)
+
+
+def test_classes_that_are_left_out_are_named_once(segmenter, make_trainer):
+    model, data = segmenter(), lightning_nets.loader()
+    probs = [model.net(image).softmax(1) for image, _ in data]
+    truth = torch.cat([target for _, target in data])
+    argmax = torch.cat([each.argmax(1) for each in probs])
+    last = CLASSES - 1
+    found = ((truth == last).flatten(1).any(1) & (argmax == last).flatten(1).any(1)).sum().item()
+    assert found > 1
+    callback = RankSEGCallback(Pruned(), num_classes=CLASSES, class_names=NAMES)
+    trainer = make_trainer(callbacks=[callback])
+    with pytest.warns(UserWarning, match="leaves out classes") as said:
+        trainer.validate(model, data, verbose=False)
+    trainer.validate(model, data, verbose=False)  # where a second warning would be an error
+    lines = [str(each.message) for each in said if "leaves out classes" in str(each.message)]
+    assert len(lines) == 1
+    assert (
+        f"val: RankSEG leaves out classes that are there and argmax shows: bar in {found} of {found} images" in lines[0]
+    )

@@ -172,6 +172,20 @@ def test_compare_scores_both_decisions_and_their_difference(tmp_path):
     assert cells[4:6] == [str((wins > 0).sum()), str((wins < 0).sum())]
 
 
+def test_classes_that_are_left_out_are_logged(tmp_path):
+    batch = samples(argmax=True)
+    for sample in batch:
+        sample["pred_sem_seg"]["data"][sample["pred_sem_seg"]["data"] == 3] = 0
+    MMLogger.get_instance("left_out", log_file=str(tmp_path / "log.txt"))
+    score(MultiLevelIoUMetric(), batch)
+    line = next(line for line in (tmp_path / "log.txt").read_text().splitlines() if "leaves out" in line)
+    held = sum(bool((sample["gt_sem_seg"]["data"] == 3).any()) for sample in batch)
+    assert "WARNING" in line
+    assert (
+        f"RankSEG leaves out classes that are there and argmax shows: {CLASSES[3]} in {held} of {held} images" in line
+    )
+
+
 def test_void_predictions_count_for_no_class():
     batch = samples(2)
     batch[0]["pred_sem_seg"]["data"][:] = 255

@@ -10,7 +10,7 @@ pytest.importorskip("torchmetrics.segmentation")
 from batches import CLASSES, make, run
 from torch import nn
 
-from rankseg_plugins import GlobalRankSEG, RankSEG
+from rankseg_plugins import GlobalRankSEG, PresenceRankSEG, RankSEG
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.torchmetrics import MultiLevelScore, RankSEGWrapper
 
@@ -34,6 +34,8 @@ GIVEN = {
     "fitted": lambda: fitted(1),
     "unfitted": lambda: GlobalRankSEG(CLASSES, min_images=0),
     "masks": lambda: fitted(2, output_mode="multilabel"),
+    "presence": lambda: PresenceRankSEG(CLASSES, frequencies=[0.9] * CLASSES),
+    "other presence": lambda: PresenceRankSEG(CLASSES, frequencies=[0.8] * CLASSES),
 }
 
 
