@@ -41,12 +41,15 @@ class Tables(NamedTuple):
         decoders: the baseline first.
         levels: score, level, value of the baseline, and of each other decoder value, gain and its interval, if any.
         classes: name, images whose truth holds it, score of the baseline, and of each other decoder (gain, low, high).
+        shown: name, images whose truth holds it, and of each decoder in how many it is shown, and in how many of these
+            rightly.
         calibration: name, expected calibration error and overconfidence; empty where nothing was measured.
     """
 
     decoders: list[DecoderRow]
     levels: list[tuple[str, str, float, Sequence[tuple[float, float, tuple[float, float] | None]]]]
     classes: list[tuple[str, int, float, np.ndarray]]
+    shown: list[tuple[str, int, list[tuple[int, int]]]]
     calibration: list[tuple[str, float, float]]
 
 
@@ -58,8 +61,20 @@ def read_tables(comparison: Comparison, levels: Sequence[tuple[str, str]]) -> Ta
         decoder_rows(comparison),
         [(*each, *read_level(comparison, *each)) for each in levels],
         list(zip(comparison.scored_classes, *columns, strict=True)),
+        _shown(comparison),
         _calibration_errors(comparison),
     )
+
+
+def _shown(comparison: Comparison) -> list[tuple[str, int, list[tuple[int, int]]]]:
+    areas = [comparison.areas(decoder) for decoder in comparison.decoders]
+    held, shown = areas[0].label > 0, [each.prediction > 0 for each in areas]
+    numbers = zip(
+        *(zip(each.sum(0).tolist(), (each & held).sum(0).tolist(), strict=True) for each in shown), strict=True
+    )
+    return [
+        (*row[:2], list(row[2])) for row in zip(comparison.scored_classes, held.sum(0).tolist(), numbers, strict=True)
+    ]
 
 
 def decoder_rows(comparison: Comparison) -> list[DecoderRow]:

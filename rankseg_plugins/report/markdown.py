@@ -15,6 +15,7 @@ from rankseg_plugins.report.words import (
     ABSENT,
     EXPLANATION,
     PRESENT,
+    SHOWN,
     calibration_sentence,
     listed,
     milliseconds,
@@ -59,6 +60,9 @@ def to_markdown(
         *(f"![{_text('{title}: {text}'.format_map(each))}]({each['path']})" for each in charts),
         "## Classes",
         _classes(comparison, tables),
+        "## Classes that are shown",
+        SHOWN,
+        _shown(comparison, tables),
         *_calibration(comparison, tables),
         "## Images that change most",
         *(_images(row.name, row.paired) for row in tables.decoders if row.paired),
@@ -137,6 +141,13 @@ def _classes(comparison: Comparison, tables: Tables) -> str:
         cells = (points(gain) + ("" if math.isnan(gain) else f" ({span(low, high)})") for gain, low, high in gains)
         rows.append([name, str(images), percent(baseline), *cells])
     return _table(["class", "images", f"{comparison.decoders[0]}, %", *comparison.candidates], rows)
+
+
+def _shown(comparison: Comparison, tables: Tables) -> str:
+    rows = [
+        [name, str(images), *(f"{shown} ({right})" for shown, right in each)] for name, images, each in tables.shown
+    ]
+    return _table(["class", "images that hold it", *(f"{each} shows it" for each in comparison.decoders)], rows)
 
 
 def _calibration(comparison: Comparison, tables: Tables) -> list[str]:

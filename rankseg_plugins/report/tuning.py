@@ -14,6 +14,7 @@ from rankseg_plugins.report.introduction import Introduction, Section
 from rankseg_plugins.report.words import percent, points, sign, span
 from rankseg_plugins.report.writing import write_files
 from rankseg_plugins.tuning.candidates import GLOBAL
+from rankseg_plugins.tuning.presence import PRESENCE
 
 if TYPE_CHECKING:
     from rankseg_plugins.tuning.tuner import Tuned
@@ -24,7 +25,15 @@ EXPLANATION = (
     "The images were split into folds, those of one case together. On each fold, chosen is the candidate that is best "
     "on the other folds: its scores are of images that had no part in choosing it."
 )
+KNOWING = (
+    "Presence candidates decide each image by what was fitted to the other folds; so what decides the images that a "
+    "choice rests on may have seen those that it is scored on."
+)
 FITTED = "Rules of global candidates are an exception: they were fitted once, to all images, without their labels."
+RELIABILITY = (
+    "The decoder shows a class by the probability that an image holds it. Here that stands against what the truth "
+    "holds, in images of folds that it was not fitted to."
+)
 FLATTERED = (
     "All candidates on all images, the largest gain first. These gains are flattered, because the best of many is "
     "partly luck; the gain in the verdict is not."
@@ -93,14 +102,16 @@ def _introduction(found: Tuned, file: Path) -> Introduction:
         found.verdict,
         "unclear" if found.decoder.is_argmax else sign(low, high),
         (f"In brackets the {100 * comparison.confidence:g} % bootstrap interval. {_explanation(found)}",),
-        (_candidates(found), _usage(found, file)),
+        (_candidates(found), *_presence(found), _usage(found, file)),
         "Below: argmax against chosen, on images that had no part in choosing it.",
     )
 
 
 def _explanation(found: Tuned) -> str:
-    pooled = any(name.startswith(GLOBAL) for name in found.comparison.candidates)
-    return f"{EXPLANATION} {FITTED}" if pooled else EXPLANATION
+    sentences = {PRESENCE: KNOWING, GLOBAL: FITTED}
+    names = found.comparison.candidates
+    told = (sentence for kind, sentence in sentences.items() if any(name.startswith(kind) for name in names))
+    return " ".join([EXPLANATION, *told])
 
 
 def _candidates(found: Tuned) -> Section:
@@ -109,6 +120,17 @@ def _candidates(found: Tuned) -> Section:
     argmax, *others = candidates(found)
     rows = [(row.name, percent(row.value), points(row.gain), span(*row.interval)) for row in others]
     return Section("Candidates", FLATTERED, head, ((argmax.name, percent(argmax.value), "", ""), *rows))
+
+
+def _presence(found: Tuned) -> list[Section]:
+    """How far the decoder can be relied upon to know which classes are there, if it does."""
+    about = found.decoder.evidence.get("presence")
+    if not about:
+        return []
+    head = ("probability that a class is there, %", "classes of images that are, %", "number")
+    rows = tuple((percent(likely), percent(share), str(number)) for likely, share, number in about["bins"])
+    error = f"Expected calibration error {percent(about['error'])} %, all classes together."
+    return [Section("Which classes are there", f"{RELIABILITY} {error}", head, rows)]
 
 
 def _usage(found: Tuned, file: Path) -> Section:

@@ -36,6 +36,10 @@ PRESENT = {
     "union": "A class counts in an image if truth or prediction hold it, so that a hallucinated class scores 0",
     "label": "A class counts in an image only if the truth holds it, so that hallucinated classes go unpunished",
 }
+SHOWN = (
+    "In how many images each decoder shows a class, in brackets those of them whose truth holds it. Showing a class "
+    "that is not there costs where classes of truth or prediction count, and missing one costs always."
+)
 ABSENT = {
     "skip": "an absent class is left out",
     "zero": "an absent class counts as 0",

@@ -32,6 +32,8 @@ from rankseg_plugins.tuning.candidates import (
 )
 from rankseg_plugins.tuning.choosing import deal, read_folds
 
+#: What the names of these candidates begin with.
+PRESENCE = "presence("
 #: Where the score says what a false class costs; and where it does not, as it takes pixels from others: thresholds.
 BY_SCORE: tuple[str | float, ...] = (SCORE,)
 BY_THRESHOLD: tuple[str | float, ...] = (0.2, 0.5)
@@ -225,7 +227,7 @@ class PresenceCandidates:
     def _name(self, temperature: float, metric: str, rule: str | float, solver: str) -> str:
         written = rule if isinstance(rule, str) else f"{rule:g}"
         how = f",solver={solver}" if len({each for _, each in self._ways}) > 1 else ""
-        return at_temperature(f"presence(metric={metric},rule={written}{how})", temperature)
+        return at_temperature(f"{PRESENCE}metric={metric},rule={written}{how})", temperature)
 
 
 def reliability(q: Tensor, there: Tensor) -> dict[str, Any]:

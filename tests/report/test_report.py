@@ -157,7 +157,7 @@ def test_tables_hold_the_figures(browser, folder, comparison):
         "const cells = row => [...row.cells].map(cell => cell.textContent);"
         "return [...document.querySelectorAll('table')].map(table => [...table.rows].map(cells))"
     )
-    decoders, levels, classes, calibration = rows
+    decoders, levels, classes, shown, calibration = rows
     for row, decoder in zip(decoders[2:], comparison.candidates, strict=True):
         paired = comparison.paired(decoder)
         assert row[0] == decoder
@@ -166,6 +166,7 @@ def test_tables_hold_the_figures(browser, folder, comparison):
         assert row[6] == p_value(paired.wilcoxon)
     assert len(levels) == 1 + 15 + 2
     assert [row[0] for row in classes[1:]] == ["sky", "road & car", "tree"]
+    assert [row[0] for row in shown[1:]] == [row[0] for row in classes[1:]]
     assert [row[0] for row in calibration[1:]] == ["sky", "road & car", "tree", "top label"]
     headers = browser.execute_script("return [...document.querySelectorAll('th')].every(h => h.scope)")
     assert headers
@@ -259,7 +260,7 @@ def test_one_file_without_links(folder):
 def test_markdown_tables_are_whole(folder, comparison):
     text = (folder / "report.md").read_text()
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         assert len({line.replace("\\|", "").count("|") for line in block}) == 1
     for name in ("histogram", "scatter", "classes", "reliability", "decoders"):
@@ -303,3 +304,16 @@ def test_odd_comparisons_make_a_report(tmp_path, case):
     assert "nan" not in re.sub(r'"data:[^"]*"', "", (tmp_path / "report.html").read_text())
     assert "nan" not in (tmp_path / "report.md").read_text()
     assert "NaN" not in (tmp_path / "report.json").read_text()
+
+
+def test_how_often_classes_are_shown(folder, comparison):
+    """Counted image by image."""
+    lines = (folder / "report.md").read_text().split("## Classes that are shown")[1].split("##")[0].splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")][2:]
+    for label, row in enumerate(table):
+        held = [each.counts[0, 2, label] > 0 for each in comparison.measurements]
+        assert int(row[1]) == sum(held)
+        for index in range(len(comparison.decoders)):
+            shown = [each.counts[index, 1, label] > 0 for each in comparison.measurements]
+            right = sum(one and other for one, other in zip(shown, held, strict=True))
+            assert row[2 + index] == f"{sum(shown)} ({right})"
