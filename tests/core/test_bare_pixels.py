@@ -10,6 +10,7 @@ from oracles import labels_of_masks
 from benchmarks.measure import extra_memory
 from rankseg_plugins import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.pooled.fit import affine_argmax
+from rankseg_plugins.core.volumes import Classes
 
 SHAPE = (2, 6, 11, 13)
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -51,7 +52,7 @@ def decide_in_large_tiles(decoder, probs, valid, monkeypatch):
 
 
 def decide_dense(decoder, probs, valid, monkeypatch):
-    return fill(decoder._decide_dense(probs, valid, decoder.pruning_prob), decoder, valid)
+    return fill(decoder._decide_dense(probs, valid, Classes(decoder.pruning_prob)), decoder, valid)
 
 
 def decide_fused(decoder, probs, valid, monkeypatch):
@@ -65,7 +66,7 @@ def decide_fused(decoder, probs, valid, monkeypatch):
         monkeypatch.setattr(fused, name, value)
     for name, value in {"_PROGRAMS": 24, "_SCORERS": 2, "_PIECE": 32, "_LABELED": 2}.items():
         monkeypatch.setattr(fused, name, value)
-    return fill(decoder._decide_fused(probs, valid, decoder.pruning_prob), decoder, valid)
+    return fill(decoder._decide_fused(probs, valid, Classes(decoder.pruning_prob)), decoder, valid)
 
 
 def fill(labels, decoder, valid):

@@ -10,6 +10,7 @@ import torch
 from sweeps import sweep
 
 from rankseg_plugins import RankSEG
+from rankseg_plugins.core.volumes import Classes
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are tested on the GPU")
@@ -44,7 +45,7 @@ def _small_programs(monkeypatch):
 
 
 def decide(decoder, probs, valid_mask=None):
-    decided = decoder._decide_fused(probs, valid_mask, decoder.pruning_prob)
+    decided = decoder._decide_fused(probs, valid_mask, Classes(decoder.pruning_prob))
     if valid_mask is None:
         return decided
     multiclass = decoder.output_mode == "multiclass"
