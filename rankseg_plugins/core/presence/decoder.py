@@ -218,8 +218,7 @@ class PresenceRankSEG(RankSEG, Lasting):
         self._check(probs, valid_mask)
         truth = Truth.read(labels, probs, valid_mask, read_index("ignore_index", ignore_index))
         evidence, masks = self.look(probs, valid_mask)
-        if truth.masks is not None and truth.known is not None:
-            evidence = evidence._replace(score=self._score(masks, truth.masks, truth.known))
+        evidence = evidence._replace(score=truth.score(masks, self.metric))
         rows = torch.cat([evidence.rows(), truth.there.double()], 1)
         self._look_at_sums(probs, valid_mask)
         if self._sample is None:
@@ -255,7 +254,8 @@ class PresenceRankSEG(RankSEG, Lasting):
         if self.level == "class":
             mean = mean_scores(expected, q, there)
         else:
-            mean = mean_image_score(expected[:, self._scored], q[:, self._scored], self._nodes).expand(self.num_classes)
+            parts = (each[:, self._scored] for each in (expected, q, there))
+            mean = mean_image_score(*parts, self._nodes).expand(self.num_classes)
         self._keep(curve, expectation, mean)
         losses = [
             torch.nn.functional.binary_cross_entropy(each, there.double()) for each in (frequency.expand_as(q), q)
@@ -276,14 +276,6 @@ class PresenceRankSEG(RankSEG, Lasting):
             masks = p > volumes.threshold.unsqueeze(-1)
         found = Evidence.of(maximum, volumes, number_of(probs, valid_mask))
         return Evidence(*(each.float().double() for each in found)), masks.unflatten(-1, probs.shape[2:])
-
-    def _score(self, masks: Tensor, truth: Tensor, known: Tensor) -> Tensor:
-        """Of masks against the truth, (B, C); NaN where the truth is empty."""
-        both, either = (
-            (each & known.unsqueeze(1)).flatten(2).sum(-1).double() for each in (masks & truth, masks | truth)
-        )
-        score = both / either if self.metric == "iou" else 2 * both / (both + either)
-        return score.masked_fill(~truth.flatten(2).any(-1), torch.nan)
 
     def presence(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         r"""How likely each class is there: (B, C) float64.

@@ -73,6 +73,16 @@ class Truth(NamedTuple):
         masks, known = read_truth(labels, probs, ignore_index, valid_mask)
         return cls(masks.flatten(2).any(-1), known.flatten(1).any(-1), masks, known)
 
+    def score(self, masks: Tensor, metric: str) -> Tensor:
+        """Of masks (B, C, *spatial) against it, (B, C) float64; NaN where it is empty or not known."""
+        if self.masks is None or self.known is None:
+            return torch.full(self.there.shape, torch.nan, dtype=torch.float64, device=self.there.device)
+        known = self.known.unsqueeze(1)
+        parts = (masks & self.masks & known, (masks | self.masks) & known)
+        both, either = (each.flatten(2).sum(-1).double() for each in parts)
+        score = both / either if metric == "iou" else 2 * both / (both + either)
+        return score.masked_fill(~self.there, torch.nan)
+
 
 def number_of(probs: Tensor, valid_mask: Tensor | None) -> Tensor:
     """Pixels of every image, (B, 1) float64."""

@@ -79,20 +79,26 @@ def best_set(expected: Tensor, q: Tensor, nodes: Nodes) -> tuple[Tensor, Tensor]
     return chosen, value
 
 
-def mean_image_score(expected: Tensor, q: Tensor, nodes: Nodes) -> Tensor:
+def mean_image_score(expected: Tensor, q: Tensor, there: Tensor, nodes: Nodes) -> Tensor:
     """M of the module, (1,): the mean score of the images that have one, where some show nothing.
+
+    Where no image holds anything, nothing is worth showing: 1.
 
     Args:
         expected: (N, C) float64, of N images.
         q: (N, C) float64.
+        there: (N, C) bool.
         nodes: of C classes.
     """
+    if not there.any():
+        return torch.ones_like(q[:1, 0])
     _, value = best_set(expected, q, nodes)
     nothing = (1 - q).prod(1)
     mean = torch.zeros_like(value[:1])
     for _ in range(_ROUNDS_OF_IMAGES):
         shown = value > nothing * mean
-        following = (value * shown).sum() / torch.where(shown, torch.ones_like(nothing), 1 - nothing).sum()
+        number = torch.where(shown, torch.ones_like(nothing), 1 - nothing).sum()
+        following = (value * shown).sum() / number.clamp(min=torch.finfo(number.dtype).tiny)
         if (following - mean).abs() < 1e-12:
             break
         mean = following.view(1)

@@ -237,6 +237,18 @@ def test_memory_is_bounded_and_more_images_refine_nothing_else():
         decoder.fit()
 
 
+@pytest.mark.parametrize("level", ["image", "class"])
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+def test_a_data_set_without_anything(level, value):
+    probs = torch.full((4, 3, 5, 5), value)
+    decoder = PresenceRankSEG(3, level=level, output_mode="multilabel")
+    decoder.update(probs, torch.zeros(4, 3, dtype=torch.bool))
+    decoder.fit()
+    assert all(getattr(decoder, name).isfinite().all() for name in STATE)
+    assert not decoder(probs).any()
+    PresenceRankSEG(3, level=level, output_mode="multilabel").load_state_dict(decoder.state_dict())
+
+
 def test_order_and_batches_do_not_matter():
     probs, labels = images()
     order = torch.randperm(len(probs), generator=torch.Generator().manual_seed(0))

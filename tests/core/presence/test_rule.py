@@ -145,7 +145,7 @@ def test_images_that_may_be_empty_show_nothing_where_that_raises_the_mean():
     q, given = drawn(5, 3, images=60)
     q[::2] *= 0.05
     expected, nothing = q * given, (1 - q).prod(1)
-    level = mean_image_score(expected, q, gauss(3))
+    level = mean_image_score(expected, q, q > 0, gauss(3))
     found, value = best_set(expected, q, gauss(3))
     taken = found & (value > nothing * level)[:, None]
     assert 10 < taken.any(1).sum() < 60
