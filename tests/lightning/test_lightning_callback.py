@@ -326,6 +326,7 @@ def test_one_channel(segmenter, make_trainer, channel):
         assert logged(trainer)[f"val/rankseg/{name}dice_image"] == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:.*leaves out classes")  # as a network does that was not trained
 def test_a_module_in_the_style_of_segmentation_models_pytorch(package, make_trainer):
     """Encoder, decoder and head; batches are dicts, the step returns counts and no logits."""
     pl = importlib.import_module(package)

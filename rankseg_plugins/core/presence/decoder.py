@@ -254,8 +254,8 @@ class PresenceRankSEG(RankSEG, Lasting):
         if self.level == "class":
             mean = mean_scores(expected, q, there)
         else:
-            parts = (each[:, self._scored] for each in (expected, q, there))
-            mean = mean_image_score(*parts, self._nodes).expand(self.num_classes)
+            some, likely, held = (each[:, self._scored] for each in (expected, q, there))
+            mean = mean_image_score(some, likely, held, self._nodes).expand(self.num_classes)
         self._keep(curve, expectation, mean)
         losses = [
             torch.nn.functional.binary_cross_entropy(each, there.double()) for each in (frequency.expand_as(q), q)
