@@ -28,6 +28,9 @@ from rankseg_plugins.mmseg import MultiLevelIoUMetric
 from rankseg_plugins.scores import areas, levels
 from rankseg_plugins.torchmetrics import MultiLevelScore, RankSEGWrapper, multi_level_score
 
+# The default pruning_prob does so on weak networks, and the callback says it.
+pytestmark = pytest.mark.filterwarnings("ignore:.*leaves out classes")
+
 #: Names of the scores in MMSegmentation's metric and in the other two adapters.
 NAMES = {
     f"{level}{mmseg}": f"{ours}_{level_name}"

@@ -174,14 +174,14 @@ def test_the_file_is_read_when_it_changes_and_only_then(tmp_path, monkeypatch):
 
 
 def later_version(path):
-    path.write_text(json.dumps({**DECODERS["argmax"]().to_dict(), "version": 2}))
+    path.write_text(json.dumps({**DECODERS["argmax"]().to_dict(), "version": 3}))
 
 
 @pytest.mark.parametrize(
     ("write", "error", "words"),
     [
         (lambda path: None, FileNotFoundError, "no such file .*RankSEGTuningHook writes it"),
-        (later_version, ValueError, "version 2 of the format is not known"),
+        (later_version, ValueError, "version 3 of the format is not known"),
         (lambda path: path.write_text("{"), ValueError, "Expecting property name"),
         (lambda path: path.write_bytes(b"\xff\xfe"), ValueError, "can't decode"),
         (lambda path: path.mkdir(), OSError, ""),

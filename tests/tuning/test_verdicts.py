@@ -32,7 +32,9 @@ def test_a_single_case():
 
 def test_no_image_has_a_score():
     samples = [Sample(s.name, s.probs, torch.full_like(s.labels, 255)) for s in images(24)]
-    found = tune(samples, ignore_index=255, **QUICK)
+    with pytest.raises(ValueError, match="presence cannot be learnt, as no image holds a pixel"):
+        tune(samples, ignore_index=255, **QUICK)
+    found = tune(samples, ignore_index=255, presence=[], **QUICK)
     assert found.verdict == "keep argmax: no image has a score to compare in dice_image"
     assert (found.decoder.evidence["gain"], found.decoder.evidence["interval"]) == (None, None)
 

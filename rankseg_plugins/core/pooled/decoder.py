@@ -194,14 +194,14 @@ class GlobalRankSEG(ChecksSums, Lasting):
             raise ValueError(
                 f"ignore_index={ignore_index} has no effect without labels; leave pixels out by valid_mask"
             )
-        if self._with_labels is not None and self._with_labels != (labels is not None):
-            raise ValueError("labels must be given for every batch or for none; reset() starts anew")
         kept = torch.ones(len(probs), *probs.shape[2:], dtype=torch.bool, device=probs.device)
         kept = kept if valid_mask is None else kept & valid_mask
         parts = [probs]
         if labels is not None:
             truth, known = read_truth(labels, probs, ignore_index, valid_mask)
             parts, kept = [*parts, truth.to(probs.dtype)], kept & known
+        if self._with_labels is not None and self._with_labels != (labels is not None):
+            raise ValueError("labels must be given for every batch or for none; reset() starts anew")
         check_values(probs if kept.all() else probs.masked_fill(~kept.unsqueeze(1), 0))
         self._look_at_sums(probs, kept)
         columns = torch.cat(parts, 1).flatten(2)
