@@ -73,7 +73,7 @@ class PresenceRankSEG(RankSEG, Lasting):
     r"""RankSEG that decides which classes an image holds, instead of asking for a largest probability.
 
     :meth:`update` keeps a few numbers of every image and whether its truth holds each class, :meth:`fit` finds how
-    likely a class is there from them, and from then on the module decides at about the cost of RankSEG. Where nothing
+    likely a class is there from them, and from then on the module decides, on a CPU at about the cost of RankSEG. Where
     is known but how often an image holds each class, ``frequencies`` takes the place of the fit.
 
     Args:
