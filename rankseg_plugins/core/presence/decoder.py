@@ -74,7 +74,7 @@ class PresenceRankSEG(RankSEG, Lasting):
 
     :meth:`update` keeps a few numbers of every image and whether its truth holds each class, :meth:`fit` finds how
     likely a class is there from them, and from then on the module decides, on a CPU at about the cost of RankSEG. Where
-    is known but how often an image holds each class, ``frequencies`` takes the place of the fit.
+    nothing is known but how often an image holds each class, ``frequencies`` takes the place of the fit.
 
     Args:
         num_classes: C.
