@@ -14,8 +14,8 @@ from rankseg_plugins.core.lasting import Lasting
 from rankseg_plugins.core.options import OUTPUT_MODES, read_index, read_integer
 from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_probs, class_masks, plain
-from rankseg_plugins.core.processes import gather, seed_of_process
-from rankseg_plugins.core.reservoir import Reservoir, join
+from rankseg_plugins.core.processes import seed_of_process
+from rankseg_plugins.core.reservoir import Reservoir, gathered
 from rankseg_plugins.scores.truth import known_pixels, to_truth
 
 #: A probability that rules out what is true is taken for this much, or the loss would be infinite: of a label's class,
@@ -200,9 +200,7 @@ class TemperatureScaling(ChecksSums, Lasting):
         return None
 
     def _gathered(self) -> Tensor:
-        sample = self._sample
-        parts = gather(None if sample is None else (sample.keys, sample.rows))
-        held = [part for part in parts if part is not None and len(part[1])]
-        if not held:
+        rows = gathered(self.max_pixels, self._sample)
+        if rows is None:
             raise RuntimeError("TemperatureScaling has no pixels to fit: call update(values, labels) first")
-        return join(self.max_pixels, held)
+        return rows

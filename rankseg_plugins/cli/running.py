@@ -127,7 +127,6 @@ def _contents(decoders: Mapping[str, Decoder]) -> dict[str, Any]:
 
 
 def _digest(decoder: TunedDecoder | ByCase) -> str:
-    parts = (decoder, *decoder.others) if isinstance(decoder, ByCase) else (decoder,)
-    tuned = [each.decoder if isinstance(each, ByCase) else each for each in parts]
-    found = [each.to_dict() for each in tuned if isinstance(each, TunedDecoder)]
+    parts = [decoder.decoder, *decoder.others] if isinstance(decoder, ByCase) else [decoder]
+    found = [each.to_dict() for each in parts if isinstance(each, TunedDecoder)]
     return hashlib.sha256(json.dumps(found[0] if len(found) == 1 else found, sort_keys=True).encode()).hexdigest()

@@ -70,11 +70,10 @@ def measure(
         ValueError: if probabilities are not finite or outside [0, 1], or sizes or labels do not fit.
     """
     probs, truth = prepare(sample, num_classes, ignore_index, device, output_mode)
-    case = sample.name if sample.case is None else sample.case
     forms = ((1, *probs.shape[2:]), tuple(probs.shape))
     counts, seconds, decisions = [], [], []
     for name, decoder in decoders.items():
-        decided, taken = _timed(decoder.of(case) if isinstance(decoder, ByCase) else decoder, probs)
+        decided, taken = _timed(decoder.of(sample.drawn_as) if isinstance(decoder, ByCase) else decoder, probs)
         with naming(name):
             decided = plain(check_tensor("decision", decided))
         shape = tuple(decided.shape)
@@ -89,7 +88,7 @@ def measure(
         decisions.append(decided[0])
     measurement = Measurement(
         sample.name,
-        case,
+        sample.drawn_as,
         np.stack(counts),
         np.array(seconds),
         _calibrate(probs[0], truth[0], ignore_index),

@@ -42,6 +42,11 @@ class Sample:
         if self.case is not None:
             object.__setattr__(self, "case", read_name("case", self.case))
 
+    @property
+    def drawn_as(self) -> str:
+        """The case, which may be the image alone."""
+        return self.name if self.case is None else self.case
+
 
 def read_name(what: str, value: object) -> str:
     """What a report calls an image or a case; numbers and paths are written out.

@@ -63,3 +63,34 @@ class Lasting(nn.Module):
                 return
         self._apply(lambda tensor: tensor)  # what was copied in inference mode could not be written to
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *problems)
+
+
+class Fitted(Lasting):
+    """A decoder of a known number of classes that can decide once its numbers are known."""
+
+    num_classes: int
+    _fitted = False
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it can decide: its numbers were found, given, or loaded with a ``state_dict``."""
+        # Remembered: a graph that is being traced knows no values, and a GPU would have to be waited for.
+        if not (self._fitted or torch.compiler.is_compiling() or any(each.is_meta for each in self.buffers())):
+            self._fitted = self._is_known()
+        return self._fitted
+
+    def _is_known(self) -> bool:
+        """Whether the buffers hold what a decision needs."""
+        raise NotImplementedError
+
+    def check_classes(self, num_classes: int) -> None:
+        """Raise a ``ValueError`` for another number of classes; see :meth:`rankseg_plugins.RankSEG.check_classes`."""
+        if num_classes != self.num_classes:
+            raise ValueError(f"decoder is for num_classes={self.num_classes}, got num_classes={num_classes}")
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *problems: list[str]
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *problems)
+        self._fitted = False
+        self._fitted = self.fitted

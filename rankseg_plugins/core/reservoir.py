@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.processes import gather
+
 
 class Reservoir:
     """Keeps the pixels with the smallest random keys: every pixel seen so far is kept with the same probability.
@@ -51,6 +53,13 @@ class Reservoir:
         if len(self.keys) > self.capacity:
             self.keys, kept = self.keys.topk(self.capacity, largest=False)
             self.rows = self.rows[kept]
+
+
+def gathered(capacity: int, ours: Reservoir | None) -> Tensor | None:
+    """The rows of one reservoir that saw what those of all processes saw; None without any. Each must call it."""
+    parts = gather(None if ours is None else (ours.keys, ours.rows))
+    held = [part for part in parts if part is not None and len(part[1])]
+    return join(capacity, held) if held else None
 
 
 def join(capacity: int, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

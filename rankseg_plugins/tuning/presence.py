@@ -174,7 +174,7 @@ class PresenceCandidates:
             areas = count_known(masks, truth, self.num_classes, self.ignore_index)
             there = areas.label > 0
             evidence.append(found._replace(score=SCORES[looking.metric](areas).masked_fill(~there, torch.nan)))
-        self._held.append(_Held(sample.name if sample.case is None else sample.case, there, evidence))
+        self._held.append(_Held(sample.drawn_as, there, evidence))
 
     def fit(self) -> dict[str, ByCase]:
         """The fitted decoders by name.

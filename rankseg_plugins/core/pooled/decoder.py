@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.labels import read_truth
-from rankseg_plugins.core.lasting import Lasting
+from rankseg_plugins.core.lasting import Fitted
 from rankseg_plugins.core.options import OUTPUT_MODES, read_choice, read_index, read_integer, read_real
 from rankseg_plugins.core.paths import check_values
 from rankseg_plugins.core.plausibility import ChecksSums
@@ -25,7 +25,7 @@ METRICS = ("iou", "dice")
 RULE = ("scale", "offset")
 
 
-class GlobalRankSEG(ChecksSums, Lasting):
+class GlobalRankSEG(ChecksSums, Fitted):
     r"""Decides for scores pooled over a data set: MMSegmentation's mIoU, TorchMetrics' ``JaccardIndex``.
 
     The best decision for a pooled Dice or IoU is an affine rule, label = argmax of ``scale * probs - offset``, or a
@@ -110,7 +110,6 @@ class GlobalRankSEG(ChecksSums, Lasting):
         for name in RULE:
             self.keep(name, torch.full((num_classes,), torch.nan, dtype=torch.float64, device="cpu"))
         self.keep("multilabel", torch.tensor(int(self.output_mode == "multilabel"), device="cpu"))
-        self._fitted = False
         self.reset()
 
     def extra_repr(self) -> str:
@@ -118,18 +117,8 @@ class GlobalRankSEG(ChecksSums, Lasting):
         names = ("num_classes", "metric", "output_mode", "max_pixels", "min_images", "min_dice", "void_index", "seed")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
-    @property
-    def fitted(self) -> bool:
-        """Whether it can decide: after :meth:`fit`, or with the ``state_dict`` of one that was fitted."""
-        # Remembered: a graph that is being traced knows no values, and a GPU would have to be waited for.
-        if not (self._fitted or torch.compiler.is_compiling() or self.scale.is_meta):
-            self._fitted = not bool(self.scale.isnan().any())
-        return self._fitted
-
-    def check_classes(self, num_classes: int) -> None:
-        """Raise a ``ValueError`` for another number of classes; see :meth:`rankseg_plugins.RankSEG.check_classes`."""
-        if num_classes != self.num_classes:
-            raise ValueError(f"decoder is for num_classes={self.num_classes}, got num_classes={num_classes}")
+    def _is_known(self) -> bool:
+        return not bool(self.scale.isnan().any())
 
     def what_is_wrong(self, found: dict[str, Tensor]) -> str | None:
         """Why no decision can be made by a rule; it may be one that is not fitted."""
@@ -152,8 +141,6 @@ class GlobalRankSEG(ChecksSums, Lasting):
         self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *problems: list[str]
     ) -> None:
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *problems)
-        self._fitted = False
-        self._fitted = self.fitted
         if f"{prefix}multilabel" in problems[0]:  # those of earlier versions do not say what their rule is for
             problems[0].remove(f"{prefix}multilabel")
 

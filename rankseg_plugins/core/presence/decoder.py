@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rankseg_plugins.core import dense
 from rankseg_plugins.core.decoder import RankSEG
-from rankseg_plugins.core.lasting import Lasting
+from rankseg_plugins.core.lasting import Fitted
 from rankseg_plugins.core.objectives import OBJECTIVES
 from rankseg_plugins.core.options import ABSENT, PRESENT, read_choice, read_index, read_integer, read_real
 from rankseg_plugins.core.presence.curve import (
@@ -33,8 +33,8 @@ from rankseg_plugins.core.probabilities import (
     check_valid_mask,
     plain,
 )
-from rankseg_plugins.core.processes import gather, seed_of_process
-from rankseg_plugins.core.reservoir import Reservoir, join
+from rankseg_plugins.core.processes import seed_of_process
+from rankseg_plugins.core.reservoir import Reservoir, gathered
 from rankseg_plugins.core.tiled.assignment import assign_masks
 from rankseg_plugins.core.tiled.rma import row_statistics, search_volumes
 from rankseg_plugins.core.tiled.tiles import Tiles
@@ -69,7 +69,7 @@ class PresenceFit(NamedTuple):
     loss: tuple[float, float]
 
 
-class PresenceRankSEG(RankSEG, Lasting):
+class PresenceRankSEG(Fitted, RankSEG):
     r"""RankSEG that decides which classes an image holds, instead of asking for a largest probability.
 
     :meth:`update` keeps a few numbers of every image and whether its truth holds each class, :meth:`fit` finds how
@@ -145,21 +145,18 @@ class PresenceRankSEG(RankSEG, Lasting):
         super().__init__(read_choice("metric", metric, tuple(OBJECTIVES)), **options)
         self.num_classes = read_integer("num_classes", num_classes, least=1)
         self.rule = read_choice("rule", rule, (SCORE,)) if isinstance(rule, str) else read_real("rule", rule, 0.0, 1.0)
-        self.present, self.absent = (
-            read_choice("present", present, PRESENT),
-            read_choice("absent", absent, tuple(ABSENT)),
-        )
+        self.present = read_choice("present", present, PRESENT)
+        self.absent = read_choice("absent", absent, tuple(ABSENT))
         self.level = read_choice("level", level, LEVELS)
         self.excluded = read_excluded(excluded, num_classes)
         self._refuse_without_effect()
         self._scored = [label for label in range(num_classes) if label not in self.excluded]
         self._nodes = gauss(len(self._scored))
         self.max_images, self.seed = read_integer("max_images", max_images, least=1), read_integer("seed", seed)
-        super().check_classes(num_classes)
+        RankSEG.check_classes(self, num_classes)
         sizes = {"weight": 3, "offset": num_classes, "intercept": num_classes, "mean_score": num_classes}
         for name in STATE:
             self.keep(name, torch.full((sizes.get(name, 1),), torch.nan, dtype=torch.float64, device="cpu"))
-        self._fitted = False
         self.reset()
         if frequencies is not None:
             self._keep(constant(read_frequencies(frequencies, num_classes)), taken_at_their_word(num_classes))
@@ -171,17 +168,8 @@ class PresenceRankSEG(RankSEG, Lasting):
         own = ("num_classes", "metric", "rule", "present", "absent", "level", "excluded", "max_images", "seed")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in (*own, *OPTIONS))
 
-    def check_classes(self, num_classes: int) -> None:
-        """Raise a ``ValueError`` for another number of classes; see :meth:`rankseg_plugins.RankSEG.check_classes`."""
-        if num_classes != self.num_classes:
-            raise ValueError(f"decoder is for num_classes={self.num_classes}, got num_classes={num_classes}")
-
-    @property
-    def fitted(self) -> bool:
-        """Whether it knows how likely classes are there: from a fit, frequencies, or a ``state_dict``."""
-        if not (self._fitted or torch.compiler.is_compiling() or self.offset.is_meta):
-            self._fitted = not (bool(self.offset.isnan().any()) or self._needs_mean_scores)
-        return self._fitted
+    def _is_known(self) -> bool:
+        return not (bool(self.offset.isnan().any()) or self._needs_mean_scores)
 
     @property
     def curve(self) -> Curve:
@@ -231,12 +219,9 @@ class PresenceRankSEG(RankSEG, Lasting):
         Raises:
             RuntimeError: before any :meth:`update` with an image that counts.
         """
-        sample = self._sample
-        parts = gather(None if sample is None else (sample.keys, sample.rows))
-        held = [part for part in parts if part is not None and len(part[1])]
-        if not held:
+        rows = gathered(self.max_images, self._sample)
+        if rows is None:
             raise RuntimeError("PresenceRankSEG has no images to fit to: call update(probs, labels) first")
-        rows = join(self.max_images, held)
         return self.fit_to(Evidence.from_rows(rows[:, : -self.num_classes]), rows[:, -self.num_classes :].bool())
 
     def fit_to(self, evidence: Evidence, there: Tensor) -> PresenceFit:
@@ -426,10 +411,3 @@ class PresenceRankSEG(RankSEG, Lasting):
             if not (each.isfinite() & (each >= low) & (each <= high)).all():
                 return f"{name} of the presence must be finite and lie in [{low:g}, {high:g}], got {each.tolist()}"
         return None
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *problems: list[str]
-    ) -> None:
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *problems)
-        self._fitted = False
-        self._fitted = self.fitted
