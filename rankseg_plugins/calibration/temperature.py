@@ -11,12 +11,11 @@ from torch import Tensor
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.core.options import read_real
 from rankseg_plugins.core.paths import check_values
+from rankseg_plugins.core.pixels import TEMPERATURE_RANGE
 from rankseg_plugins.core.probabilities import check_probs, plain, to_probabilities
 
 #: What gives probabilities over logits that are divided themselves.
 OF_LOGITS = (("softmax", "multiclass"), ("sigmoid", "multilabel"))
-#: Temperatures that make a difference: beyond them, all probabilities are as good as equal, or 0 and 1.
-TEMPERATURE_RANGE = (1e-3, 1e3)
 #: Decisions that are right more often than their probability says by more than this: a warning is due.
 GAP = 0.05
 #: Fewer pixels say nothing about a network.

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from rankseg_plugins._strict_json import read_json
 from rankseg_plugins._writing import write_atomically
-from rankseg_plugins.calibration.temperature import read_temperature, scale_probs
+from rankseg_plugins.calibration.temperature import OF_LOGITS, read_temperature, scale_probs
 from rankseg_plugins.core import GlobalRankSEG, PresenceRankSEG, RankSEG
 from rankseg_plugins.core.options import read_integer
+from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.pooled.decoder import RULE
 from rankseg_plugins.core.presence.decoder import STATE
 from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain
@@ -140,6 +141,17 @@ class TunedDecoder(nn.Module):
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """The same as calling the module."""
         return self(probs, valid_mask)
+
+    @torch.no_grad()
+    def predict_logits(self, logits: Tensor, activation: str = "softmax", valid_mask: Tensor | None = None) -> Tensor:
+        """Decide on the output of a network, its temperature included.
+
+        See :meth:`rankseg_plugins.RankSEG.predict_logits`.
+        """
+        pixels = Pixels.of_logits(logits, activation, valid_mask, 1.0, self.num_classes)
+        if self.temperature != 1 and (activation, self.output_mode) not in OF_LOGITS:
+            return self(pixels.probs(), pixels.valid)
+        return self.decoder.predict_logits(logits, activation, valid_mask, temperature=self.temperature)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as values that JSON holds."""

@@ -13,6 +13,7 @@ from rankseg_plugins.core import dense
 from rankseg_plugins.core.objectives import OBJECTIVES, Objective
 from rankseg_plugins.core.options import OUTPUT_MODES, fold, read_choice, read_integer, read_real
 from rankseg_plugins.core.paths import choose_path
+from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.probabilities import (
     check_by_class,
@@ -210,10 +211,51 @@ class RankSEG(ChecksSums):
         """See :meth:`predict`."""
         probs, valid_mask, active = plain(probs), plain(valid_mask), plain(active)
         self._check(probs, valid_mask)
-        pruning = self.pruning_prob if active is None else _pruning_of(active, probs)
-        return self._decide(probs, valid_mask, Classes(pruning))
+        return self._decide(Pixels(probs, valid_mask), self._classes(probs, active))
 
-    def _decide(self, probs: Tensor, valid_mask: Tensor | None, classes: Classes) -> Tensor:
+    @torch.no_grad()
+    def predict_logits(
+        self,
+        logits: Tensor,
+        activation: str = "softmax",
+        valid_mask: Tensor | None = None,
+        active: Tensor | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        r"""Decide on the output of a network: the same as :meth:`predict` on its probabilities, in less memory.
+
+        Half precision is computed in float32. What argmax decides is decided by the logits themselves.
+
+        Args:
+            logits: (B, C, \*spatial), float16, bfloat16, float32 or float64.
+            activation: ``"softmax"`` over the classes, ``"sigmoid"`` of each class, ``"normalize"`` (non-negative
+                scores over their sum) or ``"identity"`` (probabilities).
+            valid_mask: see :meth:`predict`.
+            active: see :meth:`predict`.
+            temperature: in [0.001, 1000], divides the logits; softmax and sigmoid only.
+
+        Returns:
+            int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
+
+        Raises:
+            TypeError: as :meth:`predict`.
+            ValueError: as :meth:`predict`; for an unknown activation, softmax or normalize over a single channel, NaN,
+                infinite logits, negative scores, or a temperature that divides none.
+
+        Example:
+            >>> logits = torch.tensor([[[2.0, 0.1, -3.0], [0.0, 0.0, 0.0]]])
+            >>> RankSEG().predict_logits(logits)
+            tensor([[0, 0, 1]])
+        """
+        pixels, active = Pixels.of_logits(logits, activation, valid_mask, temperature), plain(active)
+        self._check(pixels.values, pixels.valid)
+        return self._decide(pixels, self._classes(pixels.values, active))
+
+    def _classes(self, probs: Tensor, active: Tensor | None) -> Classes:
+        return Classes(self.pruning_prob if active is None else _pruning_of(active, probs))
+
+    def _decide(self, pixels: Pixels, classes: Classes) -> Tensor:
+        probs, valid_mask = pixels.probs(), pixels.valid
         path = choose_path(probs, self.solver, self._objective() if self.solver == "RMA" else None, classes.pruning)
         decide = {"tiled": self._decide_tiled, "dense": self._decide_dense, "fused": self._decide_fused}[path]
         decided = decide(probs, valid_mask, classes)
@@ -378,11 +420,12 @@ def rankseg(
     eps: float = 1e-4,
     valid_mask: Tensor | None = None,
     active: Tensor | None = None,
+    activation: str = "identity",
 ) -> Tensor:
     r"""Functional twin of :class:`RankSEG`: the options and one decision in a single call.
 
     Args:
-        probs: (B, C, \*spatial) probabilities.
+        probs: (B, C, \*spatial) probabilities; or logits, with their ``activation``.
         metric: see :class:`RankSEG`, as all that follow.
         smooth: constant in the score, 0 to 1e100.
         output_mode: ``"multiclass"`` or ``"multilabel"``.
@@ -393,6 +436,7 @@ def rankseg(
         eps: in (0, 1); BA and TRNA only.
         valid_mask: optional bool mask of the pixels that hold data; see :meth:`RankSEG.predict`.
         active: optional bool (B, C) or (C,), the classes that are there; see :meth:`RankSEG.predict`.
+        activation: what makes probabilities of ``probs``; see :meth:`RankSEG.predict_logits`.
 
     Returns:
         int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
@@ -406,4 +450,6 @@ def rankseg(
         tensor([[[True, True, True]]])
     """
     decoder = RankSEG(metric, smooth, output_mode, solver, pruning_prob, unassigned_policy, void_index, eps)
-    return decoder.predict(probs, valid_mask, active)
+    if activation == "identity":
+        return decoder.predict(probs, valid_mask, active)
+    return decoder.predict_logits(probs, activation, valid_mask, active)

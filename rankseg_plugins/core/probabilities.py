@@ -52,11 +52,7 @@ def to_probabilities(logits: Tensor, activation: str = "softmax") -> Tensor:
     dtype = torch.promote_types(logits.dtype, torch.float32)
     if activation == "sigmoid":
         return logits.to(dtype).sigmoid()
-    if logits.shape[1] == 1:
-        raise ValueError(
-            f"activation={activation!r} over a single channel gives 1 everywhere; use activation='sigmoid' for "
-            f"one-channel logits, got shape {tuple(logits.shape)}"
-        )
+    check_single_channel(logits, activation)
     if activation == "softmax":
         return logits.softmax(dim=1, dtype=dtype)
     if logits.numel() and logits.amin() < 0:
@@ -66,6 +62,15 @@ def to_probabilities(logits: Tensor, activation: str = "softmax") -> Tensor:
         )
     total = logits.sum(dim=1, keepdim=True, dtype=dtype)
     return logits / total.masked_fill(total == 0, 1)
+
+
+def check_single_channel(logits: Tensor, activation: str) -> None:
+    """Raise a ``ValueError`` for an activation over the classes where there is one."""
+    if activation in ("softmax", "normalize") and logits.shape[1] == 1:
+        raise ValueError(
+            f"activation={activation!r} over a single channel gives 1 everywhere; use activation='sigmoid' for "
+            f"one-channel logits, got shape {tuple(logits.shape)}"
+        )
 
 
 def plain(value: T) -> T:
@@ -134,18 +139,18 @@ def check_floating(name: str, tensor: object) -> Tensor:
     return tensor
 
 
-def check_shape(probs: Tensor) -> None:
+def check_shape(probs: Tensor, name: str = "probs") -> None:
     """Raise a ``ValueError`` unless ``probs`` is (B, C, *spatial) with C >= 1 and a non-empty spatial size."""
     shape = tuple(probs.shape)
     if len(shape) < 3:
-        hint = missing_dimension("probs", shape, ()) if len(shape) == 2 else ""
+        hint = missing_dimension(name, shape, ()) if len(shape) == 2 else ""
         raise ValueError(
-            f"probs must have shape (B, C, *spatial) with at least one spatial dimension, got {shape}{hint}"
+            f"{name} must have shape (B, C, *spatial) with at least one spatial dimension, got {shape}{hint}"
         )
     if shape[1] == 0:
-        raise ValueError(f"probs must hold at least one class (dimension 1), got shape {shape}")
+        raise ValueError(f"{name} must hold at least one class (dimension 1), got shape {shape}")
     if 0 in shape[2:]:
-        raise ValueError(f"the spatial size of probs must not be empty, got shape {shape}")
+        raise ValueError(f"the spatial size of {name} must not be empty, got shape {shape}")
 
 
 def check_classes(name: str, tensor: Tensor, num_classes: int) -> None:
@@ -165,7 +170,7 @@ def check_probs(name: str, probs: object, num_classes: int | None = None) -> Non
         ValueError: for another shape; see :func:`check_shape` and :func:`check_classes`.
     """
     probs = check_floating(name, probs)
-    check_shape(probs)
+    check_shape(probs, name)
     if num_classes is not None:
         check_classes(name, probs, num_classes)
 

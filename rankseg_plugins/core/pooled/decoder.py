@@ -13,6 +13,7 @@ from rankseg_plugins.core.labels import read_truth
 from rankseg_plugins.core.lasting import Fitted
 from rankseg_plugins.core.options import OUTPUT_MODES, read_choice, read_index, read_integer, read_real
 from rankseg_plugins.core.paths import check_values
+from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.pooled.fit import GlobalFit, affine_argmax, best_thresholds, fit_labels, fit_masks, sums_of
 from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain
@@ -264,12 +265,27 @@ class GlobalRankSEG(ChecksSums, Fitted):
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """See :meth:`predict`."""
         probs, valid_mask = plain(probs), plain(valid_mask)
+        self._check_fitted()
+        self._check(probs, valid_mask)
+        return self._decide(probs, valid_mask)
+
+    @torch.no_grad()
+    def predict_logits(
+        self, logits: Tensor, activation: str = "softmax", valid_mask: Tensor | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        """Decide on the output of a network; see :meth:`rankseg_plugins.RankSEG.predict_logits` and :meth:`predict`."""
+        self._check_fitted()
+        pixels = Pixels.of_logits(logits, activation, valid_mask, temperature, self.num_classes)
+        return self._decide(pixels.probs(), pixels.valid)
+
+    def _check_fitted(self) -> None:
         if not self.fitted:
             raise RuntimeError(
                 "GlobalRankSEG is not fitted: call update(probs) with the batches of a data set and then fit(), or "
                 "load the state_dict of one that is fitted"
             )
-        self._check(probs, valid_mask)
+
+    def _decide(self, probs: Tensor, valid_mask: Tensor | None) -> Tensor:
         outside = None if valid_mask is None else ~valid_mask.unsqueeze(1 - probs.ndim)
         check_values(probs if outside is None else probs.masked_fill(outside, 0))
         self._look_at_sums(probs, valid_mask)

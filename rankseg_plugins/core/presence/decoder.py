@@ -15,6 +15,7 @@ from rankseg_plugins.core.decoder import RankSEG
 from rankseg_plugins.core.lasting import Fitted
 from rankseg_plugins.core.objectives import OBJECTIVES
 from rankseg_plugins.core.options import ABSENT, PRESENT, read_choice, read_index, read_integer, read_real
+from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.presence.curve import (
     Curve,
     Evidence,
@@ -312,6 +313,23 @@ class PresenceRankSEG(Fitted, RankSEG):
         """See :meth:`predict`."""
         probs, valid_mask, presence = plain(probs), plain(valid_mask), plain(presence)
         self._check(probs, valid_mask)
+        return self._decide(Pixels(probs, valid_mask), self._classes_there(probs, valid_mask, presence))
+
+    @torch.no_grad()
+    def predict_logits(
+        self,
+        logits: Tensor,
+        activation: str = "softmax",
+        valid_mask: Tensor | None = None,
+        presence: Tensor | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Decide on the output of a network; see :meth:`rankseg_plugins.RankSEG.predict_logits` and :meth:`predict`."""
+        pixels = Pixels.of_logits(logits, activation, valid_mask, temperature, self.num_classes)
+        classes = self._classes_there(pixels.values, pixels.valid, plain(presence))
+        return self._decide(pixels, classes)
+
+    def _classes_there(self, probs: Tensor, valid_mask: Tensor | None, presence: Tensor | None) -> Classes:
         if presence is None:
             self._check_fitted()
             floor = self.floor.to(probs.device, torch.float32).clamp(min=0)
@@ -322,7 +340,7 @@ class PresenceRankSEG(Fitted, RankSEG):
             if not torch.compiler.is_compiling() and self._needs_mean_scores:
                 raise RuntimeError(f"presence is not enough here: {NEEDS_FIT}")
         choose = partial(self._choose, presence, number_of(probs, valid_mask))
-        return self._decide(probs, valid_mask, Classes(floor.expand(probs.shape[:2]), choose))
+        return Classes(floor.expand(probs.shape[:2]), choose)
 
     def _choose(self, presence: Tensor | None, pixels: Tensor, maximum: Tensor, volumes: Volumes) -> Tensor:
         evidence, objective = Evidence.of(maximum, volumes, pixels), self._objective()

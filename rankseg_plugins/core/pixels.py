@@ -1,0 +1,87 @@
+"""What is decided on: the output of a network, and how it becomes probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rankseg_plugins.core.options import read_real
+from rankseg_plugins.core.probabilities import (
+    ACTIVATIONS,
+    check_choice,
+    check_probs,
+    check_single_channel,
+    check_valid_mask,
+    plain,
+    to_probabilities,
+)
+
+#: Temperatures that make a difference: beyond them, all probabilities are as good as equal, or 0 and 1.
+TEMPERATURE_RANGE = (1e-3, 1e3)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    r"""Values of a network and what makes them probabilities.
+
+    Args:
+        values: (B, C, \*spatial), floating point.
+        valid: optional bool, (B, \*spatial) or (\*spatial); False marks pixels whose probabilities count as 0.
+        activation: see :func:`~rankseg_plugins.core.probabilities.to_probabilities`.
+        temperature: divides the values, of softmax and sigmoid.
+    """
+
+    values: Tensor
+    valid: Tensor | None = None
+    activation: str = "identity"
+    temperature: float = 1.0
+
+    @classmethod
+    def of_logits(
+        cls,
+        logits: Tensor,
+        activation: str,
+        valid_mask: Tensor | None,
+        temperature: float,
+        num_classes: int | None = None,
+    ) -> Pixels:
+        """From what a user gives.
+
+        Raises:
+            TypeError: for values of the wrong type.
+            ValueError: for a wrong shape, an unknown activation, one that has no effect on a single channel, or a
+                temperature where there are no logits to divide.
+        """
+        logits, valid_mask = plain(logits), plain(valid_mask)
+        check_choice("activation", activation, ACTIVATIONS)
+        check_probs("logits", logits, num_classes)
+        check_single_channel(logits, activation)
+        check_valid_mask(logits, valid_mask)
+        temperature = read_real("temperature", temperature, *TEMPERATURE_RANGE)
+        if temperature != 1 and activation not in ("softmax", "sigmoid"):
+            raise ValueError(
+                f"temperature={temperature:g} divides logits, and activation={activation!r} takes none; use 'softmax' "
+                "or 'sigmoid', or leave it at 1"
+            )
+        return cls(logits, valid_mask, activation, temperature)
+
+    @property
+    def compete(self) -> bool:
+        """Whether the probabilities of a pixel add up to 1 by their making."""
+        return self.activation in ("softmax", "normalize")
+
+    def probs(self) -> Tensor:
+        r"""All probabilities (B, C, \*spatial)."""
+        if self.activation == "identity":
+            return self.values
+        values = self.values
+        if self.valid is not None:
+            # What lies outside may be anything, such as NaN.
+            values = values.masked_fill(~self.valid.unsqueeze(1 - values.ndim), 0.0)
+        if self.temperature != 1:
+            values = values if values.dtype == torch.float64 else values.float()
+            # float32, as TemperatureScaling holds it.
+            values = values / torch.full((1,), self.temperature, device=values.device)
+        return to_probabilities(values, self.activation)
