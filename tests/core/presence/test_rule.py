@@ -111,6 +111,26 @@ def test_the_mean_over_images_takes_the_best_of_them(images):
     assert ratio(taken) == pytest.approx(level.item(), abs=1e-12)
 
 
+@pytest.mark.parametrize("precision", [0.6, 0.95])
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+def test_a_threshold_takes_the_best_images_for_the_score_of_the_data_set(metric, precision):
+    """Pixels of all images pooled, as the ratio of expectations, against every set of images; see the module."""
+    generator, images, n, rest = torch.Generator().manual_seed(1), 9, 40, 60
+    q = torch.rand(images, 1, dtype=torch.float64, generator=generator)
+    given = torch.tensor([precision] * n + [0.0] * rest, dtype=torch.float64)
+
+    def pooled(taken):
+        right, shown, held = precision * n * q[taken].sum(), n * taken.sum(), precision * n * q.sum()
+        return (2 * right / (shown + held) if metric == "dice" else right / (shown + held - right)).item()
+
+    best = max(subsets(images)[1:], key=pooled)
+    dice = pooled(best) if metric == "dice" else 2 * pooled(best) / (1 + pooled(best))
+    assert 1 < best.sum() < images
+    # J / (1 + J) is half of the Dice.
+    decoder = PresenceRankSEG(1, metric, rule=dice / 2 / precision, output_mode="multilabel")
+    assert torch.equal(decoder.predict(given * q[..., None], presence=q).flatten(1).any(1), best)
+
+
 def test_a_class_that_no_image_holds_pays_nowhere():
     q = torch.full((5, 2), 0.2, dtype=torch.float64)
     there = torch.tensor([True, False]).expand(5, 2)
