@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.calibration.temperature import warn_if_softened, warn_if_unsure
-from rankseg_plugins.calibration.tuned import as_decoder
+from rankseg_plugins.calibration.tuned import TunedDecoder, as_decoder
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.decoders import Decoder, NamedDecoder, common_mode, named_decoders
 from rankseg_plugins.comparison.examples import Extremes
@@ -43,7 +43,8 @@ class Recorder:
         device: where to decode.
         output_mode: of the decoders that do not say: ``"multiclass"``, or ``"multilabel"``, in which argmax is the
             threshold 0.5; None is what fits the number of channels.
-        warn: whether to warn, once, of probabilities on which RankSEG loses; may be changed later.
+        warn: whether to warn, once, of probabilities on which RankSEG loses, and of decoders that were tuned for other
+            classes than those that count; may be changed later.
 
     Raises:
         TypeError: for a decoder or an option of the wrong type.
@@ -93,8 +94,9 @@ class Recorder:
         self.calibration: Calibration | None = None
         self.skipped: dict[str, str] = {}
         self.warn = warn
-        # Which of the occasions are over: the first image, the comparison, and labels beside overlapping channels.
-        self._looked = self._warned = self._told = False
+        # Which of the occasions are over: the first image, doubt of the probabilities, labels beside overlapping
+        # channels, and the first comparison.
+        self._looked = self._warned = self._told = self._compared = False
 
     def add(self, sample: Sample) -> Measurement:
         """Decode one image with every decoder and keep what it scored.
@@ -200,6 +202,16 @@ class Recorder:
         if self.warn and not self._looked:
             self._looked, self._warned = True, warn_if_softened(probs.unsqueeze(0))
 
+    def _look_at_scoring(self) -> None:
+        """Warn, once, of decoders that were tuned where other classes count."""
+        if self.warn and not self._compared:
+            self._compared = True
+            for name, each in self.decoders.items():
+                if isinstance(each, TunedDecoder) and not each.is_argmax:
+                    sentence = self.scoring.describe_other(each.evidence, name)
+                    if sentence is not None:
+                        warnings.warn(sentence, UserWarning, stacklevel=3)
+
     def _remember(self, measurement: Measurement) -> None:
         # The bins of thousands of images would outweigh all else; their sum is enough.
         self._pool(measurement.calibration)
@@ -219,7 +231,10 @@ class Recorder:
             self.extremes.offer(measurement.name, gain, truth, decisions[0], decisions[1])
 
     def comparison(self, class_names: Sequence[str] | None = None, **options: Any) -> Comparison:
-        """Everything collected so far. Warns once if the probabilities are too unsure, where RankSEG loses.
+        """Everything collected so far.
+
+        Warns once if the probabilities are too unsure, where RankSEG loses, and of decoders that were tuned where other
+        classes count.
 
         Args:
             class_names: C names; None numbers the classes.
@@ -231,6 +246,7 @@ class Recorder:
         """
         if self.warn and self.calibration is not None and not self._warned:
             self._warned = warn_if_unsure(self.calibration, self.num_classes)
+        self._look_at_scoring()
         facts = options.pop("facts", None)
         facts = {**(collect_facts() if facts is None else facts), "ignore_index": self.ignore_index}
         return Comparison(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +51,31 @@ class Scoring:
         if not kept:
             raise ValueError("excluded leaves no class to score")
         return kept
+
+    @property
+    def counting(self) -> dict[str, Any]:
+        """Which classes have a score in an image, as values that JSON holds."""
+        return {"present": self.present, "absent": self.absent, "excluded": sorted(self.excluded)}
+
+    def describe_other(self, found: Mapping[str, Any], decoder: str) -> str | None:
+        """A sentence on a decoder that was tuned where other classes count; None where the same count or none is known.
+
+        Args:
+            found: the evidence of a tuned decoder, which holds its :attr:`counting`.
+            decoder: its name.
+
+        Example:
+            >>> Scoring().describe_other({"present": "label", "absent": "skip"}, "decoder.json")[:75]
+            'decoder.json was tuned with present=label, and is scored with present=union'
+        """
+        other = [name for name, value in self.counting.items() if found.get(name, value) != value]
+        if not other:
+            return None
+        then, now = (", ".join(f"{name}={each[name]}" for name in other) for each in (found, self.counting))
+        return (
+            f"{decoder} was tuned with {then}, and is scored with {now}: which decoder is best depends on which "
+            "classes count. Score it as it was tuned, or tune it as it is scored"
+        )
 
     def entries(self, areas: Areas, score: str) -> np.ndarray:
         """Some score of every image and class, float64, the shape of the counts; NaN where there is none."""

@@ -77,6 +77,7 @@ def describe_left_out(found: LeftOut, classes: Sequence[str], decoder: str, base
     named = ", ".join(f"{name} in {missed} of {held} images" for name, missed, held in rows[:NAMED])
     more = f", and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
     return (
-        f"{decoder} leaves out classes that are there and {baseline} shows: {named}{more}. A lower pruning_prob, such "
-        "as 0.1, shows them; PresenceRankSEG, which tune() tries, learns which classes an image holds"
+        f"{decoder} leaves out classes that are there and {baseline} shows: {named}{more}. With RankSEG a lower "
+        "pruning_prob, such as 0.1, shows them; PresenceRankSEG learns from labels like these which classes an image "
+        "holds. tune() tries both"
     )

@@ -266,6 +266,7 @@ class Tuner:
         evidence = {
             **chosen.evidence,
             "objective": self.objective,
+            **self.recorder.scoring.counting,
             "images": len(comparison.names),
             "best_candidate": choice.winner,
             # JSON has no NaN.

@@ -119,6 +119,20 @@ def test_table_and_page(softened, monkeypatch):
     assert found["model"]["test_cfg"]["rankseg"]["tuned"] == str(softened / "tuned/decoder.json")
 
 
+def test_compare_says_that_a_file_was_tuned_for_other_classes(softened):
+    """Only where that is so."""
+    tuned = run(softened, *OPTIONS, "--present", "label", "--exclude", "0")
+    assert tuned.exit_code == 0, tuned.stderr
+    assert not TunedDecoder.load(softened / "tuned/decoder.json").is_argmax
+    file = str(softened / "tuned/decoder.json")
+    for options, count in ((("--exclude", "0"), 1), (("--exclude", "0", "--present", "label"), 0)):
+        done = run(softened, "--decoder", "argmax", "--decoder", file, *options, command="compare", out="compared")
+        assert done.exit_code == 0, done.stderr
+        sentence = f"warning: {file} was tuned with present=label, and is scored with present=union: "
+        assert done.stderr.count(sentence) == count
+        assert done.stderr.count("was tuned with") == count
+
+
 def snippets(folder):
     return [part.split("\n```")[0] for part in (folder / "report.md").read_text().split("```python\n")[1:]]
 

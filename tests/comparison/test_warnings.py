@@ -7,6 +7,8 @@ import pytest
 import torch
 from places import DATA
 
+from rankseg_plugins import RankSEG
+from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.calibration.reliability import calibration
 from rankseg_plugins.comparison import Recorder, Sample, Scoring, compare
 
@@ -87,6 +89,28 @@ def test_pixels_without_any_probability_are_no_doubt():
 def test_a_handful_of_pixels_says_nothing():
     probs, labels = drawn(3.0, pixels=200)
     assert recorded(probs, labels) == []
+
+
+@pytest.mark.parametrize(
+    ("evidence", "scoring", "named"),
+    [
+        ({}, Scoring(), None),
+        ({"present": "union", "absent": "skip", "excluded": [0, 2]}, Scoring(excluded=(2, 0)), None),
+        ({"present": "label"}, Scoring(), ("present=label", "present=union")),
+        ({"absent": "one", "excluded": []}, Scoring(excluded=(1,)), ("absent=one, excluded=[]", "absent=skip, excl")),
+    ],
+)
+def test_a_decoder_that_was_tuned_for_another_scoring_is_named_once(evidence, scoring, named):
+    decoders = {
+        "argmax": TunedDecoder(RankSEG("acc"), 3, evidence={"present": "label", "absent": "zero", "excluded": [1]}),
+        "decoder.json": TunedDecoder(RankSEG(), 3, evidence=evidence),
+    }
+    found = recorded(*drawn(1.0), decoders=decoders, scoring=scoring)
+    if named is None:
+        assert found == []
+    else:
+        (message,) = found
+        assert message.startswith("decoder.json was tuned with {}, and is scored with {}".format(*named))
 
 
 def test_decided_elsewhere():

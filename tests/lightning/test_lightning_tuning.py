@@ -17,7 +17,7 @@ from expected import expected_decoder, samples, scores_of
 from lightning_nets import CLASSES, SCALES, Blobs, Drawn, batches, network
 from packages import mostly_one_package
 
-from rankseg_plugins import GlobalRankSEG, RankSEG
+from rankseg_plugins import GlobalRankSEG, PresenceRankSEG, RankSEG
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.calibration.tuned import as_decoder
 from rankseg_plugins.comparison import Sample, Scoring
@@ -232,6 +232,28 @@ def test_the_report_brings_the_decoder_as_a_file(scaling, make_trainer, tmp_path
     make_trainer(callbacks=[writer]).predict(scaling(), DataLoader(data, batch_size=7))
     written = np.stack([np.load(tmp_path / "labels" / f"{i:06d}.npy") for i in range(len(data))])
     assert np.array_equal(written, callback.decoder(data.logits.softmax(1)).numpy())
+
+
+@mostly_one_package
+@pytest.mark.filterwarnings("ignore:.*leaves out classes")
+def test_a_file_that_knows_which_classes_are_there(scaling, make_trainer, tmp_path):
+    """`tune=True` makes none; where one is given, the callback and the writer decide by it."""
+    decoder, data = PresenceRankSEG(CLASSES), Drawn()
+    decoder.update(data.logits.softmax(1), torch.arange(len(data.logits))[:, None] % 4 != torch.arange(CLASSES))
+    decoder.fit()
+    tuned, path = TunedDecoder(decoder, CLASSES, 0.7), tmp_path / "decoder.json"
+    tuned.save(path)
+    data = Drawn(seed=1)
+    labels = tuned(data.logits.softmax(1))
+    assert (labels != TunedDecoder(RankSEG(), CLASSES, 0.7)(data.logits.softmax(1))).any()
+    trainer = make_trainer(callbacks=[RankSEGCallback(path, num_classes=CLASSES)])
+    (returned,) = trainer.test(scaling(), DataLoader(data, batch_size=7), verbose=False)
+    expected = scores_of(tuned, 1.0, data, "test")
+    assert {name: returned[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    writer = RankSEGPredictionWriter(tmp_path / "labels", path, file_format="npy")
+    make_trainer(callbacks=[writer]).predict(scaling(), DataLoader(data, batch_size=7))
+    written = np.stack([np.load(tmp_path / "labels" / f"{i:06d}.npy") for i in range(len(data))])
+    assert np.array_equal(written, labels.numpy())
 
 
 @mostly_one_package

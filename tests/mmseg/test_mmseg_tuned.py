@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmseg.models import EncoderDecoder
 from mmseg.registry import MODELS
 
-from rankseg_plugins import GlobalRankSEG, RankSEG
+from rankseg_plugins import GlobalRankSEG, PresenceRankSEG, RankSEG
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.mmseg import RankSEGTTAModel, make_rankseg
 
@@ -35,14 +35,27 @@ def fitted(classes=4, mode="multiclass"):
     return decoder
 
 
+def knowing(classes=4, mode="multiclass"):
+    """One that was fitted to images of which each lacks a class."""
+    decoder = PresenceRankSEG(classes, output_mode=mode)
+    generator = torch.Generator().manual_seed(0)
+    there = torch.arange(12)[:, None] % (classes + 1) != torch.arange(classes)
+    logits = 2 * torch.randn(12, classes, 9, 9, generator=generator) - 2.0 * ~there[..., None, None]
+    decoder.update(logits.softmax(1) if mode == "multiclass" else logits.sigmoid(), there)
+    decoder.fit()
+    return decoder
+
+
 DECODERS = {
     "samplewise": lambda: TunedDecoder(RankSEG("iou", pruning_prob=0.1), 4, temperature=0.7),
     "global": lambda: TunedDecoder(fitted(), 4, temperature=1.4),
+    "presence": lambda: TunedDecoder(knowing(), 4, temperature=1.4),
     "argmax": lambda: TunedDecoder(RankSEG("acc"), 4),
 }
 BINARY = {
     "samplewise": lambda: TunedDecoder(RankSEG(output_mode="multilabel", solver="exact"), 1, temperature=1.4),
     "global": lambda: TunedDecoder(fitted(1, "multilabel"), 1),
+    "presence": lambda: TunedDecoder(knowing(1, "multilabel"), 1),
     "argmax": lambda: TunedDecoder(RankSEG("acc", output_mode="multilabel"), 1),
 }
 

@@ -28,7 +28,7 @@ from torchmetrics.classification import (
 )
 from torchmetrics.segmentation import DiceScore, MeanIoU
 
-from rankseg_plugins import GlobalRankSEG, RankSEG, rankseg
+from rankseg_plugins import GlobalRankSEG, PresenceRankSEG, RankSEG, rankseg
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.torchmetrics import MultiLevelScore, RankSEGWrapper
 from rankseg_plugins.torchmetrics.presentation import OF_PROBABILITIES
@@ -294,8 +294,13 @@ def test_every_metric_of_probabilities_is_known():
                 assert issubclass(cls, OF_PROBABILITIES), name
 
 
-def test_a_tuned_decoder_is_read_from_its_file(tmp_path):
-    tuned = TunedDecoder(RankSEG("iou", pruning_prob=0.2), CLASSES, 0.7)
+@pytest.mark.parametrize(
+    "decoder",
+    [RankSEG("iou", pruning_prob=0.2), PresenceRankSEG(CLASSES, frequencies=[0.9, 0.1, 0.9, 0.1])],
+    ids=["samplewise", "presence"],
+)
+def test_a_tuned_decoder_is_read_from_its_file(tmp_path, decoder):
+    tuned = TunedDecoder(decoder, CLASSES, 0.7)
     tuned.save(tmp_path / "decoder.json")
     batches = make(ignore=255)
     plain = MulticlassJaccardIndex(CLASSES, ignore_index=255)

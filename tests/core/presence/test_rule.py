@@ -111,6 +111,24 @@ def test_the_mean_over_images_takes_the_best_of_them(images):
     assert ratio(taken) == pytest.approx(level.item(), abs=1e-12)
 
 
+@pytest.mark.parametrize("precision", [0.6, 0.95])
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+def test_a_threshold_takes_the_best_images_for_the_score_of_the_data_set(metric, precision):
+    """Pixels of all images pooled, as the ratio of expectations, against every set of images; see the module."""
+    generator, images, n, rest = torch.Generator().manual_seed(1), 10, 40, 60
+    given = torch.tensor([precision] * n + [0.0] * rest, dtype=torch.float64)
+    sets = torch.stack(subsets(images)[1:])
+    for _ in range(20):
+        q = torch.rand(images, 1, dtype=torch.float64, generator=generator)
+        right, shown, held = precision * n * (sets.double() @ q)[:, 0], n * sets.sum(1), precision * n * q.sum()
+        score, index = (2 * right / (shown + held) if metric == "dice" else right / (shown + held - right)).max(0)
+        # J / (1 + J) is half of the Dice.
+        half = score / 2 if metric == "dice" else score / (1 + score)
+        decoder = PresenceRankSEG(1, metric, rule=half.item() / precision, output_mode="multilabel")
+        taken = decoder.predict(given * q[..., None], presence=q).flatten(1).any(1)
+        assert torch.equal(taken, sets[index])
+
+
 def test_a_class_that_no_image_holds_pays_nowhere():
     q = torch.full((5, 2), 0.2, dtype=torch.float64)
     there = torch.tensor([True, False]).expand(5, 2)
