@@ -12,6 +12,7 @@ from rankseg_plugins.core.probabilities import (
     ACTIVATIONS,
     check_choice,
     check_probs,
+    check_range,
     check_single_channel,
     check_valid_mask,
     plain,
@@ -85,3 +86,17 @@ class Pixels:
             # float32, as TemperatureScaling holds it.
             values = values / torch.full((1,), self.temperature, device=values.device)
         return to_probabilities(values, self.activation)
+
+    def refuse(self) -> None:
+        """Raise a ``ValueError`` for values that are no probabilities, or of which none can be made."""
+        values = self.values
+        if self.valid is not None:
+            values = values.masked_fill(~self.valid.unsqueeze(1 - values.ndim), 0.0)
+        low, high = (each.item() for each in values.aminmax())
+        if self.activation == "identity":
+            check_range(low, high)
+        if low < 0 and self.activation == "normalize":
+            raise ValueError(
+                f"activation='normalize' needs non-negative scores, the smallest is {low:.4g}; use 'softmax' for logits"
+            )
+        raise ValueError("logits must be finite, got NaN or infinite values")

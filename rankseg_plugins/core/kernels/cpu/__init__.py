@@ -1,0 +1,1 @@
+"""Kernels for a CPU; importing what lies here needs numba."""

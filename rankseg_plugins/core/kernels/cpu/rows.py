@@ -1,0 +1,355 @@
+"""The mask of every row, which is a class of an image: survey, guess, collect, finish."""
+
+# ruff: noqa: ANN001, ANN201
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from rankseg_plugins.core.kernels.cpu.compiling import exact, fast
+from rankseg_plugins.core.kernels.cpu.reading import (
+    NORMALIZE,
+    SOFTMAX,
+    as_bits,
+    load,
+    normalizers,
+    read_normalizers,
+)
+from rankseg_plugins.core.kernels.cpu.scores import ceiling_of, margin, round_down, smooth_score, threshold_of
+
+
+#: Bounds that are guessed lie so many standard deviations apart from the guess, which rests on so many pixels at least.
+_DEVIATIONS, _FEWEST = 4.0, 32
+
+
+class Plan(NamedTuple):
+    """How the pixels of an image are cut: chunks that fit a cache, and tasks of neighbouring chunks.
+
+    Args:
+        width: pixels of a chunk.
+        chunks: of an image.
+        share: chunks of a task.
+        tasks: of an image.
+    """
+
+    width: int
+    chunks: int
+    share: int
+    tasks: int
+
+
+class Rows(NamedTuple):
+    """What is known of every row, (B, C), float64 unless said otherwise.
+
+    Args:
+        peaks: (B, C, chunks) largest probability of each chunk, in the precision of the probabilities.
+        mu: sum of the probabilities.
+        is_open: bool, whether its threshold is still looked for.
+        least: a threshold that the best one is known to reach.
+        low: lower bound of the threshold, or as good as one.
+        high: upper bound; every pixel above it belongs to the mask.
+        n: count of the mask, of a row that is no longer open.
+        s: sum of it.
+        threshold: what its pixels lie above; infinity where a class is not active.
+    """
+
+    peaks: np.ndarray
+    mu: np.ndarray
+    is_open: np.ndarray
+    least: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    n: np.ndarray
+    s: np.ndarray
+    threshold: np.ndarray
+
+
+class Goal(NamedTuple):
+    """What is maximised: ``dice`` or IoU, with the constant ``smooth``."""
+
+    dice: bool
+    smooth: float
+
+
+@fast
+def largest(p):
+    """The largest of some probabilities."""
+    # Bits of numbers that are not negative rise with them; of integers, several are compared at once.
+    peak = 0
+    for i in range(len(p)):
+        peak = max(peak, as_bits(p[i]))
+    for i in range(len(p)):
+        if as_bits(p[i]) == peak:
+            return p[i]
+    return p[0]
+
+
+@fast
+def survey(first, last, source, plan, sample, places, mu, half_n, half_s, peaks, odd):
+    """Per task and class: sum of the probabilities, and count and sum of those above 1/2.
+
+    Per chunk: the largest probability. Of each row: the probabilities at ``places``. Per task: how many values are no
+    probabilities.
+    """
+    top, inverse = np.empty(plan.width, sample.dtype), np.empty(plan.width, sample.dtype)
+    row = np.empty(plan.width, sample.dtype)
+    for task in range(first, last):
+        image, part = task // plan.tasks, task % plan.tasks
+        for chunk in range(part * plan.share, min((part + 1) * plan.share, plan.chunks)):
+            start = chunk * plan.width
+            size = min(plan.width, source.pixels - start)
+            t, v, p = top[:size], inverse[:size], row[:size]
+            if source.activation == SOFTMAX or source.activation == NORMALIZE:
+                read_normalizers(source, image, start, row, t, v)
+                if source.inverse.size:
+                    source.inverse[image, start : start + size] = v
+                    source.top[image, start : start + size] = t
+            begin, end = np.searchsorted(places, start), np.searchsorted(places, start + size)
+            for label in range(source.classes):
+                odd[task] += load(source, image, label, start, t, v, p)
+                peak = largest(p)
+                peaks[image, label, chunk] = peak
+                total, above, count = 0.0, 0.0, 0
+                for i in range(size):
+                    total += p[i]
+                if peak > 0.5:
+                    for i in range(size):
+                        count += p[i] > 0.5
+                        above += p[i] if p[i] > 0.5 else 0
+                mu[task, label] += total
+                half_n[task, label] += count
+                half_s[task, label] += above
+                for i in range(begin, end):
+                    sample[image, label, i] = p[places[i] - start]
+
+
+@fast
+def above(values, bound):
+    """Count and sum of the values above a bound."""
+    count, total = 0, 0.0
+    for i in range(len(values)):
+        count += values[i] > bound
+        total += values[i] if values[i] > bound else 0
+    return count, total
+
+
+@fast
+def guess(first, last, rows, goal, pixels, sample, half_n, half_s):
+    """Bounds of the threshold of open rows, from a sample of their pixels; they nearly always hold.
+
+    With count and sum of the sample, Dinkelbach's iteration finds a threshold that is off by their sampling error.
+    """
+    classes, size = sample.shape[1:]
+    for row in range(first, last):
+        image, label = row // classes, row % classes
+        if not rows.is_open[image, label]:
+            continue
+        mu, values, scale = rows.mu[image, label], sample[image, label], pixels / size
+        ceiling = ceiling_of(mu, goal.dice, goal.smooth)
+        # Any mask gives a lower bound.
+        least = threshold_of(half_s[image, label], half_n[image, label], mu, goal.dice, goal.smooth)
+        bound, count, going = least, 0, True
+        while going:
+            count, total = above(values, bound)
+            raised = threshold_of(scale * total, scale * count, mu, goal.dice, goal.smooth)
+            going = raised > bound * (1 + 1e-6)
+            bound = max(raised, bound)
+        low, high = least, ceiling
+        # A handful of pixels says nothing about the others.
+        if count >= _FEWEST:
+            square = 0.0
+            for i in range(size):
+                square += (values[i] - bound) ** 2 if values[i] > bound else 0
+            reach = _DEVIATIONS * scale * math.sqrt(square) / (scale * count + mu) + 1e-6
+            if bound + reach > least:
+                low = max(least, bound - reach)
+                high = min(ceiling, _with_margin(bound + reach, mu, goal))
+        rows.least[image, label] = least
+        rows.low[image, label], rows.high[image, label] = round_down(low, sample), round_down(high, sample)
+
+
+@exact
+def _with_margin(bound, mu, goal):
+    """What the pixels lie below that the best mask may leave out, if the threshold of its ratio is not above a bound."""
+    return bound + margin(mu, goal.smooth) if goal.dice and goal.smooth > 0 else bound
+
+
+@fast
+def collect(first, last, source, plan, rows, values, labels, found, counts, sums):
+    """Per task: the values between the bounds of open rows, and the classes that they are of, as far as there is room.
+
+    Args:
+        source: the probabilities.
+        plan: how they are cut.
+        rows: what is known of them.
+        first: task.
+        last: task, not included.
+        values: (tasks, room), what is found.
+        labels: (tasks, room), likewise.
+        found: (tasks,), number of them.
+        counts: (tasks, C, 3), number above the upper bound, between the bounds, and between them without room.
+        sums: (tasks, C, 2), sum above the upper bound, and between the bounds.
+    """
+    top, inverse = np.empty(plan.width, values.dtype), np.empty(plan.width, values.dtype)
+    row, room = np.empty(plan.width, values.dtype), values.shape[1]
+    for task in range(first, last):
+        image, part = task // plan.tasks, task % plan.tasks
+        for chunk in range(part * plan.share, min((part + 1) * plan.share, plan.chunks)):
+            start, known = chunk * plan.width, False
+            size = min(plan.width, source.pixels - start)
+            t, v, p = top[:size], inverse[:size], row[:size]
+            for label in range(source.classes):
+                low, high = values.dtype.type(rows.low[image, label]), values.dtype.type(rows.high[image, label])
+                if not (rows.is_open[image, label] and rows.peaks[image, label, chunk] > low):
+                    continue
+                if not known:
+                    normalizers(source, image, start, row, t, v)
+                    known = True
+                load(source, image, label, start, t, v, p)
+                upper, between, s, m = 0, 0, 0.0, 0.0
+                for i in range(size):
+                    upper += p[i] > high
+                    s += p[i] if p[i] > high else 0
+                    between += (p[i] > low) & (p[i] <= high)
+                    m += p[i] if (p[i] > low) & (p[i] <= high) else 0
+                counts[task, label, 0] += upper
+                counts[task, label, 1] += between
+                sums[task, label, 0] += s
+                sums[task, label, 1] += m
+                if between > room - found[task]:
+                    counts[task, label, 2] += between
+                elif between:
+                    to = found[task]
+                    for i in range(size):
+                        if (p[i] > low) & (p[i] <= high):
+                            values[task, to], labels[task, to] = p[i], label
+                            to += 1
+                    found[task] = to
+
+
+@fast
+def group(first, last, plan, values, labels, found, places, grouped):
+    """Values of each image row by row: ``places`` (B, C + 1) says where a row begins, and comes back moved by one."""
+    for image in range(first, last):
+        for task in range(image * plan.tasks, (image + 1) * plan.tasks):
+            for i in range(found[task]):
+                label = labels[task, i]
+                grouped[places[image, label]] = values[task, i]
+                places[image, label] += 1
+
+
+@fast
+def finish(first, last, rows, goal, counts, sums, ends, grouped):
+    """Find the threshold of open rows from what was collected, or closer bounds where it is not between the bounds.
+
+    Args:
+        rows: what is known of them.
+        goal: what is maximised.
+        first: row.
+        last: row, not included.
+        counts: (B, C, 3), see :func:`collect`.
+        sums: (B, C, 2), likewise.
+        ends: (B, C), where the values of a row end.
+        grouped: values, row by row.
+    """
+    classes = counts.shape[1]
+    for row in range(first, last):
+        image, label = row // classes, row % classes
+        if not rows.is_open[image, label]:
+            continue
+        mu, low, high = rows.mu[image, label], rows.low[image, label], rows.high[image, label]
+        (n, between, lost), (s, m) = counts[image, label], sums[image, label]
+        upper = threshold_of(s, n, mu, goal.dice, goal.smooth)
+        lower = threshold_of(s + m, n + between, mu, goal.dice, goal.smooth)
+        ceiling = ceiling_of(mu, goal.dice, goal.smooth)
+        least = max(rows.least[image, label], upper, lower)
+        if upper > high and high < round_down(ceiling, grouped):
+            low, high = least, ceiling
+        elif lower < low and low > rows.least[image, label]:
+            high, low = _with_margin(low, mu, goal), least
+        elif not lost:
+            here = grouped[ends[image, label] - between : ends[image, label]]
+            rows.threshold[image, label], rows.n[image, label], rows.s[image, label] = solve(
+                here, n, s, low, high, mu, goal
+            )
+            rows.is_open[image, label] = False
+            continue
+        elif (not goal.dice or goal.smooth == 0) and round_down(least, grouped) <= low:
+            # All that lies between the bounds belongs to the mask.
+            rows.threshold[image, label], rows.n[image, label], rows.s[image, label] = low, n + between, s + m
+            rows.is_open[image, label] = False
+            continue
+        else:
+            high = min(high, _with_margin(_chord(n, s, n + between, s + m, low, high, mu, goal), mu, goal))
+            low = least
+        rows.least[image, label] = least
+        rows.low[image, label], rows.high[image, label] = round_down(low, grouped), round_down(max(low, high), grouped)
+
+
+@exact
+def _chord(n, s, all_n, all_s, low, high, mu, goal):
+    """An upper bound of the threshold from the masks at two bounds.
+
+    ``max over masks of s - x (n + size)`` falls with x and is convex: it is 0 before the chord between two points is.
+    """
+    share = goal.smooth / 2 if goal.dice else goal.smooth
+    size = mu + 1 + goal.smooth if goal.dice else mu + 2 * goal.smooth
+    at_low, at_high = all_s + share - low * (all_n + size), s + share - high * (n + size)
+    if at_low <= at_high:
+        return high
+    return (low + (high - low) * at_low / (at_low - at_high)) * (1 + 1e-9) + 1e-12
+
+
+@fast
+def solve(values, n, s, low, high, mu, goal):
+    """Threshold, count and sum of the best mask, from the values between two bounds and the mask above them.
+
+    Of a ratio by Dinkelbach's iteration. Smoothed Dice may leave out the least probable pixels of that mask: these
+    are ranked, and a run of equal values is taken as a whole or not at all.
+    """
+    bound, count, total, going = low, 0, 0.0, True
+    while going:
+        count, total = above(values, bound)
+        raised = threshold_of(s + total, n + count, mu, goal.dice, goal.smooth)
+        going = raised > bound
+        bound = max(raised, bound)
+    if not (goal.dice and goal.smooth > 0):
+        return round_down(bound, values), n + count, s + total
+    top = min(high, bound + margin(n + mu, goal.smooth))
+    upper, upper_sum = above(values, top)
+    n, s = n + upper, s + upper_sum
+    ranked = np.sort(values[(values > bound) & (values <= top)])[::-1]
+    threshold = float(ranked[0]) if len(ranked) else top
+    best, best_n, best_s = smooth_score(s, n, mu, goal.smooth), n, s
+    for i in range(len(ranked)):
+        n, s = n + 1, s + ranked[i]
+        following = float(ranked[i + 1]) if i + 1 < len(ranked) else bound
+        if following != ranked[i]:
+            score = smooth_score(s, n, mu, goal.smooth)
+            if score > best:
+                best, best_n, best_s, threshold = score, n, s, following
+    return round_down(threshold, values), best_n, best_s
+
+
+@fast
+def finish_small(first, last, source, rows, goal, like):
+    """Find the threshold of every open row of small images, which are one chunk each."""
+    size = source.pixels
+    top, inverse, row = np.empty(size, like.dtype), np.empty(size, like.dtype), np.empty(size, like.dtype)
+    for image in range(first, last):
+        known = False
+        for label in range(source.classes):
+            if not rows.is_open[image, label]:
+                continue
+            if not known:
+                normalizers(source, image, 0, row, top, inverse)
+                known = True
+            load(source, image, label, 0, top, inverse, row)
+            mu = rows.mu[image, label]
+            ceiling = ceiling_of(mu, goal.dice, goal.smooth)
+            low = threshold_of(mu, size, mu, goal.dice, goal.smooth)
+            found = solve(row, 0, 0.0, low, 1.0, mu, goal)
+            rows.threshold[image, label], rows.n[image, label], rows.s[image, label] = found
+            rows.is_open[image, label] = False

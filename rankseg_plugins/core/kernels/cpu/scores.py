@@ -1,0 +1,60 @@
+"""Formulas of :mod:`rankseg_plugins.core.objectives`, for the kernels."""
+
+# ruff: noqa: ANN001, ANN201
+from __future__ import annotations
+
+import numpy as np
+
+from rankseg_plugins.core.kernels.cpu.compiling import exact
+
+
+@exact
+def threshold_of(s, n, mu, dice, smooth):
+    """``Objective.threshold``."""
+    if dice:
+        return (s + smooth / 2) / (n + mu + 1 + smooth)
+    size = n + mu + 2 * smooth
+    return (s + smooth) / size if size != 0 else 0.0
+
+
+@exact
+def smooth_score(s, n, mu, smooth):
+    """``Dice.score`` for ``smooth > 0``."""
+    size = n + mu
+    return 2 * s / (size + (1 + smooth)) + smooth / (size + smooth)
+
+
+@exact
+def margin(size, smooth):
+    """How far above the threshold of its ratio Dice may leave out a pixel of a mask of this size: ``Dice._margin``."""
+    return smooth * (1 + 1e-9) / (size + smooth) / (size + (1 + smooth)) + 1e-15
+
+
+@exact
+def ceiling_of(mu, dice, smooth):
+    """``Objective.ceiling``."""
+    if dice and smooth > 0:
+        return (mu + smooth / 2) / (2 * mu + 1 + smooth) + margin(mu, smooth)
+    return 0.5
+
+
+@exact
+def gain_of(p, m, t, mu, dice, smooth):
+    """``Objective.gain``."""
+    if dice:
+        d = t + mu + 1 + smooth
+        gain = 2 * (p - m / d) / (d + 1)
+        return gain if smooth == 0 else gain - smooth / d / (t + mu + smooth)
+    u = t + mu - m + smooth
+    r = (m + smooth) / u if u != 0 else 0.0
+    size = u + 1 - p
+    gain = p - r * (1 - p)
+    return gain / size if size != 0 else gain
+
+
+@exact
+def round_down(threshold, like):
+    """Largest number of the precision of the array ``like`` not above ``threshold``."""
+    cell = np.empty(2, like.dtype)
+    cell[0], cell[1] = threshold, -np.inf
+    return cell[0] if cell[0] <= threshold else np.nextafter(cell[0], cell[1])

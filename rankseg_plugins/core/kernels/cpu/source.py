@@ -1,0 +1,100 @@
+"""A tensor as the kernels read it, and memory for what they write."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankseg_plugins.core.kernels.cpu.reading import ACTIVATIONS, BFLOAT16, FLOAT16, WHOLE, Source
+from rankseg_plugins.core.kernels.cpu.rows import Plan
+from rankseg_plugins.core.pixels import Pixels
+
+#: Pixels of a chunk, at most: where the normalizers of softmax need all classes of a chunk, these fit a cache together.
+_WIDTH, _NARROW, _CACHED = 2048, 256, 1 << 16
+#: Images of so few pixels are one chunk.
+_SMALL = 4096
+#: Values of a task, and tasks of an image at most.
+_TASK, _TASKS = 1 << 19, 64
+#: Fewer classes than these are normalised anew in every pass: what would be kept is large beside their values.
+_KEPT = 8
+
+_HALVES = {torch.float16: FLOAT16, torch.bfloat16: BFLOAT16}
+
+
+def make_source(pixels: Pixels) -> Source:
+    """The values where they lie: a copy is made only of pixels that lie in more than three dimensions of memory."""
+    values = pixels.values.detach()
+    if len(_collapsed(values)[0]) > 3:
+        values = values.contiguous()
+    sizes, strides = _collapsed(values)
+    batch, classes, half = *values.shape[:2], _HALVES.get(values.dtype, WHOLE)
+    memory, nothing = _memory(values), scratch((0, 0), values.dtype)
+    top = inverse = nothing
+    if pixels.compete and classes >= _KEPT:
+        top, inverse = (scratch((batch, math.prod(sizes)), values.dtype) for _ in range(2))
+    valid = pixels.valid
+    return Source(
+        values=memory if half == WHOLE else np.empty(0, np.float32),
+        bits=memory if half != WHOLE else np.empty(0, np.uint16),
+        half=half,
+        sizes=sizes,
+        strides=(values.stride(0), values.stride(1), *strides),
+        classes=classes,
+        pixels=math.prod(sizes),
+        valid=np.empty(0, np.uint8) if valid is None else valid.contiguous().view(torch.uint8).flatten().numpy(),
+        per_image=valid is not None and valid.ndim == values.ndim - 1,
+        activation=ACTIVATIONS[pixels.activation],
+        temperature=nothing.dtype.type(pixels.temperature),
+        top=top,
+        inverse=inverse,
+    )
+
+
+def make_plan(source: Source) -> Plan:
+    """How the pixels are cut; it depends on the shape alone, and so do the sums."""
+    width = _WIDTH
+    while source.activation in (ACTIVATIONS["softmax"], ACTIVATIONS["normalize"]) and width > _NARROW:
+        if width * source.classes <= _CACHED:
+            break
+        width //= 2
+    width = source.pixels if source.pixels <= _SMALL else width
+    chunks = -(-source.pixels // width)
+    share = -(-chunks // min(chunks, _TASKS, -(-source.pixels * source.classes // _TASK)))
+    return Plan(width, chunks, share, -(-chunks // share))
+
+
+def scratch(shape: tuple[int, ...], dtype: torch.dtype) -> np.ndarray:
+    """Uninitialised memory; for floating point in the precision in which probabilities of this type are compared."""
+    # From PyTorch, whose profilers count it.
+    wide = torch.promote_types(dtype, torch.float32) if dtype.is_floating_point else dtype
+    return torch.empty(shape, dtype=wide).numpy()
+
+
+def decision(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory for a decision; not an inference tensor even in inference mode, as a loss could not use one."""
+    with torch.inference_mode(False):
+        return torch.empty(shape, dtype=dtype)
+
+
+def _memory(values: Tensor) -> np.ndarray:
+    """All memory from the first value of a tensor to its last; half precision as its bits."""
+    reach = sum((size - 1) * stride for size, stride in zip(values.shape, values.stride(), strict=True))
+    flat = values.as_strided((reach + 1 if values.numel() else 0,), (1,))
+    return flat.view(torch.int16).numpy().view(np.uint16) if values.dtype in _HALVES else flat.numpy()
+
+
+def _collapsed(values: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes and strides of the pixels in at least three dimensions, as few as describe them."""
+    sizes, strides = [1], [0]
+    for size, stride in zip(values.shape[2:], values.stride()[2:], strict=True):
+        if size == 1:
+            continue
+        if strides[-1] == size * stride and sizes[-1] > 1:
+            sizes[-1], strides[-1] = sizes[-1] * size, stride
+        else:
+            sizes, strides = [*sizes, size], [*strides, stride]
+    missing = 3 - (len(sizes) - 1)
+    return (*[1] * missing, *sizes[1:]), (*[0] * missing, *strides[1:])

@@ -1,0 +1,176 @@
+"""The steps of a decision on a CPU: survey, guess, collect, finish; then choose and settle, or select."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankseg_plugins.core.kernels.cpu import labels as label_kernels
+from rankseg_plugins.core.kernels.cpu import rows as row_kernels
+from rankseg_plugins.core.kernels.cpu.rows import Goal, Rows
+from rankseg_plugins.core.kernels.cpu.source import decision, make_plan, make_source, scratch
+from rankseg_plugins.core.kernels.cpu.threads import run
+from rankseg_plugins.core.objectives import Dice, Objective
+from rankseg_plugins.core.pixels import Pixels
+from rankseg_plugins.core.volumes import Volumes
+
+#: Values that one call of a kernel works on, at least; fewer are not worth a thread.
+_CALL = 1 << 16
+#: Pixels of a sample at most, and its share of all.
+_SAMPLE, _SHARE = 8192, 16
+#: The share of the values for which there is room between the bounds, and a little more in each task.
+_ROOM, _MORE = 32, 1 << 11
+
+
+class Steps:
+    """A decision on some pixels, step by step.
+
+    Args:
+        pixels: what is decided on.
+
+    Attributes:
+        maximum: (B, C) largest probability of every row, which is a class of an image; of :meth:`survey`.
+        mu: (B, C) float64, sum of the probabilities.
+    """
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.pixels = pixels
+        self.source = make_source(pixels)
+        self.plan = make_plan(self.source)
+        self.tables = int(pixels.values.shape[0]), self.source.classes
+        self.tasks = self.tables[0] * self.plan.tasks
+        self.like = scratch((1,), pixels.values.dtype)
+        self.dtype = torch.float64 if self.like.dtype == np.float64 else torch.float32
+
+    def survey(self) -> None:
+        """Read every value once: the sum, the largest, and a sample of every row.
+
+        Raises:
+            ValueError: for values that are no probabilities, or of which none can be made.
+        """
+        size, rows = self.source.pixels, self.tables
+        chosen = 0 if self.plan.chunks == 1 else min(_SAMPLE, size // _SHARE)
+        self.sample = scratch((*rows, chosen), self.dtype)
+        self.rows = Rows(
+            scratch((*rows, self.plan.chunks), self.dtype),
+            np.zeros(rows),
+            np.zeros(rows, np.bool_),
+            *(np.zeros(rows) for _ in range(6)),
+        )
+        sums, odd = np.zeros((3, self.tasks, rows[1])), np.zeros(self.tasks, np.int64)
+        self._over_tasks(row_kernels.survey, self.sample, _places(size, chosen), *sums, self.rows.peaks, odd)
+        if odd.any():
+            self.pixels.refuse()
+        self.rows.mu[:], *self.half = self._joined(sums.swapaxes(0, 1)[..., None])[..., 0].swapaxes(0, 1)
+        self.maximum, self.mu = torch.from_numpy(self.rows.peaks.max(2)), torch.from_numpy(self.rows.mu.copy())
+
+    def search(self, objective: Objective, active: Tensor) -> Volumes:
+        """The best masks of the active rows, (B, C) bool."""
+        rows, goal = self.rows, _goal(objective)
+        rows.is_open[:] = active.numpy()
+        rows.threshold[:], rows.n[:], rows.s[:] = np.inf, 0, 0
+        if self.plan.chunks == 1:
+            self._over_tasks(row_kernels.finish_small, rows, goal, self.like, plan=False)
+        else:
+            self._over_rows(row_kernels.guess, goal, self.source.pixels, self.sample, *self.half)
+            while rows.is_open.any():
+                self._look(goal)
+        threshold, n, s = (torch.from_numpy(each.copy()) for each in (rows.threshold, rows.n, rows.s))
+        return Volumes(threshold.to(self.dtype), n, s, self.mu, active)
+
+    def _look(self, goal: Goal) -> None:
+        """Collect what lies between the bounds of the open rows, and finish those for which it is enough."""
+        rows = self.rows
+        before = rows.low.copy(), rows.high.copy()
+        self._collect_and_finish(goal, self.source.pixels * self.tables[1] // (self.plan.tasks * _ROOM) + _MORE)
+        same = rows.is_open & (rows.low == before[0]) & (rows.high == before[1])
+        # Too many pixels that smoothed Dice has to rank, in a haze of equal probabilities: one row at a time.
+        waiting = rows.is_open & ~same
+        for row in np.argwhere(same):
+            rows.is_open[:] = False
+            rows.is_open[tuple(row)] = True
+            self._collect_and_finish(goal, self.plan.share * self.plan.width)
+        rows.is_open[:] = waiting
+
+    def _collect_and_finish(self, goal: Goal, room: int) -> None:
+        values, labels = scratch((self.tasks, room), self.dtype), scratch((self.tasks, room), torch.int32)
+        found, counts = np.zeros(self.tasks, np.int64), np.zeros((self.tasks, self.tables[1], 3), np.int64)
+        sums = np.zeros((self.tasks, self.tables[1], 2))
+        self._over_tasks(row_kernels.collect, self.rows, values, labels, found, counts, sums)
+        counts, sums = self._joined(counts), self._joined(sums)
+        held = counts[..., 1] - counts[..., 2]
+        # Where the values of each row begin, and after they were grouped: where they end.
+        places = (held.cumsum() - held.ravel()).reshape(self.tables)
+        grouped = scratch((int(held.sum()),), self.dtype)
+        images = max(1, self.tables[0] * _CALL // max(1, len(grouped)))
+        run(
+            lambda *part: row_kernels.group(*part, self.plan, values, labels, found, places, grouped),
+            self.tables[0],
+            images,
+        )
+        self._over_rows(row_kernels.finish, goal, counts, sums, places, grouped, work=len(grouped))
+
+    def masks(self, volumes: Volumes) -> Tensor:
+        """The masks themselves, (B, C, pixels) bool."""
+        self._take(volumes)
+        masks = decision((*self.tables, self.source.pixels), torch.bool)
+        self._over_tasks(label_kernels.select, self.rows, masks.numpy(), self.like)
+        return masks
+
+    def labels(self, volumes: Volumes, objective: Objective, void_index: int | None) -> Tensor:
+        """One label per pixel, (B, pixels) int64; ``void_index`` for pixels that no class selected, or None."""
+        self._take(volumes)
+        batch, classes = self.tables
+        labels = decision((batch, self.source.pixels), torch.int64)
+        disputed = np.zeros((batch, self.plan.chunks), np.int64)
+        shared = np.zeros((2, self.tasks, classes))
+        self._over_tasks(label_kernels.choose, self.rows, labels.numpy(), disputed, *shared, self.like)
+        if disputed.any():
+            n, s = self._joined(shared.swapaxes(0, 1)[..., None])[..., 0].swapaxes(0, 1)
+            self.rows.n[:] -= n
+            self.rows.s[:] -= s
+            # Where pruning left no class at all, every class competes for every pixel.
+            competes = (volumes.active | ~volumes.active.any(1, keepdim=True)).numpy()
+            self._over_tasks(
+                label_kernels.settle, self.rows, _goal(objective), labels.numpy(), disputed, competes,
+                void_index is not None, void_index or 0, self.like,
+            )  # fmt: skip
+        return labels
+
+    def _take(self, volumes: Volumes) -> None:
+        for table, value in (
+            (self.rows.threshold, volumes.threshold),
+            (self.rows.n, volumes.n),
+            (self.rows.s, volumes.s),
+        ):
+            table[:] = value.numpy()
+
+    def _over_tasks(self, kernel: Callable[..., object], *arguments: Any, plan: bool = True) -> None:
+        before = (self.source, self.plan) if plan else (self.source,)
+        values = self.source.classes * self.source.pixels // self.plan.tasks
+        run(lambda *part: kernel(*part, *before, *arguments), self.tasks, max(1, _CALL // max(1, values)))
+
+    def _over_rows(self, kernel: Callable[..., object], *arguments: Any, work: int | None = None) -> None:
+        number = self.tables[0] * self.tables[1]
+        work = self.sample.size if work is None else work
+        run(lambda *part: kernel(*part, self.rows, *arguments), number, max(1, number * _CALL // max(1, 8 * work)))
+
+    def _joined(self, tables: np.ndarray) -> np.ndarray:
+        """Sums over the tasks of each image: (tasks, ...) to (B, ...); in order."""
+        return tables.reshape(self.tables[0], self.plan.tasks, *tables.shape[1:]).sum(1)
+
+
+def _goal(objective: Objective) -> Goal:
+    return Goal(isinstance(objective, Dice), float(objective.smooth))
+
+
+def _places(pixels: int, chosen: int) -> np.ndarray:
+    """Pixels of a sample, (chosen,) rising: one of each of so many equal parts, at a place that looks random."""
+    part = np.arange(chosen + 1, dtype=np.int64) * pixels // max(1, chosen)
+    # Multiples of the golden ratio, of which no two agree with the width of an image.
+    share = np.arange(chosen, dtype=np.float64) * 0.6180339887498949 % 1
+    return part[:-1] + (share * np.diff(part)).astype(np.int64)
