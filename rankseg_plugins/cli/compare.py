@@ -18,6 +18,7 @@ from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.comparison.tables import to_dict
 from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.report import write_report
+from rankseg_plugins.report.page import Page
 from rankseg_plugins.report.terminal import to_terminal
 from rankseg_plugins.scores.checks import read_device
 
@@ -105,17 +106,17 @@ def compare(
             images.class_names, facts=facts, resamples=resamples, confidence=confidence, seed=seed
         )
     with bad_input(OSError):
-        write_report(comparison, out)
-    _show(comparison, out, as_json)
+        page = write_report(comparison, out)
+    _show(page, out, as_json)
     _judge(comparison, fail_below)
 
 
-def _show(comparison: Comparison, out: Path, as_json: bool) -> None:
+def _show(page: Page, out: Path, as_json: bool) -> None:
     if as_json:
-        show_json(to_dict(comparison))
+        show_json(to_dict(page.comparison))
     else:
-        show(to_terminal(comparison))
-    for problem in comparison.skipped.values():
+        show(to_terminal(page))
+    for problem in page.comparison.skipped.values():
         note(f"skipped: {problem}", style="yellow")
     note(f"Report: {out / 'report.html'}")
 

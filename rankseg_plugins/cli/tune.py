@@ -16,7 +16,7 @@ from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.report.terminal import tuning_to_terminal
-from rankseg_plugins.report.tuning import DECODER, figures, write_tuning
+from rankseg_plugins.report.tuning import DECODER, write_tuning
 from rankseg_plugins.scores.checks import read_device
 from rankseg_plugins.tuning.candidates import PRUNING_PROBS, TEMPERATURES
 from rankseg_plugins.tuning.choosing import ARGMAX, OBJECTIVES, check_intervals
@@ -209,11 +209,11 @@ class _Race(NamedTuple):
 
 def _write(found: Tuned, out: Path, as_json: bool) -> None:
     with bad_input(OSError):
-        write_tuning(found, out)
+        page = write_tuning(found, out)
     if as_json:
-        show_json(figures(found))
+        show_json(page.figures)
     else:
-        show(tuning_to_terminal(found))
+        show(tuning_to_terminal(page))
     for problem in found.comparison.skipped.values():
         note(f"skipped: {problem}", style="yellow")
     note(f"Decoder: {out / DECODER}")

@@ -21,7 +21,7 @@ from rankseg_plugins.comparison.intervals import Differences, level_differences
 from rankseg_plugins.comparison.measuring import Measurement, to_areas
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.comparison.statistics import sign_test, wilcoxon
-from rankseg_plugins.comparison.tables import rows
+from rankseg_plugins.comparison.tables import Tables, read_tables, rows
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.levels import LEVELS, SCORES, accuracy, class_table, worst
@@ -203,6 +203,11 @@ class Comparison:
         names = tuple(name for name, is_known in zip(self.names, known, strict=True) if is_known)
         p_values = (wilcoxon(by_case), sign_test(by_case))
         return Paired(names, baseline[known], scores[known], (float(low), float(high)), *p_values)
+
+    @cached_property
+    def tables(self) -> Tables:
+        """Every figure in rows: what all forms of a report show."""
+        return read_tables(self)
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One dict for each image and decoder, ready for ``pandas.DataFrame``.

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.scores.levels import LEVELS, SCORES, image_accuracies
+from rankseg_plugins.comparison.intervals import FIGURES
+from rankseg_plugins.scores.levels import SCORES, image_accuracies
+from rankseg_plugins.scores.shown import LeftOut, left_out
 
 if TYPE_CHECKING:
     from rankseg_plugins.comparison.comparison import Comparison, Paired
+
+#: A score and a level.
+Level = tuple[str, str]
+#: Every score and level that a report shows.
+ALL_LEVELS: tuple[Level, ...] = (*FIGURES, ("dice", "worst"), ("iou", "worst"))
 
 #: What a word begins with that spreadsheets compute, and the mark of such words.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
@@ -26,74 +33,117 @@ class DecoderRow(NamedTuple):
         value: its mean score of an image.
         seconds: median decode time of an image, NaN where it was not taken.
         paired: against the baseline; None for the baseline itself.
+        levels: every score at every level.
+        classes: every score of every class, see :func:`~rankseg_plugins.scores.levels.class_table`.
+        left_out: in how many images it leaves out classes that the baseline shows; of the baseline itself in none.
     """
 
     name: str
     value: float
     seconds: float
     paired: Paired | None
+    levels: Mapping[Level, float]
+    classes: Mapping[str, np.ndarray]
+    left_out: LeftOut
+
+
+class CalibrationRow(NamedTuple):
+    """How far the probabilities of a class can be trusted, or those of the top label.
+
+    Args:
+        name: of the class.
+        error: expected calibration error.
+        overconfidence: mean probability minus frequency.
+        curve: see :meth:`~rankseg_plugins.calibration.reliability.Calibration.curve`.
+        main: whether it stands for all classes.
+    """
+
+    name: str
+    error: float
+    overconfidence: float
+    curve: tuple[np.ndarray, np.ndarray, np.ndarray]
+    main: bool
 
 
 class Tables(NamedTuple):
-    """What the tables of a report show, taken once for all of its forms.
+    """The figures of a comparison, worked out once for every form that shows them.
 
     Args:
         decoders: the baseline first.
-        levels: score, level, value of the baseline, and of each other decoder value, gain and its interval, if any.
+        levels: of the baseline the value, and of each other decoder value, gain and its interval, if any.
         classes: name, images whose truth holds it, score of the baseline, and of each other decoder (gain, low, high).
         shown: name, images whose truth holds it, and of each decoder in how many it is shown, and in how many of these
             rightly.
-        calibration: name, expected calibration error and overconfidence; empty where nothing was measured.
+        calibration: of each scored class, and at the end of the top label where it was taken; empty where nothing was
+            measured.
     """
 
     decoders: list[DecoderRow]
-    levels: list[tuple[str, str, float, Sequence[tuple[float, float, tuple[float, float] | None]]]]
+    levels: Mapping[Level, tuple[float, list[tuple[float, float, tuple[float, float] | None]]]]
     classes: list[tuple[str, int, float, np.ndarray]]
     shown: list[tuple[str, int, list[tuple[int, int]]]]
-    calibration: list[tuple[str, float, float]]
+    calibration: list[CalibrationRow]
 
 
-def read_tables(comparison: Comparison, levels: Sequence[tuple[str, str]]) -> Tables:
-    """The tables of a report, with these scores at these levels."""
-    table, gains = comparison.class_table(comparison.decoders[0]), comparison.differences.classes.swapaxes(0, 1)
-    columns = table["images"].tolist(), table[f"{comparison.scoring.score}_class"], gains
+def read_tables(comparison: Comparison) -> Tables:
+    """Work out every figure; see :attr:`Comparison.tables`, which keeps them."""
+    decoders = [_decoder(comparison, name) for name in comparison.decoders]
     return Tables(
-        decoder_rows(comparison),
-        [(*each, *read_level(comparison, *each)) for each in levels],
-        list(zip(comparison.scored_classes, *columns, strict=True)),
+        decoders,
+        {level: _level(comparison, decoders, level) for level in ALL_LEVELS},
+        _classes(comparison, decoders[0]),
         _shown(comparison),
-        _calibration_errors(comparison),
+        _calibration(comparison),
     )
+
+
+def _decoder(comparison: Comparison, name: str) -> DecoderRow:
+    levels = {(score, level): comparison.level(name, score, level) for score, level in ALL_LEVELS}
+    seconds = comparison.seconds[comparison.decoders.index(name)]
+    known = seconds[~np.isnan(seconds)]
+    return DecoderRow(
+        name,
+        levels[comparison.scoring.score, "image"],
+        float(np.median(known)) if len(known) else np.nan,
+        comparison.paired(name) if name in comparison.candidates else None,
+        levels,
+        comparison.class_table(name),
+        left_out(comparison.areas(comparison.decoders[0]), comparison.areas(name)),
+    )
+
+
+def _level(comparison: Comparison, decoders: list[DecoderRow], level: Level) -> tuple[float, list[Any]]:
+    baseline, *values = (row.levels[level] for row in decoders)
+    if level not in comparison.differences.levels:  # the worst images are others for each decoder
+        return baseline, [(value, value - baseline, None) for value in values]
+    gains = comparison.differences.levels[level]
+    return baseline, [(value, gain, (low, high)) for value, (gain, low, high) in zip(values, gains, strict=True)]
+
+
+def _classes(comparison: Comparison, baseline: DecoderRow) -> list[tuple[str, int, float, np.ndarray]]:
+    images, scores = baseline.classes["images"].tolist(), baseline.classes[f"{comparison.scoring.score}_class"]
+    gains = comparison.differences.classes.swapaxes(0, 1)
+    return list(zip(comparison.scored_classes, images, scores, gains, strict=True))
 
 
 def _shown(comparison: Comparison) -> list[tuple[str, int, list[tuple[int, int]]]]:
     areas = [comparison.areas(decoder) for decoder in comparison.decoders]
     held, shown = areas[0].label > 0, [each.prediction > 0 for each in areas]
-    numbers = zip(
-        *(zip(each.sum(0).tolist(), (each & held).sum(0).tolist(), strict=True) for each in shown), strict=True
-    )
-    return [
-        (*row[:2], list(row[2])) for row in zip(comparison.scored_classes, held.sum(0).tolist(), numbers, strict=True)
-    ]
+    numbers = [list(zip(each.sum(0).tolist(), (each & held).sum(0).tolist(), strict=True)) for each in shown]
+    by_class = map(list, zip(*numbers, strict=True))
+    return list(zip(comparison.scored_classes, held.sum(0).tolist(), by_class, strict=True))
 
 
-def decoder_rows(comparison: Comparison) -> list[DecoderRow]:
-    """A row for each decoder."""
-    found = []
-    for name, seconds in zip(comparison.decoders, comparison.seconds, strict=True):
-        value, known = comparison.level(name, comparison.scoring.score, "image"), seconds[~np.isnan(seconds)]
-        paired = comparison.paired(name) if name in comparison.candidates else None
-        found.append(DecoderRow(name, value, float(np.median(known)) if len(known) else np.nan, paired))
-    return found
-
-
-def read_level(comparison: Comparison, score: str, level: str) -> tuple[float, list[Any]]:
-    """The value of the baseline, and of each other decoder value, gain and its interval; None for the worst images."""
-    baseline, *values = (comparison.level(decoder, score, level) for decoder in comparison.decoders)
-    if level == "worst":
-        return baseline, [(value, value - baseline, None) for value in values]
-    gains = comparison.differences.levels[score, level]
-    return baseline, [(value, gain, (low, high)) for value, (gain, low, high) in zip(values, gains, strict=True)]
+def _calibration(comparison: Comparison) -> list[CalibrationRow]:
+    measured = comparison.calibration
+    if measured is None:
+        return []
+    found = [(comparison.classes[label], label) for label in comparison.scoring.kept(len(comparison.classes))]
+    last = len(measured.count) - 1
+    if last == len(comparison.classes):
+        found.append(("top label", last))
+    error, over = measured.error(), measured.overconfidence()
+    return [CalibrationRow(name, error[row], over[row], measured.curve(row), row == last) for name, row in found]
 
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
@@ -135,7 +185,6 @@ def _csv_cell(value: str | float) -> str | float:
 
 def to_dict(comparison: Comparison) -> dict[str, Any]:
     """Everything but the images, as values that JSON holds; unknown ones are None, scores are shares."""
-    decoders = {row.name: _decoder(comparison, row) for row in decoder_rows(comparison)}
     scoring = comparison.scoring
     return _plain(
         {
@@ -146,8 +195,8 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
             "images": len(comparison.names),
             "cases": int(comparison.cases.max()) + 1,
             "baseline": comparison.decoders[0],
-            "decoders": decoders,
-            "calibration": _calibration(comparison),
+            "decoders": {row.name: _decoder_as_dict(comparison, row) for row in comparison.tables.decoders},
+            "calibration": _calibration_as_dict(comparison),
             "skipped": comparison.skipped,
             "bootstrap": {
                 "resamples": comparison.resamples,
@@ -159,20 +208,18 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
     )
 
 
-def _decoder(comparison: Comparison, row: DecoderRow) -> dict[str, Any]:
-    names = [(score, level) for score in (*SCORES, "accuracy") for level in LEVELS]
-    names += [(score, "worst") for score in ("dice", "iou")]
+def _decoder_as_dict(comparison: Comparison, row: DecoderRow) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "levels": {f"{score}_{level}": comparison.level(row.name, score, level) for score, level in names},
-        "classes": comparison.class_table(row.name),
+        "levels": {f"{score}_{level}": value for (score, level), value in row.levels.items()},
+        "classes": row.classes,
         "milliseconds": 1000 * row.seconds,
     }
     if row.paired:
-        found["paired"] = _paired(comparison, row.name, row.paired)
+        found["paired"] = _paired_as_dict(comparison, row.name, row.paired)
     return found
 
 
-def _paired(comparison: Comparison, decoder: str, paired: Paired) -> dict[str, Any]:
+def _paired_as_dict(comparison: Comparison, decoder: str, paired: Paired) -> dict[str, Any]:
     differences, index = comparison.differences, comparison.candidates.index(decoder)
     return {
         "images": len(paired.names),
@@ -190,30 +237,14 @@ def _paired(comparison: Comparison, decoder: str, paired: Paired) -> dict[str, A
     }
 
 
-def _calibration(comparison: Comparison) -> dict[str, Any] | None:
-    if comparison.calibration is None:
+def _calibration_as_dict(comparison: Comparison) -> dict[str, Any] | None:
+    rows = comparison.tables.calibration
+    if not rows:
         return None
-    errors = _calibration_errors(comparison)
-    found = [(name, {"expected_error": error, "overconfidence": over}) for name, error, over in errors]
-    number = len(comparison.scored_classes)
-    return {"classes": dict(found[:number]), "top_label": found[number][1] if len(found) > number else None}
-
-
-def _calibration_errors(comparison: Comparison) -> list[tuple[str, float, float]]:
-    measured = comparison.calibration
-    if measured is None:
-        return []
-    error, over = measured.error(), measured.overconfidence()
-    return [(name, error[row], over[row]) for name, row in calibration_rows(comparison)]
-
-
-def calibration_rows(comparison: Comparison) -> list[tuple[str, int]]:
-    """Name and row of the calibration of each scored class, and of the top label at the end, where it was taken."""
-    found = [(comparison.classes[label], label) for label in comparison.scoring.kept(len(comparison.classes))]
-    measured = comparison.calibration
-    if measured is not None and len(measured.count) > len(comparison.classes):
-        found.append(("top label", len(comparison.classes)))
-    return found
+    found = [{"expected_error": row.error, "overconfidence": row.overconfidence} for row in rows]
+    classes = comparison.scored_classes
+    top = found[len(classes)] if len(found) > len(classes) else None
+    return {"classes": dict(zip(classes, found, strict=False)), "top_label": top}
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rankseg_plugins._imports import require
-from rankseg_plugins.comparison.tables import calibration_rows
 from rankseg_plugins.report.words import percent, points, printable, shortened, unit
 
 if TYPE_CHECKING:
@@ -83,8 +82,8 @@ def scatter(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> N
 
 def classes(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> None:
     """Difference of the class-level score of every class, with its interval; beside its name the baseline's score."""
-    table = 100 * comparison.differences.classes[comparison.candidates.index(decoder)]
-    baseline = comparison.class_table(comparison.decoders[0])[f"{comparison.scoring.score}_class"]
+    names, _, baseline, gains = zip(*comparison.tables.classes, strict=True)
+    table = 100 * np.stack(gains)[:, comparison.candidates.index(decoder)]
     known = np.flatnonzero(~np.isnan(table[:, 0]))
     shown = known[np.argsort(-np.abs(table[known, 0]), kind="stable")][:MOST_CLASSES]
     shown = shown[np.argsort(-table[shown, 0], kind="stable")]
@@ -94,8 +93,7 @@ def classes(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> N
     axes.barh(rows, value, 0.62, color=np.where(value >= 0, theme.gain, theme.loss).tolist(), alpha=0.85)
     axes.errorbar(value, rows, xerr=errors, fmt="none", ecolor=theme.ink, elinewidth=1, capsize=2.5)
     axes.axvline(0, color=theme.ink, linewidth=0.8)
-    names = [f"{_word(comparison.scored_classes[i])}  {percent(baseline[i])}" for i in shown]
-    axes.set_yticks(rows, names)
+    axes.set_yticks(rows, [f"{_word(names[i])}  {percent(baseline[i])}" for i in shown])
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
@@ -113,24 +111,24 @@ def _legend_word(name: str) -> str:
 
 def reliability(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> None:
     """How often a probability comes true: the top label, and thin lines for the classes."""
-    measured = comparison.calibration
+    rows = comparison.tables.calibration
     axes.plot([0, 100], [0, 100], color=theme.neutral, linewidth=0.8, linestyle="--")
-    if measured is not None:
-        for name, row in calibration_rows(comparison):
-            probability, frequency, _ = measured.curve(row)
-            main = row == len(measured.count) - 1
+    if rows:
+        for row in rows:
+            probability, frequency, _ = row.curve
             axes.plot(
                 100 * probability,
                 100 * frequency,
-                color=theme.gain if main else theme.neutral,
-                linewidth=2 if main else 0.8,
-                alpha=1 if main else 0.55,
-                marker="o" if main else None,
+                color=theme.gain if row.main else theme.neutral,
+                linewidth=2 if row.main else 0.8,
+                alpha=1 if row.main else 0.55,
+                marker="o" if row.main else None,
                 markersize=4,
-                label=_legend_word(name) if main else None,
-                zorder=3 if main else 2,
+                label=_legend_word(row.name) if row.main else None,
+                zorder=3 if row.main else 2,
             )
-        axes.plot([], [], color=theme.neutral, linewidth=0.8, label="each class") if len(measured.count) > 1 else None
+        if len(comparison.classes) > 1:
+            axes.plot([], [], color=theme.neutral, linewidth=0.8, label="each class")
         axes.legend()
     axes.set(xlabel="probability, %", ylabel="how often it is right, %", xlim=(-2, 102), ylim=(-2, 102))
 

@@ -7,48 +7,31 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rankseg_plugins._imports import require
-from rankseg_plugins.comparison.comparison import Comparison
-from rankseg_plugins.comparison.examples import Example
-from rankseg_plugins.comparison.pictures import LEGEND, class_colours
-from rankseg_plugins.comparison.tables import Tables
 from rankseg_plugins.report import words
-from rankseg_plugins.report.introduction import Introduction
-from rankseg_plugins.report.panels import encode, pictures, shown_classes
+from rankseg_plugins.report.page import Page
+from rankseg_plugins.report.panels import draw_panels
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def to_html(
-    comparison: Comparison, tables: Tables, charts: Sequence[Mapping[str, Any]], introduction: Introduction | None
-) -> str:
+def to_html(page: Page, charts: Sequence[Mapping[str, Any]]) -> str:
     """Write the report.
 
     Args:
-        comparison: the figures.
-        tables: those of them that stand in tables.
+        page: what it says.
         charts: title, text, and PNGs ``light`` and ``dark`` of each.
-        introduction: stands in place of the verdicts on each decoder.
     """
-    sentences = words.verdicts(comparison, tables.decoders)
-    warnings = words.warnings(comparison)
-    if introduction:
-        sentences = [(introduction.verdict, introduction.sign)]
-        warnings = [*introduction.notes, *warnings]
-    page = _environment().get_template("template.html")
-    return page.render(
-        comparison=comparison,
+    template = _environment().get_template("template.html")
+    return template.render(
+        page=page,
+        introduction=page.introduction,
+        comparison=page.comparison,
+        tables=page.comparison.tables,
+        unit=words.unit(page.comparison),
         words=words,
-        unit=words.unit(comparison),
-        introduction=introduction,
-        sentences=sentences,
-        warnings=warnings,
-        tables=tables,
-        calibration_sentence=words.calibration_sentence(comparison),
-        charts=[{**each, "light": _inline(each["light"]), "dark": _inline(each["dark"])} for each in charts],
-        examples=[(title, [_example(e, comparison) for e in found]) for title, found in _groups(comparison)],
-        class_legend=_class_legend(comparison),
-        legend=[(name, _hex(colour)) for name, colour in LEGEND.items()],
+        charts=charts,
+        panels=draw_panels(page.comparison),
     )
 
 
@@ -78,36 +61,8 @@ def _environment() -> Environment:
         """A minus as wide as a plus in front of numbers; names keep their hyphens."""
         return text.replace(" -", " \u2212") if not text.startswith("-") else "\u2212" + minus(text[1:])
 
-    environment.filters |= {"breakable": breakable, "code": code, "minus": minus}
+    environment.filters |= {"breakable": breakable, "code": code, "minus": minus, "inline": _inline}
     return environment
-
-
-def _groups(comparison: Comparison) -> list[tuple[str, tuple[Example, ...]]]:
-    groups = [("Most improved", comparison.improved), ("Most damaged", comparison.damaged)]
-    return [(title, found) for title, found in groups if found]
-
-
-def _example(example: Example, comparison: Comparison) -> dict[str, Any]:
-    titles = ("truth", comparison.decoders[0], comparison.candidates[0], "difference")
-    shown = pictures(example, len(comparison.classes))
-    height, width = shown[0].shape[:2]
-    return {
-        "name": example.name,
-        "gain": example.gain,
-        "size": (width, height),
-        "pictures": [(title, _inline(encode(each))) for title, each in zip(titles, shown, strict=True)],
-    }
-
-
-def _class_legend(comparison: Comparison) -> list[tuple[str, str]]:
-    names = comparison.classes if len(comparison.classes) > 1 else ("background", *comparison.classes)
-    colours = class_colours(max(len(names), 2))
-    found = shown_classes((*comparison.improved, *comparison.damaged))
-    return [(names[label], _hex(colours[label])) for label in found if label < len(names)]
-
-
-def _hex(colour: Sequence[int]) -> str:
-    return "#" + "".join(f"{int(part):02x}" for part in colour)
 
 
 def _inline(png: bytes) -> str:

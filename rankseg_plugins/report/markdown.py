@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rankseg_plugins.comparison.comparison import Comparison, Paired
-from rankseg_plugins.comparison.tables import Tables
-from rankseg_plugins.report.introduction import Introduction, Section
+from rankseg_plugins.report.page import Introduction, Page, Section
 from rankseg_plugins.report.words import (
     ABSENT,
     EXPLANATION,
+    LEVEL_ROWS,
     PRESENT,
     SHOWN,
-    calibration_sentence,
     listed,
     milliseconds,
     p_value,
@@ -26,8 +25,6 @@ from rankseg_plugins.report.words import (
     row_title,
     span,
     unit,
-    verdicts,
-    warnings,
 )
 
 #: What is markup inside a line: a low line only at the ends of words, and "$" on pages that draw formulas.
@@ -36,36 +33,33 @@ INLINE = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
 BLOCK = re.compile(r"^(\d*)([-+=#.)])")
 
 
-def to_markdown(
-    comparison: Comparison, tables: Tables, charts: Sequence[Mapping[str, Any]], introduction: Introduction | None
-) -> str:
+def to_markdown(page: Page, charts: Sequence[Mapping[str, Any]]) -> str:
     """Write the report.
 
     Args:
-        comparison: the figures.
-        tables: those of them that stand in tables.
+        page: what it says.
         charts: title, text and ``path`` of each.
-        introduction: stands in place of the verdicts on each decoder.
     """
+    comparison = page.comparison
     parts = [
-        *(_verdicts(comparison, tables) if introduction is None else _introduction(introduction)),
-        *(f"*{_text(warning)}*" for warning in warnings(comparison)),
+        *(_verdicts(page) if page.introduction is None else _introduction(page.introduction)),
+        *(f"*{_text(note)}*" for note in page.notes),
         "## Decoders",
         f"{len(comparison.names)} images; {unit(comparison)} in percent, gains in points with their "
         f"{100 * comparison.confidence:g} % bootstrap interval; milliseconds an image (median).",
-        _decoders(comparison, tables),
+        _decoders(comparison),
         "## Levels",
-        _levels(comparison, tables),
+        _levels(comparison),
         f"{EXPLANATION} {PRESENT[comparison.scoring.present]}; {ABSENT[comparison.scoring.absent]}.",
         *(f"![{_text('{title}: {text}'.format_map(each))}]({each['path']})" for each in charts),
         "## Classes",
-        _classes(comparison, tables),
+        _classes(comparison),
         "## Classes that are shown",
         SHOWN,
-        _shown(comparison, tables),
-        *_calibration(comparison, tables),
+        _shown(comparison),
+        *_calibration(page),
         "## Images that change most",
-        *(_images(row.name, row.paired) for row in tables.decoders if row.paired),
+        *(_images(row.name, row.paired) for row in comparison.tables.decoders if row.paired),
         *_skipped(comparison),
         "## How it was made",
         _facts(comparison),
@@ -73,9 +67,10 @@ def to_markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def _verdicts(comparison: Comparison, tables: Tables) -> list[str]:
+def _verdicts(page: Page) -> list[str]:
+    comparison = page.comparison
     title = f"{len(comparison.names)} images, {comparison.decoders[0]} against {_others(comparison)}"
-    sentences = (f"- {_line(sentence)}" for sentence, _ in verdicts(comparison, tables.decoders))
+    sentences = (f"- {_line(sentence)}" for sentence, _ in page.verdicts)
     return [f"# Does it help? {_text(title)}", "\n".join(sentences)]
 
 
@@ -114,49 +109,52 @@ def _line(text: str) -> str:
     return BLOCK.sub(r"\1\\\2", _text(text).lstrip())
 
 
-def _decoders(comparison: Comparison, tables: Tables) -> str:
+def _decoders(comparison: Comparison) -> str:
     rows = []
-    for name, value, seconds, paired in tables.decoders:
-        row = [name, percent(value), "", "", "", "", "", milliseconds(seconds)]
-        if paired:
-            counts = f"{paired.wins} / {paired.losses} / {paired.ties}"
-            p_values = (p_value(paired.wilcoxon), p_value(paired.sign))
-            row[2:7] = [points(paired.mean), span(*paired.interval), counts, *p_values]
-        rows.append(row)
+    for row in comparison.tables.decoders:
+        cells = [row.name, percent(row.value), "", "", "", "", "", milliseconds(row.seconds)]
+        if row.paired:
+            counts = f"{row.paired.wins} / {row.paired.losses} / {row.paired.ties}"
+            p_values = (p_value(row.paired.wilcoxon), p_value(row.paired.sign))
+            cells[2:7] = [points(row.paired.mean), span(*row.paired.interval), counts, *p_values]
+        rows.append(cells)
     head = ["decoder", unit(comparison), "gain", "interval", "better / worse / same", "Wilcoxon p", "sign test p", "ms"]
     return _table(head, rows)
 
 
-def _levels(comparison: Comparison, tables: Tables) -> str:
+def _levels(comparison: Comparison) -> str:
     rows = []
-    for score, level, baseline, others in tables.levels:
+    for score, level in LEVEL_ROWS:
+        baseline, others = comparison.tables.levels[score, level]
         cells = (f"{percent(value)} ({points(value - baseline)})" for value, *_ in others)
         rows.append([row_title(score, level), percent(baseline), *cells])
     return _table(["score, %", *comparison.decoders], rows)
 
 
-def _classes(comparison: Comparison, tables: Tables) -> str:
+def _classes(comparison: Comparison) -> str:
     rows = []
-    for name, images, baseline, gains in tables.classes:
+    for name, images, baseline, gains in comparison.tables.classes:
         cells = (points(gain) + ("" if math.isnan(gain) else f" ({span(low, high)})") for gain, low, high in gains)
         rows.append([name, str(images), percent(baseline), *cells])
     return _table(["class", "images", f"{comparison.decoders[0]}, %", *comparison.candidates], rows)
 
 
-def _shown(comparison: Comparison, tables: Tables) -> str:
+def _shown(comparison: Comparison) -> str:
     rows = [
-        [name, str(images), *(f"{shown} ({right})" for shown, right in each)] for name, images, each in tables.shown
+        [name, str(images), *(f"{shown} ({right})" for shown, right in each)]
+        for name, images, each in comparison.tables.shown
     ]
     return _table(["class", "images that hold it", *(f"{each} shows it" for each in comparison.decoders)], rows)
 
 
-def _calibration(comparison: Comparison, tables: Tables) -> list[str]:
-    sentence = calibration_sentence(comparison)
-    if sentence is None:
+def _calibration(page: Page) -> list[str]:
+    if page.calibration is None:
         return []
-    rows = [[name, percent(error), f"{100 * over:+.2f}"] for name, error, over in tables.calibration]
+    rows = [
+        [row.name, percent(row.error), f"{100 * row.overconfidence:+.2f}"] for row in page.comparison.tables.calibration
+    ]
     table = _table(["class", "expected calibration error, %", "probability minus frequency, points"], rows)
-    return ["## Calibration", sentence, table]
+    return ["## Calibration", page.calibration, table]
 
 
 def _images(decoder: str, paired: Paired) -> str:

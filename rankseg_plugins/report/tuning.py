@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.comparison.tables import read_level, to_dict
-from rankseg_plugins.report.introduction import Introduction, Section
+from rankseg_plugins.comparison.tables import to_dict
+from rankseg_plugins.report.page import Introduction, Page, Section, read_page
 from rankseg_plugins.report.words import percent, points, sign, span
 from rankseg_plugins.report.writing import write_files
 from rankseg_plugins.tuning.candidates import GLOBAL
@@ -41,42 +41,68 @@ FLATTERED = (
 
 
 class Candidate(NamedTuple):
-    """A row of the table of candidates, on the images that were tuned on.
+    """A row of the table of candidates, on the images that were tuned on, as it is shown.
 
     Args:
         name: of the candidate.
         value: its score.
-        gain: over argmax, with its interval; NaN for argmax itself.
+        gain: over argmax; empty for argmax itself, as the next one.
         interval: of the gain.
+        sign: of the gain.
     """
 
     name: str
-    value: float
-    gain: float
-    interval: tuple[float, float]
+    value: str
+    gain: str
+    interval: str
+    sign: str
 
 
-def candidates(found: Tuned) -> list[Candidate]:
-    """Argmax, then the others by their gain, the largest first."""
-    score, level = found.decoder.evidence["objective"].split("_")
-    baseline, others = read_level(found.comparison, score, level)
-    argmax, *names = found.comparison.decoders
-    rows = (Candidate(name, *each) for name, each in zip(names, others, strict=True))
-    best = sorted(rows, key=lambda row: -np.nan_to_num(row.gain, nan=-1))
-    return [Candidate(argmax, baseline, np.nan, (np.nan, np.nan)), *best]
+class TuningPage(NamedTuple):
+    """What the report of a tuning says.
+
+    Args:
+        objective: what was to be gained.
+        verdict: one line.
+        candidates: argmax, then the others by their gain, the largest first.
+        validated: argmax against the choice, and above it the verdict, the candidates and how to use the decoder.
+        figures: everything as values that JSON holds.
+    """
+
+    objective: str
+    verdict: str
+    candidates: list[Candidate]
+    validated: Page
+    figures: dict[str, Any]
 
 
-def figures(found: Tuned) -> dict[str, Any]:
-    """Everything as values that JSON holds."""
-    return {
+def read_tuning(found: Tuned, file: Path) -> TuningPage:
+    """What the report of a tuning says, and that its decoder is in this file."""
+    candidates = _candidates(found)
+    introduction = _introduction(found, candidates, file)
+    figures = {
         "verdict": found.verdict,
         "decoder": found.decoder.to_dict(),
         "validated": to_dict(found.validated),
         "candidates": to_dict(found.comparison),
     }
+    validated = read_page(found.validated, introduction)
+    return TuningPage(found.decoder.evidence["objective"], found.verdict, candidates, validated, figures)
 
 
-def write_tuning(found: Tuned, path: str | os.PathLike[str]) -> None:
+def _candidates(found: Tuned) -> list[Candidate]:
+    score, level = found.decoder.evidence["objective"].split("_")
+    argmax, *others = found.comparison.tables.decoders
+    gains = found.comparison.differences.levels[score, level]
+    best = sorted(zip(others, gains, strict=True), key=lambda each: -np.nan_to_num(each[1][0], nan=-1))
+    rows = (
+        Candidate(row.name, percent(row.levels[score, level]), points(gain), span(low, high), sign(low, high))
+        for row, (gain, low, high) in best
+    )
+    return [Candidate(argmax.name, percent(argmax.levels[score, level]), "", "", "unclear"), *rows]
+
+
+def write_tuning(found: Tuned, path: str | os.PathLike[str]) -> TuningPage:
     """Write the decoder and the report of a tuning.
 
     Args:
@@ -84,17 +110,21 @@ def write_tuning(found: Tuned, path: str | os.PathLike[str]) -> None:
         path: folder, made if absent. It gets ``decoder.json`` and what
             :func:`~rankseg_plugins.report.write_report` writes.
 
+    Returns:
+        What the report says.
+
     Raises:
         ImportError: if matplotlib, Jinja2, Pillow or SciPy is not installed.
         OSError: if a file cannot be written; it names the file.
     """
     folder = Path(path)
-    introduction = _introduction(found, folder / DECODER)
-    write_files(folder, found.validated, figures(found), found.comparison, introduction)
+    page = read_tuning(found, folder / DECODER)
+    write_files(folder, page.validated, page.figures, found.comparison)
     found.decoder.save(folder / DECODER)
+    return page
 
 
-def _introduction(found: Tuned, file: Path) -> Introduction:
+def _introduction(found: Tuned, candidates: Sequence[Candidate], file: Path) -> Introduction:
     comparison, evidence = found.comparison, found.decoder.evidence
     low, high = evidence["interval"] or (np.nan, np.nan)
     return Introduction(
@@ -102,7 +132,7 @@ def _introduction(found: Tuned, file: Path) -> Introduction:
         found.verdict,
         "unclear" if found.decoder.is_argmax else sign(low, high),
         (f"In brackets the {100 * comparison.confidence:g} % bootstrap interval. {_explanation(found)}",),
-        (_candidates(found), *_presence(found), _usage(found, file)),
+        (_race(found, candidates), *_presence(found), _usage(found, file)),
         "Below: argmax against chosen, on images that had no part in choosing it.",
     )
 
@@ -114,12 +144,9 @@ def _explanation(found: Tuned) -> str:
     return " ".join([EXPLANATION, *told])
 
 
-def _candidates(found: Tuned) -> Section:
-    objective = found.decoder.evidence["objective"]
-    head = ("candidate", f"{objective}, %", "gain, points", "interval")
-    argmax, *others = candidates(found)
-    rows = [(row.name, percent(row.value), points(row.gain), span(*row.interval)) for row in others]
-    return Section("Candidates", FLATTERED, head, ((argmax.name, percent(argmax.value), "", ""), *rows))
+def _race(found: Tuned, candidates: Sequence[Candidate]) -> Section:
+    head = ("candidate", f"{found.decoder.evidence['objective']}, %", "gain, points", "interval")
+    return Section("Candidates", FLATTERED, head, tuple(row[:4] for row in candidates))
 
 
 def _presence(found: Tuned) -> list[Section]:

@@ -11,12 +11,12 @@ from typing import Any
 from rankseg_plugins._imports import require
 from rankseg_plugins._writing import write_atomically
 from rankseg_plugins.comparison.comparison import Comparison
-from rankseg_plugins.comparison.tables import read_tables, to_csv, to_dict
+from rankseg_plugins.comparison.tables import to_csv, to_dict
 from rankseg_plugins.report import charts
 from rankseg_plugins.report.html import to_html
-from rankseg_plugins.report.introduction import Introduction
 from rankseg_plugins.report.markdown import to_markdown
-from rankseg_plugins.report.words import LEVEL_ROWS, unit
+from rankseg_plugins.report.page import Page, read_page
+from rankseg_plugins.report.words import unit
 
 #: What :func:`write_report` writes.
 FILES = ("report.html", "report.md", "report.json", "images.csv")
@@ -53,7 +53,7 @@ def check_report(report: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> None:
+def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> Page:
     """Write a report.
 
     Args:
@@ -61,21 +61,24 @@ def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> None:
         path: folder, made if absent. It gets ``report.html``, which needs no other file, ``report.md`` with its
             ``pictures``, ``report.json`` with every figure and ``images.csv`` with the scores of every image.
 
+    Returns:
+        What the report says.
+
     Raises:
         ImportError: if matplotlib, Jinja2 or Pillow is not installed.
         OSError: if a file cannot be written; it names the file, and no half-written file is left.
     """
-    write_files(Path(path), comparison, to_dict(comparison), comparison)
+    page = read_page(comparison)
+    write_files(Path(path), page, to_dict(comparison), comparison)
+    return page
 
 
-def write_files(
-    folder: Path, shown: Comparison, figures: Mapping[str, Any], images: Comparison, above: Introduction | None = None
-) -> None:
-    """Write pages of a comparison, perhaps with an introduction above, all figures, and a table of images."""
-    drawn, tables = _draw(shown), read_tables(shown, LEVEL_ROWS)
+def write_files(folder: Path, page: Page, figures: Mapping[str, Any], images: Comparison) -> None:
+    """Write a page in both forms, all figures, and a table of images."""
+    drawn = _draw(page.comparison)
     files: dict[str, str | bytes] = {each["path"]: each["paper"] for each in drawn}
-    files["report.html"] = to_html(shown, tables, drawn, above)
-    files["report.md"] = to_markdown(shown, tables, drawn, above)
+    files["report.html"] = to_html(page, drawn)
+    files["report.md"] = to_markdown(page, drawn)
     files["report.json"] = json.dumps(figures, indent=2) + "\n"
     files["images.csv"] = to_csv(images)
     for name, data in files.items():

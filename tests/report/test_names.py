@@ -18,6 +18,7 @@ from rich.console import Console
 from rankseg_plugins.comparison import Recorder, Sample
 from rankseg_plugins.comparison.tables import to_csv
 from rankseg_plugins.report import charts
+from rankseg_plugins.report.page import read_page
 from rankseg_plugins.report.terminal import to_terminal
 from rankseg_plugins.report.words import printable
 
@@ -157,7 +158,7 @@ def test_charts_draw_names_as_they_are(comparison, chart):
 
 def test_terminal_shows_names_as_they_are(comparison):
     console = Console(file=io.StringIO(), width=1000)
-    console.print(to_terminal(comparison))
+    console.print(to_terminal(read_page(comparison)))
     shown = console.file.getvalue()
     assert "[/bold] 1) a|b" in shown
     assert "x" * 400 in shown
