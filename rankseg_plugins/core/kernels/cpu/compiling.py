@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from numba import njit
 
-
 #: A quotient by 0 is infinite or NaN: to raise an error instead, numbers would be divided one by one.
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
+#: Changes with any file beside this one.
+_STAMP = tuple(
+    (file.name, file.stat().st_mtime, file.stat().st_size) for file in sorted(Path(__file__).parent.glob("*.py"))
+)
 
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
     try:
-        return njit(cache=True, **_OPTIONS, **options)(function)
+        kernel = njit(cache=True, **_OPTIONS, **options)(function)
     except RuntimeError:  # no folder, neither beside this file nor of the user, that can be written to
         return njit(**_OPTIONS, **options)(function)
+    # numba compiles anew where the file of a function has changed, not those of the functions that it calls.
+    kept = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
+    if hasattr(kept, "_source_stamp"):
+        kept._source_stamp = _STAMP
+    return kernel
 
 
 #: Sums may be added up in any order, so that many numbers are worked on at once; the order is that of the compiled

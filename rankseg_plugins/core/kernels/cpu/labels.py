@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from rankseg_plugins.core.kernels.cpu.compiling import fast
-from rankseg_plugins.core.kernels.cpu.reading import load, load_some, normalizers
-from rankseg_plugins.core.kernels.cpu.scores import gain_of
+from rankseg_plugins.core.kernels.cpu.compiling import exact, fast
+from rankseg_plugins.core.kernels.cpu.reading import load, load_some, normalizers, probs_at
 
 #: What stands for a pixel that no class, or several classes selected, until it is settled.
 NOBODY, SEVERAL = -1, -2
+#: More than the index of any class; the sum of as many of these as there are classes is a number of 32 bits.
+ONE, MOST_CLASSES = 1 << 16, 1 << 14
 
 
 @fast
@@ -23,7 +24,7 @@ def select(first, last, source, plan, rows, masks, like):
         for chunk in range(part * plan.share, min((part + 1) * plan.share, plan.chunks)):
             start, known = chunk * plan.width, False
             size = min(plan.width, source.pixels - start)
-            t, v, p = top[:size], inverse[:size], row[:size]
+            t, v = top[:size], inverse[:size]
             for label in range(source.classes):
                 into = masks[image, label, start : start + size]
                 like[0] = rows.threshold[image, label]
@@ -34,7 +35,7 @@ def select(first, last, source, plan, rows, masks, like):
                 if not known:
                     normalizers(source, image, start, row, t, v)
                     known = True
-                load(source, image, label, start, t, v, p)
+                p = probs_at(source, image, label, start, t, v, row[:size])
                 for i in range(size):
                     into[i] = p[i] > threshold
 
@@ -57,48 +58,47 @@ def choose(first, last, source, plan, rows, labels, disputed, shared_n, shared_s
     """
     top, inverse = np.empty(plan.width, like.dtype), np.empty(plan.width, like.dtype)
     row, bounds = np.empty(plan.width, like.dtype), np.empty(source.classes, like.dtype)
-    number, owner = np.empty(plan.width, np.int32), np.empty(plan.width, np.int32)
+    codes = np.empty(plan.width, np.int32)
     for task in range(first, last):
         image, part = task // plan.tasks, task % plan.tasks
         for label in range(source.classes):
             bounds[label] = rows.threshold[image, label]
         for chunk in range(part * plan.share, min((part + 1) * plan.share, plan.chunks)):
-            start, known, reaching = chunk * plan.width, False, 0
+            start, known = chunk * plan.width, False
             size = min(plan.width, source.pixels - start)
-            t, v, p, count, chosen = top[:size], inverse[:size], row[:size], number[:size], owner[:size]
-            count[:] = 0
-            chosen[:] = 0
+            t, v, code = top[:size], inverse[:size], codes[:size]
+            # A pixel adds up one code per class that selected it: from the sum, a single class reads off its own index.
+            code[:] = 0
             for label in range(source.classes):
                 bound = bounds[label]
                 if rows.peaks[image, label, chunk] > bound:
                     if not known:
                         normalizers(source, image, start, row, t, v)
                         known = True
-                    reaching += 1
-                    load(source, image, label, start, t, v, p)
+                    p = probs_at(source, image, label, start, t, v, row[:size])
+                    one = np.int32(ONE + label)
                     for i in range(size):
-                        count[i] += p[i] > bound
-                        chosen[i] = label if p[i] > bound else chosen[i]
+                        code[i] += one if p[i] > bound else 0
             if source.valid.size:
                 valid = source.valid[start + (image * source.pixels if source.per_image else 0) :]
                 for i in range(size):
-                    count[i] = count[i] if valid[i] else 1
-            into, left, several = labels[image, start : start + size], 0, 0
+                    code[i] = code[i] if valid[i] else ONE
+            into, nobody, several = labels[image, start : start + size], 0, 0
             for i in range(size):
-                left += count[i] != 1
-                several += count[i] > 1
-                into[i] = chosen[i] if count[i] == 1 else (NOBODY if count[i] == 0 else SEVERAL)
-            disputed[image, chunk] = left
+                nobody += code[i] < ONE
+                several += code[i] >= 2 * ONE
+                into[i] = NOBODY if code[i] < ONE else (SEVERAL if code[i] >= 2 * ONE else code[i] - ONE)
+            disputed[image, chunk] = nobody + several
             if not several:
                 continue
             for label in range(source.classes):
                 bound = bounds[label]
                 if rows.peaks[image, label, chunk] > bound:
-                    load(source, image, label, start, t, v, p)
+                    p = probs_at(source, image, label, start, t, v, row[:size])
                     n, s = 0, 0.0
                     for i in range(size):
-                        n += (p[i] > bound) & (count[i] > 1)
-                        s += p[i] if (p[i] > bound) & (count[i] > 1) else 0
+                        n += (p[i] > bound) & (code[i] >= 2 * ONE)
+                        s += p[i] if (p[i] > bound) & (code[i] >= 2 * ONE) else 0
                     shared_n[task, label] += n
                     shared_s[task, label] += s
 
@@ -141,35 +141,71 @@ def settle(first, last, source, plan, rows, goal, labels, disputed, competes, vo
             size = min(plan.width, source.pixels - start)
             into, number = labels[image, start : start + size], 0
             for i in range(size):
-                if into[i] == SEVERAL or (into[i] == NOBODY and not void):
+                if into[i] == NOBODY and void:
+                    into[i] = void_index
+                elif into[i] < 0:
                     place[number], nobody[number] = i, into[i] == NOBODY
                     number += 1
-                elif into[i] == NOBODY:
-                    into[i] = void_index
             normalizers(source, image, start, row, top[:size], inverse[:size])
-            for k in range(number):
+            # Most of the pixels: all of them are read, which costs less than to pick them out.
+            some = 4 * number < size
+            if not some:
+                for k in range(number - 1, -1, -1):
+                    nobody[place[k]] = nobody[k]
+            count = number if some else size
+            for k in range(number if some else 0):
                 t[k], v[k] = top[place[k]], inverse[place[k]]
-                best[k], winner[k], peak[k] = -np.inf, 0, 0
+            best[:count], winner[:count], peak[:count] = -np.inf, 0, 0
             for label in range(source.classes):
                 if not competes[image, label]:
                     continue
-                p, bound = row[:number], bounds[label]
-                load_some(source, image, label, start, place[:number], t, v, p)
-                n, s, mu = rows.n[image, label], rows.s[image, label], rows.mu[image, label]
-                for k in range(number):
-                    gain = gain_of(np.float64(p[k]), s, n, mu, goal.dice, goal.smooth)
-                    gain = gain if nobody[k] | (p[k] > bound) else -np.inf
-                    winner[k] = label if gain > best[k] else winner[k]
-                    best[k] = max(gain, best[k])
-                    peak[k] = max(p[k], peak[k])
+                p = row[:count]
+                if some:
+                    load_some(source, image, label, start, place[:number], t, v, p)
+                else:
+                    p = probs_at(source, image, label, start, top[:size], inverse[:size], p)
+                take(p, label, bounds[label], gains(rows, goal, image, label), goal.dice, nobody, best, winner, peak)
             bare = 0
-            for k in range(number):
+            for k in range(count):
                 bare += peak[k] == 0
             if bare and not every:
                 for label in range(source.classes):
                     if not competes[image, label]:
-                        load_some(source, image, label, start, place[:number], t, v, row[:number])
-                        for k in range(number):
-                            peak[k] = max(row[k], peak[k])
+                        load(source, image, label, start, top[:size], inverse[:size], row[:size])
+                        for k in range(count):
+                            peak[k] = max(row[place[k] if some else k], peak[k])
             for k in range(number):
-                into[place[k]] = winner[k] if peak[k] > 0 else 0
+                at = k if some else place[k]
+                into[place[k]] = winner[at] if peak[at] > 0 else 0
+
+
+@exact
+def gains(rows, goal, image, label):
+    """What the gain of a pixel that joins the mask of a row is made of: see :func:`take`."""
+    m, t, mu = rows.s[image, label], rows.n[image, label], rows.mu[image, label]
+    if goal.dice:
+        d = t + mu + 1 + goal.smooth
+        loss = 0.0 if goal.smooth == 0 else goal.smooth / d / (t + mu + goal.smooth)
+        return m / d, 2 / (d + 1), loss
+    u = t + mu - m + goal.smooth
+    return (m + goal.smooth) / u if u != 0 else 0.0, u + 1, 0.0
+
+
+@exact
+def take(p, label, bound, parts, dice, nobody, best, winner, peak):
+    """Give pixels to a class that gains more by them than those before it, where it selected them or nobody did.
+
+    The gain is that of :mod:`rankseg_plugins.core.objectives`, with ``parts`` from :func:`gains`.
+    """
+    level, scale, loss = parts
+    for k in range(len(p)):
+        x = np.float64(p[k])
+        peak[k] = p[k] if p[k] > peak[k] else peak[k]
+        if dice:
+            gain = (x - level) * scale - loss
+        else:
+            size = scale - x
+            gain = (x - level * (1 - x)) / (size if size != 0 else 1.0)
+        gain = gain if nobody[k] | (p[k] > bound) else -np.inf
+        winner[k] = label if gain > best[k] else winner[k]
+        best[k] = gain if gain > best[k] else best[k]

@@ -31,6 +31,8 @@ class Source(NamedTuple):
         strides: of images, classes, and these three dimensions.
         classes: C.
         pixels: product of the sizes.
+        flat: whether the pixels of a class are neighbours in memory, in float32 or float64.
+        direct: whether they are probabilities within [0, 1], too, and all are valid.
         valid: pixels that count, of all images or of each; empty where all do.
         per_image: whether they are given for each image.
         activation: one of the constants above.
@@ -46,6 +48,8 @@ class Source(NamedTuple):
     strides: tuple[int, int, int, int, int]
     classes: int
     pixels: int
+    flat: bool
+    direct: bool
     valid: np.ndarray
     per_image: bool
     activation: int
@@ -56,41 +60,39 @@ class Source(NamedTuple):
 
 @intrinsic
 def as_float(_: Any, bits: Any) -> Any:
-    """The float32 with these 32 bits."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], context.get_value_type(types.float32))
-
-    return types.float32(types.uint32), generate
+    """The float32 or float64 with these bits."""
+    return _bitcast(types.float32 if bits == types.uint32 else types.float64, bits)
 
 
 @intrinsic
 def as_bits(_: Any, number: Any) -> Any:
-    """The bits of a float32 or float64, as an integer."""
-    integer = types.int32 if number == types.float32 else types.int64
+    """The bits of a float32 or float64, as an integer without sign."""
+    return _bitcast(types.uint32 if number == types.float32 else types.uint64, number)
 
+
+def _bitcast(to: Any, of: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], context.get_value_type(integer))
+        return builder.bitcast(args[0], context.get_value_type(to))
 
-    return integer(number), generate
+    return to(of), generate
 
 
 @exact
 def from_float16(bits):
     """The float32 of 16 bits: sign, 5 of the exponent, 10 of the mantissa."""
-    bits = np.uint32(bits)
-    size = bits & np.uint32(0x7FFF)
+    size = np.uint32(bits & 0x7FFF)
     # Rebias the exponent; that of infinity and NaN further; below the normal numbers 0.5 lends its exponent.
-    moved = (size << np.uint32(13)) + (np.uint32(0x38000000) if size < 0x7C00 else np.uint32(0x70000000))
-    tiny = as_float(size + np.uint32(0x3F000000)) - np.float32(0.5)
-    number = as_float(moved) if size >= 0x0400 else tiny
-    return as_float(np.uint32(as_bits(number)) | ((bits & np.uint32(0x8000)) << np.uint32(16)))
+    rebias = np.uint32(0x38000000) if size < 0x7C00 else np.uint32(0x70000000)
+    usual = as_float(np.uint32((size << np.uint32(13)) + rebias))
+    tiny = as_float(np.uint32(size + np.uint32(0x3F000000))) - np.float32(0.5)
+    number = usual if size >= 0x0400 else tiny
+    return -number if bits & 0x8000 else number
 
 
 @exact
 def from_bfloat16(bits):
     """The float32 of its upper 16 bits."""
-    return as_float(np.uint32(bits) << np.uint32(16))
+    return as_float(np.uint32(np.uint32(bits) << np.uint32(16)))
 
 
 def exponential(x):
@@ -118,7 +120,7 @@ def exponential32(x):
     series = series * r + np.float32(4.1665796e-2)
     series = series * r + np.float32(1.6666665e-1)
     series = series * r + np.float32(0.5)
-    power = as_float((np.uint32(as_bits(shifted)) + np.uint32(127)) << np.uint32(23))
+    power = as_float(np.uint32((as_bits(shifted) + np.uint32(127)) << np.uint32(23)))
     # Below the normal numbers nothing is left beside a sum of at least 1.
     return np.float32(0) if x < np.float32(-87.3) else power * (series * (r * r) + r + np.float32(1))
 
@@ -155,26 +157,36 @@ def read_values(source, image, label, start, out):
 
 
 @fast
+def values_at(source, image, label, start, into):
+    """As :func:`read_values`, without a copy where the values are what is in memory."""
+    if source.flat and source.temperature == 1:
+        first = image * source.strides[0] + label * source.strides[1] + start
+        return source.values[first : first + len(into)]
+    read_values(source, image, label, start, into)
+    return into
+
+
+@fast
 def read_normalizers(source, image, start, scratch, top, inverse):
     """Largest value of each pixel, of softmax, and 1 / sum over the classes, as many as ``top`` holds."""
     size = len(top)
-    row = scratch[:size]
+    into = scratch[:size]
     inverse[:] = 0
     if source.activation == SOFTMAX:
         read_values(source, image, 0, start, top)
         for label in range(1, source.classes):
-            read_values(source, image, label, start, row)
+            row = values_at(source, image, label, start, into)
             for i in range(size):
                 top[i] = row[i] if row[i] > top[i] else top[i]
         for label in range(source.classes):
-            read_values(source, image, label, start, row)
+            row = values_at(source, image, label, start, into)
             for i in range(size):
                 inverse[i] += exponential(row[i] - top[i])
         for i in range(size):
             inverse[i] = 1 / inverse[i]
     else:
         for label in range(source.classes):
-            read_values(source, image, label, start, row)
+            row = values_at(source, image, label, start, into)
             for i in range(size):
                 inverse[i] += row[i]
         for i in range(size):
@@ -195,21 +207,24 @@ def normalizers(source, image, start, scratch, top, inverse):
 
 
 @fast
-def activate(source, top, inverse, out):
-    """Make probabilities of the values in ``out``."""
+def activate(source, values, top, inverse, out):
+    """Probabilities ``out`` of some values; the two may be the same."""
     size = len(out)
     if source.activation == SOFTMAX:
         for i in range(size):
-            out[i] = exponential(out[i] - top[i]) * inverse[i]
+            out[i] = exponential(values[i] - top[i]) * inverse[i]
     elif source.activation == SIGMOID:
         for i in range(size):
             # From the side where nothing overflows.
-            small = exponential(-out[i] if out[i] > 0 else out[i])
+            small = exponential(-values[i] if values[i] > 0 else values[i])
             share = small / (small + np.float32(1))
-            out[i] = np.float32(1) - share if out[i] > 0 else share
+            out[i] = np.float32(1) - share if values[i] > 0 else share
     elif source.activation == NORMALIZE:
         for i in range(size):
-            out[i] *= inverse[i]
+            out[i] = values[i] * inverse[i]
+    else:
+        for i in range(size):
+            out[i] = values[i]
 
 
 @fast
@@ -226,8 +241,7 @@ def clamp(p):
 @fast
 def load(source, image, label, start, top, inverse, out):
     """Probabilities of one class, of as many pixels as ``out`` holds; return how many values are none."""
-    read_values(source, image, label, start, out)
-    activate(source, top, inverse, out)
+    activate(source, values_at(source, image, label, start, out), top, inverse, out)
     if source.valid.size:
         valid = source.valid[start + (image * source.pixels if source.per_image else 0) :]
         for i in range(len(out)):
@@ -236,23 +250,33 @@ def load(source, image, label, start, top, inverse, out):
 
 
 @fast
+def probs_at(source, image, label, start, top, inverse, into):
+    """As :func:`load`, without a copy where the probabilities are what is in memory."""
+    if source.direct:
+        return values_at(source, image, label, start, into)
+    load(source, image, label, start, top, inverse, into)
+    return into
+
+
+@fast
 def load_some(source, image, label, start, places, top, inverse, out):
     """As :func:`load`, for pixels at places that are counted from ``start``, and the normalizers of these."""
-    _, lines, length = source.sizes
-    outer, inner, step = source.strides[2], source.strides[3], source.strides[4]
     base = image * source.strides[0] + label * source.strides[1]
-    for k in range(len(places)):
-        pixel = start + places[k]
-        line = pixel // length
-        at = base + (line // lines) * outer + (line % lines) * inner + (pixel % length) * step
-        if source.half == WHOLE:
-            out[k] = source.values[at]
-        elif source.half == FLOAT16:
-            out[k] = from_float16(source.bits[at])
-        else:
-            out[k] = from_bfloat16(source.bits[at])
+    if source.flat:
+        for k in range(len(places)):
+            out[k] = source.values[base + start + places[k]]
+    else:
+        _, lines, length = source.sizes
+        for k in range(len(places)):
+            line, place = (start + places[k]) // length, (start + places[k]) % length
+            at = base + line // lines * source.strides[2] + line % lines * source.strides[3] + place * source.strides[4]
+            if source.half == WHOLE:
+                out[k] = source.values[at]
+            else:
+                bits = source.bits[at]
+                out[k] = from_float16(bits) if source.half == FLOAT16 else from_bfloat16(bits)
     if source.temperature != 1:
         for k in range(len(places)):
             out[k] /= source.temperature
-    activate(source, top, inverse, out)
+    activate(source, out, top, inverse, out)
     clamp(out)

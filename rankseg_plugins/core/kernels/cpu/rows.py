@@ -13,8 +13,10 @@ from rankseg_plugins.core.kernels.cpu.reading import (
     NORMALIZE,
     SOFTMAX,
     as_bits,
+    as_float,
     load,
     normalizers,
+    probs_at,
     read_normalizers,
 )
 from rankseg_plugins.core.kernels.cpu.scores import ceiling_of, margin, round_down, smooth_score, threshold_of
@@ -74,16 +76,13 @@ class Goal(NamedTuple):
 
 
 @fast
-def largest(p):
-    """The largest of some probabilities."""
-    # Bits of numbers that are not negative rise with them; of integers, several are compared at once.
-    peak = 0
+def highest_bits(p):
+    """The largest bits of some numbers: of those that are not negative the largest one's; NaN and negative lie above."""
+    # Of integers, several are compared at once.
+    highest = as_bits(p[0])
     for i in range(len(p)):
-        peak = max(peak, as_bits(p[i]))
-    for i in range(len(p)):
-        if as_bits(p[i]) == peak:
-            return p[i]
-    return p[0]
+        highest = max(highest, as_bits(p[i]))
+    return highest
 
 
 @fast
@@ -91,16 +90,16 @@ def survey(first, last, source, plan, sample, places, mu, half_n, half_s, peaks,
     """Per task and class: sum of the probabilities, and count and sum of those above 1/2.
 
     Per chunk: the largest probability. Of each row: the probabilities at ``places``. Per task: how many values are no
-    probabilities.
+    probabilities, and in how many pieces some lie a little outside of [0, 1].
     """
     top, inverse = np.empty(plan.width, sample.dtype), np.empty(plan.width, sample.dtype)
-    row = np.empty(plan.width, sample.dtype)
+    row, one = np.empty(plan.width, sample.dtype), as_bits(np.ones(1, sample.dtype)[0])
     for task in range(first, last):
         image, part = task // plan.tasks, task % plan.tasks
         for chunk in range(part * plan.share, min((part + 1) * plan.share, plan.chunks)):
             start = chunk * plan.width
             size = min(plan.width, source.pixels - start)
-            t, v, p = top[:size], inverse[:size], row[:size]
+            t, v = top[:size], inverse[:size]
             if source.activation == SOFTMAX or source.activation == NORMALIZE:
                 read_normalizers(source, image, start, row, t, v)
                 if source.inverse.size:
@@ -108,8 +107,14 @@ def survey(first, last, source, plan, sample, places, mu, half_n, half_s, peaks,
                     source.top[image, start : start + size] = t
             begin, end = np.searchsorted(places, start), np.searchsorted(places, start + size)
             for label in range(source.classes):
-                odd[task] += load(source, image, label, start, t, v, p)
-                peak = largest(p)
+                p = probs_at(source, image, label, start, t, v, row[:size]) if source.direct else row[:size]
+                highest = highest_bits(p)
+                if not source.direct or highest > one:
+                    odd[task, 0] += load(source, image, label, start, t, v, row[:size])
+                    odd[task, 1] += 1
+                    p = row[:size]
+                    highest = highest_bits(p)
+                peak = as_float(highest)
                 peaks[image, label, chunk] = peak
                 total, above, count = 0.0, 0.0, 0
                 for i in range(size):
@@ -199,7 +204,7 @@ def collect(first, last, source, plan, rows, values, labels, found, counts, sums
         for chunk in range(part * plan.share, min((part + 1) * plan.share, plan.chunks)):
             start, known = chunk * plan.width, False
             size = min(plan.width, source.pixels - start)
-            t, v, p = top[:size], inverse[:size], row[:size]
+            t, v = top[:size], inverse[:size]
             for label in range(source.classes):
                 low, high = values.dtype.type(rows.low[image, label]), values.dtype.type(rows.high[image, label])
                 if not (rows.is_open[image, label] and rows.peaks[image, label, chunk] > low):
@@ -207,26 +212,29 @@ def collect(first, last, source, plan, rows, values, labels, found, counts, sums
                 if not known:
                     normalizers(source, image, start, row, t, v)
                     known = True
-                load(source, image, label, start, t, v, p)
-                upper, between, s, m = 0, 0, 0.0, 0.0
+                p = probs_at(source, image, label, start, t, v, row[:size])
+                upper, between, s, m, to = 0, 0, 0.0, 0.0, found[task]
                 for i in range(size):
                     upper += p[i] > high
                     s += p[i] if p[i] > high else 0
                     between += (p[i] > low) & (p[i] <= high)
-                    m += p[i] if (p[i] > low) & (p[i] <= high) else 0
                 counts[task, label, 0] += upper
                 counts[task, label, 1] += between
                 sums[task, label, 0] += s
-                sums[task, label, 1] += m
-                if between > room - found[task]:
+                if between >= room - to:
                     counts[task, label, 2] += between
-                elif between:
-                    to = found[task]
                     for i in range(size):
-                        if (p[i] > low) & (p[i] <= high):
-                            values[task, to], labels[task, to] = p[i], label
-                            to += 1
+                        m += p[i] if (p[i] > low) & (p[i] <= high) else 0
+                elif between:
+                    # Without a branch: each value is written, and the next one over it unless it counts.
+                    for i in range(size):
+                        values[task, to] = p[i]
+                        to += (p[i] > low) & (p[i] <= high)
+                    for i in range(found[task], to):
+                        m += values[task, i]
+                    labels[task, found[task] : to] = label
                     found[task] = to
+                sums[task, label, 1] += m
 
 
 @fast
@@ -346,10 +354,10 @@ def finish_small(first, last, source, rows, goal, like):
             if not known:
                 normalizers(source, image, 0, row, top, inverse)
                 known = True
-            load(source, image, label, 0, top, inverse, row)
+            values = probs_at(source, image, label, 0, top, inverse, row)
             mu = rows.mu[image, label]
             ceiling = ceiling_of(mu, goal.dice, goal.smooth)
             low = threshold_of(mu, size, mu, goal.dice, goal.smooth)
-            found = solve(row, 0, 0.0, low, 1.0, mu, goal)
+            found = solve(values, 0, 0.0, low, 1.0, mu, goal)
             rows.threshold[image, label], rows.n[image, label], rows.s[image, label] = found
             rows.is_open[image, label] = False

@@ -39,20 +39,6 @@ def ceiling_of(mu, dice, smooth):
 
 
 @exact
-def gain_of(p, m, t, mu, dice, smooth):
-    """``Objective.gain``."""
-    if dice:
-        d = t + mu + 1 + smooth
-        gain = 2 * (p - m / d) / (d + 1)
-        return gain if smooth == 0 else gain - smooth / d / (t + mu + smooth)
-    u = t + mu - m + smooth
-    r = (m + smooth) / u if u != 0 else 0.0
-    size = u + 1 - p
-    gain = p - r * (1 - p)
-    return gain / size if size != 0 else gain
-
-
-@exact
 def round_down(threshold, like):
     """Largest number of the precision of the array ``like`` not above ``threshold``."""
     cell = np.empty(2, like.dtype)

@@ -36,6 +36,7 @@ def make_source(pixels: Pixels) -> Source:
     if pixels.compete and classes >= _KEPT:
         top, inverse = (scratch((batch, math.prod(sizes)), values.dtype) for _ in range(2))
     valid = pixels.valid
+    flat = half == WHOLE and sizes[:2] == (1, 1) and strides[2] == 1
     return Source(
         values=memory if half == WHOLE else np.empty(0, np.float32),
         bits=memory if half != WHOLE else np.empty(0, np.uint16),
@@ -44,6 +45,8 @@ def make_source(pixels: Pixels) -> Source:
         strides=(values.stride(0), values.stride(1), *strides),
         classes=classes,
         pixels=math.prod(sizes),
+        flat=flat,
+        direct=flat and pixels.activation == "identity" and valid is None,
         valid=np.empty(0, np.uint8) if valid is None else valid.contiguous().view(torch.uint8).flatten().numpy(),
         per_image=valid is not None and valid.ndim == values.ndim - 1,
         activation=ACTIVATIONS[pixels.activation],

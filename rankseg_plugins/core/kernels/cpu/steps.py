@@ -61,10 +61,12 @@ class Steps:
             np.zeros(rows, np.bool_),
             *(np.zeros(rows) for _ in range(6)),
         )
-        sums, odd = np.zeros((3, self.tasks, rows[1])), np.zeros(self.tasks, np.int64)
+        sums, odd = np.zeros((3, self.tasks, rows[1])), np.zeros((self.tasks, 2), np.int64)
         self._over_tasks(row_kernels.survey, self.sample, _places(size, chosen), *sums, self.rows.peaks, odd)
-        if odd.any():
+        if odd[:, 0].any():
             self.pixels.refuse()
+        if odd[:, 1].any():
+            self.source = self.source._replace(direct=False)
         self.rows.mu[:], *self.half = self._joined(sums.swapaxes(0, 1)[..., None])[..., 0].swapaxes(0, 1)
         self.maximum, self.mu = torch.from_numpy(self.rows.peaks.max(2)), torch.from_numpy(self.rows.mu.copy())
 
