@@ -33,6 +33,7 @@ class Source(NamedTuple):
         pixels: product of the sizes.
         flat: whether the pixels of a class are neighbours in memory, in float32 or float64.
         direct: whether they are probabilities within [0, 1], too, and all are valid.
+        clamps: whether some probabilities lie a little outside of [0, 1].
         valid: pixels that count, of all images or of each; empty where all do.
         per_image: whether they are given for each image.
         activation: one of the constants above.
@@ -50,6 +51,7 @@ class Source(NamedTuple):
     pixels: int
     flat: bool
     direct: bool
+    clamps: bool
     valid: np.ndarray
     per_image: bool
     activation: int
@@ -240,13 +242,14 @@ def clamp(p):
 
 @fast
 def load(source, image, label, start, top, inverse, out):
-    """Probabilities of one class, of as many pixels as ``out`` holds; return how many values are none."""
+    """Probabilities of one class, of as many pixels as ``out`` holds."""
     activate(source, values_at(source, image, label, start, out), top, inverse, out)
     if source.valid.size:
         valid = source.valid[start + (image * source.pixels if source.per_image else 0) :]
         for i in range(len(out)):
             out[i] = out[i] if valid[i] else 0
-    return clamp(out)
+    if source.clamps:
+        clamp(out)
 
 
 @fast
@@ -279,4 +282,5 @@ def load_some(source, image, label, start, places, top, inverse, out):
         for k in range(len(places)):
             out[k] /= source.temperature
     activate(source, out, top, inverse, out)
-    clamp(out)
+    if source.clamps:
+        clamp(out)

@@ -14,7 +14,7 @@ from rankseg_plugins.core.kernels.cpu.reading import (
     SOFTMAX,
     as_bits,
     as_float,
-    load,
+    clamp,
     normalizers,
     probs_at,
     read_normalizers,
@@ -22,8 +22,10 @@ from rankseg_plugins.core.kernels.cpu.reading import (
 from rankseg_plugins.core.kernels.cpu.scores import ceiling_of, margin, round_down, smooth_score, threshold_of
 
 
-#: Bounds that are guessed lie so many standard deviations apart from the guess, which rests on so many pixels at least.
-_DEVIATIONS, _FEWEST = 4.0, 32
+#: Bounds that are guessed lie so many standard deviations apart from the guess.
+_DEVIATIONS = 3.0
+#: Pixels that are looked at together for one that counts.
+_BLOCK = 64
 
 
 class Plan(NamedTuple):
@@ -107,12 +109,13 @@ def survey(first, last, source, plan, sample, places, mu, half_n, half_s, peaks,
                     source.top[image, start : start + size] = t
             begin, end = np.searchsorted(places, start), np.searchsorted(places, start + size)
             for label in range(source.classes):
-                p = probs_at(source, image, label, start, t, v, row[:size]) if source.direct else row[:size]
+                p = probs_at(source, image, label, start, t, v, row[:size])
                 highest = highest_bits(p)
-                if not source.direct or highest > one:
-                    odd[task, 0] += load(source, image, label, start, t, v, row[:size])
-                    odd[task, 1] += 1
+                if highest > one:
+                    row[:size] = p
                     p = row[:size]
+                    odd[task, 0] += clamp(p)
+                    odd[task, 1] += 1
                     highest = highest_bits(p)
                 peak = as_float(highest)
                 peaks[image, label, chunk] = peak
@@ -155,22 +158,21 @@ def guess(first, last, rows, goal, pixels, sample, half_n, half_s):
         ceiling = ceiling_of(mu, goal.dice, goal.smooth)
         # Any mask gives a lower bound.
         least = threshold_of(half_s[image, label], half_n[image, label], mu, goal.dice, goal.smooth)
-        bound, count, going = least, 0, True
+        # What lies above 1/2 is known; the sample stands for the rest.
+        n, s, below = half_n[image, label], half_s[image, label], values[values <= 0.5]
+        bound, size_there, going = least, n, True
         while going:
-            count, total = above(values, bound)
-            raised = threshold_of(scale * total, scale * count, mu, goal.dice, goal.smooth)
+            count, total = above(below, bound)
+            size_there = n + scale * count
+            raised = threshold_of(s + scale * total, size_there, mu, goal.dice, goal.smooth)
             going = raised > bound * (1 + 1e-6)
             bound = max(raised, bound)
-        low, high = least, ceiling
-        # A handful of pixels says nothing about the others.
-        if count >= _FEWEST:
-            square = 0.0
-            for i in range(size):
-                square += (values[i] - bound) ** 2 if values[i] > bound else 0
-            reach = _DEVIATIONS * scale * math.sqrt(square) / (scale * count + mu) + 1e-6
-            if bound + reach > least:
-                low = max(least, bound - reach)
-                high = min(ceiling, _with_margin(bound + reach, mu, goal))
+        # One pixel that the sample missed, and as uncertain as can be, keeps the error of few pixels from 0.
+        square = (0.5 - bound) ** 2
+        for i in range(len(below)):
+            square += (below[i] - bound) ** 2 if below[i] > bound else 0
+        reach = _DEVIATIONS * scale * math.sqrt(square) / (size_there + mu) + 1e-6
+        low, high = max(least, bound - reach), min(ceiling, _with_margin(bound + reach, mu, goal))
         rows.least[image, label] = least
         rows.low[image, label], rows.high[image, label] = round_down(low, sample), round_down(high, sample)
 
@@ -179,6 +181,34 @@ def guess(first, last, rows, goal, pixels, sample, half_n, half_s):
 def _with_margin(bound, mu, goal):
     """What the pixels lie below that the best mask may leave out, if the threshold of its ratio is not above a bound."""
     return bound + margin(mu, goal.smooth) if goal.dice and goal.smooth > 0 else bound
+
+
+@fast
+def count_between(p, low, high):
+    """Number of values with ``low < p <= high``."""
+    number = 0
+    for i in range(len(p)):
+        number += (p[i] > low) & (p[i] <= high)
+    return number
+
+
+@fast
+def keep_between(p, low, high, values, to):
+    """Write the values with ``low < p <= high`` to ``values`` from ``to`` on; return where they end."""
+    whole = len(p) // _BLOCK * _BLOCK
+    for first in range(0, whole, _BLOCK):
+        block, some = p[first : first + _BLOCK], np.int32(0)
+        for i in range(_BLOCK):
+            some |= np.int32((block[i] > low) & (block[i] <= high))
+        if some:
+            # Without a branch: each value is written, and the next one over it unless it counts.
+            for i in range(_BLOCK):
+                values[to] = block[i]
+                to += (block[i] > low) & (block[i] <= high)
+    for i in range(whole, len(p)):
+        values[to] = p[i]
+        to += (p[i] > low) & (p[i] <= high)
+    return to
 
 
 @fast
@@ -213,28 +243,26 @@ def collect(first, last, source, plan, rows, values, labels, found, counts, sums
                     normalizers(source, image, start, row, t, v)
                     known = True
                 p = probs_at(source, image, label, start, t, v, row[:size])
-                upper, between, s, m, to = 0, 0, 0.0, 0.0, found[task]
-                for i in range(size):
-                    upper += p[i] > high
-                    s += p[i] if p[i] > high else 0
-                    between += (p[i] > low) & (p[i] <= high)
-                counts[task, label, 0] += upper
-                counts[task, label, 1] += between
-                sums[task, label, 0] += s
-                if between >= room - to:
+                if rows.peaks[image, label, chunk] > high:
+                    upper, s = above(p, high)
+                    counts[task, label, 0] += upper
+                    sums[task, label, 0] += s
+                begin = found[task]
+                if begin + size <= room or begin + count_between(p, low, high) < room:
+                    end = keep_between(p, low, high, values[task], begin)
+                    labels[task, begin:end] = label
+                    found[task] = end
+                    counts[task, label, 1] += end - begin
+                    for i in range(begin, end):
+                        sums[task, label, 1] += values[task, i]
+                else:
+                    between = count_between(p, low, high)
+                    counts[task, label, 1] += between
                     counts[task, label, 2] += between
+                    m = 0.0
                     for i in range(size):
                         m += p[i] if (p[i] > low) & (p[i] <= high) else 0
-                elif between:
-                    # Without a branch: each value is written, and the next one over it unless it counts.
-                    for i in range(size):
-                        values[task, to] = p[i]
-                        to += (p[i] > low) & (p[i] <= high)
-                    for i in range(found[task], to):
-                        m += values[task, i]
-                    labels[task, found[task] : to] = label
-                    found[task] = to
-                sums[task, label, 1] += m
+                    sums[task, label, 1] += m
 
 
 @fast

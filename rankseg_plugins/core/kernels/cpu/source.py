@@ -13,7 +13,7 @@ from rankseg_plugins.core.kernels.cpu.rows import Plan
 from rankseg_plugins.core.pixels import Pixels
 
 #: Pixels of a chunk, at most: where the normalizers of softmax need all classes of a chunk, these fit a cache together.
-_WIDTH, _NARROW, _CACHED = 2048, 256, 1 << 16
+_WIDTH, _NARROW, _CACHED = 2048, 256, 1 << 17
 #: Images of so few pixels are one chunk.
 _SMALL = 4096
 #: Values of a task, and tasks of an image at most.
@@ -47,6 +47,7 @@ def make_source(pixels: Pixels) -> Source:
         pixels=math.prod(sizes),
         flat=flat,
         direct=flat and pixels.activation == "identity" and valid is None,
+        clamps=False,
         valid=np.empty(0, np.uint8) if valid is None else valid.contiguous().view(torch.uint8).flatten().numpy(),
         per_image=valid is not None and valid.ndim == values.ndim - 1,
         activation=ACTIVATIONS[pixels.activation],

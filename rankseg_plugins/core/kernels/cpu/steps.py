@@ -66,7 +66,7 @@ class Steps:
         if odd[:, 0].any():
             self.pixels.refuse()
         if odd[:, 1].any():
-            self.source = self.source._replace(direct=False)
+            self.source = self.source._replace(direct=False, clamps=True)
         self.rows.mu[:], *self.half = self._joined(sums.swapaxes(0, 1)[..., None])[..., 0].swapaxes(0, 1)
         self.maximum, self.mu = torch.from_numpy(self.rows.peaks.max(2)), torch.from_numpy(self.rows.mu.copy())
 
