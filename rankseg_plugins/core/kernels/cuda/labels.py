@@ -47,7 +47,7 @@ def select(
     values, scale, valid = of_row(values, scale, valid, row, pixels, classes, stride_b, stride_c, stride_v)
     end = tl.where(threshold < float("inf"), pixels, 0)
     p = load(values, scale, temperature, at, at < end, pixels, activation, dtype)
-    tl.store(masks + row * pixels + at, clamp(p) > threshold.to(dtype), at < pixels)
+    tl.store(masks + row * pixels + at, p > threshold.to(dtype), at < pixels)
 
 
 @triton.jit
@@ -76,16 +76,18 @@ def choose(
     if few > 0:
         for c in tl.static_range(few):
             threshold = tl.load(record + c * RECORD + THRESHOLD).to(dtype)
-            p = load(values + c * stride_c, scale, temperature, at, inside, pixels, activation, dtype)
-            selected = tl.minimum(p, 1.0) > threshold
+            selected = (
+                load(values + c * stride_c, scale, temperature, at, inside, pixels, activation, dtype) > threshold
+            )
             count += selected.to(tl.int32)
             label = tl.where(selected, c, label)
     else:
         for i in tl.range(1, number + 1, loop_unroll_factor=4):
             c = tl.load(listed + i)
             threshold = tl.load(record + c * RECORD + THRESHOLD).to(dtype)
-            p = load(values + c * stride_c, scale, temperature, at, inside, pixels, activation, dtype)
-            selected = tl.minimum(p, 1.0) > threshold
+            selected = (
+                load(values + c * stride_c, scale, temperature, at, inside, pixels, activation, dtype) > threshold
+            )
             count += selected.to(tl.int32)
             label = tl.where(selected, c, label)
     tl.store(labels + image * pixels + at, tl.where(count == 1, label, -1).to(tl.int64), at < pixels)
@@ -95,13 +97,13 @@ def choose(
     if tl.max(tl.max(several.to(tl.int32), 1), 0) > 0:
         overlap += image * classes * 2 * PLACES + program % PLACES
         for i in range(1, number + 1):
-            # Not `c` and `p`: Triton takes the loops above for the same variables.
+            # Not `c`: Triton takes the loops above for the same variable.
             other = tl.load(listed + i)
-            q = clamp(load(values + other * stride_c, scale, temperature, at, several, pixels, activation, dtype))
-            shared = several & (q > tl.load(record + other * RECORD + THRESHOLD).to(dtype))
+            p = clamp(load(values + other * stride_c, scale, temperature, at, several, pixels, activation, dtype))
+            shared = several & (p > tl.load(record + other * RECORD + THRESHOLD).to(dtype))
             n = tl.sum(tl.sum(shared.to(tl.int32), 1), 0)
             if n > 0:
-                s = tl.sum(tl.sum(tl.where(shared, q, 0.0).to(tl.float64), 1), 0)
+                s = tl.sum(tl.sum(tl.where(shared, p, 0.0).to(tl.float64), 1), 0)
                 tl.atomic_add(overlap + other * 2 * PLACES, n.to(tl.float64))
                 tl.atomic_add(overlap + (other * 2 + 1) * PLACES, s)
 
