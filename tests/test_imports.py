@@ -20,6 +20,7 @@ WINGS = {
     "core": [],
     "tiled": ["core"],
     "kernels": [],
+    "kernels/cpu": ["core"],
     "kernels/cuda": ["core"],
     "pooled": ["core"],
     "solvers": ["core", "tiled"],

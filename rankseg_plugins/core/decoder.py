@@ -311,16 +311,16 @@ class RankSEG(ChecksSums):
         return decided.unflatten(-1, probs.shape[2:])
 
     def _decide_fused(self, pixels: Pixels, classes: Classes) -> Tensor:
-        from rankseg_plugins.core.kernels.cuda import fused
+        from rankseg_plugins.core.kernels.cuda import steps
 
         objective = self._objective()
-        rows = fused.search_volumes(fused.Source(pixels), objective, classes.pruning)
+        rows = steps.search_volumes(steps.Source(pixels), objective, classes.pruning)
         if classes.choose is not None:
             rows.limit(classes.choose)
         if self.output_mode == "multiclass":
-            decided = fused.assign_labels(rows, objective, self._unassigned_label())
+            decided = steps.assign_labels(rows, objective, self._unassigned_label())
         else:
-            decided = fused.assign_masks(rows)
+            decided = steps.assign_masks(rows)
         return decided.unflatten(-1, pixels.values.shape[2:])
 
     def _objective(self) -> Objective:

@@ -60,13 +60,13 @@ def decide_fused(decoder, probs, valid, monkeypatch):
     if torch.cuda.is_available():
         return decoder(probs.cuda(), None if valid is None else valid.cuda()).cpu()
     pytest.importorskip("triton")
-    from rankseg_plugins.core.kernels.cuda import fused
+    from rankseg_plugins.core.kernels.cuda import steps
 
     # Programs run one after the other in Triton's interpreter: few of them.
     for name, value in {"_SURVEY": {"block": 64}, "_COLLECT": {"block": 64}, "_FINISH": {"block": 64}}.items():
-        monkeypatch.setattr(fused, name, value)
+        monkeypatch.setattr(steps, name, value)
     for name, value in {"_PROGRAMS": 24, "_SCORERS": 2, "_PIECE": 32, "_LABELED": 2}.items():
-        monkeypatch.setattr(fused, name, value)
+        monkeypatch.setattr(steps, name, value)
     return fill(decoder._decide_fused(Pixels(probs, valid), Classes(decoder.pruning_prob)), decoder, valid)
 
 

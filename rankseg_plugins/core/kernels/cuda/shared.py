@@ -1,4 +1,4 @@
-"""Shared by the kernels: the record of a row, and the formulas of :mod:`rankseg_plugins.core.objectives`.
+"""Shared by the kernels: the record of a row, the formulas of :mod:`rankseg_plugins.core.objectives`, and reading.
 
 A *row* is one class of one image, a *part* a stretch of its pixels. Records are float64; probabilities are compared in
 ``dtype``, float32 or float64. Options that are real numbers arrive as the bits of a float64, as Triton would round them
@@ -69,7 +69,7 @@ def gain_of(p, m, t, mu, smooth, dice: tl.constexpr):
 
 @triton.jit
 def round_down(threshold, dtype: tl.constexpr):
-    """``passes.round_down`` for a threshold >= 0: the float below a positive one has the next smaller bits."""
+    """``volumes.round_down`` for a threshold >= 0: the float below a positive one has the next smaller bits."""
     if dtype == tl.float64:
         return threshold
     else:

@@ -13,6 +13,8 @@ import torch
 from sweeps import sweep
 
 from rankseg_plugins import PresenceRankSEG, RankSEG
+from rankseg_plugins.core.objectives import Dice, IoU
+from rankseg_plugins.core.paths import choose_path
 from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.volumes import Classes, Volumes
 
@@ -43,10 +45,10 @@ OPTIONS = [
 
 @pytest.fixture(autouse=True)
 def _small_programs(monkeypatch):
-    from rankseg_plugins.core.kernels.cuda import fused
+    from rankseg_plugins.core.kernels.cuda import steps
 
     for name, value in SIZES.items():
-        monkeypatch.setattr(fused, name, value)
+        monkeypatch.setattr(steps, name, value)
 
 
 def decide(method, *given, **options):
@@ -277,6 +279,15 @@ def test_what_the_classes_are_chosen_by(smooth, activation, dtype):
     torch.testing.assert_close(volumes.s, (p * all_masks).sum(-1), **close)
     assert torch.equal(volumes.active, p.amax(-1) > pruning)
     assert torch.equal(p > volumes.threshold.unsqueeze(-1), all_masks)
+
+
+def test_where_the_kernels_decide():
+    """But for smoothed Dice of classes that hardly any pixel may belong to, where all pixels would be compared."""
+    probs, table = torch.empty(1, 2, 3, device="meta"), torch.zeros(1, 2)
+    with mock.patch("rankseg_plugins.core.paths._has_kernels", return_value=True):
+        assert choose_path(probs, "RMA", Dice(), table) == choose_path(probs, "RMA", IoU(1.0), table) == "fused"
+        assert choose_path(probs, "RMA", Dice(1.0), 0.1) == "fused"
+        assert choose_path(probs, "RMA", Dice(1.0), table) == choose_path(probs, "RMA", Dice(1.0), 0.0) == "dense"
 
 
 @pytest.mark.parametrize("metric", ["dice", "iou"])

@@ -23,14 +23,13 @@ import triton.language as tl
 from torch import Tensor
 
 from rankseg_plugins.core.kernels.cuda import labels as label_kernels
+from rankseg_plugins.core.kernels.cuda import rows as row_kernels
 from rankseg_plugins.core.kernels.cuda import shared
-from rankseg_plugins.core.kernels.cuda import volumes as volume_kernels
 from rankseg_plugins.core.objectives import Dice, Objective
 from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.volumes import Volumes
 
-#: Values that a program reads at a time and its warps, in each pass; found by trying, on an H200, but
-#: for the first.
+#: Values that a program reads at a time and its warps, in each pass; found by trying, on an H200, but for the first.
 _SCALE = {"block": 256, "num_warps": 2}
 _SURVEY = {"block": 512, "num_warps": 2}
 _COLLECT = {"block": 1024, "num_warps": 1}
@@ -67,7 +66,7 @@ class Source:
         self.rows = self.batch * self.classes
         #: Precision in which probabilities are compared.
         self.dtype = torch.float64 if v.dtype == torch.float64 else torch.float32
-        #: What :func:`~rankseg_plugins.core.kernels.cuda.volumes.scale_pixels` finds, where it is needed.
+        #: What :func:`~rankseg_plugins.core.kernels.cuda.rows.scale_pixels` finds, where it is needed.
         self.scale = self.empty(self.batch, 2, self.pixels, dtype=self.dtype) if pixels.compete else self.values
         #: In which probabilities are kept without loss.
         self.kept = v.dtype if pixels.activation == "identity" else self.dtype
@@ -120,7 +119,7 @@ class Rows:
 
 
 def search_volumes(source: Source, objective: Objective, pruning: float | Tensor) -> Rows:
-    """As :func:`rankseg_plugins.core.tiled.rma.search_volumes`.
+    """As :func:`rankseg_plugins.core.dense.search_volumes`.
 
     Values that give no probabilities fail an assertion, which shows at the next synchronisation.
     """
@@ -134,36 +133,36 @@ def search_volumes(source: Source, objective: Objective, pruning: float | Tensor
     with torch.cuda.device_of(source.values):
         if source.scale is not source.values:
             blocks = _cdiv(source.pixels, _SCALE["block"])
-            volume_kernels.scale_pixels[(source.batch * blocks,)](
+            row_kernels.scale_pixels[(source.batch * blocks,)](
                 *source.arguments, *source.layout, blocks, **source.options, **_SCALE
             )
-        volume_kernels.survey[(source.rows * parts,)](
+        row_kernels.survey[(source.rows * parts,)](
             *source.arguments, partial, fits, *source.layout, span, parts, **source.options, **_SURVEY
         )
-        volume_kernels.guess[(source.rows,)](
+        row_kernels.guess[(source.rows,)](
             partial, rows.record, rows.overlap, fits, table, source.pixels, parts, smooth, _bits(bound),
             has_table=table is not partial, dice=dice, block=512,
         )  # fmt: skip
         torch._assert_async(fits, "probs must be finite and lie in [0, 1]")
-        volume_kernels.collect[(source.rows * steps,)](
+        row_kernels.collect[(source.rows * steps,)](
             *source.arguments, rows.record, held, room, *source.layout, step, steps, **source.options, **_COLLECT
         )
-        volume_kernels.finish[(source.rows,)](
+        row_kernels.finish[(source.rows,)](
             *source.arguments, rows.record, held, room, *source.layout, smooth, dice=dice, is_ratio=objective.is_ratio,
             **source.options, **_FINISH,
         )  # fmt: skip
         if not objective.is_ratio:
             found = source.empty(4, source.rows * _SCORERS)
-            volume_kernels.score_candidates[(source.rows * _SCORERS,)](
+            row_kernels.score_candidates[(source.rows * _SCORERS,)](
                 *source.arguments, rows.record, held, found, room, *source.layout, smooth, _SCORERS, **source.options,
                 **_SCORE,
             )  # fmt: skip
-            volume_kernels.best_candidate[(source.rows,)](found, rows.record, smooth, parts=_SCORERS, num_warps=1)
+            row_kernels.best_candidate[(source.rows,)](found, rows.record, smooth, parts=_SCORERS, num_warps=1)
     return rows
 
 
 def assign_masks(rows: Rows) -> Tensor:
-    """As :func:`rankseg_plugins.core.tiled.assignment.assign_masks`."""
+    """The masks themselves, (B, C, d) bool."""
     source = rows.source
     masks = source.empty(source.batch, source.classes, source.pixels, dtype=torch.bool)
     parts = _cdiv(source.pixels, _SELECT["block"])
@@ -175,7 +174,7 @@ def assign_masks(rows: Rows) -> Tensor:
 
 
 def assign_labels(rows: Rows, objective: Objective, void_index: int | None) -> Tensor:
-    """As :func:`rankseg_plugins.core.tiled.assignment.assign_labels`."""
+    """As :func:`rankseg_plugins.core.dense.assign_labels`."""
     source = rows.source
     number, settled = _cdiv(_cdiv(source.pixels, _PIECE), _LABELED) * _LABELED, 1
     while settled < _LABELED and source.batch * number // settled > _MANY:
