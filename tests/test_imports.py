@@ -19,7 +19,9 @@ ADAPTERS = {
 WINGS = {
     "core": [],
     "tiled": ["core"],
-    "cuda": ["core"],
+    "kernels": [],
+    "kernels/cpu": ["core"],
+    "kernels/cuda": ["core"],
     "pooled": ["core"],
     "solvers": ["core", "tiled"],
     "presence": ["core", "tiled"],
@@ -68,7 +70,7 @@ def room_of(name):
 
 
 def wing_of(name):
-    return name.split("/")[1] if name.count("/") == 2 else "core"
+    return "/".join(name.split("/")[1:-1]) or "core"
 
 
 def is_allowed(name, target):

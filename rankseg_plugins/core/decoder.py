@@ -255,16 +255,20 @@ class RankSEG(ChecksSums):
         return Classes(self.pruning_prob if active is None else _pruning_of(active, probs))
 
     def _decide(self, pixels: Pixels, classes: Classes) -> Tensor:
-        probs, valid_mask = pixels.probs(), pixels.valid
-        path = choose_path(probs, self.solver, self._objective() if self.solver == "RMA" else None, classes.pruning)
-        decide = {"tiled": self._decide_tiled, "dense": self._decide_dense, "fused": self._decide_fused}[path]
-        decided = decide(probs, valid_mask, classes)
-        self._look_at_sums(probs, valid_mask)
+        values, valid_mask = pixels.values, pixels.valid
+        path = choose_path(values, self.solver, self._objective() if self.solver == "RMA" else None, classes.pruning)
+        if path == "fused":
+            decided = self._decide_fused(pixels, classes)
+        else:
+            decide = self._decide_tiled if path == "tiled" else self._decide_dense
+            decided = decide(pixels.probs(), valid_mask, classes)
+        if not pixels.compete:
+            self._look_at_sums(values, valid_mask, pixels.activate)
         if valid_mask is None:
             return decided
         if self.output_mode == "multilabel":
             within = decided.logical_and if path == "dense" else decided.logical_and_
-            return within(valid_mask.unsqueeze(1 - probs.ndim))
+            return within(valid_mask.unsqueeze(1 - values.ndim))
         fill = decided.masked_fill if path == "dense" else decided.masked_fill_
         return fill(~valid_mask, self.void_index)
 
@@ -306,17 +310,18 @@ class RankSEG(ChecksSums):
             decided = p > volumes.threshold.unsqueeze(-1)
         return decided.unflatten(-1, probs.shape[2:])
 
-    def _decide_fused(self, probs: Tensor, valid_mask: Tensor | None, classes: Classes) -> Tensor:
-        from rankseg_plugins.core.cuda import fused
+    def _decide_fused(self, pixels: Pixels, classes: Classes) -> Tensor:
+        from rankseg_plugins.core.kernels.cuda import steps
 
         objective = self._objective()
-        assert not isinstance(classes.pruning, Tensor)  # choose_path
-        rows = fused.search_volumes(fused.Pixels(probs, valid_mask), objective, classes.pruning)
+        rows = steps.search_volumes(steps.Source(pixels), objective, classes.pruning)
+        if classes.choose is not None:
+            rows.limit(classes.choose)
         if self.output_mode == "multiclass":
-            decided = fused.assign_labels(rows, objective, self._unassigned_label())
+            decided = steps.assign_labels(rows, objective, self._unassigned_label())
         else:
-            decided = fused.assign_masks(rows)
-        return decided.unflatten(-1, probs.shape[2:])
+            decided = steps.assign_masks(rows)
+        return decided.unflatten(-1, pixels.values.shape[2:])
 
     def _objective(self) -> Objective:
         return OBJECTIVES[self.metric](self.smooth)

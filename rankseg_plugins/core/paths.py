@@ -40,10 +40,10 @@ def choose_path(probs: Tensor, solver: str, objective: Objective | None, pruning
     - ``"fused"`` is a chain of Triton kernels: RMA on an NVIDIA GPU.
 
     Args:
-        probs: (B, C, *spatial).
+        probs: (B, C, *spatial), or the values that they are made of.
         solver: of the decoder.
         objective: what RMA maximises; None for other solvers.
-        pruning: of the decoder; a table is one that the kernels do not read.
+        pruning: of the decoder; a table may hold anything.
 
     Raises:
         RuntimeError: if the solver looks at values where it cannot.
@@ -58,9 +58,10 @@ def choose_path(probs: Tensor, solver: str, objective: Objective | None, pruning
         return "tiled"
     if not blind and probs.device.type == "cpu":
         return "tiled"
-    if blind or objective is None or isinstance(pruning, Tensor) or not probs.numel() or not _has_kernels(probs.device):
+    if blind or objective is None or not probs.numel() or not _has_kernels(probs.device):
         return "dense"
-    return "fused" if objective.is_ratio or pruning >= _LEAST_PRUNING else "dense"
+    is_pruned = not isinstance(pruning, Tensor) and pruning >= _LEAST_PRUNING
+    return "fused" if objective.is_ratio or is_pruned else "dense"
 
 
 @cache

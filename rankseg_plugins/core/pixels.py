@@ -81,6 +81,10 @@ class Pixels:
         if self.valid is not None:
             # What lies outside may be anything, such as NaN.
             values = values.masked_fill(~self.valid.unsqueeze(1 - values.ndim), 0.0)
+        return self.activate(values)
+
+    def activate(self, values: Tensor) -> Tensor:
+        r"""Probabilities of these values (B, C, \*spatial), or of some of their pixels."""
         if self.temperature != 1:
             values = values if values.dtype == torch.float64 else values.float()
             # float32, as TemperatureScaling holds it.

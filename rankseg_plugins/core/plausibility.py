@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +30,14 @@ class ChecksSums(nn.Module):
     check_sums = True
     output_mode: str
 
-    def _look_at_sums(self, probs: Tensor, valid_mask: Tensor | None = None) -> None:
+    def _look_at_sums(
+        self, probs: Tensor, valid_mask: Tensor | None = None, activate: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         if not self.check_sums or self.output_mode != "multiclass" or is_blind():
             return
         if probs.is_cuda and torch.cuda.is_current_stream_capturing():
             return
-        problem = describe_sums(probs, valid_mask)
+        problem = describe_sums(probs, valid_mask, activate)
         if problem is not None or probs.device.type != "cpu":
             self.check_sums = False
         if problem is not None:
@@ -43,7 +46,9 @@ class ChecksSums(nn.Module):
             )
 
 
-def describe_sums(probs: Tensor, valid_mask: Tensor | None = None) -> str | None:
+def describe_sums(
+    probs: Tensor, valid_mask: Tensor | None = None, activate: Callable[[Tensor], Tensor] | None = None
+) -> str | None:
     r"""What is wrong with multiclass probabilities that do not add up to 1 over the classes; None if they do.
 
     A grid of pixels of some images is looked at. Pixels without any probability, such as those outside of a crop, are
@@ -52,6 +57,7 @@ def describe_sums(probs: Tensor, valid_mask: Tensor | None = None) -> str | None
     Args:
         probs: (B, C, \*spatial), floating point.
         valid_mask: optional bool, (B, \*spatial) or (\*spatial); False leaves a pixel out.
+        activate: what makes probabilities of some pixels of ``probs``; None if these are some.
 
     Example:
         >>> describe_sums(torch.tensor([[[0.9, 0.2], [0.1, 0.8]]]))
@@ -62,6 +68,8 @@ def describe_sums(probs: Tensor, valid_mask: Tensor | None = None) -> str | None
     images = slice(None, None, max(1, -(-len(probs) // _IMAGES)))
     dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
     looked_at = probs[(images, slice(None), *grid)]
+    if activate is not None:
+        looked_at = activate(looked_at)
     sums = looked_at.sum(1, dtype=dtype)
     if not sums.numel() or (sums - 1).abs_().amax().item() <= SUM_TOLERANCE:
         return None  # what is usual, found in few operations: small images are decided in as many

@@ -9,6 +9,7 @@ from oracles import labels_of_masks
 
 from benchmarks.measure import extra_memory
 from rankseg_plugins import GlobalRankSEG, RankSEG
+from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.pooled.fit import affine_argmax
 from rankseg_plugins.core.volumes import Classes
 
@@ -59,14 +60,14 @@ def decide_fused(decoder, probs, valid, monkeypatch):
     if torch.cuda.is_available():
         return decoder(probs.cuda(), None if valid is None else valid.cuda()).cpu()
     pytest.importorskip("triton")
-    from rankseg_plugins.core.cuda import fused
+    from rankseg_plugins.core.kernels.cuda import steps
 
     # Programs run one after the other in Triton's interpreter: few of them.
-    for name, value in {"_STATISTICS": {"block": 64}, "_COLLECT": {"block": 64}, "_REFINE": {"block": 64}}.items():
-        monkeypatch.setattr(fused, name, value)
+    for name, value in {"_SURVEY": {"block": 64}, "_COLLECT": {"block": 64}, "_FINISH": {"block": 64}}.items():
+        monkeypatch.setattr(steps, name, value)
     for name, value in {"_PROGRAMS": 24, "_SCORERS": 2, "_PIECE": 32, "_LABELED": 2}.items():
-        monkeypatch.setattr(fused, name, value)
-    return fill(decoder._decide_fused(probs, valid, Classes(decoder.pruning_prob)), decoder, valid)
+        monkeypatch.setattr(steps, name, value)
+    return fill(decoder._decide_fused(Pixels(probs, valid), Classes(decoder.pruning_prob)), decoder, valid)
 
 
 def fill(labels, decoder, valid):

@@ -3,10 +3,11 @@
 import triton
 import triton.language as tl
 
-from rankseg_plugins.core.cuda.shared import (
+from rankseg_plugins.core.kernels.cuda.shared import (
     CEILING,
     HELD,
     HIGHEST,
+    LARGEST,
     LOWEST,
     MU,
     PLACES,
@@ -14,8 +15,11 @@ from rankseg_plugins.core.cuda.shared import (
     THRESHOLD,
     N,
     S,
-    load_pixels,
+    are_valid,
+    clamp,
+    load,
     margin_of,
+    of_row,
     real,
     round_down,
     score_of,
@@ -24,28 +28,51 @@ from rankseg_plugins.core.cuda.shared import (
 
 
 @triton.jit
-def row_statistics(
-    probs, valid, partial, fits, pixels, classes, stride_b, stride_c, stride_v, span, parts,
-    has_valid: tl.constexpr, dtype: tl.constexpr, block: tl.constexpr,
+def scale_pixels(
+    values, scale, valid, temperature, pixels, classes, stride_b, stride_c, stride_v, parts,
+    has_valid: tl.constexpr, activation: tl.constexpr, dtype: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """Per pixel: largest value (softmax), and 1 / sum over the classes; NaN where there are no probabilities."""
+    program = tl.program_id(0).to(tl.int64)
+    image, at = program // parts, (program % parts) * block + tl.arange(0, block)
+    values, scale, valid = of_row(values, scale, valid, image * classes, pixels, classes, stride_b, stride_c, stride_v)
+    inside = are_valid(valid, at, at < pixels, has_valid)
+    # Finite, as -inf is a value, too, and -inf less -inf is none.
+    top, total = tl.full([block], -3e38, dtype), tl.zeros([block], dtype)
+    for c in range(classes):
+        value = tl.load(values + c * stride_c + at, inside, other=0).to(dtype)
+        if activation == "softmax":
+            value = value / temperature
+            higher = tl.maximum(top, value)
+            total = total * tl.exp(top - higher) + tl.exp(value - higher)
+            top = higher
+        else:
+            total += tl.where(value >= 0, value, float("nan"))
+    if activation == "normalize":
+        total = tl.where(total == 0, 1.0, total)
+    tl.store(scale + at, top, inside)
+    tl.store(scale + pixels + at, 1 / total if dtype == tl.float64 else tl.div_rn(1.0, total), inside)
+
+
+@triton.jit
+def survey(
+    values, scale, valid, temperature, partial, fits, pixels, classes, stride_b, stride_c, stride_v, span, parts,
+    has_valid: tl.constexpr, activation: tl.constexpr, dtype: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Per part: sum, sum and count above 1/2, largest value, and whether a value is no probability."""
     program = tl.program_id(0).to(tl.int64)
-    row = program // parts
-    image, start = row // classes, (program % parts) * span
-    probs += image * stride_b + (row % classes) * stride_c
-    valid += image * stride_v
+    row, start = program // parts, (program % parts) * span
+    values, scale, valid = of_row(values, scale, valid, row, pixels, classes, stride_b, stride_c, stride_v)
     total, upper = tl.zeros([block], tl.float64), tl.zeros([block], tl.float64)
     number, strange = tl.zeros([block], tl.int32), tl.zeros([block], tl.int32)
     largest = tl.zeros([block], dtype)
     for offset in range(0, span, block):
         at = start + offset + tl.arange(0, block)
-        inside = at < pixels
-        if has_valid:
-            inside = inside & (tl.load(valid + at, inside, other=0) != 0)
-        p = tl.load(probs + at, inside, other=0).to(dtype)
+        inside = are_valid(valid, at, at < pixels, has_valid)
+        p = load(values, scale, temperature, at, inside, pixels, activation, dtype)
         # Written so that NaN is strange, too.
         strange |= tl.where((p >= LOWEST) & (p <= HIGHEST), 0, 1)
-        p = tl.minimum(tl.maximum(p, 0.0), 1.0)
+        p = clamp(p)
         above = p > 0.5
         total += p.to(tl.float64)
         upper += tl.where(above, p, 0.0).to(tl.float64)
@@ -63,10 +90,14 @@ def row_statistics(
 
 
 @triton.jit(do_not_specialize=["smooth_bits", "pruning_bits"])
-def first_floor(
-    partial, record, overlap, fits, pixels, parts, smooth_bits, pruning_bits, dice: tl.constexpr, block: tl.constexpr
-):
-    """Per row: join its parts, and find a lower bound of the threshold from three masks that any row has."""
+def guess(
+    partial, record, overlap, fits, table, pixels, parts, smooth_bits, pruning_bits,
+    has_table: tl.constexpr, dice: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """Per row: join its parts, and find a lower bound of the threshold from three masks that any row has.
+
+    A row is active if its largest probability is above its own bound in the ``table``, or above one bound for all.
+    """
     row = tl.program_id(0).to(tl.int64)
     smooth = real(smooth_bits)
     partial += row * parts
@@ -85,11 +116,15 @@ def first_floor(
     single = threshold_of(largest, 1, mu, smooth, dice)
     whole = threshold_of(mu, pixels, mu, smooth, dice)
     floor = tl.maximum(tl.maximum(upper, single), whole)
+    pruning = real(pruning_bits)
+    if has_table:
+        pruning = tl.load(table + row).to(tl.float64)
     record += row * RECORD
     tl.store(record + MU, mu)
+    tl.store(record + LARGEST, largest)
     tl.store(record + N, n)
     tl.store(record + S, s)
-    tl.store(record + THRESHOLD, tl.where(largest > real(pruning_bits), floor, float("inf")))
+    tl.store(record + THRESHOLD, tl.where(largest > pruning, floor, float("inf")))
     # At smooth > 0 the best mask of Dice may leave out pixels above 1/2.
     tl.store(record + CEILING, tl.where(dice & (smooth > 0), 0.5 + margin_of(mu, smooth), 0.5))
     tl.store(record + HELD, 0.0)
@@ -100,22 +135,21 @@ def first_floor(
 
 @triton.jit
 def collect(
-    probs, valid, record, held, room, pixels, classes, stride_b, stride_c, stride_v, span, parts,
-    has_valid: tl.constexpr, dtype: tl.constexpr, block: tl.constexpr,
+    values, scale, valid, temperature, record, held, room, pixels, classes, stride_b, stride_c, stride_v, span, parts,
+    has_valid: tl.constexpr, activation: tl.constexpr, dtype: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Copy the pixels with ``threshold < p <= ceiling`` of the active rows, up to ``room`` a row; count them all."""
     program = tl.program_id(0).to(tl.int64)
-    row = program // parts
+    row, start = program // parts, (program % parts) * span
     record += row * RECORD
     floor = tl.load(record + THRESHOLD)
     if floor < float("inf"):
-        image, start = row // classes, (program % parts) * span
-        probs += image * stride_b + (row % classes) * stride_c
-        valid += image * stride_v
+        values, scale, valid = of_row(values, scale, valid, row, pixels, classes, stride_b, stride_c, stride_v)
         low, high = round_down(floor, dtype), round_down(tl.load(record + CEILING), dtype)
         for offset in range(0, span, block):
             at = start + offset + tl.arange(0, block)
-            p = load_pixels(probs, valid, at, at < pixels, at < pixels, has_valid, dtype)
+            inside = are_valid(valid, at, at < pixels, has_valid)
+            p = clamp(load(values, scale, temperature, at, inside, pixels, activation, dtype))
             undecided = ((p > low) & (p <= high)).to(tl.int32)
             number = tl.sum(undecided, 0)
             if number > 0:
@@ -124,10 +158,25 @@ def collect(
                 tl.store(held + row * room + to, p, (undecided > 0) & (to < room))
 
 
+@triton.jit
+def load_held(
+    values, scale, valid, temperature, held, at, length, everywhere,
+    has_valid: tl.constexpr, activation: tl.constexpr, dtype: tl.constexpr,
+):  # fmt: skip
+    """Pixels that are held, the first ``length``; or ``everywhere``, if not all of them could be held."""
+    if everywhere:
+        inside = are_valid(valid, at, at < length, has_valid)
+        p = clamp(load(values, scale, temperature, at, inside, length, activation, dtype))
+    else:
+        p = tl.load(held + at, at < length, other=0).to(dtype)
+    return p
+
+
 @triton.jit(do_not_specialize=["smooth_bits"])
-def refine(
-    probs, valid, record, held, room, pixels, classes, stride_b, stride_c, stride_v, smooth_bits,
-    dice: tl.constexpr, is_ratio: tl.constexpr, has_valid: tl.constexpr, dtype: tl.constexpr, block: tl.constexpr,
+def finish(
+    values, scale, valid, temperature, record, held, room, pixels, classes, stride_b, stride_c, stride_v, smooth_bits,
+    dice: tl.constexpr, is_ratio: tl.constexpr,
+    has_valid: tl.constexpr, activation: tl.constexpr, dtype: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Per row: Dinkelbach's iteration on the undecided pixels, or on the whole row where they are more than ``room``.
 
@@ -140,16 +189,11 @@ def refine(
     going = threshold < float("inf")
     if going:
         smooth = real(smooth_bits)
-        image = row // classes
-        valid += image * stride_v
+        values, scale, valid = of_row(values, scale, valid, row, pixels, classes, stride_b, stride_c, stride_v)
         held += row * room
         number = tl.load(record + HELD).to(tl.int64)
         everywhere = number > room
-        # What is held is valid already.
-        length, masked = tl.where(everywhere, pixels, number), tl.where(everywhere, pixels, 0)
-        source = held
-        if everywhere:
-            source = probs + image * stride_b + (row % classes) * stride_c
+        length = tl.where(everywhere, pixels, number)
         mu, upper_n, upper_s = tl.load(record + MU), tl.load(record + N), tl.load(record + S)
         n, s = upper_n, upper_s
         while going:
@@ -157,7 +201,9 @@ def refine(
             counts, sums = tl.zeros([block], tl.int32), tl.zeros([block], tl.float64)
             for offset in range(0, length, block):
                 at = offset + tl.arange(0, block)
-                p = load_pixels(source, valid, at, at < length, at < masked, has_valid, dtype)
+                p = load_held(
+                    values, scale, valid, temperature, held, at, length, everywhere, has_valid, activation, dtype
+                )
                 above = (p > bound) & (p <= 0.5)
                 counts += above.to(tl.int32)
                 sums += tl.where(above, p, 0.0).to(tl.float64)
@@ -175,7 +221,9 @@ def refine(
             first = tl.zeros([], tl.int64)
             for offset in range(0, length, block):
                 at = offset + tl.arange(0, block)
-                p = load_pixels(source, valid, at, at < length, at < masked, has_valid, dtype)
+                p = load_held(
+                    values, scale, valid, temperature, held, at, length, everywhere, has_valid, activation, dtype
+                )
                 undecided = ((p > low) & (p <= high)).to(tl.int32)
                 to = first + tl.cumsum(undecided, 0) - 1
                 tl.debug_barrier()  # this block has been read: now its place may be written
@@ -190,8 +238,9 @@ def refine(
 
 @triton.jit(do_not_specialize=["smooth_bits"])
 def score_candidates(
-    probs, valid, record, held, found, room, pixels, classes, stride_b, stride_c, stride_v, smooth_bits, parts,
-    has_valid: tl.constexpr, dtype: tl.constexpr, size: tl.constexpr, block: tl.constexpr,
+    values, scale, valid, temperature, record, held, found, room, pixels, classes, stride_b, stride_c, stride_v,
+    smooth_bits, parts,
+    has_valid: tl.constexpr, activation: tl.constexpr, dtype: tl.constexpr, size: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Per part: the best smoothed Dice of the masks ``{p > candidate}``, for a share of the undecided pixels.
 
@@ -205,24 +254,24 @@ def score_candidates(
     best_n, best_s = tl.zeros([], tl.float64), tl.zeros([], tl.float64)
     if floor < float("inf"):
         smooth = real(smooth_bits)
-        image = row // classes
-        valid += image * stride_v
+        values, scale, valid = of_row(values, scale, valid, row, pixels, classes, stride_b, stride_c, stride_v)
+        held += row * room
         number = tl.load(record + HELD).to(tl.int64)
         everywhere = number > room
-        # What is held is valid already.
-        length, masked = tl.where(everywhere, pixels, number), tl.where(everywhere, pixels, 0)
-        source = held + row * room
-        if everywhere:
-            source = probs + image * stride_b + (row % classes) * stride_c
+        length = tl.where(everywhere, pixels, number)
         low, high = round_down(floor, dtype), round_down(tl.load(record + CEILING), dtype)
         mu, all_n, all_s = tl.load(record + MU), tl.load(record + N), tl.load(record + S)
         for start in range((program % parts) * size, length, parts * size):
             mine = start + tl.arange(0, size)
-            candidate = load_pixels(source, valid, mine, mine < length, mine < masked, has_valid, dtype)
+            candidate = load_held(
+                values, scale, valid, temperature, held, mine, length, everywhere, has_valid, activation, dtype
+            )
             below, lost = tl.zeros([size], tl.int32), tl.zeros([size], tl.float64)
             for offset in range(0, length, block):
                 at = offset + tl.arange(0, block)
-                p = load_pixels(source, valid, at, at < length, at < masked, has_valid, dtype)
+                p = load_held(
+                    values, scale, valid, temperature, held, at, length, everywhere, has_valid, activation, dtype
+                )
                 dropped = ((p > low) & (p <= high))[None, :] & (p[None, :] <= candidate[:, None])
                 below += tl.sum(dropped.to(tl.int32), 1)
                 lost += tl.sum(tl.where(dropped, p[None, :], 0.0).to(tl.float64), 1)

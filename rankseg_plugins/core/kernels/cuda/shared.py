@@ -1,4 +1,4 @@
-"""Shared by the kernels: the record of a row, and the formulas of :mod:`rankseg_plugins.core.objectives`.
+"""Shared by the kernels: the record of a row, the formulas of :mod:`rankseg_plugins.core.objectives`, and reading.
 
 A *row* is one class of one image, a *part* a stretch of its pixels. Records are float64; probabilities are compared in
 ``dtype``, float32 or float64. Options that are real numbers arrive as the bits of a float64, as Triton would round them
@@ -10,9 +10,10 @@ import triton.language as tl
 
 from rankseg_plugins.core.probabilities import TOLERANCE
 
-#: Fields of a row's record: expected size; count and sum of its mask; its threshold, infinity if the row is not active
-#: and its mask empty; a value above which pixels are in the mask; number of undecided pixels. And the record's size.
-MU, N, S, THRESHOLD, CEILING, HELD, RECORD = (tl.constexpr(place) for place in range(7))
+#: Fields of a row's record: expected size; largest probability; count and sum of its mask; its threshold, infinity if
+#: the row is not active and its mask empty; a value above which pixels are in the mask; number of undecided pixels. And
+#: the record's size.
+MU, LARGEST, N, S, THRESHOLD, CEILING, HELD, RECORD = (tl.constexpr(place) for place in range(8))
 
 #: Each row has this many places to add up the pixels that other classes selected, too: one would be a bottleneck.
 PLACES = tl.constexpr(32)
@@ -68,7 +69,7 @@ def gain_of(p, m, t, mu, smooth, dice: tl.constexpr):
 
 @triton.jit
 def round_down(threshold, dtype: tl.constexpr):
-    """``passes.round_down`` for a threshold >= 0: the float below a positive one has the next smaller bits."""
+    """``volumes.round_down`` for a threshold >= 0: the float below a positive one has the next smaller bits."""
     if dtype == tl.float64:
         return threshold
     else:
@@ -78,9 +79,37 @@ def round_down(threshold, dtype: tl.constexpr):
 
 
 @triton.jit
-def load_pixels(source, valid, at, inside, checked, has_valid: tl.constexpr, dtype: tl.constexpr):
-    """Pixels of one row, clamped; those not ``inside``, or not valid where that is ``checked``, are 0."""
+def of_row(values, scale, valid, row, pixels, classes, stride_b, stride_c, stride_v):
+    """Where the pixels of a row begin, and what belongs to each pixel of its image."""
+    image = row // classes
+    return values + image * stride_b + (row % classes) * stride_c, scale + 2 * image * pixels, valid + image * stride_v
+
+
+@triton.jit
+def are_valid(valid, at, inside, has_valid: tl.constexpr):
+    """Which pixels are ``inside`` and valid."""
     if has_valid:
-        inside = inside & (tl.load(valid + at, checked, other=1) != 0)
-    p = tl.load(source + at, inside, other=0).to(dtype)
+        inside = inside & (tl.load(valid + at, inside, other=0) != 0)
+    return inside
+
+
+@triton.jit
+def load(values, scale, temperature, at, inside, pixels, activation: tl.constexpr, dtype: tl.constexpr):
+    """Probabilities of some pixels of a row, which may lie a little outside of [0, 1]; 0 where not ``inside``.
+
+    The same operations, and so the same numbers, wherever they are read.
+    """
+    p = tl.load(values + at, inside, other=0).to(dtype)
+    if activation == "softmax":
+        p = tl.exp(p / temperature - tl.load(scale + at, inside, other=0))
+    elif activation == "sigmoid":
+        p = tl.where(inside, 1 / (1 + tl.exp(-p / temperature)), 0.0)
+    if (activation == "softmax") | (activation == "normalize"):
+        p *= tl.load(scale + pixels + at, inside, other=0)
+    return p
+
+
+@triton.jit
+def clamp(p):
+    """Into [0, 1]."""
     return tl.minimum(tl.maximum(p, 0.0), 1.0)

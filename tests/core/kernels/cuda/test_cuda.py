@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rankseg_plugins import GlobalRankSEG, RankSEG
+from rankseg_plugins import GlobalRankSEG, PresenceRankSEG, RankSEG
 from rankseg_plugins.core.paths import choose_path
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -75,6 +75,49 @@ def test_shapes(shape):
     assert torch.equal(decoder(probs.cuda()).cpu(), decoder(probs))
 
 
+def made_logits(activation, dtype=torch.float32, shape=(3, 4, 201, 333)):
+    logits = 3 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return (logits.relu() if activation == "normalize" else logits).to(dtype)
+
+
+@pytest.mark.parametrize("options", RMA)
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "normalize"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_from_logits(options, activation, dtype):
+    """The GPU's exp differs in the last digits: where that decides, a pixel may be another one's."""
+    decoder, logits = RankSEG(**options, pruning_prob=0.3), made_logits(activation, dtype)
+    temperature = 1.0 if activation == "normalize" else 0.7
+    expected = decoder.predict_logits(logits, activation, temperature=temperature)
+    found = decoder.predict_logits(logits.cuda(), activation, temperature=temperature).cpu()
+    assert (found != expected).sum() <= 2e-5 * expected.numel()
+
+
+def test_memory_from_logits():
+    logits = made_logits("softmax", shape=(1, 19, 512, 512)).cuda()
+    labels = RankSEG().predict_logits(logits)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    RankSEG().predict_logits(logits)
+    extra = torch.cuda.max_memory_allocated() - before - labels.nbytes
+    assert extra <= 0.25 * logits.nbytes
+
+
+@pytest.mark.parametrize("options", RMA)
+def test_classes_that_are_there(probs, options):
+    decoder, active = RankSEG(**options), torch.tensor([[True, False, True, True, False], [False] * 5])
+    found = decoder.predict(probs.cuda(), active=active.cuda()).cpu()
+    assert torch.equal(found, decoder.predict(probs, active=active))
+
+
+@pytest.mark.parametrize("output_mode", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+def test_presence(probs, metric, output_mode):
+    frequencies = [0.9, 0.2, 0.5, 0.05, 0.6]
+    decoder = PresenceRankSEG(5, metric, absent="zero", output_mode=output_mode, frequencies=frequencies)
+    assert torch.equal(decoder.cuda()(probs.cuda()).cpu(), decoder.cpu()(probs))
+
+
 def test_no_class_left(probs):
     decoder = RankSEG(pruning_prob=1.0, unassigned_policy="void", void_index=-3)
     assert torch.equal(decoder(probs.cuda()).cpu(), decoder(probs))
@@ -84,10 +127,13 @@ def test_no_class_left(probs):
 def test_no_synchronisation(probs, options):
     decoder = RankSEG(**options)
     probs, valid = probs.cuda(), torch.ones(33, 47, dtype=torch.bool, device="cuda")
+    active = torch.ones(5, dtype=torch.bool, device="cuda")
     decoder(probs, valid)  # what is loaded once may synchronise
+    decoder.predict_logits(probs.log(), "softmax", valid, active)
     torch.cuda.set_sync_debug_mode("error")
     try:
         decoder(probs, valid)
+        decoder.predict_logits(probs.log(), "softmax", valid, active)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

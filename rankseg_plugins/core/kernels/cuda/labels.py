@@ -3,7 +3,20 @@
 import triton
 import triton.language as tl
 
-from rankseg_plugins.core.cuda.shared import MU, PLACES, RECORD, THRESHOLD, N, S, gain_of, real
+from rankseg_plugins.core.kernels.cuda.shared import (
+    MU,
+    PLACES,
+    RECORD,
+    THRESHOLD,
+    N,
+    S,
+    are_valid,
+    clamp,
+    gain_of,
+    load,
+    of_row,
+    real,
+)
 
 
 @triton.jit
@@ -23,23 +36,26 @@ def list_active(record, listed, classes, all_classes: tl.constexpr):
 
 @triton.jit
 def select(
-    probs, record, masks, pixels, classes, stride_b, stride_c, parts, dtype: tl.constexpr, block: tl.constexpr
+    values, scale, valid, temperature, record, masks, pixels, classes, stride_b, stride_c, stride_v, parts,
+    has_valid: tl.constexpr, activation: tl.constexpr, dtype: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """The masks of all rows; those that are not active are not read."""
     program = tl.program_id(0).to(tl.int64)
     row = program // parts
     at = (program % parts) * block + tl.arange(0, block)
     threshold = tl.load(record + row * RECORD + THRESHOLD)
-    probs += (row // classes) * stride_b + (row % classes) * stride_c
+    values, scale, valid = of_row(values, scale, valid, row, pixels, classes, stride_b, stride_c, stride_v)
     end = tl.where(threshold < float("inf"), pixels, 0)
-    p = tl.load(probs + at, at < end, other=0).to(dtype)
+    p = load(values, scale, temperature, at, at < end, pixels, activation, dtype)
     tl.store(masks + row * pixels + at, p > threshold.to(dtype), at < pixels)
 
 
 @triton.jit
-def label_undisputed(
-    probs, valid, record, listed, overlap, labels, disputed, pixels, classes, stride_b, stride_c, stride_v, parts,
-    has_valid: tl.constexpr, dtype: tl.constexpr, few: tl.constexpr, pieces: tl.constexpr, block: tl.constexpr,
+def choose(
+    values, scale, valid, temperature, record, listed, overlap, labels, disputed, pixels, classes, stride_b, stride_c,
+    stride_v, parts,
+    has_valid: tl.constexpr, activation: tl.constexpr, dtype: tl.constexpr, few: tl.constexpr, pieces: tl.constexpr,
+    block: tl.constexpr,
 ):  # fmt: skip
     """Label the pixels that one class selected, -1 the others; add up what each class shares with others.
 
@@ -51,25 +67,27 @@ def label_undisputed(
     at = tl.arange(0, pieces)[:, None] * block + tl.arange(0, block)[None, :]
     at += (program % parts) * pieces * block
     inside = at < pixels
-    probs += image * stride_b
-    valid += image * stride_v
+    values, scale, valid = of_row(values, scale, valid, image * classes, pixels, classes, stride_b, stride_c, stride_v)
+    inside = are_valid(valid, at, inside, has_valid)
     listed += image * (classes + 1)
     record += image * classes * RECORD
-    if has_valid:
-        inside = inside & (tl.load(valid + at, inside, other=0) != 0)
     count, label = tl.zeros([pieces, block], tl.int32), tl.zeros([pieces, block], tl.int32)
     number = tl.load(listed)
     if few > 0:
         for c in tl.static_range(few):
             threshold = tl.load(record + c * RECORD + THRESHOLD).to(dtype)
-            selected = tl.load(probs + c * stride_c + at, inside, other=0).to(dtype) > threshold
+            selected = (
+                load(values + c * stride_c, scale, temperature, at, inside, pixels, activation, dtype) > threshold
+            )
             count += selected.to(tl.int32)
             label = tl.where(selected, c, label)
     else:
         for i in tl.range(1, number + 1, loop_unroll_factor=4):
             c = tl.load(listed + i)
             threshold = tl.load(record + c * RECORD + THRESHOLD).to(dtype)
-            selected = tl.load(probs + c * stride_c + at, inside, other=0).to(dtype) > threshold
+            selected = (
+                load(values + c * stride_c, scale, temperature, at, inside, pixels, activation, dtype) > threshold
+            )
             count += selected.to(tl.int32)
             label = tl.where(selected, c, label)
     tl.store(labels + image * pixels + at, tl.where(count == 1, label, -1).to(tl.int64), at < pixels)
@@ -81,20 +99,21 @@ def label_undisputed(
         for i in range(1, number + 1):
             # Not `c`: Triton takes the loops above for the same variable.
             other = tl.load(listed + i)
-            p = tl.load(probs + other * stride_c + at, several, other=0).to(dtype)
+            p = clamp(load(values + other * stride_c, scale, temperature, at, several, pixels, activation, dtype))
             shared = several & (p > tl.load(record + other * RECORD + THRESHOLD).to(dtype))
             n = tl.sum(tl.sum(shared.to(tl.int32), 1), 0)
             if n > 0:
-                s = tl.sum(tl.sum(tl.where(shared, tl.minimum(p, 1.0), 0.0).to(tl.float64), 1), 0)
+                s = tl.sum(tl.sum(tl.where(shared, p, 0.0).to(tl.float64), 1), 0)
                 tl.atomic_add(overlap + other * 2 * PLACES, n.to(tl.float64))
                 tl.atomic_add(overlap + (other * 2 + 1) * PLACES, s)
 
 
 @triton.jit(do_not_specialize=["smooth_bits", "void_index"])
-def settle_disputed(
-    probs, record, listed, overlap, labels, disputed, pixels, classes, stride_b, stride_c, parts, smooth_bits,
-    void_index,
-    dice: tl.constexpr, has_void: tl.constexpr, dtype: tl.constexpr, pieces: tl.constexpr, block: tl.constexpr,
+def settle(
+    values, scale, valid, temperature, record, listed, overlap, labels, disputed, pixels, classes, stride_b, stride_c,
+    stride_v, parts, smooth_bits, void_index,
+    dice: tl.constexpr, has_void: tl.constexpr, has_valid: tl.constexpr, activation: tl.constexpr, dtype: tl.constexpr,
+    pieces: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Give the pixels that no class or several classes selected to the one that gains most, or label them void.
 
@@ -103,7 +122,7 @@ def settle_disputed(
     program = tl.program_id(0).to(tl.int64)
     image = program // parts
     smooth = real(smooth_bits)
-    probs += image * stride_b
+    values, scale, valid = of_row(values, scale, valid, image * classes, pixels, classes, stride_b, stride_c, stride_v)
     labels += image * pixels
     listed += image * (classes + 1)
     record += image * classes * RECORD
@@ -111,7 +130,7 @@ def settle_disputed(
     for piece in range(program * pieces, (program + 1) * pieces):
         if tl.load(disputed + piece) > 0:
             at = (piece - image * parts * pieces) * block + tl.arange(0, block)
-            left = tl.load(labels + at, at < pixels, other=0) < 0
+            left = are_valid(valid, at, tl.load(labels + at, at < pixels, other=0) < 0, has_valid)
             active = tl.load(listed)
             # Where pruning left no class at all, every class competes for every pixel.
             number = tl.where(active == 0, classes, active)
@@ -121,8 +140,7 @@ def settle_disputed(
             largest = tl.zeros([block], dtype)
             for i in tl.range(1, number + 1, loop_unroll_factor=2):
                 c = tl.load(listed + i)
-                p = tl.load(probs + c * stride_c + at, left, other=0).to(dtype)
-                p = tl.minimum(tl.maximum(p, 0.0), 1.0)
+                p = clamp(load(values + c * stride_c, scale, temperature, at, left, pixels, activation, dtype))
                 row, shared = record + c * RECORD, overlap + c * 2 * PLACES + tl.arange(0, PLACES)
                 selected = p > tl.load(row + THRESHOLD).to(dtype)
                 t = tl.load(row + N) - tl.sum(tl.load(shared), 0)
@@ -137,7 +155,8 @@ def settle_disputed(
             if number < classes and not has_void and tl.max(bare.to(tl.int32), 0) > 0:
                 # Not `c` and `p`: Triton takes the loop above for the same variables.
                 for other in range(classes):
-                    largest = tl.maximum(largest, tl.load(probs + other * stride_c + at, bare, other=0).to(dtype))
+                    q = load(values + other * stride_c, scale, temperature, at, bare, pixels, activation, dtype)
+                    largest = tl.maximum(largest, q)
             winner = tl.where(largest == 0, 0, winner)
             decided = winner.to(tl.int64)
             if has_void:
