@@ -127,7 +127,7 @@ def test_activations_of_several_channels():
     ("values", "activation", "words"),
     [
         (torch.randn(1, 4, 5, 5) * 4, "identity", r"test_cfg.rankseg \(activation='identity'\).*probs must lie in"),
-        (torch.randn(1, 4, 5, 5) * 4, "normalize", r"test_cfg.rankseg.activation='normalize' with FCNHead.*negative"),
+        (torch.randn(1, 4, 5, 5) * 4, "normalize", r"test_cfg.rankseg \(activation='normalize'\).*negative"),
     ],
 )
 def test_outputs_that_are_no_probabilities_are_refused(values, activation, words):
@@ -158,7 +158,7 @@ def test_images_without_probabilities_keep_the_labels_of_the_toolkit(channels, v
 
 
 def test_labels_instead_of_probabilities_are_refused():
-    with pytest.raises(TypeError, match=r"test_cfg.rankseg.activation='auto' with FCNHead: .*int64"):
+    with pytest.raises(TypeError, match=r"test_cfg.rankseg \(activation='auto'\), .*int64"):
         decode(torch.ones(1, 4, 5, 5).long())
 
 
