@@ -10,7 +10,8 @@ from mmengine.model import BaseModule
 from mmseg.models.decode_heads import MaskFormerHead
 from mmseg.registry import MODELS
 
-from rankseg_plugins import rankseg
+from rankseg_plugins import RankSEG, rankseg
+from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.mmseg.activations import automatic_activation
 
 PATH = "rankseg_plugins.mmseg."
@@ -108,6 +109,25 @@ def test_activation_of_one_channel(activation):
 def decode(values, **options):
     network = MODELS.build(tiny.model(PATH + "RankSEGEncoderDecoder", rankseg={**ON, **options}))
     return torch.cat([sample.pred_sem_seg.data for sample in network.postprocess_result(values)])
+
+
+@pytest.mark.parametrize("temperature", [None, 0.7])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_several_channels_in_half_precision(dtype, temperature, tmp_path):
+    """The probabilities that the logits mean decide, not those that half precision holds."""
+    logits = torch.randn(4, 4, 60, 60, generator=torch.Generator().manual_seed(0)).to(dtype)
+    options = ON
+    if temperature is not None:
+        options = {"tuned": str(tmp_path / "decoder.json")}
+        TunedDecoder(RankSEG(**ON), 4, temperature).save(options["tuned"])
+    network = MODELS.build(tiny.model(PATH + "RankSEGEncoderDecoder", rankseg=options))
+    samples = network.postprocess_result(logits)
+    labels = torch.cat([sample.pred_sem_seg.data for sample in samples])
+    divisor = temperature or 1
+    assert torch.equal(labels, rankseg((logits.double() / divisor).softmax(1), **ON))
+    assert (labels != rankseg((logits / divisor).softmax(1), **ON)).any()
+    for sample, image in zip(samples, logits, strict=True):
+        assert torch.equal(sample.seg_logits.data, image)
 
 
 @pytest.mark.filterwarnings("ignore:the probabilities look as if")
