@@ -3,9 +3,9 @@
 import itertools
 import warnings
 
-import numpy as np
 import pytest
 import torch
+from oracles import at_temperature, probabilities
 from sweeps import sweep
 
 from rankseg_plugins import GlobalRankSEG, PresenceRankSEG, RankSEG, rankseg
@@ -46,23 +46,7 @@ def made(activation="softmax", dtype=torch.float32, batch=2, classes=CLASSES, se
 
 def meant(logits, activation, temperature=1.0):
     """The probabilities, float64."""
-    values = logits.double().numpy() / (temperature if activation in ("softmax", "sigmoid") else 1)
-    if activation == "softmax":
-        values = np.exp(values - values.max(1, keepdims=True))
-    elif activation == "sigmoid":
-        values = 1 / (1 + np.exp(-values))
-    if activation in ("softmax", "normalize"):
-        values = values / values.sum(1, keepdims=True)
-    return torch.from_numpy(values)
-
-
-def at_temperature(probs, temperature, mode):
-    """What a temperature makes of probabilities, float64: p^(1/T), their sum kept, or each of them against the rest."""
-    p = probs.numpy()
-    powers = p ** (1 / temperature)
-    rest = (1 - p) ** (1 / temperature) if mode == "multilabel" else (powers.sum(1, keepdims=True) - powers)
-    share = powers / (powers + rest)
-    return torch.from_numpy(share if mode == "multilabel" else np.minimum(share * p.sum(1, keepdims=True), 1))
+    return torch.from_numpy(probabilities(logits.double().numpy(), activation, temperature))
 
 
 def presence(mode, **options):
@@ -205,7 +189,8 @@ def test_temperature(kind, mode, temperature):
     tuned = TunedDecoder(decoder, CLASSES, temperature)
     for activation in ACTIVATIONS:
         logits = made(activation)
-        expected = decoder.predict(at_temperature(meant(logits, activation), temperature, mode))
+        probs = at_temperature(meant(logits, activation).numpy(), temperature, mode)
+        expected = decoder.predict(torch.from_numpy(probs))
         assert torch.equal(tuned.predict_logits(logits, activation), expected), activation
         if activation in ("softmax", "sigmoid"):
             divided = decoder.predict(meant(logits, activation, temperature))
