@@ -35,7 +35,8 @@ class RankSEGMixin:
 
     Put it before the segmentor among the bases of a class, or let :func:`make_rankseg` do so. It adds no parameter
     and no buffer: checkpoints fit both ways. Padding, flips and the resize to the original size stay the segmentor's
-    own work; every image is decoded alone, at its original size.
+    own work; every image is decoded alone, from its logits at its original size: no probabilities lie beside them, and
+    half precision is computed with in float32.
 
     The options stand in ``test_cfg.rankseg`` and are read at every batch, so they can be changed at run time. None,
     or no such key, leaves the segmentor's own result as it is, bit for bit. The keys are those of
