@@ -76,3 +76,21 @@ def _gain(m, t, mu, metric, g):
 
     before = score(m, t)
     return lambda p: score(m + Fraction(float(p)), t + 1) - before
+
+
+def probabilities(logits, activation, temperature=1.0):
+    """What the output of a network (B, C, ...) means; a temperature divides logits."""
+    values = logits / (temperature if activation in ("softmax", "sigmoid") else 1)
+    if activation == "softmax":
+        values = np.exp(values - values.max(1, keepdims=True))
+    elif activation == "sigmoid":
+        values = 1 / (1 + np.exp(-values))
+    return values / values.sum(1, keepdims=True) if activation in ("softmax", "normalize") else values
+
+
+def at_temperature(p, temperature, mode):
+    """What a temperature makes of probabilities: p^(1/T), and their sum stays; or each of them against the rest."""
+    powers = p ** (1 / temperature)
+    if mode == "multilabel":
+        return powers / (powers + (1 - p) ** (1 / temperature))
+    return np.minimum(powers / powers.sum(1, keepdims=True) * p.sum(1, keepdims=True), 1)

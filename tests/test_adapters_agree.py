@@ -12,7 +12,11 @@ pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 pytest.importorskip("torchmetrics.segmentation", reason="TorchMetrics is not installed")
 
 import lightning.pytorch as pl
+import oracles
+import tiny
 from mmengine.runner import Runner
+from mmseg.registry import MODELS
+from mmseg.utils import register_all_modules
 from rich.progress import Progress
 from torch.utils.data import DataLoader
 
@@ -23,7 +27,8 @@ from examples.demo.folder import IGNORE_INDEX, read_folder
 from examples.demo.network import build_runner, logits_and_truth, make_config
 from examples.demo.training import train
 from rankseg_plugins import RankSEG, rankseg
-from rankseg_plugins.lightning import RankSEGCallback
+from rankseg_plugins.calibration import TunedDecoder
+from rankseg_plugins.lightning import RankSEGCallback, RankSEGPredictionWriter
 from rankseg_plugins.mmseg import MultiLevelIoUMetric
 from rankseg_plugins.scores import areas, levels
 from rankseg_plugins.torchmetrics import MultiLevelScore, RankSEGWrapper, multi_level_score
@@ -186,6 +191,89 @@ def torchmetrics_figures(probs, truth, classes):
     for batch in zip(probs.split(2), truth.split(2), strict=True):
         metric.update(*batch)
     return {name: float(value) for name, value in metric.compute().items()}
+
+
+# Logits, of every precision, and what makes probabilities of them: the labels through each adapter.
+
+
+class Predicting(pl.LightningModule):
+    def predict_step(self, batch, batch_idx):
+        return {"logits": batch}
+
+
+def through_lightning_of(logits, activation, decoder, tmp_path):
+    callback = RankSEGCallback(decoder, num_classes=logits.shape[1], activation=activation, predict_labels="labels")
+    writer = RankSEGPredictionWriter(tmp_path / "labels", decoder, activation=activation, file_format="npy")
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[writer, callback],
+        default_root_dir=tmp_path,
+    )
+    predicted = trainer.predict(Predicting(), DataLoader(logits, batch_size=2))
+    files = sorted((tmp_path / "labels").glob("*.npy"))
+    written = torch.from_numpy(np.stack([np.load(file) for file in files]).astype(np.int64))
+    return torch.cat([each["labels"] for each in predicted]), written
+
+
+def through_mmseg_of(logits, **options):
+    register_all_modules()
+    network = MODELS.build(tiny.model("rankseg_plugins.mmseg.RankSEGEncoderDecoder", 5, rankseg=options))
+    return torch.cat([sample.pred_sem_seg.data for sample in network.postprocess_result(logits)])
+
+
+@pytest.mark.filterwarnings("ignore:the probabilities look as if")
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "normalize", "identity"])
+def test_labels_from_logits(activation, dtype, temperature, tmp_path):
+    logits = torch.randn(3, 5, 40, 37, generator=torch.Generator().manual_seed(0))
+    logits = {"normalize": logits.exp(), "identity": logits.softmax(1)}.get(activation, logits).to(dtype)
+    inner = RankSEG("iou", pruning_prob=0.1)
+    inner.check_sums = False
+    probs = oracles.probabilities(logits.double().numpy(), activation)
+    if temperature != 1:
+        probs = oracles.at_temperature(probs, temperature, "multiclass")
+    expected = inner(torch.from_numpy(probs))
+    assert (expected != logits.argmax(1)).any()
+    decoder = TunedDecoder(inner, 5, temperature)
+    decoder.save(tmp_path / "decoder.json")
+    found = {
+        "plain": decoder.predict_logits(logits, activation),
+        "TorchMetrics": RankSEGWrapper(MultiLevelScore(5), decoder, activation).transform_pred(logits),
+        "MMSegmentation": through_mmseg_of(logits, activation=activation, tuned=str(tmp_path / "decoder.json")),
+    }
+    found["Lightning"], found["files"] = through_lightning_of(logits, activation, decoder, tmp_path)
+    for way, labels in found.items():
+        assert torch.equal(labels, expected), way
+
+
+def test_argmax_is_that_of_the_logits(tmp_path):
+    """Half precision of logits would round their probabilities to ties."""
+    logits = torch.randn(3, 5, 40, 37, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert (logits.softmax(1).max(1).indices != logits.max(1).indices).any()
+    given = {"activation": "softmax", "decoder": RankSEG("acc")}
+    expected = logits.max(1).indices
+    assert torch.equal(RankSEGWrapper(MultiLevelScore(5), **given).transform_pred(logits), expected)
+    for labels in through_lightning_of(logits, "softmax", RankSEG("acc"), tmp_path):
+        assert torch.equal(labels, expected)
+    assert torch.equal(through_mmseg_of(logits, metric="acc"), expected)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_logits_that_are_not_finite(value, tmp_path):
+    """What must decide stops with an error; a segmentor keeps the toolkit's labels, and says so."""
+    logits = torch.randn(3, 5, 10, 12, generator=torch.Generator().manual_seed(0))
+    logits[1, 2, 3, 4] = value
+    with pytest.raises(ValueError, match="finite"):
+        RankSEGWrapper(MultiLevelScore(5), activation="softmax").transform_pred(logits)
+    with pytest.raises(ValueError, match=r"NaN or infinite values, .* in 000001"):
+        through_lightning_of(logits, "softmax", RankSEG(), tmp_path)
+    with pytest.warns(UserWarning, match="the network gives NaN or infinite values"):
+        labels = through_mmseg_of(logits, metric="dice")
+    assert torch.equal(labels[1], logits[1].argmax(0))
 
 
 def generated_probs():

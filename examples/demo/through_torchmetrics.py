@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from mmengine.runner import Runner
 from rich.progress import Progress
 from torch import Tensor, nn
@@ -36,7 +35,7 @@ class KeepLabels(Metric):
 
 
 def evaluate(folder: Folder, network: nn.Module, progress: Progress) -> dict[Decision, Outcome]:
-    """Score every decision on the same probabilities.
+    """Score every decision on the same logits.
 
     Args:
         folder: the data.
@@ -51,6 +50,7 @@ def evaluate(folder: Folder, network: nn.Module, progress: Progress) -> dict[Dec
                 compute_groups=False,
             ),
             decision.decoder(),
+            activation="softmax",
             ignore_index=IGNORE_INDEX,
         )
         for decision in DECISIONS
@@ -59,9 +59,8 @@ def evaluate(folder: Folder, network: nn.Module, progress: Progress) -> dict[Dec
     task = progress.add_task("TorchMetrics", total=len(loader), status="")
     for batch in loader:
         logits, target = logits_and_truth(network, batch)
-        probs = torch.softmax(logits, dim=1)
         for metric in metrics.values():
-            metric.update(probs, target)
+            metric.update(logits, target)
         progress.update(task, advance=1)
     return {
         decision: Outcome(kept[decision].labels, {name: float(value) for name, value in metric.compute().items()})

@@ -20,6 +20,8 @@ OF_LOGITS = (("softmax", "multiclass"), ("sigmoid", "multilabel"))
 GAP = 0.05
 #: Fewer pixels say nothing about a network.
 FEWEST_PIXELS = 1000
+#: Pixels of which :func:`warn_if_softened` makes probabilities at once.
+PIXELS_AT_ONCE = 16384
 
 
 @torch.no_grad()
@@ -77,7 +79,7 @@ def activate(logits: Tensor, output_mode: str) -> Tensor:
     return logits.softmax(1) if output_mode == "multiclass" else logits.sigmoid()
 
 
-def warn_if_softened(probs: Tensor) -> bool:
+def warn_if_softened(values: Tensor, activation: str = "identity") -> bool:
     r"""Warn where probabilities look as if softmax, or a sigmoid, was applied to probabilities.
 
     Softmax of values in [0, 1] can never make one class more than e times as probable as another, and a sigmoid of
@@ -85,7 +87,8 @@ def warn_if_softened(probs: Tensor) -> bool:
     trained may look the same; one that gives all classes alike, or 1/2 everywhere, is not warned of.
 
     Args:
-        probs: (B, C, \*spatial) probabilities.
+        values: (B, C, \*spatial) probabilities, or what ``activation`` makes probabilities of.
+        activation: see :func:`~rankseg_plugins.core.probabilities.to_probabilities`.
 
     Returns:
         Whether it warned.
@@ -96,18 +99,12 @@ def warn_if_softened(probs: Tensor) -> bool:
         False
         >>> with warnings.catch_warnings(record=True):
         ...     warnings.simplefilter("always")
-        ...     warn_if_softened(probs.softmax(1))
+        ...     warn_if_softened(probs, "softmax")
         True
     """
-    smallest, largest = (each.double() for each in plain(probs).aminmax(dim=1))
-    slack = 1.01
-    if probs.shape[1] == 1:
-        twice = bool(0.5 / slack <= smallest.min()) and bool(0.6 < largest.max() <= slack * math.e / (1 + math.e))
-    else:
-        # All equal is what a network gives that knows nothing, not a sign of anything applied twice; as 1/2 above.
-        twice = bool((largest <= slack * math.e * smallest).all()) and bool((largest > 1.5 * smallest).any())
+    twice = _is_softened(plain(values), activation)
     if twice:
-        name = "the sigmoid" if probs.shape[1] == 1 else "softmax"
+        name = "the sigmoid" if values.shape[1] == 1 else "softmax"
         # At this place, whoever calls: where an adapter and a recorder look at the same, Python shows it once, unless
         # something between them entered warnings.catch_warnings(), which makes it forget.
         warnings.warn(
@@ -117,6 +114,24 @@ def warn_if_softened(probs: Tensor) -> bool:
             stacklevel=1,
         )
     return twice
+
+
+def _is_softened(values: Tensor, activation: str) -> bool:
+    slack, apart = 1.01, False
+    # Piece by piece: most images are cleared by their first, and no probabilities of a whole image are made.
+    rows = max(1, PIXELS_AT_ONCE // max(1, len(values) * math.prod(values.shape[3:])))
+    for piece in values.split(rows, dim=2):
+        smallest, largest = (each.double() for each in to_probabilities(piece, activation).aminmax(dim=1))
+        if values.shape[1] == 1:
+            close = bool((0.5 / slack <= smallest).all()) and bool((largest <= slack * math.e / (1 + math.e)).all())
+            apart |= bool((largest > 0.6).any())
+        else:
+            close = bool((largest <= slack * math.e * smallest).all())
+            # All equal is what a network gives that knows nothing, not a sign of anything applied twice; as 1/2 above.
+            apart |= bool((largest > 1.5 * smallest).any())
+        if not close:
+            return False
+    return apart
 
 
 def warn_if_unsure(measured: Calibration, num_classes: int) -> bool:

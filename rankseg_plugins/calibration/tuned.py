@@ -20,7 +20,7 @@ from rankseg_plugins.core.options import read_integer
 from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.pooled.decoder import RULE
 from rankseg_plugins.core.presence.decoder import STATE
-from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain
+from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain, to_probabilities
 from rankseg_plugins.scores.checks import check_decoder
 
 FORMAT = "rankseg_plugins decoder"
@@ -284,6 +284,35 @@ def _read_list(what: str, name: str, values: Any) -> list[float]:
     if not isinstance(values, list) or not all(type(each) in (int, float) and math.isfinite(each) for each in values):
         raise TypeError(f"{name} of the {what} must be a list of finite numbers, got {values!r}")
     return values
+
+
+def decide(decoder: Any, logits: Tensor, activation: str) -> Tensor:
+    r"""What the decoder of an adapter decides on the output of a network.
+
+    Probabilities of the whole tensor are made only for a decoder that takes nothing else: a function, or a module whose
+    call does more than those of this package, by its class or by a hook.
+
+    Args:
+        decoder: see :func:`as_decoder`.
+        logits: (B, C, \*spatial).
+        activation: what makes probabilities of them.
+
+    Returns:
+        Labels (B, \*spatial), or bool masks (B, C, \*spatial).
+
+    Example:
+        >>> decide(lambda probs: probs[:, 1:] > 0.1, torch.tensor([[[1.0, 3.0], [0.0, 0.0]]]), "softmax")
+        tensor([[[ True, False]]])
+    """
+    if activation != "identity" and _takes_logits(decoder):
+        return decoder.predict_logits(logits, activation)
+    return decoder(to_probabilities(logits, activation))
+
+
+def _takes_logits(decoder: Any) -> bool:
+    if type(decoder) not in (RankSEG, PresenceRankSEG, GlobalRankSEG, TunedDecoder):
+        return False
+    return not (decoder._forward_hooks or decoder._forward_pre_hooks)
 
 
 def as_decoder(decoder: Any, num_classes: int | None = None) -> Any:

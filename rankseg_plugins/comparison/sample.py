@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rankseg_plugins.core.options import read_mode
 from rankseg_plugins.core.plausibility import describe_sums
-from rankseg_plugins.core.probabilities import check_floating, check_shape, plain
+from rankseg_plugins.core.probabilities import check_floating, check_shape, plain, to_probabilities
 from rankseg_plugins.scores.checks import naming
 
 
@@ -147,17 +147,20 @@ def check_exclusive(sample: Sample, output_mode: str) -> None:
             raise ValueError(problem)
 
 
-def describe_form(probs: Tensor, truth: Tensor, decided: Tensor) -> str | None:
+def describe_form(logits: Tensor, activation: str, truth: Tensor, decided: Tensor) -> str | None:
     r"""What is wrong with masks that may overlap where the truth has one label per pixel; None if nothing is.
 
     Args:
-        probs: (B, C, \*spatial).
+        logits: (B, C, \*spatial), of which the first image is looked at.
+        activation: what makes probabilities of them.
         truth: labels (B, \*spatial), or masks (B, C, \*spatial).
         decided: bool masks, or labels, of which the decoder itself warns.
     """
-    if probs.shape[1] == 1 or truth.ndim == probs.ndim or decided.dtype != torch.bool:
+    if logits.shape[1] == 1 or truth.ndim == logits.ndim or decided.dtype != torch.bool:
         return None
-    problem = describe_sums(probs)
+    if activation in ("softmax", "normalize"):
+        return None  # they add up by their making
+    problem = describe_sums(to_probabilities(logits[:1], activation))
     return None if problem is None else f"masks are decided, the truth is labels, and {problem}"
 
 

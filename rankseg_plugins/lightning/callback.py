@@ -38,7 +38,7 @@ class RankSEGCallback(Callback):
     targets and what else is looked for. With several processes the scores are those of one process: images that
     Lightning's sampler repeats to even out the processes count once.
 
-    Images for which the network gives NaN or infinite probabilities are left out of both decoders' scores, the report
+    Images for which the network gives NaN or infinite values are left out of both decoders' scores, the report
     and the tuning. A warning names them once, ``{stage}/{prefix}/skipped`` is their number.
 
     A decoder that learns, such as :class:`~rankseg_plugins.GlobalRankSEG`, takes up what a checkpoint holds of it. One

@@ -106,7 +106,7 @@ class Loader:
 
     Attributes:
         seen: number of images, those left out among them.
-        skipped: images without probabilities by name, and why they are left out.
+        skipped: images without finite values by name, and why they are left out.
     """
 
     def __init__(self, loader: Any, suffix: str) -> None:
@@ -115,15 +115,15 @@ class Loader:
         self.skipped: dict[str, str] = {}
 
     def take(self, images: Images, step: Step, trainer: Trainer) -> Images:
-        """Those of a batch that count: seen for the first time, and with probabilities.
+        """Those of a batch that count: seen for the first time, and finite.
 
         Raises:
             ValueError: for values that are no probabilities.
         """
-        count = new_images(self._loader, step.batch_idx, len(images.probs))
-        finite, names = are_finite(images.probs)[:count], self._names(trainer, count)
+        count = new_images(self._loader, step.batch_idx, len(images.logits))
+        finite, names = are_finite(images.logits, images.activation)[:count], self._names(trainer, count)
         process = f" of process {trainer.global_rank}" if trainer.world_size > 1 else ""
-        why = f"NaN or infinite probabilities ({step.name}, batch {step.batch_idx}{process})"
+        why = f"NaN or infinite values ({step.name}, batch {step.batch_idx}{process})"
         self.skipped |= {names[i]: f"{names[i]}: {why}" for i in range(count) if not finite[i]}
         return images.select({i: names[i] for i in range(count) if finite[i]})
 

@@ -1,4 +1,4 @@
-"""The images of a batch: probabilities, truth and what else the callback was asked for, and what is decided on them."""
+"""The images of a batch: logits, truth and what else the callback was asked for, and what is decided on them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.calibration.reliability import Calibration
+from rankseg_plugins.calibration.tuned import decide
 from rankseg_plugins.comparison import Scoring
 from rankseg_plugins.comparison.measuring import calibrate
 from rankseg_plugins.comparison.recording import check_class_names
 from rankseg_plugins.core.probabilities import (
     TOLERANCE,
+    check_floating,
     check_range,
     check_shape,
     missing_dimension,
@@ -60,14 +62,16 @@ class Images:
     r"""Images of one batch, B in each field.
 
     Args:
-        probs: (B, C, \*spatial).
-        target: labels (B, \*spatial) or masks (B, C, \*spatial), on the device of the probabilities.
+        logits: (B, C, \*spatial).
+        activation: what makes probabilities of them.
+        target: labels (B, \*spatial) or masks (B, C, \*spatial), on the device of the logits.
         cases: see :class:`~rankseg_plugins.comparison.Sample`.
         pictures: (B, K, \*size) input images; None where nobody draws them.
         names: empty as long as it is open which of them count.
     """
 
-    probs: Tensor
+    logits: Tensor
+    activation: str
     target: Tensor
     cases: Sequence[str | None]
     pictures: Tensor | None = None
@@ -76,11 +80,18 @@ class Images:
     def select(self, kept: dict[int, str]) -> Images:
         """Those at the places in ``kept``, by the names there."""
         names = list(kept.values())
-        if len(kept) == len(self.probs):
+        if len(kept) == len(self.logits):
             return replace(self, names=names)
-        index = torch.tensor(list(kept), dtype=torch.long, device=self.probs.device)
+        index = torch.tensor(list(kept), dtype=torch.long, device=self.logits.device)
         pictures = None if self.pictures is None else self.pictures[index.to(self.pictures.device)]
-        return Images(self.probs[index], self.target[index], [self.cases[place] for place in kept], pictures, names)
+        cases = [self.cases[place] for place in kept]
+        return replace(
+            self, logits=self.logits[index], target=self.target[index], cases=cases, pictures=pictures, names=names
+        )
+
+    def decide(self, decoder: Any) -> Tensor:
+        """What a decoder decides on them."""
+        return decide(decoder, self.logits, self.activation)
 
 
 class Image(NamedTuple):
@@ -88,7 +99,7 @@ class Image(NamedTuple):
 
     name: str
     case: str | None
-    probs: Tensor
+    logits: Tensor
     calibration: Calibration
     truth: Tensor
     argmax: Tensor
@@ -116,12 +127,24 @@ class Decided:
     @cached_property
     def calibrations(self) -> list[Calibration]:
         """How far the probabilities of each image can be relied upon; measured when first asked for."""
-        pairs = zip(self.images.probs, self.images.target, strict=True)
-        return [calibrate(*pair, self.task.ignore_index) for pair in pairs]
+        images, ignored = self.images, self.task.ignore_index
+        # One after the other: probabilities of the whole batch are not needed.
+        return [
+            calibrate(to_probabilities(logits.unsqueeze(0), images.activation)[0], truth, ignored)
+            for logits, truth in zip(images.logits, images.target, strict=True)
+        ]
 
     def __iter__(self) -> Iterator[Image]:
         images = self.images
-        fields = (images.names, images.cases, images.probs, self.calibrations, images.target, self.argmax, self.decided)
+        fields = (
+            images.names,
+            images.cases,
+            images.logits,
+            self.calibrations,
+            images.target,
+            self.argmax,
+            self.decided,
+        )
         return map(Image._make, zip(*fields, strict=True))
 
 
@@ -152,7 +175,7 @@ class Reader:
         image: Source | None,
         pictures: bool,
     ) -> None:
-        self._task, self._activation, self._pictures = task, activation, pictures
+        self._task, self.activation, self._pictures = task, activation, pictures
         self.logits, self._target = Finder("logits", logits, (OUTPUTS,)), Finder("target", target)
         self._cases = None if cases is None else Finder("cases", cases)
         self._image = None if image is None else Finder("image", image)
@@ -165,26 +188,27 @@ class Reader:
             TypeError: if it is of the wrong type.
             ValueError: if shapes, numbers or labels do not fit.
         """
-        probs = self.probabilities(step)
-        target = self._target.tensor(step).to(probs.device)
-        _check_number("target", target, probs)
-        target = to_truth(target, self._task.num_classes, tuple(probs.shape[2:]), self._task.ignore_index)
-        cases = [None] * len(probs) if self._cases is None else _find_cases(self._cases, step, len(probs))
+        logits = self.find_logits(step)
+        target = self._target.tensor(step).to(logits.device)
+        _check_number("target", target, logits)
+        target = to_truth(target, self._task.num_classes, tuple(logits.shape[2:]), self._task.ignore_index)
+        cases = [None] * len(logits) if self._cases is None else _find_cases(self._cases, step, len(logits))
         pictures = _find_pictures(self._image, step) if self._pictures else None
         if pictures is not None:
-            _check_number("image", pictures, probs)
-        return Images(probs, target, cases, pictures)
+            _check_number("image", pictures, logits)
+        return Images(logits, self.activation, target, cases, pictures)
 
-    def probabilities(self, step: Step) -> Tensor:
+    def find_logits(self, step: Step) -> Tensor:
         r"""Those of all images, (B, C, \*spatial); the same is raised as by :meth:`read`."""
         logits, classes = self.logits.tensor(step), self._task.num_classes
-        check_shape(logits)
+        check_floating("logits", logits)
+        check_shape(logits, "logits")
         if logits.shape[1] != classes:
             raise ValueError(
                 f"logits must have shape (B, {classes}, *spatial) for num_classes={classes}, got "
                 f"{tuple(logits.shape)}{missing_dimension('logits', tuple(logits.shape), (classes,))}"
             )
-        return to_probabilities(logits, self._activation)
+        return logits
 
 
 def _find_cases(finder: Finder, step: Step, count: int) -> list[str]:
@@ -211,25 +235,28 @@ def _find_pictures(finder: Finder | None, step: Step) -> Tensor:
     return (Finder("image", usual, (BATCH,)) if finder is None else finder).tensor(step)
 
 
-def _check_number(name: str, found: Tensor, probs: Tensor) -> None:
-    if found.shape[:1] != probs.shape[:1]:
+def _check_number(name: str, found: Tensor, logits: Tensor) -> None:
+    if found.shape[:1] != logits.shape[:1]:
         raise ValueError(
-            f"{name} must hold one for each of the {len(probs)} images of the logits {tuple(probs.shape)}, got shape "
+            f"{name} must hold one for each of the {len(logits)} images of the logits {tuple(logits.shape)}, got shape "
             f"{tuple(found.shape)}"
         )
 
 
-def are_finite(probs: Tensor) -> list[bool]:
-    r"""Which images of (B, C, \*spatial) hold neither NaN nor infinite probabilities, as a network gives by itself.
+def are_finite(logits: Tensor, activation: str) -> list[bool]:
+    r"""Which images of (B, C, \*spatial) hold neither NaN nor infinite values, as a network gives by itself.
 
     Raises:
-        ValueError: if an image has values that are finite and no probabilities, which is a matter of the options; the
-            message says which.
+        ValueError: if an image has values that are finite and are to be probabilities, but are none, which is a matter
+            of the options; the message says which.
     """
-    if not len(probs):
+    if not len(logits):
         return []
-    smallest, largest = probs.flatten(1).aminmax(dim=1)
+    within = tuple(range(1, logits.ndim))
+    smallest, largest = logits.amin(within), logits.amax(within)
     finite = smallest.isfinite() & largest.isfinite()
+    if activation != "identity":
+        return finite.tolist()
     outside = finite & ((smallest < -TOLERANCE) | (largest > 1 + TOLERANCE))
     for index in outside.nonzero().flatten().tolist():
         with naming(f"image {index} of the batch"):
@@ -237,8 +264,8 @@ def are_finite(probs: Tensor) -> list[bool]:
     return finite.tolist()
 
 
-def check_finite(probs: Tensor, names: Sequence[str]) -> None:
-    """Raise a ``ValueError`` that names the images without probabilities; for decisions that must be made."""
-    bad = [name for name, is_finite in zip(names, are_finite(probs), strict=True) if not is_finite]
+def check_finite(logits: Tensor, activation: str, names: Sequence[str]) -> None:
+    """Raise a ``ValueError`` that names the images without finite values; for decisions that must be made."""
+    bad = [name for name, is_finite in zip(names, are_finite(logits, activation), strict=True) if not is_finite]
     if bad:
-        raise ValueError(f"NaN or infinite probabilities, which leave nothing to decide, in {', '.join(bad)}")
+        raise ValueError(f"NaN or infinite values, which leave nothing to decide, in {', '.join(bad)}")

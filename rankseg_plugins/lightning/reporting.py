@@ -104,10 +104,10 @@ class Warner:
             self._said.add(topic)
             rank_zero_warn(message)
 
-    def look_at(self, probs: Tensor) -> None:
+    def look_at(self, logits: Tensor, activation: str) -> None:
         """Warn, by the first image, of probabilities on which RankSEG loses."""
-        if len(probs) and not self._looked:
-            self._looked, self._told = True, warn_if_softened(probs[:1])
+        if len(logits) and not self._looked:
+            self._looked, self._told = True, warn_if_softened(logits[:1], activation)
 
     def look_back(self, measured: Calibration | None, num_classes: int) -> None:
         """Warn, by all images, of probabilities on which RankSEG loses; for the first process."""

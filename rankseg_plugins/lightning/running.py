@@ -10,6 +10,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from rankseg_plugins.calibration.tuned import decide
 from rankseg_plugins.comparison.sample import describe_form
 from rankseg_plugins.core.processes import gather
 from rankseg_plugins.lightning._toolkit import LightningModule, Trainer, rank_zero_info
@@ -165,10 +166,10 @@ class Prediction(Run):
         plan = self._plan
         plan.labels.check(step, plan.reader.logits)
         with naming(f"{plan.log}, {step}"):
-            probs = plan.reader.probabilities(step)
-            plan.warner.look_at(probs)
-            check_finite(probs, [f"image {index} of the batch" for index in range(len(probs))])
-            step.outputs[plan.labels.key] = plan.decision.decoder(probs)
+            logits, activation = plan.reader.find_logits(step), plan.reader.activation
+            plan.warner.look_at(logits, activation)
+            check_finite(logits, activation, [f"image {index} of the batch" for index in range(len(logits))])
+            step.outputs[plan.labels.key] = decide(plan.decision.decoder, logits, activation)
 
 
 class Evaluation(Run):
@@ -195,15 +196,15 @@ class Evaluation(Run):
             return
         with naming(f"{plan.log}, {step}"):
             images = plan.reader.read(step)
-            plan.warner.look_at(images.probs)
+            plan.warner.look_at(images.logits, images.activation)
             images = loader.take(images, step, trainer)
             if images.names:
                 self._count(images, loader)
 
     def _count(self, images: Images, loader: Loader) -> None:
         plan = self._plan
-        decided, argmax = plan.decision.decoder(images.probs), plan.decision.baseline(images.probs)
-        problem = describe_form(images.probs[:1], images.target, decided)
+        decided, argmax = images.decide(plan.decision.decoder), images.decide(plan.decision.baseline)
+        problem = describe_form(images.logits, images.activation, images.target, decided)
         if problem is not None:
             plan.warner.once("form", problem)
         batch = Decided(plan.task, images, argmax, decided, loader.suffix)

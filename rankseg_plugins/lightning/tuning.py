@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rankseg_plugins.calibration.tuned import decide
 from rankseg_plugins.lightning.reading import Decided, Task
 from rankseg_plugins.tuning import Tuner
 from rankseg_plugins.tuning.choosing import ARGMAX, CHOSEN, check_intervals
@@ -47,7 +48,7 @@ class Tuning:
         ['tuned/iou_image', 'tuned_gain/iou_image']
         >>> tuning.start("cpu")
         >>> probs = torch.tensor([[[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]]])
-        >>> images = Images(probs, torch.tensor([[0, 1, 1]]), cases=[None], names=["000000"])
+        >>> images = Images(probs, "identity", torch.tensor([[0, 1, 1]]), cases=[None], names=["000000"])
         >>> tuning.add(Decided(task, images, probs.argmax(1), probs.argmax(1)))
         >>> tuning.finish(skipped={}).decoder.is_argmax
         True
@@ -77,7 +78,8 @@ class Tuning:
         candidates = [decoder for name, decoder in self._tuner.candidates.items() if name != ARGMAX]
         # Image by image: all decisions on a large batch at once would take the memory of many batches.
         for image in batch:
-            decisions = [image.argmax, *(decoder(image.probs[None])[0] for decoder in candidates)]
+            one = (image.logits[None], batch.images.activation)
+            decisions = [image.argmax, *(decide(decoder, *one)[0] for decoder in candidates)]
             name = _name_of_all(batch.suffix, image.name)
             self._tuner.recorder.add_decided(
                 name, image.truth, decisions, case=image.case, calibration=image.calibration

@@ -11,10 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.calibration.tuned import as_decoder
+from rankseg_plugins.calibration.tuned import as_decoder, decide
 from rankseg_plugins.comparison.pictures import class_colours
 from rankseg_plugins.core import RankSEG
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_shape, plain, to_probabilities
+from rankseg_plugins.core.probabilities import (
+    ACTIVATIONS,
+    check_choice,
+    check_floating,
+    check_shape,
+    check_single_channel,
+    plain,
+)
 from rankseg_plugins.files.label_files import LabelFiles, check_palette, encode_npy, encode_png
 from rankseg_plugins.lightning._toolkit import BasePredictionWriter, LightningModule, Trainer
 from rankseg_plugins.lightning.reading import check_finite
@@ -139,7 +146,7 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         self._files.finish()
 
     def _read(self, step: Step) -> Tensor:
-        """Labels or masks, or else probabilities."""
+        """Labels or masks, or else logits."""
         if self._labels is not None:
             labels = self._labels.tensor(step)
             if labels.is_floating_point():
@@ -149,16 +156,18 @@ class RankSEGPredictionWriter(BasePredictionWriter):
             logits = plain(step.outputs).detach()
         else:
             logits = self._logits.tensor(step)
-        check_shape(logits)
-        return to_probabilities(logits, self.activation)
+        check_floating("logits", logits)
+        check_shape(logits, "logits")
+        return logits
 
     def _decide(self, given: Tensor, names: Sequence[str]) -> tuple[Tensor, int | None]:
         """Labels or masks, and the number of classes where it is known."""
         if self._labels is not None:
             return given, None
-        self._warner.look_at(given)
-        check_finite(given, names)
-        return self.decoder(given), given.shape[1]
+        check_single_channel(given, self.activation)
+        self._warner.look_at(given, self.activation)
+        check_finite(given, self.activation, names)
+        return decide(self.decoder, given, self.activation), given.shape[1]
 
     def _names(self, step: Step, batch_indices: Sequence[int] | None, count: int) -> dict[str, str]:
         """The names of the files, and what tells each image from those of other batches."""

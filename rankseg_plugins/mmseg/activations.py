@@ -47,13 +47,28 @@ def _trained_with_sigmoid(head: nn.Module | None) -> bool:
     return bool(listed) and all(getattr(loss, "use_sigmoid", False) is True for loss in listed)
 
 
+def choose_activation(head: nn.Module | None, channels: int, activation: str) -> str:
+    """The activation of the output of a head, ``"auto"`` resolved.
+
+    Args:
+        head: the decode head, or None for a segmentor without one.
+        channels: number of output channels.
+        activation: ``"auto"``, or one of :data:`~rankseg_plugins.core.probabilities.ACTIVATIONS`.
+
+    Raises:
+        TypeError: if the head predicts depth.
+    """
+    refuse_depth(head)
+    return automatic_activation(head, channels) if activation == "auto" else activation
+
+
 def head_probabilities(logits: Tensor, head: nn.Module | None, activation: str) -> Tensor:
     """Turn the output of a head into probabilities, with errors that name the config key.
 
     Args:
         logits: (B, C, H, W) floating point output of ``head``, resized or not.
         head: the decode head, or None for a segmentor without one.
-        activation: ``"auto"``, or as for :func:`~rankseg_plugins.core.probabilities.to_probabilities`.
+        activation: see :func:`choose_activation`.
 
     Returns:
         (B, C, H, W) float32, or float64 for float64 input; of ``"identity"`` what it got.
@@ -62,8 +77,7 @@ def head_probabilities(logits: Tensor, head: nn.Module | None, activation: str) 
         TypeError: if ``logits`` is not a floating point tensor or the head predicts depth.
         ValueError: if the activation does not fit the values or the number of channels.
     """
-    refuse_depth(head)
-    chosen = automatic_activation(head, logits.shape[1]) if activation == "auto" else activation
+    chosen = choose_activation(head, logits.shape[1], activation)
     try:
         return to_probabilities(logits, chosen)
     except (TypeError, ValueError) as error:

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.calibration.temperature import warn_if_softened
-from rankseg_plugins.core import RankSEG
-from rankseg_plugins.mmseg.activations import head_probabilities, last_head, refuse_depth
+from rankseg_plugins.calibration.tuned import decide
+from rankseg_plugins.mmseg.activations import choose_activation, head_probabilities, last_head, refuse_depth
 from rankseg_plugins.mmseg.options import KEY, Options, TunedFile, read_options
 from rankseg_plugins.mmseg.samples import forget_argmax, image_path, leave_decision
 
@@ -35,7 +35,8 @@ class RankSEGMixin:
 
     Put it before the segmentor among the bases of a class, or let :func:`make_rankseg` do so. It adds no parameter
     and no buffer: checkpoints fit both ways. Padding, flips and the resize to the original size stay the segmentor's
-    own work; every image is decoded alone, at its original size.
+    own work; every image is decoded alone, from its logits at its original size: no probabilities lie beside them, and
+    half precision is computed with in float32.
 
     The options stand in ``test_cfg.rankseg`` and are read at every batch, so they can be changed at run time. None,
     or no such key, leaves the segmentor's own result as it is, bit for bit. The keys are those of
@@ -125,34 +126,51 @@ class RankSEGMixin:
             self._decode_sample(sample, seg_logits.shape[1], options)
         return samples
 
-    def decide(self, sample: SegDataSample, probs: Tensor, argmax: Tensor | None = None) -> None:
+    def decide(
+        self, sample: SegDataSample, logits: Tensor, activation: str = "identity", argmax: Tensor | None = None
+    ) -> None:
         """Write the decision on one image into its data sample.
 
         Args:
             sample: receives ``pred_sem_seg`` and, with ``compare``, ``pred_sem_seg_argmax``. Its ``seg_logits`` give
                 the dtype of one-channel masks.
-            probs: (C, H, W) probabilities.
+            logits: (C, H, W) output of the network.
+            activation: what makes probabilities of it; see :class:`~rankseg_plugins.RankSEG`. By default it holds them.
             argmax: (1, H, W) labels of plain argmax where they are known already.
 
         Raises:
-            ValueError: if ``probs`` are finite, but no probabilities; the message names the config key and the image.
+            TypeError: if ``logits`` is not a floating point tensor.
+            ValueError: if ``logits`` are finite, but give no probabilities; the message names the config key and the
+                image.
         """
         options = self.rankseg_options()
-        if argmax is None:
-            argmax = self._argmax(sample.seg_logits.data)
-        labels = argmax
-        if options is not None:
-            decoder = options.build(len(probs), self._tuned_file).to(probs.device)
-            # Built anew for each image. What a head's own activation gives is no mistake of anybody.
-            decoder.check_sums = options.activation == "identity" and not self._checked
-            try:
-                labels = self._decided(decoder, probs, argmax)
-            except ValueError as error:
-                image = image_path(sample) or "an image given as an array"
-                if probs.isfinite().all():
-                    raise ValueError(f"{KEY} (activation={options.activation!r}), {image}: {error}") from error
-                self._warn_of_nan(image)
-        leave_decision(sample, labels, argmax if options is not None and options.compare else None)
+        compare = options is not None and options.compare
+        labels = None if options is None else self._decided(options, sample, logits, activation)
+        if labels is None or compare:
+            argmax = self._argmax(sample.seg_logits.data) if argmax is None else argmax
+            labels = argmax if labels is None else labels
+        leave_decision(sample, labels, argmax if compare else None)
+
+    def _decided(self, options: Options, sample: SegDataSample, logits: Tensor, activation: str) -> Tensor | None:
+        """RankSEG's labels; None where argmax decides, as on an image on which nothing else can be decided."""
+        decoder = options.build(len(logits), self._tuned_file).to(logits.device)
+        plain = decoder.is_argmax if isinstance(decoder, TunedDecoder) else decoder.metric == "acc"
+        if plain and len(logits) > 1:
+            return None
+        # Built anew for each image. What a head's own activation gives is no mistake of anybody.
+        decoder.check_sums = options.activation == "identity" and not self._checked
+        image = image_path(sample) or "an image given as an array"
+        try:
+            labels = decide(decoder, logits[None], activation)
+        except (TypeError, ValueError) as error:
+            if not logits.is_floating_point() or logits.isfinite().all():
+                raise type(error)(f"{KEY} (activation={options.activation!r}), {image}: {error}") from error
+            self._warn_of_nan(image)
+            return None
+        if not (plain or self._checked):
+            self._checked = True
+            warn_if_softened(logits[None], activation)
+        return labels[0].to(sample.seg_logits.data.dtype) if len(logits) == 1 else labels
 
     def _warn_of_nan(self, image: str) -> None:
         """Say, once, that the network gives nothing to decide on. No training of hours is to end by its scores."""
@@ -207,26 +225,19 @@ class RankSEGMixin:
             )
 
     def _decode_sample(self, sample: SegDataSample, channels: int, options: Options | None) -> None:
-        logits = sample.seg_logits.data[:channels]
-        activation = "auto" if options is None else options.activation
-        probs = head_probabilities(logits[None], last_head(self), activation)[0]
-        if self._probabilities_only:
-            sample.set_data({"seg_logits": PixelData(data=probs)})
-        elif channels == 1:
-            sample.set_data({"seg_logits": PixelData(data=probs.to(logits.dtype))})
-            self.decide(sample, probs)
-        else:
-            self.decide(sample, probs, sample.pred_sem_seg.data)
-
-    def _decided(self, decoder: RankSEG | TunedDecoder, probs: Tensor, argmax: Tensor) -> Tensor:
-        plain = decoder.is_argmax if isinstance(decoder, TunedDecoder) else decoder.metric == "acc"
-        if plain and len(probs) > 1:
-            return argmax  # the toolkit's, of logits: probabilities near 1 are rounded, and may tie
-        labels = decoder.predict(probs[None])
-        if not (plain or self._checked):
-            self._checked = True
-            warn_if_softened(probs[None])
-        return labels[0].to(argmax.dtype) if len(probs) == 1 else labels
+        logits, head = sample.seg_logits.data[:channels], last_head(self)
+        configured = "auto" if options is None else options.activation
+        if self._probabilities_only or channels == 1:
+            probs = head_probabilities(logits[None], head, configured)[0]
+            # Of one channel the toolkit hands on probabilities.
+            kept = probs if self._probabilities_only else probs.to(logits.dtype)
+            sample.set_data({"seg_logits": PixelData(data=kept)})
+        if not self._probabilities_only:
+            # The toolkit's labels would only take memory while others are found, but where they are to be kept.
+            compare = options is not None and options.compare and channels > 1
+            argmax = sample.pred_sem_seg.data if compare else None
+            del sample.pred_sem_seg
+            self.decide(sample, logits, choose_activation(head, channels, configured), argmax)
 
     def _argmax(self, probs: Tensor) -> Tensor:
         if len(probs) > 1:

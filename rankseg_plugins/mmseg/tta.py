@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -45,7 +45,7 @@ class RankSEGTTAModel(SegTTAModel):
             )
 
     def test_step(self, data: Any) -> list[SegDataSample]:
-        """Predict the views of a batch, and merge them.
+        """Predict the views of a batch, and merge them, one after the other.
 
         Args:
             data: batch of the loader; every entry holds one value per view.
@@ -57,8 +57,10 @@ class RankSEGTTAModel(SegTTAModel):
         """
         if self._left_to_toolkit():
             return super().test_step(data)
-        with self.module.probabilities_only():
-            return super().test_step(data)
+        means: list[Mean] = []
+        for view in _views(data):
+            self._add(means, view)
+        return [self._decide(mean) for mean in means]
 
     def merge_preds(self, data_samples_list: Sequence[Sequence[SegDataSample]]) -> list[SegDataSample]:
         """Average the probabilities of the views of each image, and decide.
@@ -72,20 +74,57 @@ class RankSEGTTAModel(SegTTAModel):
         """
         if self._left_to_toolkit():
             return super().merge_preds(data_samples_list)
-        return [self._merge(views) for views in data_samples_list]
+        merged = []
+        for views in data_samples_list:
+            mean = Mean(views[0])
+            for view in views[1:]:
+                mean.add(view)
+            merged.append(self._decide(mean))
+        return merged
 
     def _left_to_toolkit(self) -> bool:
         return self.module.rankseg_options() is None and getattr(self.module, "out_channels", 2) > 1
 
-    def _merge(self, views: Sequence[SegDataSample]) -> SegDataSample:
-        merged = views[0]
-        # Added up one by one: stacking would hold all views of an image at once, a second time. In float32, where the
-        # activation "identity" keeps half precision.
-        first = merged.seg_logits.data
-        total = first.to(torch.promote_types(first.dtype, torch.float32), copy=True)
-        for view in views[1:]:
-            total += view.seg_logits.data
-        total /= len(views)
-        merged.set_data({"seg_logits": PixelData(data=total)})
-        self.module.decide(merged, total)
-        return merged
+    def _add(self, means: list[Mean], view: Any) -> None:
+        """Predict a view of every image, and let go of it."""
+        with self.module.probabilities_only():
+            samples = self.module.test_step(view)
+        if not means:
+            means += map(Mean, samples)
+            return
+        for mean, sample in zip(means, samples, strict=True):
+            mean.add(sample)
+
+    def _decide(self, mean: Mean) -> SegDataSample:
+        mean.total /= mean.count
+        self.module.decide(mean.sample, mean.total)
+        return mean.sample
+
+
+class Mean:
+    """The mean probabilities of the views of one image.
+
+    Added up one by one, so that those of a single view lie beside them; in float32, where the activation "identity"
+    keeps half precision.
+
+    Args:
+        sample: the first view, which gets the sum as ``seg_logits``, and then the decision.
+    """
+
+    def __init__(self, sample: SegDataSample) -> None:
+        first = sample.seg_logits.data
+        self.total = first.to(torch.promote_types(first.dtype, torch.float32), copy=True)
+        self.sample, self.count = sample, 1
+        sample.set_data({"seg_logits": PixelData(data=self.total)})
+
+    def add(self, view: SegDataSample) -> None:
+        """Take up another view."""
+        self.total += view.seg_logits.data
+        self.count += 1
+
+
+def _views(data: Any) -> list[Any]:
+    """The views of a batch, one after the other, as ``BaseTTAModel`` takes them apart."""
+    if isinstance(data, Mapping):
+        return [{key: value[view] for key, value in data.items()} for view in range(len(next(iter(data.values()))))]
+    return [[value[view] for value in data] for view in range(len(data[0]))]

@@ -186,12 +186,14 @@ def _python(path: str, call: str, imports: str = "") -> str:
 def _prepared(evidence: Mapping[str, Any], path: str) -> str:
     """The call on what the files hold, which is not what the decoder takes."""
     label, activation = evidence.get("one_vs_rest"), evidence.get("activation")
-    values = "probs" if activation is None else "values"
-    argument = values if label is None else f"{values}[:, {label}:{label + 1}]"
+    channel = "" if label is None else f"[:, {label}:{label + 1}]"
     if activation is None:
-        return _python(path, f"decoder({argument})")
+        return _python(path, f"decoder(probs{channel})")
+    if label is None or activation == "sigmoid":
+        return _python(path, f"decoder.predict_logits(logits{channel}, {activation!r})")
+    # What a class is against the rest takes the logits of all.
     imports = "from rankseg_plugins.core.probabilities import to_probabilities\n"
-    return _python(path, f"decoder(to_probabilities({argument}, {activation!r}))", imports)
+    return _python(path, f"decoder(to_probabilities(logits, {activation!r}){channel})", imports)
 
 
 def _toolkits(classes: int, path: str) -> tuple[tuple[str, str], ...]:

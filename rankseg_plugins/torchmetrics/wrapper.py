@@ -11,10 +11,10 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from rankseg_plugins.calibration.temperature import warn_if_softened
-from rankseg_plugins.calibration.tuned import as_decoder
+from rankseg_plugins.calibration.tuned import as_decoder, decide
 from rankseg_plugins.comparison.sample import describe_form
 from rankseg_plugins.core import RankSEG
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_probs, plain, to_probabilities
+from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_probs, plain
 from rankseg_plugins.scores.checks import check_index
 from rankseg_plugins.scores.truth import to_truth
 from rankseg_plugins.torchmetrics.passing import Passing
@@ -124,11 +124,11 @@ class RankSEGWrapper(Passing):
     @torch.no_grad()
     def transform_pred(self, pred: Tensor) -> Tensor:
         r"""Decode: (B, C, \*spatial) probabilities or logits to int64 labels or bool masks."""
-        probs = to_probabilities(pred, self.activation)
-        decision = self.decoder(probs)
-        if len(probs) and not self._checked:
+        pred = plain(pred)
+        decision = decide(self.decoder, pred, self.activation)
+        if len(pred) and not self._checked:
             self._checked = True
-            warn_if_softened(probs[:1])
+            warn_if_softened(pred[:1], self.activation)
             for text in cautions(self.wrapped_metric, self.decoder, decision, pred.shape[1]):
                 warnings.warn(text, UserWarning, stacklevel=5)
         return decision
@@ -147,7 +147,7 @@ class RankSEGWrapper(Passing):
             raise ValueError(f"preds and target must hold the same images, got {len(preds)} and {len(truth)}")
         first = not self._checked
         decision = self.transform_pred(preds)
-        problem = describe_form(to_probabilities(preds[:1], self.activation), truth, decision) if first else None
+        problem = describe_form(preds, self.activation, truth, decision) if first else None
         if problem is not None:
             warnings.warn(problem, UserWarning, stacklevel=4)
         if len(self.presentations) > 1:

@@ -240,6 +240,24 @@ def test_recognises_what_was_activated_twice(classes):
         assert not warn_if_softened(torch.full((1, 1, 4), 0.5))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("activation", "classes"), [("softmax", 3), ("sigmoid", 1), ("normalize", 3)])
+def test_recognises_it_from_what_it_is_made_of(activation, classes, layout, monkeypatch):
+    """Piece by piece: a single pixel that is surer, in any of them, is enough to clear the image."""
+    monkeypatch.setattr("rankseg_plugins.calibration.temperature.PIXELS_AT_ONCE", 64)
+    twice = (4 * torch.randn(1, classes, 40, 30, generator=torch.Generator().manual_seed(1))).sigmoid()
+    twice = (twice.exp() if activation == "normalize" else twice).contiguous(memory_format=layout)
+    assert layout == torch.contiguous_format or classes == 1 or not twice.is_contiguous()
+    with pytest.warns(UserWarning, match="applied twice"):
+        assert warn_if_softened(twice, activation)
+    for row in (0, 20, 39):
+        cleared = twice.clone()
+        cleared[0, 0, row, 7] = 20.0
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert not warn_if_softened(cleared, activation)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
 def test_values_that_are_not_finite_are_refused_and_leave_nothing_behind(mode, bad):

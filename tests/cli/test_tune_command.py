@@ -137,25 +137,32 @@ def snippets(folder):
     return [part.split("\n```")[0] for part in (folder / "report.md").read_text().split("```python\n")[1:]]
 
 
-@pytest.mark.parametrize("activation", ["identity", "sigmoid"])
-def test_page_repeats_what_was_done_to_the_probabilities(softened, activation):
+@pytest.mark.parametrize(
+    ("activation", "label", "call"),
+    [
+        ("identity", 1, "decoder(probs[:, 1:2])"),
+        ("sigmoid", 1, "decoder.predict_logits(logits[:, 1:2], 'sigmoid')"),
+        ("softmax", 1, "decoder(to_probabilities(logits, 'softmax')[:, 1:2])"),
+        ("softmax", None, "decoder.predict_logits(logits, 'softmax')"),
+    ],
+)
+def test_page_repeats_what_was_done_to_the_probabilities(softened, activation, label, call):
     """The code of the page on what the files hold, against the decoder on what they were made into."""
     probs = make_images()[0]
-    values = probs if activation == "identity" else probs.logit()
+    values = {"sigmoid": torch.logit, "softmax": torch.log}.get(activation, torch.clone)(probs)
     for index, image in enumerate(values):
         np.save(softened / f"probs/image{index:02d}.npy", image.numpy())
-    done = run(softened, *OPTIONS, "--one-vs-rest", 1, "--activation", activation)
+    one = () if label is None else ("--one-vs-rest", label)
+    done = run(softened, *OPTIONS, *one, "--activation", activation)
     assert done.exit_code == 0, done.stderr
     decoder = TunedDecoder.load(softened / "tuned/decoder.json")
-    assert decoder.evidence["one_vs_rest"] == 1
+    assert decoder.evidence.get("one_vs_rest") == label
     assert decoder.evidence.get("activation", "identity") == activation
     (code,) = snippets(softened / "tuned")
-    assert ("[:, 1:2]" in code, "to_probabilities" in code) == (True, activation != "identity")
-    found = {"probs": values, "values": values}
+    assert code.endswith(f"labels = {call}")
+    found = {"probs": values, "logits": values}
     exec(code, found)
-    assert torch.equal(
-        found["labels"], decoder(values[:, 1:2] if activation == "identity" else values[:, 1:2].sigmoid())
-    )
+    assert torch.equal(found["labels"], decoder(probs if label is None else probs[:, label : label + 1]))
 
 
 def test_an_empty_folder(softened):

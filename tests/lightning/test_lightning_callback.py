@@ -25,8 +25,9 @@ DECODER = RankSEG(metric="dice")
 
 
 def count_calls(decoder):
-    calls = []
-    decoder.register_forward_hook(lambda *_: calls.append(1))
+    """One entry for each decision on the logits of a batch."""
+    calls, predict = [], decoder.predict_logits
+    decoder.predict_logits = lambda *given: calls.append(1) or predict(*given)
     return calls
 
 

@@ -10,7 +10,8 @@ from mmengine.model import BaseModule
 from mmseg.models.decode_heads import MaskFormerHead
 from mmseg.registry import MODELS
 
-from rankseg_plugins import rankseg
+from rankseg_plugins import RankSEG, rankseg
+from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.mmseg.activations import automatic_activation
 
 PATH = "rankseg_plugins.mmseg."
@@ -110,6 +111,25 @@ def decode(values, **options):
     return torch.cat([sample.pred_sem_seg.data for sample in network.postprocess_result(values)])
 
 
+@pytest.mark.parametrize("temperature", [None, 0.7])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_several_channels_in_half_precision(dtype, temperature, tmp_path):
+    """The probabilities that the logits mean decide, not those that half precision holds."""
+    logits = torch.randn(4, 4, 60, 60, generator=torch.Generator().manual_seed(0)).to(dtype)
+    options = ON
+    if temperature is not None:
+        options = {"tuned": str(tmp_path / "decoder.json")}
+        TunedDecoder(RankSEG(**ON), 4, temperature).save(options["tuned"])
+    network = MODELS.build(tiny.model(PATH + "RankSEGEncoderDecoder", rankseg=options))
+    samples = network.postprocess_result(logits)
+    labels = torch.cat([sample.pred_sem_seg.data for sample in samples])
+    divisor = temperature or 1
+    assert torch.equal(labels, rankseg((logits.double() / divisor).softmax(1), **ON))
+    assert (labels != rankseg((logits / divisor).softmax(1), **ON)).any()
+    for sample, image in zip(samples, logits, strict=True):
+        assert torch.equal(sample.seg_logits.data, image)
+
+
 @pytest.mark.filterwarnings("ignore:the probabilities look as if")
 def test_activations_of_several_channels():
     values = torch.rand(2, 4, 9, 11) ** 3
@@ -127,7 +147,7 @@ def test_activations_of_several_channels():
     ("values", "activation", "words"),
     [
         (torch.randn(1, 4, 5, 5) * 4, "identity", r"test_cfg.rankseg \(activation='identity'\).*probs must lie in"),
-        (torch.randn(1, 4, 5, 5) * 4, "normalize", r"test_cfg.rankseg.activation='normalize' with FCNHead.*negative"),
+        (torch.randn(1, 4, 5, 5) * 4, "normalize", r"test_cfg.rankseg \(activation='normalize'\).*negative"),
     ],
 )
 def test_outputs_that_are_no_probabilities_are_refused(values, activation, words):
@@ -158,7 +178,7 @@ def test_images_without_probabilities_keep_the_labels_of_the_toolkit(channels, v
 
 
 def test_labels_instead_of_probabilities_are_refused():
-    with pytest.raises(TypeError, match=r"test_cfg.rankseg.activation='auto' with FCNHead: .*int64"):
+    with pytest.raises(TypeError, match=r"test_cfg.rankseg \(activation='auto'\), .*int64"):
         decode(torch.ones(1, 4, 5, 5).long())
 
 

@@ -163,7 +163,7 @@ def test_a_missing_dimension_is_named():
         RankSEGWrapper(MeanIoU(CLASSES)).update(probs[0], target[0])
     with pytest.raises(ValueError, match=r"target\.unsqueeze\(0\) adds the batch dimension"):
         RankSEGWrapper(MeanIoU(CLASSES)).update(probs[:1], target[0])
-    with pytest.raises(ValueError, match=r"probs\[None, None\] adds batch and channel"):
+    with pytest.raises(ValueError, match=r"preds\[None, None\] adds batch and channel"):
         RankSEGWrapper(BinaryF1Score(), MASKS).update(probs[0, 0], target[0])
 
 
