@@ -114,7 +114,8 @@ def pruned_share(probs: Tensor, pruning_prob: float = 0.5) -> float:
 def undecided_share(probs: Tensor, pruning_prob: float = 0.5) -> float:
     """Share of the pixels of the other classes between the first lower bound of the Dice threshold and 1/2."""
     p = probs.flatten(2).double()
-    p = p[p.amax(-1) > pruning_prob]
+    kept = p.amax(-1) > pruning_prob
+    p = p[kept | ~kept.any(-1, keepdim=True)]  # where no class is left, all compete
     above = p > 0.5
     floor = (p * above).sum(-1) / (above.sum(-1) + p.sum(-1) + 1)
     return ((p > floor.unsqueeze(-1)) & ~above).double().mean().item()
