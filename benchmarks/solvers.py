@@ -29,11 +29,11 @@ _REFERENCE_PIXELS = {"BA": 1 << 19, "TRNA": 1 << 12}
 
 
 def inputs() -> Iterator[tuple[str, Tensor]]:
-    """Small objects of every size, and all workloads."""
+    """Small objects of every size, and all workloads of which most pixels are decided."""
     for side in (4, 8, 16, 32, 64):
         yield f"small objects, d = {side * side}", generate((64, 1, side, side), active=1, seed=side)
     for workload in WORKLOADS:
-        if workload.available:
+        if workload.available and not workload.name.endswith(("soft", "haze")):
             yield workload.name, workload.make()
 
 

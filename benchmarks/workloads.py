@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-REAL = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[1]
+REAL = ROOT.parent / "shared" / "data"
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Workload:
     Args:
         name: row of the table.
         shape: (B, C, *spatial).
-        active: number of classes that survive pruning in each image; None for real probabilities.
+        active: number of classes that survive pruning in each image, for :func:`generate`.
+        field: amplitude and bias of :func:`normal_field`, which is then used instead.
         path: file of real probabilities; None for generated ones.
         output_mode: what the decoders are asked for.
     """
@@ -28,6 +30,7 @@ class Workload:
     name: str
     shape: tuple[int, ...]
     active: int | None = None
+    field: tuple[float, float] | None = None
     path: Path | None = None
     output_mode: str = "multiclass"
 
@@ -46,7 +49,31 @@ class Workload:
         if self.path is not None:
             with np.load(self.path) as file:
                 return torch.from_numpy(file["probs"][: self.shape[0]]).float()
+        if self.field is not None:
+            return self.logits().sigmoid() if self.shape[1] == 1 else self.logits().softmax(1)
         return generate(self.shape, self.active or self.shape[1], seed=len(self.name))
+
+    def logits(self) -> Tensor:
+        """What a network would have given, float32: softmax, or the sigmoid of one channel, makes it probabilities."""
+        if self.field is not None:
+            return normal_field(self.shape, *self.field)
+        probs = self.make()
+        return probs.logit(eps=1e-6) if self.shape[1] == 1 else probs.clamp_(min=1e-12).log_()
+
+
+def normal_field(shape: tuple[int, ...], amplitude: float, bias: float) -> Tensor:
+    """Logits of images: a smooth field of normal numbers, times ``amplitude``, and a bias a class.
+
+    Args:
+        shape: (B, C, H, W).
+        amplitude: the larger, the surer; at 0.5 no class is above 1/2 anywhere.
+        bias: standard deviation; the larger, the more classes hardly occur.
+    """
+    generator = torch.Generator().manual_seed(1)
+    batch, classes, height, width = shape
+    coarse = torch.randn(batch, classes, height // 16 + 2, width // 16 + 2, generator=generator)
+    fine = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")
+    return fine.mul_(amplitude).add_(torch.randn(batch, classes, 1, 1, generator=generator), alpha=bias)
 
 
 def generate(shape: tuple[int, ...], active: int, seed: int) -> Tensor:
@@ -87,7 +114,8 @@ def pruned_share(probs: Tensor, pruning_prob: float = 0.5) -> float:
 def undecided_share(probs: Tensor, pruning_prob: float = 0.5) -> float:
     """Share of the pixels of the other classes between the first lower bound of the Dice threshold and 1/2."""
     p = probs.flatten(2).double()
-    p = p[p.amax(-1) > pruning_prob]
+    kept = p.amax(-1) > pruning_prob
+    p = p[kept | ~kept.any(-1, keepdim=True)]  # where no class is left, all compete
     above = p > 0.5
     floor = (p * above).sum(-1) / (above.sum(-1) + p.sum(-1) + 1)
     return ((p > floor.unsqueeze(-1)) & ~above).double().mean().item()
@@ -129,15 +157,19 @@ UNDECIDED = [
     Undecided("small haze, TRNA", (4, 150, 64, 64), {"solver": "TRNA", "output_mode": "multilabel", **_NOTHING_PRUNED}),
 ]
 
+VOC = Workload("VOC", (1, 21, 512, 512), field=(4, 4))
 WORKLOADS = [
-    Workload("VOC", (1, 21, 512, 512), active=3),
-    Workload("Cityscapes", (1, 19, 1024, 2048), active=13),
-    Workload("ADE20K", (1, 150, 512, 683), active=8),
+    VOC,
+    Workload("VOC, soft", (1, 21, 512, 512), field=(2, 0)),
+    Workload("VOC, haze", (1, 21, 512, 512), field=(0.5, 0)),
+    Workload("Cityscapes", (1, 19, 1024, 2048), field=(4, 1.5)),
+    Workload("Cityscapes, soft", (1, 19, 1024, 2048), field=(2, 0)),
+    Workload("ADE20K", (1, 150, 512, 683), field=(5, 4)),
     Workload("batch", (8, 21, 256, 256), active=3),
     Workload("CT volume", (1, 2, 160, 512, 512), active=2),
     Workload("horses (real)", (1, 21, 257, 257), path=REAL / "voc21_horses" / "probs.npz"),
     Workload("CamVid (real)", (1, 11, 180, 240), path=REAL / "camvid" / "probs_val.npz"),
-    Workload("binary", (16, 1, 512, 512), active=1, output_mode="multilabel"),
+    Workload("binary", (16, 1, 512, 512), field=(4, 1.5), output_mode="multilabel"),
     Workload("small 4x21", (4, 21, 64, 64), active=3),
     Workload("small 1x2", (1, 2, 64, 64), active=2),
     Workload("small 64x1", (64, 1, 32, 32), active=1, output_mode="multilabel"),
