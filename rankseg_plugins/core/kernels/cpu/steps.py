@@ -56,15 +56,16 @@ class CpuSteps:
             np.zeros(rows, np.bool_),
             *(np.zeros(rows) for _ in range(6)),
         )
-        sums, odd = np.zeros((3, self.tasks, rows[1])), np.zeros((self.tasks, 2), np.int64)
+        sums, odd = np.zeros((self.tasks, rows[1])), np.zeros((self.tasks, 2), np.int64)
+        upper = np.zeros((*sums.shape, len(row_kernels.CUTS), 2))
         places = _places(size, chosen)
         begins = np.searchsorted(places, np.arange(self.plan.chunks + 1) * self.plan.width)
-        self._over_tasks(row_kernels.survey, self.sample, places, begins, *sums, self.rows.peaks, odd)
+        self._over_tasks(row_kernels.survey, self.sample, places, begins, sums, upper, self.rows.peaks, odd)
         if odd[:, 0].any():
             self.pixels.check()
         if odd[:, 1].any():
             self.source = self.source._replace(direct=False, clamps=True)
-        self.rows.mu[:], *self.half = self._joined(sums.swapaxes(0, 1)[..., None])[..., 0].swapaxes(0, 1)
+        self.rows.mu[:], self.upper = self._joined(sums), self._joined(upper)
         self.maximum = torch.from_numpy(self.rows.peaks.max(2))
 
     def search(self, objective: Objective, pruning: float | Tensor) -> Volumes:
@@ -76,7 +77,7 @@ class CpuSteps:
         if self.plan.chunks == 1:
             self._over_tasks(row_kernels.finish_small, rows, goal, self.like, plan=False)
         else:
-            self._over_rows(row_kernels.guess, goal, self.source.pixels, self.sample, *self.half)
+            self._over_rows(row_kernels.guess, goal, self.source.pixels, self.sample, self.upper)
             while rows.is_open.any():
                 self._look(goal)
         threshold, n, s, mu = (torch.from_numpy(each.copy()) for each in (rows.threshold, rows.n, rows.s, rows.mu))
@@ -89,12 +90,13 @@ class CpuSteps:
         self._collect_and_finish(goal, self.source.pixels * self.tables[1] // (self.plan.tasks * _ROOM) + _MORE)
         same = rows.is_open & (rows.low == before[0]) & (rows.high == before[1])
         # Too many pixels that smoothed Dice has to rank, in a haze of equal probabilities: one row at a time.
-        waiting = rows.is_open & ~same
-        for row in np.argwhere(same):
+        still_open = rows.is_open & ~same
+        for image, label in np.argwhere(same):
             rows.is_open[:] = False
-            rows.is_open[tuple(row)] = True
+            rows.is_open[image, label] = True
             self._collect_and_finish(goal, self.plan.share * self.plan.width)
-        rows.is_open[:] = waiting
+            still_open[image, label] = rows.is_open[image, label]
+        rows.is_open[:] = still_open
 
     def _collect_and_finish(self, goal: Goal, room: int) -> None:
         values, labels = scratch((self.tasks, room), self.dtype), scratch((self.tasks, room), torch.int32)
