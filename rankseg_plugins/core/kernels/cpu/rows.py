@@ -314,7 +314,7 @@ def finish(first, last, rows, goal, counts, sums, ends, grouped):
         lower = threshold_of(s + m, n + between, mu, goal.dice, goal.smooth)
         ceiling = ceiling_of(mu, goal.dice, goal.smooth)
         least = max(rows.least[image, label], upper, lower)
-        if upper > high and high < round_down(ceiling, grouped):
+        if round_down(upper, grouped) > high and high < round_down(ceiling, grouped):
             low, high = least, ceiling
         elif lower < low and low > rows.least[image, label]:
             high, low = _with_margin(low, mu, goal), least
