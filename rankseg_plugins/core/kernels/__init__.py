@@ -1,1 +1,20 @@
 """The steps of a decision in two kernel languages: numba on a CPU, Triton on an NVIDIA GPU."""
+
+import warnings
+from functools import cache
+
+
+@cache
+def has_numba() -> bool:
+    """Whether the kernels for a CPU can be had; says so once if not."""
+    try:
+        import numba  # noqa: F401
+    except ImportError as error:
+        warnings.warn(
+            f"numba cannot be imported ({error}): decisions on a CPU are the same without it, but take more memory and "
+            "several times as long",
+            UserWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
