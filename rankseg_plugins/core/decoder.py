@@ -27,6 +27,7 @@ from rankseg_plugins.core.probabilities import (
 from rankseg_plugins.core.solvers.exact import expected_scores, search_exact
 from rankseg_plugins.core.solvers.rankdice import SOLVERS as RANKDICE_SOLVERS
 from rankseg_plugins.core.solvers.rankdice import search_rankdice
+from rankseg_plugins.core.solvers.values import make_values
 from rankseg_plugins.core.tiled.assignment import assign_labels, assign_masks
 from rankseg_plugins.core.tiled.rma import row_statistics, search_volumes
 from rankseg_plugins.core.tiled.tiles import Tiles
@@ -279,9 +280,10 @@ class RankSEG(ChecksSums):
             return self._most_probable(probs.clamp(0.0, 1.0) if tiles.clamp else probs, classes.pruning)
         # Many of the operations are on small tensors, and in inference mode these take a tenth less time.
         with torch.inference_mode():
-            return self._decide_volumes(Tiles(probs, valid_mask), classes).unflatten(-1, probs.shape[2:])
+            return self._decide_volumes(probs, valid_mask, classes).unflatten(-1, probs.shape[2:])
 
-    def _decide_volumes(self, tiles: Tiles, classes: Classes) -> Tensor:
+    def _decide_volumes(self, probs: Tensor, valid_mask: Tensor | None, classes: Classes) -> Tensor:
+        tiles = Tiles(probs, valid_mask)
         statistics, objective = row_statistics(tiles), self._objective()
         solver = self.solver if self.smooth <= _FLAT_SMOOTH else "RMA"
         # The other solvers begin with what RMA finds.
@@ -291,7 +293,8 @@ class RankSEG(ChecksSums):
         if solver != "RMA" and volumes.active.any():
             searches: dict[str, Callable[..., Volumes]] = {"exact": search_exact}
             searches |= {name: partial(search_rankdice, solver=name, eps=self.eps) for name in RANKDICE_SOLVERS}
-            volumes = searches[solver](tiles, statistics, volumes, objective)
+            values = make_values(Pixels(probs, valid_mask))
+            volumes = searches[solver](values, statistics.maximum, volumes, objective)
         if self.output_mode == "multiclass":
             return assign_labels(tiles, volumes, objective, self._unassigned_label())
         return assign_masks(tiles, volumes)
@@ -368,10 +371,9 @@ class RankSEG(ChecksSums):
             self._check_void_index(probs.shape[1])
         with torch.no_grad():
             masks = to_masks(decision, probs, self.void_index)
-            tiles = Tiles(probs, valid_mask)
-            row_statistics(tiles)
+            scores = expected_scores(Pixels(probs, valid_mask), masks, self._objective())
             self._look_at_sums(probs, valid_mask)
-            return expected_scores(tiles, masks, self._objective())
+            return scores
 
     def _most_probable(self, probs: Tensor, pruning: float | Tensor) -> Tensor:
         there = None

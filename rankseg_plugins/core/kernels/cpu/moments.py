@@ -18,7 +18,7 @@ _BLOCK = 512
 
 @fast
 def read_peaks(first, last, source, plan, peaks, odd):
-    """Largest probability of every chunk (B, C, chunks), and per task whether values lie outside of [0, 1]."""
+    """Largest probability of every chunk (B, C, chunks); ``odd`` as in :func:`~rankseg_plugins.core.kernels.cpu.rows.survey`."""
     top, inverse = np.empty(plan.width, peaks.dtype), np.empty(plan.width, peaks.dtype)
     row, one = np.empty(plan.width, peaks.dtype), as_bits(np.ones(1, peaks.dtype)[0])
     for task in range(first, last):
@@ -31,9 +31,9 @@ def read_peaks(first, last, source, plan, peaks, odd):
                 p = probs_at(source, image, label, start, top[:size], inverse[:size], row[:size])
                 highest = highest_bits(p)
                 if highest > one:
-                    odd[task] = 1
                     row[:size] = p
-                    clamp(row[:size])
+                    odd[task, 0] += clamp(row[:size])
+                    odd[task, 1] += 1
                     highest = highest_bits(row[:size])
                 peaks[image, label, chunk] = as_float(highest)
 

@@ -41,9 +41,12 @@ class KernelValues:
         source = make_source(pixels)
         plan = make_plan(source)
         shape = int(pixels.values.shape[0]), source.classes, plan.chunks
-        values, odd = cls(source, plan, scratch(shape, pixels.values.dtype)), np.zeros(shape[0] * plan.tasks, np.int64)
+        values = cls(source, plan, scratch(shape, pixels.values.dtype))
+        odd = np.zeros((shape[0] * plan.tasks, 2), np.int64)
         values._pass(moments.read_peaks, values._peaks, odd)
-        if odd.any():
+        if odd[:, 0].any():
+            pixels.refuse()
+        if odd[:, 1].any():
             values._source = source._replace(direct=False, clamps=True)
         return values
 
@@ -68,16 +71,18 @@ class KernelValues:
 
     def power_sums(self, active: Tensor, low: Tensor, high: Tensor, orders: Tensor) -> Tensor:
         """See :class:`~rankseg_plugins.core.solvers.values.Values`."""
-        return self._series(active, low, high, orders, chebyshev=False)
+        most = int((orders * active).max()) if active.numel() else 0
+        return self._series(active, low, high, orders, most, chebyshev=False)
 
     def chebyshev_sums(self, active: Tensor, low: Tensor, order: int) -> Tensor:
         """See :class:`~rankseg_plugins.core.solvers.values.Values`."""
-        orders = torch.full(active.shape, order)
-        return self._series(active, low, torch.ones_like(low), orders, chebyshev=True)
+        return self._series(active, low, torch.ones_like(low), torch.full(active.shape, order), order, chebyshev=True)
 
-    def _series(self, active: Tensor, low: Tensor, high: Tensor, orders: Tensor, chebyshev: bool) -> Tensor:
+    def _series(
+        self, active: Tensor, low: Tensor, high: Tensor, orders: Tensor, most: int, chebyshev: bool
+    ) -> Tensor:
         bounds = self._bound(active, low), self._bound(active, high)
-        sums = np.zeros((*self._tables(), int((orders * active).max()) if active.numel() else 0))
+        sums = np.zeros((*self._tables(), most))
         self._pass(moments.add_series, self._peaks, *bounds, orders.numpy(), chebyshev, sums)
         return self._joined(sums)
 
