@@ -163,6 +163,8 @@ def expected_scores(pixels: Pixels, masks: Tensor, objective: Objective) -> Tens
         ValueError: for values that are no probabilities.
     """
     probs, expectation = pixels.values, make_expectation(objective)
+    if not probs.numel():
+        return torch.zeros(masks.shape[:2], dtype=torch.float64, device=probs.device)
     valid = None if pixels.valid is None else pixels.valid.expand(len(probs), *probs.shape[2:])
     scores = [
         _scores_of_masks(probs[:, label : label + 1], masks[:, label].view(-1, *probs.shape[2:]), valid, expectation)
@@ -184,6 +186,5 @@ def _scores_of_masks(probs: Tensor, mask: Tensor, valid: Tensor | None, expectat
     zero, one, rows = torch.zeros_like(n), torch.ones_like(n), np.arange(len(n))
     base, rest = (part.power_sums(every, zero, rates.small, rates.orders) for part in (inside, others))
     found = _start(rows, bound, rates, expectation)
-    if len(n):
-        _prepare(found, rows, rates, rest, base, *(ranked(part, rows, rates.small, one) for part in (others, inside)))
+    _prepare(found, rows, rates, rest, base, *(ranked(part, rows, rates.small, one) for part in (others, inside)))
     return torch.from_numpy(found.best[3]).unsqueeze(1)

@@ -15,8 +15,6 @@ from rankseg_plugins.core.kernels.cpu.compiling import exact, fast
 #: Points of the Gauss-Legendre rule in each panel, and the end of the first panel in units of 1 / (largest rate).
 POINTS, WEIGHTS = np.polynomial.legendre.leggauss(16)
 _FIRST, _GROWTH = 16.0, 4.0
-#: The largest u: beyond the range of a row nothing is left, but exp(-u) must not vanish.
-_LARGEST = 300.0
 #: Pixels until the products are worked out anew, so that rounding does not build up, and the least product: where it is
 #: less, nothing is left of the integrand.
 _STEPS, _TINY = 32, 1e-300
@@ -61,7 +59,7 @@ def rule(fastest, reach, u, weights):
     while True:
         half, middle = (end - start) / 2, (end + start) / 2
         for i in range(len(POINTS)):
-            u[number + i] = min((half * POINTS[i] + middle) / fastest, _LARGEST)
+            u[number + i] = (half * POINTS[i] + middle) / fastest
             weights[number + i] = half * WEIGHTS[i] / fastest
         number += len(POINTS)
         if end >= reach:
