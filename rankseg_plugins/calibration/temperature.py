@@ -10,9 +10,9 @@ from torch import Tensor
 
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.core.options import read_real
-from rankseg_plugins.core.paths import check_values
 from rankseg_plugins.core.pixels import TEMPERATURE_RANGE
 from rankseg_plugins.core.probabilities import check_probs, plain, to_probabilities
+from rankseg_plugins.core.tracing import check_values
 
 #: What gives probabilities over logits that are divided themselves.
 OF_LOGITS = (("softmax", "multiclass"), ("sigmoid", "multilabel"))

@@ -12,7 +12,7 @@ from torch import Tensor
 from rankseg_plugins.core import dense
 from rankseg_plugins.core.objectives import OBJECTIVES, Objective
 from rankseg_plugins.core.options import OUTPUT_MODES, fold, read_choice, read_integer, read_real
-from rankseg_plugins.core.paths import choose_path
+from rankseg_plugins.core.paths import make_steps
 from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.probabilities import (
@@ -24,13 +24,11 @@ from rankseg_plugins.core.probabilities import (
     plain,
     to_masks,
 )
+from rankseg_plugins.core.rma import search
 from rankseg_plugins.core.solvers.exact import expected_scores, search_exact
 from rankseg_plugins.core.solvers.rankdice import SOLVERS as RANKDICE_SOLVERS
 from rankseg_plugins.core.solvers.rankdice import search_rankdice
-from rankseg_plugins.core.solvers.values import make_values
-from rankseg_plugins.core.tiled.assignment import assign_labels, assign_masks
-from rankseg_plugins.core.tiled.rma import row_statistics, search_volumes
-from rankseg_plugins.core.tiled.tiles import Tiles
+from rankseg_plugins.core.tracing import is_blind, is_transforming
 from rankseg_plugins.core.volumes import Classes, Volumes
 
 METRICS = ("dice", "iou", "acc")
@@ -256,74 +254,40 @@ class RankSEG(ChecksSums):
         return Classes(self.pruning_prob if active is None else _pruning_of(active, probs))
 
     def _decide(self, pixels: Pixels, classes: Classes) -> Tensor:
-        values, valid_mask = pixels.values, pixels.valid
-        path = choose_path(values, self.solver, self._objective() if self.solver == "RMA" else None, classes.pruning)
-        if path == "fused":
-            decided = self._decide_fused(pixels, classes)
-        else:
-            decide = self._decide_tiled if path == "tiled" else self._decide_dense
-            decided = decide(pixels.probs(), valid_mask, classes)
+        values, valid_mask, blind = pixels.values, pixels.valid, is_blind()
+        decide = self._most_probable if self.metric == "acc" else self._by_volumes
+        decided = decide(pixels, classes)
         if not pixels.compete:
             self._look_at_sums(values, valid_mask, pixels.activate)
         if valid_mask is None:
             return decided
         if self.output_mode == "multilabel":
-            within = decided.logical_and if path == "dense" else decided.logical_and_
+            within = decided.logical_and if blind else decided.logical_and_
             return within(valid_mask.unsqueeze(1 - values.ndim))
-        fill = decided.masked_fill if path == "dense" else decided.masked_fill_
+        fill = decided.masked_fill if blind else decided.masked_fill_
         return fill(~valid_mask, self.void_index)
 
-    def _decide_tiled(self, probs: Tensor, valid_mask: Tensor | None, classes: Classes) -> Tensor:
-        if self.metric == "acc":
-            tiles = Tiles(probs, valid_mask)
-            row_statistics(tiles)
-            return self._most_probable(probs.clamp(0.0, 1.0) if tiles.clamp else probs, classes.pruning)
-        # Many of the operations are on small tensors, and in inference mode these take a tenth less time.
-        with torch.inference_mode():
-            return self._decide_volumes(probs, valid_mask, classes).unflatten(-1, probs.shape[2:])
-
-    def _decide_volumes(self, probs: Tensor, valid_mask: Tensor | None, classes: Classes) -> Tensor:
-        tiles = Tiles(probs, valid_mask)
-        statistics, objective = row_statistics(tiles), self._objective()
-        solver = self.solver if self.smooth <= _FLAT_SMOOTH else "RMA"
+    def _by_volumes(self, pixels: Pixels, classes: Classes) -> Tensor:
+        # The scores of all volumes are equal where smooth is very large.
+        solver, objective = self.solver if self.smooth <= _FLAT_SMOOTH else "RMA", self._objective()
+        if self.solver != "RMA":
+            if is_blind():
+                raise RuntimeError(
+                    f"solver={self.solver!r} looks at the values it decides on and cannot be compiled, exported or "
+                    "mapped; use solver='RMA'"
+                )
+            pixels = Pixels(pixels.probs(), pixels.valid)
+        steps = make_steps(pixels, objective, classes.pruning, looks=solver != "RMA")
         # The other solvers begin with what RMA finds.
-        volumes = search_volumes(tiles, statistics, objective, classes.pruning)
-        if classes.choose is not None:
-            volumes = volumes.only(classes.choose(statistics.maximum, volumes))
+        volumes = search(steps, objective, classes)
         if solver != "RMA" and volumes.active.any():
             searches: dict[str, Callable[..., Volumes]] = {"exact": search_exact}
             searches |= {name: partial(search_rankdice, solver=name, eps=self.eps) for name in RANKDICE_SOLVERS}
-            values = make_values(Pixels(probs, valid_mask))
-            volumes = searches[solver](values, statistics.maximum, volumes, objective)
+            volumes = searches[solver](steps.values(), steps.maximum, volumes, objective)
         if self.output_mode == "multiclass":
-            return assign_labels(tiles, volumes, objective, self._unassigned_label())
-        return assign_masks(tiles, volumes)
-
-    def _decide_dense(self, probs: Tensor, valid_mask: Tensor | None, classes: Classes) -> Tensor:
-        p = dense.to_checked(probs, valid_mask)
-        if self.metric == "acc":
-            return self._most_probable(p.unflatten(-1, probs.shape[2:]), classes.pruning)
-        objective = self._objective()
-        volumes = dense.search_volumes(p, objective, classes.pruning)
-        if classes.choose is not None:
-            volumes = volumes.only(classes.choose(p.amax(-1).double(), volumes))
-        if self.output_mode == "multiclass":
-            decided = dense.assign_labels(p, volumes, objective, self._unassigned_label())
+            decided = steps.labels(volumes, objective, self._unassigned_label())
         else:
-            decided = p > volumes.threshold.unsqueeze(-1)
-        return decided.unflatten(-1, probs.shape[2:])
-
-    def _decide_fused(self, pixels: Pixels, classes: Classes) -> Tensor:
-        from rankseg_plugins.core.kernels.cuda import steps
-
-        objective = self._objective()
-        rows = steps.search_volumes(steps.Source(pixels), objective, classes.pruning)
-        if classes.choose is not None:
-            rows.limit(classes.choose)
-        if self.output_mode == "multiclass":
-            decided = steps.assign_labels(rows, objective, self._unassigned_label())
-        else:
-            decided = steps.assign_masks(rows)
+            decided = steps.masks(volumes)
         return decided.unflatten(-1, pixels.values.shape[2:])
 
     def _objective(self) -> Objective:
@@ -365,21 +329,23 @@ class RankSEG(ChecksSums):
         probs, decision, valid_mask = plain(probs), plain(decision), plain(valid_mask)
         check_probs("probs", probs)
         check_valid_mask(probs, valid_mask)
-        if dense.is_transforming():
+        if is_transforming():
             raise RuntimeError("expected_score looks at values and cannot be mapped by torch.func")
         if isinstance(decision, Tensor) and decision.dtype == torch.int64:
             self._check_void_index(probs.shape[1])
         with torch.no_grad():
             masks = to_masks(decision, probs, self.void_index)
-            scores = expected_scores(Pixels(probs, valid_mask), masks, self._objective())
+            pixels, objective = Pixels(probs, valid_mask), self._objective()
+            values = make_steps(pixels, objective, 0.0, looks=True).values()
             self._look_at_sums(probs, valid_mask)
-            return scores
+            valid = None if valid_mask is None else valid_mask.expand(len(probs), *probs.shape[2:]).flatten(1)
+            return expected_scores(values, masks, valid, objective).to(probs.device)
 
-    def _most_probable(self, probs: Tensor, pruning: float | Tensor) -> Tensor:
-        there = None
-        if isinstance(pruning, Tensor):
-            there = pruning.isfinite().view(*pruning.shape, *[1] * (probs.ndim - 2))
-            probs = probs.masked_fill(~there & there.any(1, keepdim=True), -1)
+    def _most_probable(self, pixels: Pixels, classes: Classes) -> Tensor:
+        probs, there = self._comparable(pixels), None
+        if isinstance(classes.pruning, Tensor):
+            there = classes.pruning.isfinite().view(*classes.pruning.shape, *[1] * (probs.ndim - 2))
+            probs = probs.masked_fill(~there & there.any(1, keepdim=True), -torch.inf)
         if self.solver == "TR":
             decided = probs > 0.5
         else:
@@ -389,6 +355,14 @@ class RankSEG(ChecksSums):
                 return decided
             decided = class_masks(decided, probs.shape[1])
         return decided if there is None else decided & there
+
+    def _comparable(self, pixels: Pixels) -> Tensor:
+        """Probabilities; or the values themselves, where the largest one says which probability is."""
+        if is_blind() or pixels.values.device.type != "cpu":
+            return dense.to_checked(pixels.probs(), pixels.valid).unflatten(-1, pixels.values.shape[2:])
+        if pixels.check():
+            return pixels.values.clamp(0.0, 1.0)
+        return pixels.values if pixels.compete and self.solver == "argmax" else pixels.probs()
 
     def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
         check_probs("probs", probs)

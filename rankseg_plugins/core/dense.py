@@ -1,8 +1,7 @@
-"""RMA as one graph of whole-tensor operations, for accelerators and exporters.
+"""RMA as one graph of whole-tensor operations, for exporters, for other devices, and where there are no kernels.
 
-Nothing here depends on the values of the tensors: no synchronisation with the host, no branch, no shape. The tiled path
-is the better one on a CPU, in time and memory. Both give the same decision, but where two classes gain the same to the
-last digits.
+Nothing here depends on the values of the tensors: no synchronisation with the host, no branch, no shape. The kernels
+are better, in time and memory. Both give the same decision, but where two classes gain the same to the last digits.
 """
 
 from __future__ import annotations
@@ -11,16 +10,13 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.probabilities import TOLERANCE
+from rankseg_plugins.core.pixels import Pixels
+from rankseg_plugins.core.tracing import assert_range
+from rankseg_plugins.core.values import GraphValues
 from rankseg_plugins.core.volumes import Volumes, round_down
 
 #: Dinkelbach's iteration converges faster than linearly, real images take 5 to 9 rounds; more change nothing.
 _ROUNDS = 16
-
-
-def is_transforming() -> bool:
-    """Whether a transform of ``torch.func``, such as vmap, is at work."""
-    return torch._C._functorch.maybe_current_level() is not None
 
 
 def to_checked(probs: Tensor, valid_mask: Tensor | None) -> Tensor:
@@ -36,21 +32,44 @@ def to_checked(probs: Tensor, valid_mask: Tensor | None) -> Tensor:
     return p.clamp(0.0, 1.0)
 
 
-def assert_range(p: Tensor) -> None:
-    """An assertion that these are probabilities, a part of the graph; ``torch.func`` has none."""
-    if p.numel() and not is_transforming():
-        fits = ((p >= -TOLERANCE) & (p <= 1 + TOLERANCE)).all()
-        torch._assert_async(fits, "probs must be finite and lie in [0, 1]")
+class GraphSteps:
+    """The steps of :mod:`rankseg_plugins.core.rma`; in a graph, and on an accelerator, nothing waits for a value."""
 
+    def __init__(self, pixels: Pixels) -> None:
+        self._p = to_checked(pixels.probs(), pixels.valid)
 
-def search_volumes(p: Tensor, objective: Objective, pruning: float | Tensor) -> Volumes:
-    """As :func:`rankseg_plugins.core.tiled.rma.search_volumes`, for p (B, C, d)."""
-    mu = p.sum(-1, dtype=torch.float64)
-    active = p.amax(-1) > pruning
-    search = _dinkelbach if objective.is_ratio else _best_prefix
-    threshold, n, s = search(p, objective, mu)
-    threshold = round_down(threshold, p.dtype).masked_fill(~active, torch.inf)
-    return Volumes(threshold, n * active, s * active, mu, active)
+    def search(self, objective: Objective, pruning: float | Tensor) -> Volumes:
+        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        p = self._p
+        mu, self.maximum = p.sum(-1, dtype=torch.float64), p.amax(-1)
+        active = self.maximum > pruning
+        search = _dinkelbach if objective.is_ratio else _best_prefix
+        threshold, n, s = search(p, objective, mu)
+        threshold = round_down(threshold, p.dtype).masked_fill(~active, torch.inf)
+        return Volumes(threshold, n * active, s * active, mu, active)
+
+    def labels(self, volumes: Volumes, objective: Objective, void_index: int | None) -> Tensor:
+        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        p = self._p
+        selected = p > volumes.threshold.unsqueeze(-1)
+        count = selected.sum(1, keepdim=True)
+        alone = selected & (count == 1)
+        t = alone.sum(-1, keepdim=True).double()
+        m = (p * alone).sum(-1, keepdim=True, dtype=torch.float64)
+        eligible = volumes.active | ~volumes.active.any(1, keepdim=True)
+        allowed = selected | ((count == 0) & eligible.unsqueeze(-1))
+        gain = objective.gain(p.double(), m, t, volumes.mu.unsqueeze(-1)).masked_fill(~allowed, -torch.inf)
+        # A pixel without any probability: as argmax.
+        labels = gain.max(1).indices.masked_fill(p.amax(1) == 0, 0)
+        return labels if void_index is None else labels.masked_fill(count[:, 0] == 0, void_index)
+
+    def masks(self, volumes: Volumes) -> Tensor:
+        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        return self._p > volumes.threshold.unsqueeze(-1)
+
+    def values(self) -> GraphValues:
+        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        return GraphValues(self._p)
 
 
 def _dinkelbach(p: Tensor, objective: Objective, mu: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,18 +95,3 @@ def _best_prefix(p: Tensor, objective: Objective, mu: Tensor) -> tuple[Tensor, T
     score = objective.score(s, n, mu.unsqueeze(-1).expand_as(s)).masked_fill(following == before, -torch.inf)
     best = score.argmax(-1, keepdim=True)
     return following.gather(-1, best)[..., 0].double(), best[..., 0].double(), s.gather(-1, best)[..., 0]
-
-
-def assign_labels(p: Tensor, volumes: Volumes, objective: Objective, void_index: int | None) -> Tensor:
-    """As :func:`rankseg_plugins.core.tiled.assignment.assign_labels`, for p (B, C, d)."""
-    selected = p > volumes.threshold.unsqueeze(-1)
-    count = selected.sum(1, keepdim=True)
-    alone = selected & (count == 1)
-    t = alone.sum(-1, keepdim=True).double()
-    m = (p * alone).sum(-1, keepdim=True, dtype=torch.float64)
-    eligible = volumes.active | ~volumes.active.any(1, keepdim=True)
-    allowed = selected | ((count == 0) & eligible.unsqueeze(-1))
-    gain = objective.gain(p.double(), m, t, volumes.mu.unsqueeze(-1)).masked_fill(~allowed, -torch.inf)
-    # A pixel without any probability: as argmax.
-    labels = gain.max(1).indices.masked_fill(p.amax(1) == 0, 0)
-    return labels if void_index is None else labels.masked_fill(count[:, 0] == 0, void_index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -91,16 +92,26 @@ class Pixels:
             values = values / torch.full((1,), self.temperature, device=values.device)
         return to_probabilities(values, self.activation)
 
-    def refuse(self) -> None:
-        """Raise a ``ValueError`` for values that are no probabilities, or of which none can be made."""
+    def check(self) -> bool:
+        """Look at every value; return whether probabilities lie a little outside of [0, 1].
+
+        Raises:
+            ValueError: for values that are no probabilities, or of which none can be made: NaN; infinite ones, where
+                softmax and normalize would divide by them.
+        """
         values = self.values
         if self.valid is not None:
             values = values.masked_fill(~self.valid.unsqueeze(1 - values.ndim), 0.0)
+        if not values.numel():
+            return False
         low, high = (each.item() for each in values.aminmax())
         if self.activation == "identity":
-            check_range(low, high)
+            return check_range(low, high)
         if low < 0 and self.activation == "normalize":
             raise ValueError(
                 f"activation='normalize' needs non-negative scores, the smallest is {low:.4g}; use 'softmax' for logits"
             )
-        raise ValueError("logits must be finite, got NaN or infinite values")
+        unbounded = self.compete and (high == math.inf or bool((values == -math.inf).all(1).any()))
+        if math.isnan(low) or unbounded:
+            raise ValueError("logits must be finite, got NaN or infinite values")
+        return False

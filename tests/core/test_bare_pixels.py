@@ -5,13 +5,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from by_path import decide
 from oracles import labels_of_masks
 
 from benchmarks.measure import extra_memory
 from rankseg_plugins import GlobalRankSEG, RankSEG
-from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.pooled.fit import affine_argmax
-from rankseg_plugins.core.volumes import Classes
 
 SHAPE = (2, 6, 11, 13)
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -36,24 +35,19 @@ def cropped(dtype=torch.float32):
     return probs.to(dtype)
 
 
-def decide_tiled(decoder, probs, valid, monkeypatch):
+def decide_by_kernels(decoder, probs, valid, monkeypatch):
     return decoder(probs, valid)
 
 
-def decide_in_small_tiles(decoder, probs, valid, monkeypatch):
-    monkeypatch.setattr("rankseg_plugins.core.tiled.tiles._SMALLEST_TILE", 64)
-    monkeypatch.setattr("rankseg_plugins.core.tiled.tiles.TILE", 1024)
-    monkeypatch.setattr("rankseg_plugins.core.tiled.assignment.FEW", 0)
-    return decoder(probs, valid)
-
-
-def decide_in_large_tiles(decoder, probs, valid, monkeypatch):
-    monkeypatch.setattr("rankseg_plugins.core.tiled.assignment.FEW", 0)
+def decide_in_chunks(decoder, probs, valid, monkeypatch):
+    monkeypatch.setattr("rankseg_plugins.core.kernels.cpu.source._SMALL", 0)
+    monkeypatch.setattr("rankseg_plugins.core.kernels.cpu.source._WIDTH", 16)
+    monkeypatch.setattr("rankseg_plugins.core.kernels.cpu.source._TASK", 100)
     return decoder(probs, valid)
 
 
 def decide_dense(decoder, probs, valid, monkeypatch):
-    return fill(decoder._decide_dense(probs, valid, Classes(decoder.pruning_prob)), decoder, valid)
+    return decide("graph", decoder, probs, valid)
 
 
 def decide_fused(decoder, probs, valid, monkeypatch):
@@ -67,18 +61,14 @@ def decide_fused(decoder, probs, valid, monkeypatch):
         monkeypatch.setattr(steps, name, value)
     for name, value in {"_PROGRAMS": 24, "_SCORERS": 2, "_PIECE": 32, "_LABELED": 2}.items():
         monkeypatch.setattr(steps, name, value)
-    return fill(decoder._decide_fused(Pixels(probs, valid), Classes(decoder.pruning_prob)), decoder, valid)
-
-
-def fill(labels, decoder, valid):
-    return labels if valid is None else labels.masked_fill(~valid, decoder.void_index)
+    return decide("cuda", decoder, probs, valid)
 
 
 CASES = [
     (OPTIONS[number % len(OPTIONS)], dtype, layout, number % 3 == 1)
     for number, (dtype, layout) in enumerate(itertools.product(DTYPES, LAYOUTS))
 ]
-PATHS = [decide_tiled, decide_in_small_tiles, decide_in_large_tiles, decide_dense, decide_fused]
+PATHS = [decide_by_kernels, decide_in_chunks, decide_dense, decide_fused]
 
 
 @pytest.mark.parametrize("path", PATHS)

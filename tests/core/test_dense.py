@@ -1,12 +1,12 @@
-"""The one-graph path against the tiled one, compiled, exported, mapped."""
+"""The one-graph path against the kernels one, compiled, exported, mapped."""
 
 import pytest
 import torch
+from by_path import decide
 from sweeps import sweep
 from torch import nn
 
 from rankseg_plugins import RankSEG
-from rankseg_plugins.core.volumes import Classes
 
 OPTIONS = [
     {"metric": metric, "smooth": smooth, "output_mode": output_mode, "pruning_prob": pruning_prob}
@@ -45,17 +45,17 @@ def test_same_decisions(options, dtype):
     for sharpness in (0.3, 1.0, 3.0, 10.0):
         probs = random_probs(sharpness).to(dtype)
         for mask in (None, valid):
-            tiled = decoder(probs, mask)
-            decided = decoder._decide_dense(probs, mask, Classes(decoder.pruning_prob))
+            kernels = decoder(probs, mask)
+            decided = decide("graph", decoder, probs, mask)
             if mask is not None:
-                tiled, decided = tiled[..., :14], decided[..., :14]
-            assert torch.equal(decided, tiled)
+                kernels, decided = kernels[..., :14], decided[..., :14]
+            assert torch.equal(decided, kernels)
 
 
 @sweep("options", OPTIONS, every_three)
 def test_same_decisions_on_real_probabilities(real_probs, options):
     decoder, probs = RankSEG(**options), real_probs[:1]
-    assert torch.equal(decoder._decide_dense(probs, None, Classes(decoder.pruning_prob)), decoder(probs))
+    assert torch.equal(decide("graph", decoder, probs, None), decoder(probs))
 
 
 @pytest.mark.parametrize("metric", ["dice", "iou"])
@@ -64,7 +64,7 @@ def test_the_rounds_suffice(metric, power):
     # From certain pixels to a haze with a few high values: more rounds would change nothing.
     probs = torch.rand(4, 3, 20000, generator=torch.Generator().manual_seed(1), dtype=torch.float64) ** power
     decoder = RankSEG(metric, output_mode="multilabel", pruning_prob=0.0)
-    assert torch.equal(decoder._decide_dense(probs, None, Classes(decoder.pruning_prob)), decoder(probs))
+    assert torch.equal(decide("graph", decoder, probs, None), decoder(probs))
 
 
 @sweep("options", [*OPTIONS[::2], *ACCURACY], every_three)
@@ -119,7 +119,7 @@ def test_vmap(options):
 
 def test_a_probability_equal_to_pruning_prob():
     probs, decoder = torch.full((1, 1, 3), 0.3), RankSEG(output_mode="multilabel", pruning_prob=0.3)
-    assert torch.equal(decoder._decide_dense(probs, None, Classes(decoder.pruning_prob)), decoder(probs))
+    assert torch.equal(decide("graph", decoder, probs, None), decoder(probs))
 
 
 def test_vmap_over_valid_masks():

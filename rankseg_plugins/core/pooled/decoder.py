@@ -12,13 +12,13 @@ from torch import Tensor
 from rankseg_plugins.core.labels import read_truth
 from rankseg_plugins.core.lasting import Fitted
 from rankseg_plugins.core.options import OUTPUT_MODES, read_choice, read_index, read_integer, read_real
-from rankseg_plugins.core.paths import check_values
 from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.pooled.fit import GlobalFit, affine_argmax, best_thresholds, fit_labels, fit_masks, sums_of
 from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain
 from rankseg_plugins.core.processes import gather, seed_of_process
 from rankseg_plugins.core.reservoir import Reservoir, join
+from rankseg_plugins.core.tracing import check_values
 from rankseg_plugins.core.volumes import round_down
 
 METRICS = ("iou", "dice")

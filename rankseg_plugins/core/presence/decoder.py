@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core import dense
 from rankseg_plugins.core.decoder import RankSEG
 from rankseg_plugins.core.lasting import Fitted
 from rankseg_plugins.core.objectives import OBJECTIVES
 from rankseg_plugins.core.options import ABSENT, PRESENT, read_choice, read_index, read_integer, read_real
+from rankseg_plugins.core.paths import make_steps
 from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.presence.curve import (
     Curve,
@@ -36,9 +36,6 @@ from rankseg_plugins.core.probabilities import (
 )
 from rankseg_plugins.core.processes import seed_of_process
 from rankseg_plugins.core.reservoir import Reservoir, gathered
-from rankseg_plugins.core.tiled.assignment import assign_masks
-from rankseg_plugins.core.tiled.rma import row_statistics, search_volumes
-from rankseg_plugins.core.tiled.tiles import Tiles
 from rankseg_plugins.core.volumes import Classes, Volumes
 
 #: The rule that asks what the score expects; a number is a threshold instead.
@@ -251,16 +248,9 @@ class PresenceRankSEG(Fitted, RankSEG):
     @torch.no_grad()
     def look(self, probs: Tensor, valid_mask: Tensor | None = None) -> tuple[Evidence, Tensor]:
         r"""What is kept of a batch of images (B, C, \*spatial), as float32 holds it, and RMA's masks of all classes."""
-        if probs.device.type == "cpu":
-            tiles = Tiles(probs, valid_mask)
-            statistics = row_statistics(tiles)
-            maximum, volumes = statistics.maximum, search_volumes(tiles, statistics, self._objective(), 0.0)
-            masks = assign_masks(tiles, volumes)
-        else:
-            p = dense.to_checked(probs, valid_mask)
-            maximum, volumes = p.amax(-1).double(), dense.search_volumes(p, self._objective(), 0.0)
-            masks = p > volumes.threshold.unsqueeze(-1)
-        found = Evidence.of(maximum, volumes, number_of(probs, valid_mask))
+        steps = make_steps(Pixels(probs, valid_mask), self._objective(), 0.0)
+        volumes = steps.search(self._objective(), 0.0)
+        found, masks = Evidence.of(steps.maximum.double(), volumes, number_of(probs, valid_mask)), steps.masks(volumes)
         return Evidence(*(each.float().double() for each in found)), masks.unflatten(-1, probs.shape[2:])
 
     def presence(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rankseg_plugins.core.labels import read_truth
 from rankseg_plugins.core.options import read_integer, read_real
-from rankseg_plugins.core.paths import is_blind
 from rankseg_plugins.core.probabilities import check_tensor, plain
+from rankseg_plugins.core.tracing import is_blind
 
 
 def read_excluded(excluded: Sequence[int], num_classes: int) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.paths import is_blind
+from rankseg_plugins.core.tracing import is_blind
 
 #: Of Dinkelbach's iteration, which gives no more than a good beginning; of images there are more than of classes.
 _ROUNDS, _ROUNDS_OF_IMAGES = 8, 50

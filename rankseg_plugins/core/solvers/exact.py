@@ -17,11 +17,10 @@ from torch import Tensor
 
 from rankseg_plugins.core.kernels.cpu.threads import run
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.solvers.expectation import REACH, ExactDice, Expectation, Rates, make_expectation, rates_of
 from rankseg_plugins.core.solvers.pieces import Bound, Mask, groups, nothing, pieces, ranked, room
-from rankseg_plugins.core.solvers.values import Values, make_values
 from rankseg_plugins.core.solvers.window import find_window
+from rankseg_plugins.core.values import Values
 from rankseg_plugins.core.volumes import Volumes, round_down
 
 #: Of a row, its tables of nodes take about the memory of so many ranked pixels.
@@ -39,6 +38,7 @@ def search_exact(values: Values, maximum: Tensor, volumes: Volumes, objective: O
         volumes: what RMA finds, of at least one active class.
         objective: Dice or IoU.
     """
+    device, volumes, maximum = volumes.mu.device, volumes.to("cpu"), maximum.cpu()
     mu, active, expectation = volumes.mu, volumes.active, make_expectation(objective)
     moments = mean, variance = _moments(values, active)
     lower = objective.score(volumes.s, volumes.n, mu)
@@ -52,7 +52,7 @@ def search_exact(values: Values, maximum: Tensor, volumes: Volumes, objective: O
         apart &= search.best(apart, empty, empty).score >= best.score
     kept = active & ~apart
     threshold = round_down(best.threshold, values.dtype).masked_fill(~kept, torch.inf)
-    return Volumes(threshold, best.n * kept, best.s * kept, mu, active)
+    return Volumes(threshold, best.n * kept, best.s * kept, mu, active).to(device)
 
 
 class _Search:
@@ -151,40 +151,34 @@ def _empty_may_win(score: Tensor, mu: Tensor, variance: Tensor, smooth: float) -
     return torch.minimum(by_moments, torch.exp(-mu) + smooth / (smooth + 1)) >= score * (1 - 1e-6)
 
 
-def expected_scores(pixels: Pixels, masks: Tensor, objective: Objective) -> Tensor:
+def expected_scores(values: Values, masks: Tensor, valid: Tensor | None, objective: Objective) -> Tensor:
     """Exact expected score of given masks, (B, C) float64.
 
     Args:
-        pixels: probabilities.
-        masks: (B, C, d) bool; pixels that are not valid belong to no mask.
+        values: the probabilities.
+        masks: (B, C, d) bool.
+        valid: (B, d) bool, pixels where it is False belong to no mask; None if all are valid.
         objective: Dice or IoU.
-
-    Raises:
-        ValueError: for values that are no probabilities.
     """
-    probs, expectation = pixels.values, make_expectation(objective)
-    if not probs.numel():
-        return torch.zeros(masks.shape[:2], dtype=torch.float64, device=probs.device)
-    valid = None if pixels.valid is None else pixels.valid.expand(len(probs), *probs.shape[2:])
-    scores = [
-        _scores_of_masks(probs[:, label : label + 1], masks[:, label].view(-1, *probs.shape[2:]), valid, expectation)
-        for label in range(probs.shape[1])
-    ]
-    return torch.cat(scores, 1).to(probs.device)
+    scores, expectation = torch.zeros(masks.shape[:2], dtype=torch.float64), make_expectation(objective)
+    for label in range(masks.shape[1] if masks.numel() else 0):
+        mask, others = masks[:, label], ~masks[:, label]
+        parts = (mask, others) if valid is None else (mask & valid, others & valid)
+        inside, outside = (values.within(label, part) for part in parts)
+        n = parts[0].sum(1, keepdim=True).double().cpu()
+        scores[:, label] = _scores_of_masks(inside, outside, n, expectation)
+    return scores
 
 
-def _scores_of_masks(probs: Tensor, mask: Tensor, valid: Tensor | None, expectation: Expectation) -> Tensor:
-    """Of a single class: scores (B, 1) of masks (B, *spatial)."""
-    outside = ~mask if valid is None else valid & ~mask
-    mask = mask if valid is None else valid & mask
-    inside, others = (make_values(Pixels(probs, part)) for part in (mask, outside))
-    n = mask.flatten(1).sum(1, keepdim=True).double().cpu()
-    every = torch.ones(n.shape, dtype=torch.bool)
-    (s, inner), (rest_s, outer) = _moments(inside, every), _moments(others, every)
-    bound = Bound(torch.ones_like(n), n, s)
-    rates = rates_of(bound, bound, s + rest_s, inner + outer, torch.ones_like(n), expectation)
-    zero, one, rows = torch.zeros_like(n), torch.ones_like(n), np.arange(len(n))
-    base, rest = (part.power_sums(every, zero, rates.small, rates.orders) for part in (inside, others))
+def _scores_of_masks(inside: Values, outside: Values, n: Tensor, expectation: Expectation) -> Tensor:
+    """Of a single class: scores (B,) of masks, from the pixels inside, their number (B, 1), and those outside."""
+    every, zero, one = torch.ones(n.shape, dtype=torch.bool), torch.zeros_like(n), torch.ones_like(n)
+    rows = np.arange(len(n))
+    (s, inner), (rest_s, outer) = _moments(inside, every), _moments(outside, every)
+    bound = Bound(one, n, s)
+    rates = rates_of(bound, bound, s + rest_s, inner + outer, one, expectation)
+    base, rest = (part.power_sums(every, zero, rates.small, rates.orders) for part in (inside, outside))
+    large = (ranked(part, rows, rates.small, one) for part in (outside, inside))
     found = _start(rows, bound, rates, expectation)
-    _prepare(found, rows, rates, rest, base, *(ranked(part, rows, rates.small, one) for part in (others, inside)))
-    return torch.from_numpy(found.best[3]).unsqueeze(1)
+    _prepare(found, rows, rates, rest, base, *large)
+    return torch.from_numpy(found.best[3])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.kernels.cpu.threads import run
-from rankseg_plugins.core.solvers.values import Values
+from rankseg_plugins.core.values import Values
 from rankseg_plugins.core.volumes import round_down
 
 #: Pixels that are ranked at a time in any case, and the share of all pixels of the active rows.

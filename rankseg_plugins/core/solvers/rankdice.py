@@ -26,8 +26,8 @@ from rankseg_plugins.core.kernels.cpu.threads import run
 from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.solvers.expectation import make_expectation
 from rankseg_plugins.core.solvers.pieces import Bound, Mask, groups, nothing, pieces, room
-from rankseg_plugins.core.solvers.values import Values
 from rankseg_plugins.core.solvers.window import find_window
+from rankseg_plugins.core.values import Values
 from rankseg_plugins.core.volumes import Volumes, round_down
 
 SOLVERS = ("BA", "TRNA", "BA+TRNA")
@@ -52,6 +52,7 @@ def search_rankdice(
         solver: one of :data:`SOLVERS`.
         eps: probability of the counts that are left out of the sums, in (0, 1).
     """
+    device, volumes, maximum = volumes.mu.device, volumes.to("cpu"), maximum.cpu()
     mu, active = volumes.mu, volumes.active
     zero = torch.zeros_like(mu)
     square, cube = values.power_sums(active, zero, zero + 1, torch.full(mu.shape, 3)).unbind(-1)[1:]
@@ -61,7 +62,7 @@ def search_rankdice(
     low, high = find_window(values, active, maximum, mu, moments[1], score, make_expectation(objective))
     best = _best(values, active, low, high, moments, objective.smooth, solver, eps)
     threshold = round_down(best.threshold, values.dtype).masked_fill(~active, torch.inf)
-    return Volumes(threshold, best.n, best.s, mu, active)
+    return Volumes(threshold, best.n, best.s, mu, active).to(device)
 
 
 def _best(

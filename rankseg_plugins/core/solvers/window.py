@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rankseg_plugins.core.solvers.expectation import Expectation
 from rankseg_plugins.core.solvers.pieces import Bound, nothing
-from rankseg_plugins.core.solvers.values import Values
+from rankseg_plugins.core.values import Values
 
 #: Rounds of bisection; they end early when the pixels in the window are few, at least and as a share.
 _ROUNDS, _FEW, _SHARE = 12, 1 << 12, 128

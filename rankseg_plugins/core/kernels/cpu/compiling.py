@@ -28,7 +28,7 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Any:
     except RuntimeError:  # no folder, neither beside this file nor of the user, that can be written to
         return njit(**_OPTIONS, **options)(function)
     # numba compiles anew where the file of a function has changed, not those of the functions that it calls.
-    kept = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
+    kept: Any = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
     if hasattr(kept, "_source_stamp"):
         kept._source_stamp = _STAMP
     return kernel

@@ -1,6 +1,5 @@
 """From the masks of all rows to the decision: choose, settle; or select, for masks that may overlap."""
 
-# ruff: noqa: ANN001, ANN201
 from __future__ import annotations
 
 import numpy as np

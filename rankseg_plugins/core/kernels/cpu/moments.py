@@ -9,33 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from rankseg_plugins.core.kernels.cpu.compiling import fast
-from rankseg_plugins.core.kernels.cpu.reading import as_bits, as_float, clamp, normalizers, probs_at
-from rankseg_plugins.core.kernels.cpu.rows import above, count_between, highest_bits, keep_between
+from rankseg_plugins.core.kernels.cpu.reading import normalizers, probs_at
+from rankseg_plugins.core.kernels.cpu.rows import above, count_between, keep_between
 
 #: Pixels whose powers are added up at a time: three rows of float64 stay in the nearest cache.
 _BLOCK = 512
-
-
-@fast
-def read_peaks(first, last, source, plan, peaks, odd):
-    """Largest probability of every chunk (B, C, chunks); ``odd`` as in :func:`~rankseg_plugins.core.kernels.cpu.rows.survey`."""
-    top, inverse = np.empty(plan.width, peaks.dtype), np.empty(plan.width, peaks.dtype)
-    row, one = np.empty(plan.width, peaks.dtype), as_bits(np.ones(1, peaks.dtype)[0])
-    for task in range(first, last):
-        image, part = task // plan.tasks, task % plan.tasks
-        for chunk in range(part * plan.share, min((part + 1) * plan.share, plan.chunks)):
-            start = chunk * plan.width
-            size = min(plan.width, source.pixels - start)
-            normalizers(source, image, start, row, top[:size], inverse[:size])
-            for label in range(source.classes):
-                p = probs_at(source, image, label, start, top[:size], inverse[:size], row[:size])
-                highest = highest_bits(p)
-                if highest > one:
-                    row[:size] = p
-                    odd[task, 0] += clamp(row[:size])
-                    odd[task, 1] += 1
-                    highest = highest_bits(row[:size])
-                peaks[image, label, chunk] = as_float(highest)
 
 
 @fast

@@ -1,6 +1,5 @@
 """From the memory of a tensor to the probabilities of some neighbouring pixels of one class, in a piece of scratch."""
 
-# ruff: noqa: ANN001, ANN201
 from __future__ import annotations
 
 import math

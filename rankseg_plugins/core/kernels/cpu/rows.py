@@ -1,6 +1,5 @@
 """The mask of every row, which is a class of an image: survey, guess, collect, finish."""
 
-# ruff: noqa: ANN001, ANN201
 from __future__ import annotations
 
 import math
@@ -20,7 +19,6 @@ from rankseg_plugins.core.kernels.cpu.reading import (
     read_normalizers,
 )
 from rankseg_plugins.core.kernels.cpu.scores import ceiling_of, margin, round_down, smooth_score, threshold_of
-
 
 #: Bounds that are guessed lie so many standard deviations apart from the guess.
 _DEVIATIONS = 3.0
@@ -79,7 +77,7 @@ class Goal(NamedTuple):
 
 @fast
 def highest_bits(p):
-    """The largest bits of some numbers: of those that are not negative the largest one's; NaN and negative lie above."""
+    """The largest bits of some numbers: the largest number's, but those of NaN and of negative ones lie above."""
     # Of integers, several are compared at once.
     highest = as_bits(p[0])
     for i in range(len(p)):
@@ -179,7 +177,7 @@ def guess(first, last, rows, goal, pixels, sample, half_n, half_s):
 
 @exact
 def _with_margin(bound, mu, goal):
-    """What the pixels lie below that the best mask may leave out, if the threshold of its ratio is not above a bound."""
+    """Above this no pixel is left out, if the threshold of the ratio is not above the bound."""
     return bound + margin(mu, goal.smooth) if goal.dice and goal.smooth > 0 else bound
 
 
@@ -384,7 +382,6 @@ def finish_small(first, last, source, rows, goal, like):
                 known = True
             values = probs_at(source, image, label, 0, top, inverse, row)
             mu = rows.mu[image, label]
-            ceiling = ceiling_of(mu, goal.dice, goal.smooth)
             low = threshold_of(mu, size, mu, goal.dice, goal.smooth)
             found = solve(values, 0, 0.0, low, 1.0, mu, goal)
             rows.threshold[image, label], rows.n[image, label], rows.s[image, label] = found

@@ -1,6 +1,5 @@
 """Formulas of :mod:`rankseg_plugins.core.objectives`, for the kernels."""
 
-# ruff: noqa: ANN001, ANN201
 from __future__ import annotations
 
 import numpy as np

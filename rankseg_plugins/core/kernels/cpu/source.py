@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,13 +75,13 @@ def scratch(shape: tuple[int, ...], dtype: torch.dtype) -> np.ndarray:
     """Uninitialised memory; for floating point in the precision in which probabilities of this type are compared."""
     # From PyTorch, whose profilers count it.
     wide = torch.promote_types(dtype, torch.float32) if dtype.is_floating_point else dtype
-    return torch.empty(shape, dtype=wide).numpy()
+    return torch.empty(shape, dtype=wide, device="cpu").numpy()
 
 
 def decision(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Memory for a decision; not an inference tensor even in inference mode, as a loss could not use one."""
     with torch.inference_mode(False):
-        return torch.empty(shape, dtype=dtype)
+        return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def _memory(values: Tensor) -> np.ndarray:
@@ -90,7 +91,7 @@ def _memory(values: Tensor) -> np.ndarray:
     return flat.view(torch.int16).numpy().view(np.uint16) if values.dtype in _HALVES else flat.numpy()
 
 
-def _collapsed(values: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _collapsed(values: Tensor) -> tuple[Any, Any]:
     """Sizes and strides of the pixels in at least three dimensions, as few as describe them."""
     sizes, strides = [1], [0]
     for size, stride in zip(values.shape[2:], values.stride()[2:], strict=True):

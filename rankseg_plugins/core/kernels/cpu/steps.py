@@ -14,6 +14,7 @@ from rankseg_plugins.core.kernels.cpu import rows as row_kernels
 from rankseg_plugins.core.kernels.cpu.rows import Goal, Rows
 from rankseg_plugins.core.kernels.cpu.source import decision, make_plan, make_source, scratch
 from rankseg_plugins.core.kernels.cpu.threads import run
+from rankseg_plugins.core.kernels.cpu.values import CpuValues
 from rankseg_plugins.core.objectives import Dice, Objective
 from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.volumes import Volumes
@@ -26,15 +27,14 @@ _SAMPLE, _SHARE = 8192, 16
 _ROOM, _MORE = 32, 1 << 11
 
 
-class Steps:
-    """A decision on some pixels, step by step.
+class CpuSteps:
+    """The steps of :mod:`rankseg_plugins.core.rma` on some pixels.
 
     Args:
         pixels: what is decided on.
 
     Attributes:
-        maximum: (B, C) largest probability of every row, which is a class of an image; of :meth:`survey`.
-        mu: (B, C) float64, sum of the probabilities.
+        maximum: (B, C) largest probability of every row, which is a class of an image; after :meth:`search`.
     """
 
     def __init__(self, pixels: Pixels) -> None:
@@ -44,14 +44,11 @@ class Steps:
         self.tables = int(pixels.values.shape[0]), self.source.classes
         self.tasks = self.tables[0] * self.plan.tasks
         self.like = scratch((1,), pixels.values.dtype)
+        self.rows: Any = None
         self.dtype = torch.float64 if self.like.dtype == np.float64 else torch.float32
 
-    def survey(self) -> None:
-        """Read every value once: the sum, the largest, and a sample of every row.
-
-        Raises:
-            ValueError: for values that are no probabilities, or of which none can be made.
-        """
+    def _survey(self) -> None:
+        """Read every value once: the sum, the largest, and a sample of every row."""
         size, rows = self.source.pixels, self.tables
         chosen = 0 if self.plan.chunks == 1 else min(_SAMPLE, size // _SHARE)
         self.sample = scratch((*rows, chosen), self.dtype)
@@ -64,15 +61,16 @@ class Steps:
         sums, odd = np.zeros((3, self.tasks, rows[1])), np.zeros((self.tasks, 2), np.int64)
         self._over_tasks(row_kernels.survey, self.sample, _places(size, chosen), *sums, self.rows.peaks, odd)
         if odd[:, 0].any():
-            self.pixels.refuse()
+            self.pixels.check()
         if odd[:, 1].any():
             self.source = self.source._replace(direct=False, clamps=True)
         self.rows.mu[:], *self.half = self._joined(sums.swapaxes(0, 1)[..., None])[..., 0].swapaxes(0, 1)
-        self.maximum, self.mu = torch.from_numpy(self.rows.peaks.max(2)), torch.from_numpy(self.rows.mu.copy())
+        self.maximum = torch.from_numpy(self.rows.peaks.max(2))
 
-    def search(self, objective: Objective, active: Tensor) -> Volumes:
-        """The best masks of the active rows, (B, C) bool."""
-        rows, goal = self.rows, _goal(objective)
+    def search(self, objective: Objective, pruning: float | Tensor) -> Volumes:
+        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        self._survey()
+        rows, goal, active = self.rows, _goal(objective), self.maximum > pruning
         rows.is_open[:] = active.numpy()
         rows.threshold[:], rows.n[:], rows.s[:] = np.inf, 0, 0
         if self.plan.chunks == 1:
@@ -81,8 +79,8 @@ class Steps:
             self._over_rows(row_kernels.guess, goal, self.source.pixels, self.sample, *self.half)
             while rows.is_open.any():
                 self._look(goal)
-        threshold, n, s = (torch.from_numpy(each.copy()) for each in (rows.threshold, rows.n, rows.s))
-        return Volumes(threshold.to(self.dtype), n, s, self.mu, active)
+        threshold, n, s, mu = (torch.from_numpy(each.copy()) for each in (rows.threshold, rows.n, rows.s, rows.mu))
+        return Volumes(threshold.to(self.dtype), n, s, mu, active)
 
     def _look(self, goal: Goal) -> None:
         """Collect what lies between the bounds of the open rows, and finish those for which it is enough."""
@@ -117,14 +115,14 @@ class Steps:
         self._over_rows(row_kernels.finish, goal, counts, sums, places, grouped, work=len(grouped))
 
     def masks(self, volumes: Volumes) -> Tensor:
-        """The masks themselves, (B, C, pixels) bool."""
+        """See :class:`~rankseg_plugins.core.rma.Steps`."""
         self._take(volumes)
         masks = decision((*self.tables, self.source.pixels), torch.bool)
         self._over_tasks(label_kernels.select, self.rows, masks.numpy(), self.like)
         return masks
 
     def labels(self, volumes: Volumes, objective: Objective, void_index: int | None) -> Tensor:
-        """One label per pixel, (B, pixels) int64; ``void_index`` for pixels that no class selected, or None."""
+        """See :class:`~rankseg_plugins.core.rma.Steps`."""
         self._take(volumes)
         batch, classes = self.tables
         labels = decision((batch, self.source.pixels), torch.int64)
@@ -142,6 +140,12 @@ class Steps:
                 void_index is not None, void_index or 0, self.like,
             )  # fmt: skip
         return labels
+
+    def values(self) -> CpuValues:
+        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        if self.rows is None:
+            self._survey()
+        return CpuValues(self.source, self.plan, self.rows.peaks)
 
     def _take(self, volumes: Volumes) -> None:
         for table, value in (

@@ -12,20 +12,19 @@ from torch import Tensor
 from rankseg_plugins.core.kernels.cpu import moments
 from rankseg_plugins.core.kernels.cpu.reading import Source
 from rankseg_plugins.core.kernels.cpu.rows import Plan
-from rankseg_plugins.core.kernels.cpu.source import make_plan, make_source, scratch
+from rankseg_plugins.core.kernels.cpu.source import scratch
 from rankseg_plugins.core.kernels.cpu.threads import run
-from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.volumes import round_down
 
 #: Values that one call of a kernel works on, at least; fewer are not worth a thread.
 _CALL = 1 << 16
 
 
-class KernelValues:
-    """Does what :class:`~rankseg_plugins.core.solvers.values.Values` says, in kernels.
+class CpuValues:
+    """In kernels.
 
     Args:
-        source: the probabilities.
+        source: the probabilities; of each class alone.
         plan: how they are cut.
         peaks: (B, C, chunks), largest probability of every chunk, in the precision of the probabilities.
     """
@@ -35,29 +34,23 @@ class KernelValues:
         self.shape = torch.Size((peaks.shape[0], source.classes, source.pixels))
         self.dtype = torch.from_numpy(peaks[:0]).dtype
 
-    @classmethod
-    def of_pixels(cls, pixels: Pixels) -> KernelValues:
-        """With the peaks that a pass of their own finds."""
-        source = make_source(pixels)
-        plan = make_plan(source)
-        shape = int(pixels.values.shape[0]), source.classes, plan.chunks
-        values = cls(source, plan, scratch(shape, pixels.values.dtype))
-        odd = np.zeros((shape[0] * plan.tasks, 2), np.int64)
-        values._pass(moments.read_peaks, values._peaks, odd)
-        if odd[:, 0].any():
-            pixels.refuse()
-        if odd[:, 1].any():
-            values._source = source._replace(direct=False, clamps=True)
-        return values
+    def within(self, label: int, mask: Tensor) -> CpuValues:
+        """See :class:`~rankseg_plugins.core.values.Values`."""
+        # The peaks of all pixels are as good as those of some, where chunks are passed over.
+        source, first = self._source, label * self._source.strides[1]
+        memory = {"values": source.values[first:], "bits": source.bits[first:]}
+        valid = mask.contiguous().view(torch.uint8).flatten().numpy()
+        source = source._replace(**memory, classes=1, direct=False, valid=valid, per_image=True)
+        return CpuValues(source, self._plan, self._peaks[:, label : label + 1])
 
     def count_above(self, active: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`~rankseg_plugins.core.solvers.values.Values`."""
+        """See :class:`~rankseg_plugins.core.values.Values`."""
         n, s = np.zeros((2, *self._tables()))
         self._pass(moments.count_above, self._peaks, self._bound(active, threshold), n, s)
         return self._joined(n), self._joined(s)
 
     def between(self, active: Tensor, low: Tensor, high: Tensor) -> tuple[np.ndarray, Tensor]:
-        """See :class:`~rankseg_plugins.core.solvers.values.Values`."""
+        """See :class:`~rankseg_plugins.core.values.Values`."""
         bounds = self._bound(active, low), self._bound(active, high)
         counts = np.zeros(self._tables(), np.int64)
         self._pass(moments.pick, self._peaks, *bounds, counts, scratch((0,), self.dtype))
@@ -70,12 +63,12 @@ class KernelValues:
         return values, self._joined(counts)
 
     def power_sums(self, active: Tensor, low: Tensor, high: Tensor, orders: Tensor) -> Tensor:
-        """See :class:`~rankseg_plugins.core.solvers.values.Values`."""
+        """See :class:`~rankseg_plugins.core.values.Values`."""
         most = int((orders * active).max()) if active.numel() else 0
         return self._series(active, low, high, orders, most, chebyshev=False)
 
     def chebyshev_sums(self, active: Tensor, low: Tensor, order: int) -> Tensor:
-        """See :class:`~rankseg_plugins.core.solvers.values.Values`."""
+        """See :class:`~rankseg_plugins.core.values.Values`."""
         return self._series(active, low, torch.ones_like(low), torch.full(active.shape, order), order, chebyshev=True)
 
     def _series(

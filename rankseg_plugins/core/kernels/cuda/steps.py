@@ -15,8 +15,6 @@ are involved; the order of the programs is not fixed.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 import triton.language as tl
@@ -95,107 +93,113 @@ class Source:
         return span, _cdiv(self.pixels, span)
 
 
-@dataclass
-class Rows:
-    """What is known of every image and class; the kernels alone read and write it, but for :meth:`limit`."""
-
-    source: Source
-    record: Tensor = field(init=False)
-    overlap: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        source = self.source
-        self.record = source.empty(source.batch, source.classes, shared.RECORD.value)
-        self.overlap = source.empty(source.rows, 2 * shared.PLACES.value)
-
-    def limit(self, choose: Callable[[Tensor, Volumes], Tensor]) -> None:
-        """Leave those of the active classes that :attr:`~rankseg_plugins.core.volumes.Classes.choose` says."""
-        places = shared.LARGEST, shared.THRESHOLD, shared.N, shared.S, shared.MU
-        largest, threshold, n, s, mu = (self.record[..., place.value] for place in places)
-        found = Volumes(threshold.to(self.source.dtype), n, s, mu, threshold < torch.inf)
-        left = found.only(choose(largest, found))
-        for table, values in ((threshold, left.threshold), (n, left.n), (s, left.s)):
-            table.copy_(values)
-
-
-def search_volumes(source: Source, objective: Objective, pruning: float | Tensor) -> Rows:
-    """As :func:`rankseg_plugins.core.dense.search_volumes`.
+class CudaSteps:
+    """The steps of :mod:`rankseg_plugins.core.rma`; the kernels alone read and write what is known of the rows.
 
     Values that give no probabilities fail an assertion, which shows at the next synchronisation.
     """
-    rows, smooth, dice = Rows(source), _bits(objective.smooth), isinstance(objective, Dice)
-    (span, parts), (step, steps) = source.split(_SURVEY["block"]), source.split(_COLLECT["block"])
-    partial, fits = source.empty(5, source.rows * parts), source.empty(dtype=torch.int32)
-    table, bound = (
-        (pruning.contiguous(), 0.0) if isinstance(pruning, Tensor) else (partial, _rounded(pruning, source.dtype))
-    )
-    held, room = source.room()
-    with torch.cuda.device_of(source.values):
-        if source.scale is not source.values:
-            blocks = _cdiv(source.pixels, _SCALE["block"])
-            row_kernels.scale_pixels[(source.batch * blocks,)](
-                *source.arguments, *source.layout, blocks, **source.options, **_SCALE
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.source = source = Source(pixels)
+        self.record = source.empty(source.batch, source.classes, shared.RECORD.value)
+        self.overlap = source.empty(source.rows, 2 * shared.PLACES.value)
+        self._found: Volumes | None = None
+
+    @property
+    def maximum(self) -> Tensor:
+        """(B, C) largest probability of every row."""
+        return self.record[..., shared.LARGEST.value]
+
+    def search(self, objective: Objective, pruning: float | Tensor) -> Volumes:
+        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        source, smooth, dice = self.source, _bits(objective.smooth), isinstance(objective, Dice)
+        (span, parts), (step, steps) = source.split(_SURVEY["block"]), source.split(_COLLECT["block"])
+        partial, fits = source.empty(5, source.rows * parts), source.empty(dtype=torch.int32)
+        table, bound = (
+            (pruning.contiguous(), 0.0) if isinstance(pruning, Tensor) else (partial, _rounded(pruning, source.dtype))
+        )
+        held, room = source.room()
+        with torch.cuda.device_of(source.values):
+            if source.scale is not source.values:
+                blocks = _cdiv(source.pixels, _SCALE["block"])
+                row_kernels.scale_pixels[(source.batch * blocks,)](
+                    *source.arguments, *source.layout, blocks, **source.options, **_SCALE
+                )
+            row_kernels.survey[(source.rows * parts,)](
+                *source.arguments, partial, fits, *source.layout, span, parts, **source.options, **_SURVEY
             )
-        row_kernels.survey[(source.rows * parts,)](
-            *source.arguments, partial, fits, *source.layout, span, parts, **source.options, **_SURVEY
-        )
-        row_kernels.guess[(source.rows,)](
-            partial, rows.record, rows.overlap, fits, table, source.pixels, parts, smooth, _bits(bound),
-            has_table=table is not partial, dice=dice, block=512,
-        )  # fmt: skip
-        torch._assert_async(fits, "probs must be finite and lie in [0, 1]")
-        row_kernels.collect[(source.rows * steps,)](
-            *source.arguments, rows.record, held, room, *source.layout, step, steps, **source.options, **_COLLECT
-        )
-        row_kernels.finish[(source.rows,)](
-            *source.arguments, rows.record, held, room, *source.layout, smooth, dice=dice, is_ratio=objective.is_ratio,
-            **source.options, **_FINISH,
-        )  # fmt: skip
-        if not objective.is_ratio:
-            found = source.empty(4, source.rows * _SCORERS)
-            row_kernels.score_candidates[(source.rows * _SCORERS,)](
-                *source.arguments, rows.record, held, found, room, *source.layout, smooth, _SCORERS, **source.options,
-                **_SCORE,
+            row_kernels.guess[(source.rows,)](
+                partial, self.record, self.overlap, fits, table, source.pixels, parts, smooth, _bits(bound),
+                has_table=table is not partial, dice=dice, block=512,
             )  # fmt: skip
-            row_kernels.best_candidate[(source.rows,)](found, rows.record, smooth, parts=_SCORERS, num_warps=1)
-    return rows
+            torch._assert_async(fits, "probs must be finite and lie in [0, 1]")
+            row_kernels.collect[(source.rows * steps,)](
+                *source.arguments, self.record, held, room, *source.layout, step, steps, **source.options, **_COLLECT
+            )
+            row_kernels.finish[(source.rows,)](
+                *source.arguments, self.record, held, room, *source.layout, smooth, dice=dice,
+                is_ratio=objective.is_ratio, **source.options, **_FINISH,
+            )  # fmt: skip
+            if not objective.is_ratio:
+                self._rank(held, room, smooth)
+        places = shared.THRESHOLD, shared.N, shared.S, shared.MU
+        threshold, n, s, mu = (self.record[..., place.value] for place in places)
+        self._found = Volumes(threshold, n, s, mu, threshold < torch.inf)
+        return self._found
 
-
-def assign_masks(rows: Rows) -> Tensor:
-    """The masks themselves, (B, C, d) bool."""
-    source = rows.source
-    masks = source.empty(source.batch, source.classes, source.pixels, dtype=torch.bool)
-    parts = _cdiv(source.pixels, _SELECT["block"])
-    with torch.cuda.device_of(masks):
-        label_kernels.select[(source.rows * parts,)](
-            *source.arguments, rows.record, masks, *source.layout, parts, **source.options, **_SELECT
-        )
-    return masks
-
-
-def assign_labels(rows: Rows, objective: Objective, void_index: int | None) -> Tensor:
-    """As :func:`rankseg_plugins.core.dense.assign_labels`."""
-    source = rows.source
-    number, settled = _cdiv(_cdiv(source.pixels, _PIECE), _LABELED) * _LABELED, 1
-    while settled < _LABELED and source.batch * number // settled > _MANY:
-        settled *= 2
-    labels = source.empty(source.batch, source.pixels, dtype=torch.int64)
-    disputed = source.empty(source.batch, number, dtype=torch.int8)
-    listed = source.empty(source.batch, source.classes + 1, dtype=torch.int32)
-    given = *source.arguments, rows.record, listed, rows.overlap, labels, disputed, *source.layout
-    with torch.cuda.device_of(labels):
-        label_kernels.list_active[(source.batch,)](
-            rows.record, listed, source.classes, all_classes=1 << (source.classes - 1).bit_length(), num_warps=1
-        )
-        label_kernels.choose[(source.batch * number // _LABELED,)](
-            *given, number // _LABELED, **source.options, few=source.classes if source.classes <= _FEW else 0,
-            pieces=_LABELED, block=_PIECE, num_warps=_WARPS,
+    def _rank(self, held: Tensor, room: int, smooth: int) -> None:
+        """Smoothed Dice may leave out the least probable pixels of the mask of its ratio."""
+        source = self.source
+        found = source.empty(4, source.rows * _SCORERS)
+        row_kernels.score_candidates[(source.rows * _SCORERS,)](
+            *source.arguments, self.record, held, found, room, *source.layout, smooth, _SCORERS, **source.options,
+            **_SCORE,
         )  # fmt: skip
-        label_kernels.settle[(source.batch * number // settled,)](
-            *given, number // settled, _bits(objective.smooth), void_index or 0, dice=isinstance(objective, Dice),
-            has_void=void_index is not None, **source.options, pieces=settled, block=_PIECE, num_warps=1,
-        )  # fmt: skip
-    return labels
+        row_kernels.best_candidate[(source.rows,)](found, self.record, smooth, parts=_SCORERS, num_warps=1)
+
+    def masks(self, volumes: Volumes) -> Tensor:
+        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        self._take(volumes)
+        source = self.source
+        masks = source.empty(source.batch, source.classes, source.pixels, dtype=torch.bool)
+        parts = _cdiv(source.pixels, _SELECT["block"])
+        with torch.cuda.device_of(masks):
+            label_kernels.select[(source.rows * parts,)](
+                *source.arguments, self.record, masks, *source.layout, parts, **source.options, **_SELECT
+            )
+        return masks
+
+    def labels(self, volumes: Volumes, objective: Objective, void_index: int | None) -> Tensor:
+        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        self._take(volumes)
+        source = self.source
+        number, settled = _cdiv(_cdiv(source.pixels, _PIECE), _LABELED) * _LABELED, 1
+        while settled < _LABELED and source.batch * number // settled > _MANY:
+            settled *= 2
+        labels = source.empty(source.batch, source.pixels, dtype=torch.int64)
+        disputed = source.empty(source.batch, number, dtype=torch.int8)
+        listed = source.empty(source.batch, source.classes + 1, dtype=torch.int32)
+        given = *source.arguments, self.record, listed, self.overlap, labels, disputed, *source.layout
+        with torch.cuda.device_of(labels):
+            label_kernels.list_active[(source.batch,)](
+                self.record, listed, source.classes, all_classes=1 << (source.classes - 1).bit_length(), num_warps=1
+            )
+            label_kernels.choose[(source.batch * number // _LABELED,)](
+                *given, number // _LABELED, **source.options, few=source.classes if source.classes <= _FEW else 0,
+                pieces=_LABELED, block=_PIECE, num_warps=_WARPS,
+            )  # fmt: skip
+            label_kernels.settle[(source.batch * number // settled,)](
+                *given, number // settled, _bits(objective.smooth), void_index or 0, dice=isinstance(objective, Dice),
+                has_void=void_index is not None, **source.options, pieces=settled, block=_PIECE, num_warps=1,
+            )  # fmt: skip
+        return labels
+
+    def _take(self, volumes: Volumes) -> None:
+        """Go on with these masks."""
+        if volumes is self._found:
+            return
+        for place, table in ((shared.THRESHOLD, volumes.threshold), (shared.N, volumes.n), (shared.S, volumes.s)):
+            self.record[..., place.value] = table.double()
 
 
 def _cdiv(number: int, size: int) -> int:

@@ -7,6 +7,7 @@ import itertools
 from dataclasses import fields
 from unittest import mock
 
+import by_path
 import numpy as np
 import pytest
 import torch
@@ -54,7 +55,7 @@ def _small_programs(monkeypatch):
 def decide(method, *given, **options):
     """What a decoder's method decides by the kernels, which never hold all probabilities."""
     never = mock.patch.object(Pixels, "probs", side_effect=AssertionError("all probabilities at once"))
-    with mock.patch("rankseg_plugins.core.decoder.choose_path", return_value="fused"), never, np.errstate(all="ignore"):
+    with mock.patch("rankseg_plugins.core.paths.choose_path", return_value="cuda"), never, np.errstate(all="ignore"):
         return method(*given, **options)
 
 
@@ -263,13 +264,13 @@ def test_what_the_classes_are_chosen_by(smooth, activation, dtype):
     pruning = torch.tensor([[0.99, 0.0, 0.2, 0.1]]).expand(2, 4)
     kept = torch.tensor([[True, True, False, True], [False, False, True, True]])
     decoder = RankSEG(smooth=smooth, output_mode="multilabel")
-    all_masks = decoder._decide_fused(pixels, Classes(pruning)).flatten(2)
+    all_masks = by_path.decide("cuda", decoder, pixels, classes=Classes(pruning)).flatten(2)
 
     def choose(maximum, volumes):
         seen.append((maximum.clone(), Volumes(*(getattr(volumes, each.name).clone() for each in fields(Volumes)))))
         return kept
 
-    masks = decoder._decide_fused(pixels, Classes(pruning, choose)).flatten(2)
+    masks = by_path.decide("cuda", decoder, pixels, classes=Classes(pruning, choose)).flatten(2)
     assert torch.equal(masks, all_masks & kept.unsqueeze(-1))
     ((maximum, volumes),) = seen
     close = {"rtol": 0 if activation == "identity" else 1e-6, "atol": 1e-12}
@@ -284,10 +285,10 @@ def test_what_the_classes_are_chosen_by(smooth, activation, dtype):
 def test_where_the_kernels_decide():
     """But for smoothed Dice of classes that hardly any pixel may belong to, where all pixels would be compared."""
     probs, table = torch.empty(1, 2, 3, device="meta"), torch.zeros(1, 2)
-    with mock.patch("rankseg_plugins.core.paths._has_kernels", return_value=True):
-        assert choose_path(probs, "RMA", Dice(), table) == choose_path(probs, "RMA", IoU(1.0), table) == "fused"
-        assert choose_path(probs, "RMA", Dice(1.0), 0.1) == "fused"
-        assert choose_path(probs, "RMA", Dice(1.0), table) == choose_path(probs, "RMA", Dice(1.0), 0.0) == "dense"
+    with mock.patch("rankseg_plugins.core.paths._has_triton", return_value=True):
+        assert choose_path(probs, Dice(), table) == choose_path(probs, IoU(1.0), table) == "cuda"
+        assert choose_path(probs, Dice(1.0), 0.1) == "cuda"
+        assert choose_path(probs, Dice(1.0), table) == choose_path(probs, Dice(1.0), 0.0) == "graph"
 
 
 @pytest.mark.parametrize("metric", ["dice", "iou"])
@@ -295,8 +296,8 @@ def test_no_class_is_chosen(metric):
     """Then all of them compete, none with a mask."""
     decoder, probs = RankSEG(metric), random_probs()
     classes = Classes(torch.zeros(2, 5), lambda maximum, _: torch.zeros_like(maximum, dtype=torch.bool))
-    expected = decoder._decide_dense(probs, None, classes)
-    assert torch.equal(decoder._decide_fused(Pixels(probs), classes), expected)
+    expected = by_path.decide("graph", decoder, probs, classes=classes)
+    assert torch.equal(by_path.decide("cuda", decoder, probs, classes=classes), expected)
     assert not torch.equal(decoder(probs), expected)
 
 

@@ -2,48 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels import has_numba
-from rankseg_plugins.core.pixels import Pixels
-from rankseg_plugins.core.probabilities import check_range
 from rankseg_plugins.core.volumes import round_down
 
 
-class Values:
-    """The probabilities of every row, which is a class of an image, in whole-tensor operations on any device.
+class Values(Protocol):
+    """The probabilities (B, C, d) of every row, which is a class of an image.
 
     All tables (B, C) are float64 in the memory of the CPU. Where ``active`` (B, C) bool is False, a row takes no part:
     what is said of it has no meaning.
-
-    Args:
-        p: (B, C, d), float32 or float64 in [0, 1].
-
-    Attributes:
-        shape: (B, C, d).
-        dtype: in which probabilities are compared.
     """
 
-    def __init__(self, p: Tensor) -> None:
-        self._p, self.shape, self.dtype = p, p.shape, p.dtype
+    @property
+    def shape(self) -> torch.Size:
+        """(B, C, d)."""
 
-    @classmethod
-    def of_pixels(cls, pixels: Pixels) -> Values:
-        """Checked, clamped, invalid pixels 0."""
-        p = pixels.probs().flatten(2)
-        p = p if p.dtype == torch.float64 else p.float()
-        if pixels.valid is not None:
-            valid = pixels.valid.expand(p.shape[0], *pixels.values.shape[2:]).flatten(1)
-            p = p.masked_fill(~valid.unsqueeze(1), 0.0)
-        clamps = p.numel() and check_range(*(each.item() for each in p.aminmax()))
-        return cls(p.clamp(0.0, 1.0) if clamps else p)
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which probabilities are compared."""
+
+    def within(self, label: int, mask: Tensor) -> Values:
+        """Of a single class the pixels of a mask (B, d) bool; the others are 0, as are those that are not valid."""
 
     def count_above(self, active: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
         """Count and sum, each (B, C), of the pixels above ``threshold`` (B, C)."""
-        above = self._p > self._bound(active, threshold)
-        return above.sum(-1).double().cpu(), (self._p * above).sum(-1, dtype=torch.float64).cpu()
 
     def between(self, active: Tensor, low: Tensor, high: Tensor) -> tuple[np.ndarray, Tensor]:
         """The pixels with ``low < p <= high`` (B, C).
@@ -51,11 +38,40 @@ class Values:
         Returns:
             Their values (K,) in this precision, row after row, and how many they are in each row, (B, C) int64.
         """
+
+    def power_sums(self, active: Tensor, low: Tensor, high: Tensor, orders: Tensor) -> Tensor:
+        """Sums (B, C, most) of p, p^2, ... over the pixels with ``low < p <= high``: at least ``orders`` (B, C)."""
+
+    def chebyshev_sums(self, active: Tensor, low: Tensor, order: int) -> Tensor:
+        """Sums (B, C, order) of ``p T_k(2 p - 1)`` over the pixels above ``low``, with Chebyshev's polynomials T_k."""
+
+
+class GraphValues:
+    """In whole-tensor operations.
+
+    Args:
+        p: (B, C, d), float32 or float64 in [0, 1], on any device.
+    """
+
+    def __init__(self, p: Tensor) -> None:
+        self._p, self.shape, self.dtype = p, p.shape, p.dtype
+
+    def within(self, label: int, mask: Tensor) -> GraphValues:
+        """See :class:`Values`."""
+        return GraphValues(self._p[:, label : label + 1] * mask.unsqueeze(1))
+
+    def count_above(self, active: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`Values`."""
+        above = self._p > self._bound(active, threshold)
+        return above.sum(-1).double().cpu(), (self._p * above).sum(-1, dtype=torch.float64).cpu()
+
+    def between(self, active: Tensor, low: Tensor, high: Tensor) -> tuple[np.ndarray, Tensor]:
+        """See :class:`Values`."""
         inside = self._inside(active, low, high)
         return self._p[inside].cpu().numpy(), inside.sum(-1).cpu()
 
     def power_sums(self, active: Tensor, low: Tensor, high: Tensor, orders: Tensor) -> Tensor:
-        """Sums (B, C, most) of p, p^2, ... over the pixels with ``low < p <= high``: at least ``orders`` (B, C)."""
+        """See :class:`Values`."""
         p = (self._p * self._inside(active, low, high)).double()
         power, sums = p, []
         for _ in range(int((orders * active).max()) if active.numel() else 0):
@@ -64,7 +80,7 @@ class Values:
         return torch.stack(sums, -1) if sums else p.new_zeros(*active.shape, 0).cpu()
 
     def chebyshev_sums(self, active: Tensor, low: Tensor, order: int) -> Tensor:
-        """Sums (B, C, order) of ``p T_k(2 p - 1)`` over the pixels above ``low``, with Chebyshev's polynomials T_k."""
+        """See :class:`Values`."""
         p = (self._p * self._inside(active, low, torch.ones_like(low))).double()
         x = 2 * p - 1
         before, current, sums = x * p, p, []
@@ -79,16 +95,3 @@ class Values:
     def _bound(self, active: Tensor, threshold: Tensor) -> Tensor:
         bound = round_down(threshold, self.dtype).masked_fill(~active, torch.inf)
         return bound.unsqueeze(-1).to(self._p.device)
-
-
-def make_values(pixels: Pixels) -> Values:
-    """In kernels where there are some.
-
-    Raises:
-        ValueError: for values that are no probabilities, where nothing has checked that before.
-    """
-    if pixels.values.device.type == "cpu" and has_numba():
-        from rankseg_plugins.core.kernels.cpu.values import KernelValues
-
-        return KernelValues.of_pixels(pixels)  # type: ignore[return-value]
-    return Values.of_pixels(pixels)

@@ -1,0 +1,34 @@
+"""Whether values may be looked at, and the check of probabilities either way."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rankseg_plugins.core.probabilities import TOLERANCE, check_range
+
+
+def is_blind() -> bool:
+    """Whether a compiler, an exporter, a tracer or a transform is at work, which does not look at values."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transforming()
+
+
+def is_transforming() -> bool:
+    """Whether a transform of ``torch.func``, such as vmap, is at work."""
+    return torch._C._functorch.maybe_current_level() is not None
+
+
+def check_values(probs: Tensor) -> None:
+    """Raise a ``ValueError`` unless all values are probabilities; in a graph it is an assertion."""
+    if is_blind():
+        assert_range(probs)
+    elif probs.numel():
+        smallest, largest = torch.aminmax(probs)
+        check_range(smallest.item(), largest.item())
+
+
+def assert_range(p: Tensor) -> None:
+    """An assertion that these are probabilities, a part of the graph; ``torch.func`` has none."""
+    if p.numel() and not is_transforming():
+        fits = ((p >= -TOLERANCE) & (p <= 1 + TOLERANCE)).all()
+        torch._assert_async(fits, "probs must be finite and lie in [0, 1]")
