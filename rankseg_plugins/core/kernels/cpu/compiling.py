@@ -24,18 +24,23 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Any:
     if njit is None:
         return function
     try:
-        kernel = njit(cache=True, **_OPTIONS, **options)(function)
+        found = njit(cache=True, **_OPTIONS, **options)(function)
     except RuntimeError:  # no folder, neither beside this file nor of the user, that can be written to
         return njit(**_OPTIONS, **options)(function)
     # numba compiles anew where the file of a function has changed, not those of the functions that it calls.
-    kept: Any = getattr(getattr(kernel, "_cache", None), "_cache_file", None)
+    kept: Any = getattr(getattr(found, "_cache", None), "_cache_file", None)
     if hasattr(kept, "_source_stamp"):
         kept._source_stamp = _STAMP
-    return kernel
+    return found
 
 
 #: Sums may be added up in any order, so that many numbers are worked on at once; the order is that of the compiled
 #: code, the same in every run.
-fast = partial(_compiled, fastmath={"reassoc", "nsz", "contract"})
-#: Every operation as it is written.
-exact = partial(_compiled, fastmath={"contract"})
+_ANY_ORDER = {"reassoc", "nsz", "contract"}
+#: What Python calls.
+kernel = partial(_compiled, fastmath=_ANY_ORDER)
+#: What kernels call.
+_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+fast = partial(_compiled, fastmath=_ANY_ORDER, **_INNER)
+#: Likewise, every operation as it is written.
+exact = partial(_compiled, fastmath={"contract"}, **_INNER)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact, fast
+from rankseg_plugins.core.kernels.cpu.compiling import exact, kernel
 from rankseg_plugins.core.kernels.cpu.reading import load, load_some, normalizers, probs_at
 
 #: What stands for a pixel that no class, or several classes selected, until it is settled.
@@ -13,7 +13,7 @@ NOBODY, SEVERAL = -1, -2
 ONE, MOST_CLASSES = 1 << 16, 1 << 14
 
 
-@fast
+@kernel
 def select(first, last, source, plan, rows, masks, like):
     """The masks (B, C, pixels) themselves."""
     top, inverse = np.empty(plan.width, like.dtype), np.empty(plan.width, like.dtype)
@@ -29,7 +29,8 @@ def select(first, last, source, plan, rows, masks, like):
                 like[0] = rows.threshold[image, label]
                 threshold = like[0]
                 if not rows.peaks[image, label, chunk] > threshold:
-                    into[:] = False
+                    for i in range(size):
+                        into[i] = False
                     continue
                 if not known:
                     normalizers(source, image, start, row, t, v)
@@ -39,7 +40,7 @@ def select(first, last, source, plan, rows, masks, like):
                     into[i] = p[i] > threshold
 
 
-@fast
+@kernel
 def choose(first, last, source, plan, rows, labels, disputed, shared_n, shared_s, like):
     """Label the pixels that one class selected; the others are :data:`NOBODY`'s, or :data:`SEVERAL` classes'.
 
@@ -67,7 +68,8 @@ def choose(first, last, source, plan, rows, labels, disputed, shared_n, shared_s
             size = min(plan.width, source.pixels - start)
             t, v, code = top[:size], inverse[:size], codes[:size]
             # A pixel adds up one code per class that selected it: from the sum, a single class reads off its own index.
-            code[:] = 0
+            for i in range(size):
+                code[i] = 0
             for label in range(source.classes):
                 bound = bounds[label]
                 if rows.peaks[image, label, chunk] > bound:
@@ -102,7 +104,7 @@ def choose(first, last, source, plan, rows, labels, disputed, shared_n, shared_s
                     shared_s[task, label] += s
 
 
-@fast
+@kernel
 def settle(first, last, source, plan, rows, goal, labels, disputed, competes, void, void_index, like):
     """Give the pixels that are left to the class that gains most: of those that selected it, or of all that compete.
 
@@ -154,7 +156,8 @@ def settle(first, last, source, plan, rows, goal, labels, disputed, competes, vo
             count = number if some else size
             for k in range(number if some else 0):
                 t[k], v[k] = top[place[k]], inverse[place[k]]
-            best[:count], winner[:count], peak[:count] = -np.inf, 0, 0
+            for k in range(count):
+                best[k], winner[k], peak[k] = -np.inf, 0, 0
             for label in range(source.classes):
                 if not competes[image, label]:
                     continue

@@ -127,6 +127,13 @@ def exponential32(x):
 
 
 @fast
+def copy(values, into):
+    """Write as many values as ``into`` holds. An assignment would compile the text of an error of other sizes."""
+    for i in range(len(into)):
+        into[i] = values[i]
+
+
+@fast
 def read_values(source, image, label, start, out):
     """Values of the pixels from ``start`` on, as many as ``out`` holds, divided by the temperature."""
     _, lines, length = source.sizes
@@ -172,7 +179,8 @@ def read_normalizers(source, image, start, scratch, top, inverse):
     """Largest value of each pixel, of softmax, and 1 / sum over the classes, as many as ``top`` holds."""
     size = len(top)
     into = scratch[:size]
-    inverse[:] = 0
+    for i in range(size):
+        inverse[i] = 0
     if source.activation == SOFTMAX:
         read_values(source, image, 0, start, top)
         for label in range(1, source.classes):
@@ -200,9 +208,8 @@ def normalizers(source, image, start, scratch, top, inverse):
     size = len(top)
     if source.activation == SOFTMAX or source.activation == NORMALIZE:
         if source.inverse.size:
-            inverse[:] = source.inverse[image, start : start + size]
-            if source.activation == SOFTMAX:
-                top[:] = source.top[image, start : start + size]
+            copy(source.inverse[image, start : start + size], inverse)
+            copy(source.top[image, start : start + size], top)
         else:
             read_normalizers(source, image, start, scratch, top, inverse)
 

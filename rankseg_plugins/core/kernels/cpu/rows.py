@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact, fast
+from rankseg_plugins.core.kernels.cpu.compiling import exact, fast, kernel
 from rankseg_plugins.core.kernels.cpu.reading import (
     NORMALIZE,
     SOFTMAX,
     as_bits,
     as_float,
     clamp,
+    copy,
     normalizers,
     probs_at,
     read_normalizers,
@@ -85,12 +86,13 @@ def highest_bits(p):
     return highest
 
 
-@fast
-def survey(first, last, source, plan, sample, places, mu, half_n, half_s, peaks, odd):
+@kernel
+def survey(first, last, source, plan, sample, places, begins, mu, half_n, half_s, peaks, odd):
     """Per task and class: sum of the probabilities, and count and sum of those above 1/2.
 
-    Per chunk: the largest probability. Of each row: the probabilities at ``places``. Per task: how many values are no
-    probabilities, and in how many pieces some lie a little outside of [0, 1].
+    Per chunk: the largest probability. Of each row: the probabilities at ``places``, of which those in a chunk begin
+    at ``begins``. Per task: how many values are no probabilities, and in how many pieces some lie a little outside of
+    [0, 1].
     """
     top, inverse = np.empty(plan.width, sample.dtype), np.empty(plan.width, sample.dtype)
     row, one = np.empty(plan.width, sample.dtype), as_bits(np.ones(1, sample.dtype)[0])
@@ -103,14 +105,13 @@ def survey(first, last, source, plan, sample, places, mu, half_n, half_s, peaks,
             if source.activation == SOFTMAX or source.activation == NORMALIZE:
                 read_normalizers(source, image, start, row, t, v)
                 if source.inverse.size:
-                    source.inverse[image, start : start + size] = v
-                    source.top[image, start : start + size] = t
-            begin, end = np.searchsorted(places, start), np.searchsorted(places, start + size)
+                    copy(v, source.inverse[image, start : start + size])
+                    copy(t, source.top[image, start : start + size])
             for label in range(source.classes):
                 p = probs_at(source, image, label, start, t, v, row[:size])
                 highest = highest_bits(p)
                 if highest > one:
-                    row[:size] = p
+                    copy(p, row[:size])
                     p = row[:size]
                     odd[task, 0] += clamp(p)
                     odd[task, 1] += 1
@@ -127,7 +128,7 @@ def survey(first, last, source, plan, sample, places, mu, half_n, half_s, peaks,
                 mu[task, label] += total
                 half_n[task, label] += count
                 half_s[task, label] += above
-                for i in range(begin, end):
+                for i in range(begins[chunk], begins[chunk + 1]):
                     sample[image, label, i] = p[places[i] - start]
 
 
@@ -141,7 +142,7 @@ def above(values, bound):
     return count, total
 
 
-@fast
+@kernel
 def guess(first, last, rows, goal, pixels, sample, half_n, half_s):
     """Bounds of the threshold of open rows, from a sample of their pixels; they nearly always hold.
 
@@ -157,7 +158,12 @@ def guess(first, last, rows, goal, pixels, sample, half_n, half_s):
         # Any mask gives a lower bound.
         least = threshold_of(half_s[image, label], half_n[image, label], mu, goal.dice, goal.smooth)
         # What lies above 1/2 is known; the sample stands for the rest.
-        n, s, below = half_n[image, label], half_s[image, label], values[values <= 0.5]
+        n, s = half_n[image, label], half_s[image, label]
+        below, number = np.empty(size, sample.dtype), 0
+        for i in range(size):
+            below[number] = values[i]
+            number += values[i] <= 0.5
+        below = below[:number]
         bound, size_there, going = least, n, True
         while going:
             count, total = above(below, bound)
@@ -167,7 +173,7 @@ def guess(first, last, rows, goal, pixels, sample, half_n, half_s):
             bound = max(raised, bound)
         # One pixel that the sample missed, and as uncertain as can be, keeps the error of few pixels from 0.
         square = (0.5 - bound) ** 2
-        for i in range(len(below)):
+        for i in range(number):
             square += (below[i] - bound) ** 2 if below[i] > bound else 0
         reach = _DEVIATIONS * scale * math.sqrt(square) / (size_there + mu) + 1e-6
         low, high = max(least, bound - reach), min(ceiling, _with_margin(bound + reach, mu, goal))
@@ -209,7 +215,7 @@ def keep_between(p, low, high, values, to):
     return to
 
 
-@fast
+@kernel
 def collect(first, last, source, plan, rows, values, labels, found, counts, sums):
     """Per task: the values between the bounds of open rows, and the classes that they are of, as far as there is room.
 
@@ -248,7 +254,8 @@ def collect(first, last, source, plan, rows, values, labels, found, counts, sums
                 begin = found[task]
                 if begin + size <= room or begin + count_between(p, low, high) < room:
                     end = keep_between(p, low, high, values[task], begin)
-                    labels[task, begin:end] = label
+                    for i in range(begin, end):
+                        labels[task, i] = label
                     found[task] = end
                     counts[task, label, 1] += end - begin
                     for i in range(begin, end):
@@ -263,7 +270,7 @@ def collect(first, last, source, plan, rows, values, labels, found, counts, sums
                     sums[task, label, 1] += m
 
 
-@fast
+@kernel
 def group(first, last, plan, values, labels, found, places, grouped):
     """Values of each image row by row: ``places`` (B, C + 1) says where a row begins, and comes back moved by one."""
     for image in range(first, last):
@@ -274,7 +281,7 @@ def group(first, last, plan, values, labels, found, places, grouped):
                 places[image, label] += 1
 
 
-@fast
+@kernel
 def finish(first, last, rows, goal, counts, sums, ends, grouped):
     """Find the threshold of open rows from what was collected, or closer bounds where it is not between the bounds.
 
@@ -336,6 +343,32 @@ def _chord(n, s, all_n, all_s, low, high, mu, goal):
     return (low + (high - low) * at_low / (at_low - at_high)) * (1 + 1e-9) + 1e-12
 
 
+@exact
+def sort_falling(values):
+    """Sort in place, by a heap: numpy's function would take a second to compile."""
+    size = len(values)
+    for first in range(size // 2 - 1, -1, -1):
+        _sift(values, first, size)
+    for end in range(size - 1, 0, -1):
+        values[0], values[end] = values[end], values[0]
+        _sift(values, 0, end)
+
+
+@exact
+def _sift(values, at, size):
+    """Move a value down a heap whose parents are not larger than their children."""
+    moved = values[at]
+    while 2 * at + 1 < size:
+        child = 2 * at + 1
+        if child + 1 < size and values[child + 1] < values[child]:
+            child += 1
+        if values[child] >= moved:
+            break
+        values[at] = values[child]
+        at = child
+    values[at] = moved
+
+
 @fast
 def solve(values, n, s, low, high, mu, goal):
     """Threshold, count and sum of the best mask, from the values between two bounds and the mask above them.
@@ -354,7 +387,12 @@ def solve(values, n, s, low, high, mu, goal):
     top = min(high, bound + margin(n + mu, goal.smooth))
     upper, upper_sum = above(values, top)
     n, s = n + upper, s + upper_sum
-    ranked = np.sort(values[(values > bound) & (values <= top)])[::-1]
+    ranked, number = np.empty(count - upper, values.dtype), 0
+    for i in range(len(values)):
+        if values[i] > bound and values[i] <= top:
+            ranked[number] = values[i]
+            number += 1
+    sort_falling(ranked)
     threshold = float(ranked[0]) if len(ranked) else top
     best, best_n, best_s = smooth_score(s, n, mu, goal.smooth), n, s
     for i in range(len(ranked)):
@@ -367,7 +405,7 @@ def solve(values, n, s, low, high, mu, goal):
     return round_down(threshold, values), best_n, best_s
 
 
-@fast
+@kernel
 def finish_small(first, last, source, rows, goal, like):
     """Find the threshold of every open row of small images, which are one chunk each."""
     size = source.pixels

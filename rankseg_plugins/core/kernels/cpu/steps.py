@@ -59,7 +59,9 @@ class CpuSteps:
             *(np.zeros(rows) for _ in range(6)),
         )
         sums, odd = np.zeros((3, self.tasks, rows[1])), np.zeros((self.tasks, 2), np.int64)
-        self._over_tasks(row_kernels.survey, self.sample, _places(size, chosen), *sums, self.rows.peaks, odd)
+        places = _places(size, chosen)
+        begins = np.searchsorted(places, np.arange(self.plan.chunks + 1) * self.plan.width)
+        self._over_tasks(row_kernels.survey, self.sample, places, begins, *sums, self.rows.peaks, odd)
         if odd[:, 0].any():
             self.pixels.check()
         if odd[:, 1].any():
