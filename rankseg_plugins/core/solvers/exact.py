@@ -123,7 +123,7 @@ def _prepare(found: Any, rows: np.ndarray, rates: Rates, rest: Tensor, base: Ten
     tables = (rates.fastest, REACH * rates.fastest / rates.slowest, rates.orders)
     order = max(rest.shape[2], base.shape[2])
     sums = (torch.nn.functional.pad(each, (0, order - each.shape[2])).flatten(0, 1) for each in (rest, base))
-    arguments = [each.numpy()[rows] for each in (*(table.flatten() for table in tables), *sums)]
+    arguments = [np.ascontiguousarray(each.numpy()[rows]) for each in (*(table.flatten() for table in tables), *sums)]
     size = len(others.values) + len(own.values) + _CALL * len(rows) // 16
     _over_rows(prefixes.prepare, found, *arguments, others.values, others.ends, own.values, own.ends, size=size)
 

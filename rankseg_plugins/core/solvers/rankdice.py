@@ -110,7 +110,7 @@ def _start(
     """Tables for some rows, which begin with the masks of ``start``."""
     from rankseg_plugins.core.kernels.cpu import shares
 
-    own, kind = moments.flatten(1).numpy()[:, rows], kinds.flatten().numpy()[rows]
+    own, kind = np.ascontiguousarray(moments.flatten(1).numpy()[:, rows]), kinds.flatten().numpy()[rows]
     first, last = np.empty((2, len(rows)))
     run(lambda *part: shares.find_intervals(*part, own, eps, float(pixels), first, last), len(rows), _CALL)
     widths = (last - first).astype(np.int64) + 1

@@ -1,45 +1,23 @@
-"""Passes over the probabilities of all rows, a row being a class of an image: counts, sums, and pixels picked out.
-
-Per task and row, as in :mod:`~rankseg_plugins.core.kernels.cpu.rows`; what is added up over the tasks in order is the
-same for every number of threads. A row whose lower bound is infinity takes no part.
-"""
+"""One look at the probabilities of all rows, a row being a class of an image: counts, sums, and pixels picked out."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from rankseg_plugins.core.kernels.cpu.compiling import fast
-from rankseg_plugins.core.kernels.cpu.reading import normalizers, probs_at
-from rankseg_plugins.core.kernels.cpu.rows import above, count_between, keep_between
+from rankseg_plugins.core.kernels.cpu.compiling import fast, kernel
+from rankseg_plugins.core.kernels.cpu.reading import copy, normalizers, probs_at
+from rankseg_plugins.core.kernels.cpu.rows import keep_between
 
 #: Pixels whose powers are added up at a time: three rows of float64 stay in the nearest cache.
 _BLOCK = 512
 
 
-@fast
-def count_above(first, last, source, plan, peaks, bounds, n, s):
-    """Count and sum (tasks, C) of the pixels above ``bounds`` (B, C)."""
-    top, inverse = np.empty(plan.width, peaks.dtype), np.empty(plan.width, peaks.dtype)
-    row = np.empty(plan.width, peaks.dtype)
-    for task in range(first, last):
-        image, part = task // plan.tasks, task % plan.tasks
-        for chunk in range(part * plan.share, min((part + 1) * plan.share, plan.chunks)):
-            start, known = chunk * plan.width, False
-            size = min(plan.width, source.pixels - start)
-            for label in range(source.classes):
-                if peaks[image, label, chunk] > bounds[image, label]:
-                    if not known:
-                        normalizers(source, image, start, row, top[:size], inverse[:size])
-                        known = True
-                    p = probs_at(source, image, label, start, top[:size], inverse[:size], row[:size])
-                    count, total = above(p, bounds[image, label])
-                    n[task, label] += count
-                    s[task, label] += total
+@kernel
+def look(first, last, source, plan, peaks, low, high, orders, chebyshev, counts, sums, values):
+    """Look at the pixels with ``low < p <= high``, in one of three ways.
 
-
-@fast
-def pick(first, last, source, plan, peaks, low, high, ends, values):
-    """The pixels with ``low < p <= high`` (B, C): their number, or they themselves.
+    Per task and row, as in :mod:`~rankseg_plugins.core.kernels.cpu.rows`: what is added up over the tasks in order is
+    the same for every number of threads.
 
     Args:
         first: task.
@@ -47,42 +25,16 @@ def pick(first, last, source, plan, peaks, low, high, ends, values):
         source: the probabilities.
         plan: how they are cut.
         peaks: (B, C, chunks), largest probability of every chunk.
-        low: in the precision of the probabilities.
-        high: likewise.
-        ends: (tasks, C), where the values go; rises by their number.
-        values: where they are written to; if it is empty, they are only counted.
+        low: (B, C), in the precision of the probabilities; infinity where a row takes no part.
+        high: (B, C), likewise.
+        orders: (B, C), how many sums are wanted; where it is 0, count and sum.
+        chebyshev: which sums; see :func:`series`.
+        counts: (tasks, C), rises by the number of pixels.
+        sums: (tasks, C, most), rises by their sums.
+        values: where the pixels are written to, from ``counts`` on; if it is empty, they are not.
     """
     top, inverse = np.empty(plan.width, peaks.dtype), np.empty(plan.width, peaks.dtype)
     row, kept = np.empty(plan.width, peaks.dtype), np.empty(plan.width + 1, peaks.dtype)
-    for task in range(first, last):
-        image, part = task // plan.tasks, task % plan.tasks
-        for chunk in range(part * plan.share, min((part + 1) * plan.share, plan.chunks)):
-            start, known = chunk * plan.width, False
-            size = min(plan.width, source.pixels - start)
-            for label in range(source.classes):
-                least, most = low[image, label], high[image, label]
-                if not (peaks[image, label, chunk] > least and most > least):
-                    continue
-                if not known:
-                    normalizers(source, image, start, row, top[:size], inverse[:size])
-                    known = True
-                p = probs_at(source, image, label, start, top[:size], inverse[:size], row[:size])
-                if values.size:
-                    number, to = keep_between(p, least, most, kept, 0), ends[task, label]
-                    values[to : to + number] = kept[:number]
-                else:
-                    number = count_between(p, least, most)
-                ends[task, label] += number
-
-
-@fast
-def add_series(first, last, source, plan, peaks, low, high, orders, chebyshev, sums):
-    """Sums (tasks, C, most) over the pixels with ``low < p <= high`` (B, C), as many as ``orders`` (B, C) says.
-
-    Of p, p^2, p^3, ...; or of p T_k(2 p - 1) for k = 0, 1, 2, ... with Chebyshev's polynomials T_k.
-    """
-    top, inverse = np.empty(plan.width, peaks.dtype), np.empty(plan.width, peaks.dtype)
-    row = np.empty(plan.width, peaks.dtype)
     base, before, current = np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK)
     for task in range(first, last):
         image, part = task // plan.tasks, task % plan.tasks
@@ -97,14 +49,37 @@ def add_series(first, last, source, plan, peaks, low, high, orders, chebyshev, s
                     normalizers(source, image, start, row, top[:size], inverse[:size])
                     known = True
                 p = probs_at(source, image, label, start, top[:size], inverse[:size], row[:size])
-                for begin in range(0, size, _BLOCK):
-                    block, order = p[begin : begin + _BLOCK], orders[image, label]
-                    series(block, least, most, chebyshev, base, before, current, sums[task, label, :order])
+                if values.size:
+                    number, to = keep_between(p, least, most, kept, 0), counts[task, label]
+                    copy(kept, values[to : to + number])
+                    counts[task, label] += number
+                elif orders[image, label] == 0:
+                    number, total = between(p, least, most)
+                    counts[task, label] += number
+                    sums[task, label, 0] += total
+                else:
+                    for begin in range(0, size, _BLOCK):
+                        block, into = p[begin : begin + _BLOCK], sums[task, label, : orders[image, label]]
+                        series(block, least, most, chebyshev, base, before, current, into)
+
+
+@fast
+def between(p, low, high):
+    """Count and sum of the values with ``low < p <= high``."""
+    count, total = 0, 0.0
+    for i in range(len(p)):
+        inside = (p[i] > low) & (p[i] <= high)
+        count += inside
+        total += p[i] if inside else 0
+    return count, total
 
 
 @fast
 def series(p, low, high, chebyshev, base, before, current, sums):
-    """Add what some pixels give to the sums of their row; three pieces of scratch memory, as long as p."""
+    """Add sums of p, p^2, ... of the pixels with ``low < p <= high``; or of p T_k(2 p - 1), k = 0, 1, ...
+
+    T_k are Chebyshev's polynomials; ``base``, ``before`` and ``current`` are scratch memory, at least as long as p.
+    """
     size = len(p)
     for i in range(size):
         x = np.float64(p[i]) if (p[i] > low) & (p[i] <= high) else 0.0

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact, fast
+from rankseg_plugins.core.kernels.cpu.compiling import exact, fast, kernel
 
 #: Points of the Gauss-Legendre rule in each panel, and the end of the first panel in units of 1 / (largest rate).
 POINTS, WEIGHTS = np.polynomial.legendre.leggauss(16)
@@ -92,13 +92,34 @@ def odds_sum(power_sums, t):
 
 @exact
 def add_logs(pixels, x, product, logs):
-    """Add ``sum log(1 - p + p x)`` over some pixels to ``logs``; ``product`` is scratch memory."""
+    """Add ``sum log(1 - p + p x)`` over some pixels to ``logs``; ``product`` is 1 before and after."""
     for first in range(0, len(pixels), _STEPS // 4):
-        product[:] = 1.0
         for p in pixels[first : first + _STEPS // 4]:
             multiply(np.float64(p), x, product)
-        for i in range(len(x)):
-            logs[i] += math.log(max(product[i], _TINY))
+        add_log(product, logs)
+
+
+@exact
+def add_log(product, logs):
+    """Add the logarithm, and make the product 1."""
+    for i in range(len(logs)):
+        logs[i] += math.log(max(product[i], _TINY))
+        product[i] = 1.0
+
+
+@exact
+def add_logs_of(p, times, x, logs):
+    """Add ``times`` times ``log(1 - p + p x)``."""
+    rest = 1 - p
+    for i in range(len(x)):
+        logs[i] += times * math.log(rest + p * x[i])
+
+
+@exact
+def fill_x(u, x):
+    """``exp(-u)``."""
+    for i in range(len(u)):
+        x[i] = math.exp(-u[i])
 
 
 @exact
@@ -145,7 +166,7 @@ def total_odds(decay, x, odds, smooth):
     return s
 
 
-@exact
+@kernel
 def prepare(first, last, rows, fastest, reach, orders, rest, base, out, out_ends, within, within_ends):
     """Set up rows with the mask of their upper bound, and score it.
 
@@ -163,11 +184,12 @@ def prepare(first, last, rows, fastest, reach, orders, rest, base, out, out_ends
         within: the large pixels inside.
         within_ends: (A + 1,) likewise.
     """
-    product, nowhere = np.empty(rows.u.shape[1]), np.zeros(1)
+    product, scratch, nowhere = np.ones(rows.u.shape[1]), np.empty((2, rows.u.shape[1])), np.zeros(1)
     for row in range(first, last):
         nodes = rule(fastest[row], reach[row], rows.u[row], rows.weights[row])
         rows.nodes[row] = nodes
-        u, x = rows.u[row, :nodes], np.exp(-rows.u[row, :nodes])
+        u, x, decay = rows.u[row, :nodes], scratch[0, :nodes], scratch[1, :nodes]
+        fill_x(u, x)
         logs, inside = rows.log_total[row, :nodes], rows.inside[row, :nodes]
         outer, inner = rest[row, : orders[row]], base[row, : orders[row]]
         others, own = out[out_ends[row] : out_ends[row + 1]], within[within_ends[row] : within_ends[row + 1]]
@@ -186,13 +208,12 @@ def prepare(first, last, rows, fastest, reach, orders, rest, base, out, out_ends
             add_logs(own, x, product[:nodes], inside)
         n, s = rows.n[row], rows.s[row]
         if n > 0:
-            score = 0.0
-            decay = np.empty(nodes)
             restart(rows, row, n, decay)
             score = score_of(rows, s, x, inside, decay)
         elif rows.smooth > 0:
             # P(Z = 0) apart, whose exponent may be tiny.
-            log_nobody = np.full(1, log_product(outer, 1.0) + log_product(inner, 1.0))
+            log_nobody = np.empty(1)
+            log_nobody[0] = log_product(outer, 1.0) + log_product(inner, 1.0)
             add_logs(others, nowhere, product[:1], log_nobody)
             nobody, score = math.exp(log_nobody[0]), 0.0
             for i in range(nodes):
@@ -217,18 +238,18 @@ def score_of(rows, s, x, inside, decay):
     return total_odds(decay, x, inside, rows.smooth) if rows.dice else (s + rows.smooth) * total(decay)
 
 
-@exact
+@kernel
 def advance(first, last, rows, values, ends, times, floor):
     """Let the masks grow by ranked pixels: see ``Piece`` in :mod:`rankseg_plugins.core.solvers.pieces`.
 
     A run of equal probabilities is taken as a whole or not at all; of equal scores the smaller mask is the better.
     """
-    scratch = np.empty((2, rows.u.shape[1]))
+    scratch, factors = np.empty((2, rows.u.shape[1])), np.ones(rows.u.shape[1])
     for row in range(first, last):
         nodes, n, s = rows.nodes[row], rows.n[row], rows.s[row]
-        x, inside = np.exp(-rows.u[row, :nodes]), rows.inside[row, :nodes]
-        decay, product = scratch[0, :nodes], scratch[1, :nodes]
-        product[:] = 1.0
+        x, decay, product = scratch[0, :nodes], scratch[1, :nodes], factors[:nodes]
+        inside = rows.inside[row, :nodes]
+        fill_x(rows.u[row, :nodes], x)
         left, at = 0, ends[row + 1] - 1
         while at >= ends[row]:
             value, run = values[at], 1
@@ -247,9 +268,8 @@ def advance(first, last, rows, values, ends, times, floor):
             elif one:
                 leave(p, x, product, decay)
             else:
-                for i in range(nodes):
-                    inside[i] += math.log(max(product[i], _TINY)) + number * math.log(1 - p + p * x[i])
-                    product[i] = 1.0
+                add_log(product, inside)
+                add_logs_of(p, number, x, inside)
             left -= 1
             if not one:
                 restart(rows, row, n, decay)
@@ -258,6 +278,5 @@ def advance(first, last, rows, values, ends, times, floor):
             if score > rows.best[3, row]:
                 rows.best[0, row], rows.best[1, row], rows.best[2, row], rows.best[3, row] = following, n, s, score
         if not rows.dice:
-            for i in range(nodes):
-                inside[i] += math.log(max(product[i], _TINY))
+            add_log(product, inside)
         rows.n[row], rows.s[row] = n, s

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact, fast
+from rankseg_plugins.core.kernels.cpu.compiling import exact, fast, kernel
 
 #: Kinds of shares. BA: the distribution of Z serves for every pixel; one share, the probability itself.
 BLIND = 0
@@ -124,7 +124,7 @@ def quantile(probability, skew):
     return high
 
 
-@exact
+@kernel
 def find_intervals(start, stop, moments, eps, largest, first, last):
     """Counts, first and last (A,), between which all but about ``eps`` of the probability lies.
 
@@ -152,8 +152,8 @@ def interpolate(x, into):
     for i in range(NODES):
         distance = x - POINTS[i]
         if distance == 0:
-            into[:] = 0.0
-            into[i] = 1.0
+            for k in range(NODES):
+                into[k] = 1.0 if k == i else 0.0
             return
         into[i] = _SIGNED[i] / distance
         total += into[i]
@@ -258,7 +258,7 @@ def take_better(rows, row, threshold, score):
         rows.best[3, row] = score
 
 
-@exact
+@kernel
 def prepare(first, last, rows):
     """Score the masks that rows begin with, and the empty ones, which are better where they score the same."""
     for row in range(first, last):
@@ -271,7 +271,7 @@ def prepare(first, last, rows):
                 rows.best[0, row], rows.best[1, row], rows.best[2, row], rows.best[3, row] = np.inf, 0.0, 0.0, empty
 
 
-@exact
+@kernel
 def advance(first, last, rows, values, ends, times, floor):
     """Let the masks grow by ranked pixels: see ``Piece`` in :mod:`rankseg_plugins.core.solvers.pieces`."""
     for row in range(first, last):

@@ -1,9 +1,8 @@
-"""The passes of :mod:`~rankseg_plugins.core.kernels.cpu.moments`, over all tasks."""
+"""What solvers look at on a CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import math
 
 import numpy as np
 import torch
@@ -41,57 +40,60 @@ class CpuValues:
         memory = {"values": source.values[first:], "bits": source.bits[first:]}
         valid = mask.contiguous().view(torch.uint8).flatten().numpy()
         source = source._replace(**memory, classes=1, direct=False, valid=valid, per_image=True)
-        return CpuValues(source, self._plan, self._peaks[:, label : label + 1])
+        return CpuValues(source, self._plan, self._peaks[:, label : label + 1].copy())
 
     def count_above(self, active: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`~rankseg_plugins.core.values.Values`."""
-        n, s = np.zeros((2, *self._tables()))
-        self._pass(moments.count_above, self._peaks, self._bound(active, threshold), n, s)
-        return self._joined(n), self._joined(s)
+        n, s = self._look(active, threshold, torch.full_like(threshold, math.inf))
+        return self._joined(n).double(), self._joined(s)[..., 0]
 
     def between(self, active: Tensor, low: Tensor, high: Tensor) -> tuple[np.ndarray, Tensor]:
         """See :class:`~rankseg_plugins.core.values.Values`."""
-        bounds = self._bound(active, low), self._bound(active, high)
-        counts = np.zeros(self._tables(), np.int64)
-        self._pass(moments.pick, self._peaks, *bounds, counts, scratch((0,), self.dtype))
+        counts, _ = self._look(active, low, high)
         # Row by row, and in a row task by task.
         ordered = counts.reshape(self.shape[0], self._plan.tasks, -1).swapaxes(1, 2)
-        ends = (ordered.cumsum() - ordered.ravel()).reshape(ordered.shape).swapaxes(1, 2).reshape(counts.shape).copy()
+        begins = (ordered.cumsum() - ordered.ravel()).reshape(ordered.shape).swapaxes(1, 2).reshape(counts.shape)
         values = scratch((int(counts.sum()),), self.dtype)
         if values.size:
-            self._pass(moments.pick, self._peaks, *bounds, ends, values)
+            self._look(active, low, high, counts=begins.copy(), values=values)
         return values, self._joined(counts)
 
     def power_sums(self, active: Tensor, low: Tensor, high: Tensor, orders: Tensor) -> Tensor:
         """See :class:`~rankseg_plugins.core.values.Values`."""
-        most = int((orders * active).max()) if active.numel() else 0
-        return self._series(active, low, high, orders, most, chebyshev=False)
+        return self._joined(self._look(active, low, high, orders)[1])
 
     def chebyshev_sums(self, active: Tensor, low: Tensor, order: int) -> Tensor:
         """See :class:`~rankseg_plugins.core.values.Values`."""
-        return self._series(active, low, torch.ones_like(low), torch.full(active.shape, order), order, chebyshev=True)
+        orders = torch.full(active.shape, order)
+        return self._joined(self._look(active, low, torch.ones_like(low), orders, chebyshev=True)[1])
 
-    def _series(
-        self, active: Tensor, low: Tensor, high: Tensor, orders: Tensor, most: int, chebyshev: bool
-    ) -> Tensor:
-        bounds = self._bound(active, low), self._bound(active, high)
-        sums = np.zeros((*self._tables(), most))
-        self._pass(moments.add_series, self._peaks, *bounds, orders.numpy(), chebyshev, sums)
-        return self._joined(sums)
-
-    def _tables(self) -> tuple[int, int]:
-        return self.shape[0] * self._plan.tasks, self.shape[1]
-
-    def _bound(self, active: Tensor, threshold: Tensor) -> np.ndarray:
-        return round_down(threshold, self.dtype).masked_fill(~active, torch.inf).contiguous().numpy()
-
-    def _pass(self, kernel: Callable[..., object], *arguments: Any) -> None:
-        values = self._source.classes * self._source.pixels // self._plan.tasks
+    def _look(
+        self,
+        active: Tensor,
+        low: Tensor,
+        high: Tensor,
+        orders: Tensor | None = None,
+        chebyshev: bool = False,
+        counts: np.ndarray | None = None,
+        values: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Counts (tasks, C) and sums (tasks, C, most) of :func:`moments.look`."""
+        bounds = (round_down(each, self.dtype).masked_fill(~active, torch.inf) for each in (low, high))
+        orders = torch.zeros(active.shape, dtype=torch.int64) if orders is None else orders
+        tables = self.shape[0] * self._plan.tasks, self.shape[1]
+        sums = np.zeros((*tables, max(1, int(orders.max()) if orders.numel() else 0)))
+        counts = np.zeros(tables, np.int64) if counts is None else counts
+        values = scratch((0,), self.dtype) if values is None else values
+        # In one memory layout, as kernels are compiled for each.
+        tables_in = (each.contiguous().numpy() for each in (*bounds, orders))
+        arguments = (self._peaks, *tables_in, chebyshev, counts, sums, values)
+        size = self._source.classes * self._source.pixels // self._plan.tasks
         run(
-            lambda *part: kernel(*part, self._source, self._plan, *arguments),
-            self._tables()[0],
-            max(1, _CALL // max(1, values)),
+            lambda *part: moments.look(*part, self._source, self._plan, *arguments),
+            tables[0],
+            max(1, _CALL // max(1, size)),
         )
+        return counts, sums
 
     def _joined(self, tables: np.ndarray) -> Tensor:
         """Sums over the tasks of each image: (tasks, ...) to (B, ...); in order."""
