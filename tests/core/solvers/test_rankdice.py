@@ -3,6 +3,7 @@
 import itertools
 
 import exact_oracles as oracle
+import numba
 import numpy as np
 import pytest
 import torch
@@ -10,8 +11,8 @@ from sweeps import sweep
 
 from rankseg_plugins import RankSEG, rankseg
 from rankseg_plugins.core.kernels.cpu import shares
+from rankseg_plugins.core.kernels.cpu.steps import CpuSteps
 from rankseg_plugins.core.pixels import Pixels
-from rankseg_plugins.core.solvers.values import make_values
 
 reference = pytest.importorskip("rankseg.functional").rankseg
 SOLVERS = ["BA", "TRNA", "BA+TRNA"]
@@ -97,6 +98,19 @@ def moments_of(p):
     return np.array([[p.sum()], [(p * (1 - p)).sum()], [(p * (1 - p) * (1 - 2 * p)).sum()]])
 
 
+def compiled(function):
+    """What other kernels call, for Python."""
+
+    @numba.njit
+    def call(*arguments):
+        return function(*arguments)
+
+    return call
+
+
+fill_pmf, add_share, make_kernel = map(compiled, (shares.fill_pmf, shares.add_share, shares.make_kernel))
+
+
 def interval_of(moments, eps, pixels):
     first, last = np.empty((2, 1))
     shares.find_intervals(0, 1, moments, eps, pixels, first, last)
@@ -114,7 +128,7 @@ def test_shares_of_pixels_and_masks(kind, power):
     expected = []
     for value in p:
         pmf = np.empty(width)
-        shares.fill_pmf(*(moments - moments_of(np.array([value])))[:, 0], first, pmf)
+        fill_pmf(*(moments - moments_of(np.array([value])))[:, 0], first, pmf)
         expected.append(value * pmf)
     expected = np.array(expected)
     empty = np.zeros(1)
@@ -122,13 +136,13 @@ def test_shares_of_pixels_and_masks(kind, power):
         0.0, np.array([kind]), moments, np.array([float(first)]), np.array([width]),
         np.zeros((1, max(width, shares.NODES))), empty, empty.copy(), empty, np.zeros((4, 1)),
     )  # fmt: skip
-    kernel = np.eye(width) if kind == shares.OWN else shares.make_kernel(rows, 0)
+    kernel = np.eye(width) if kind == shares.OWN else make_kernel(rows, 0)
     for value, pmf in zip(p, expected, strict=True):
         rows.shares[:] = 0
-        shares.add_share(rows, 0, value, 2, np.empty(width + shares.NODES))
+        add_share(rows, 0, value, 2, np.empty(width + shares.NODES))
         np.testing.assert_allclose(rows.shares[0, : len(kernel)] @ kernel, 2 * pmf, rtol=0, atol=2e-9)
     if kind == shares.INTERPOLATED:
-        values = make_values(Pixels(torch.from_numpy(p)[None, None]))
+        values = CpuSteps(Pixels(torch.from_numpy(p)[None, None])).values()
         bound = torch.full((1, 1), 0.6, dtype=torch.float64)
         sums = values.chebyshev_sums(torch.ones(1, 1, dtype=torch.bool), bound, shares.NODES)
         of_mask = shares.of_sums(sums[0].numpy()) @ kernel
@@ -170,7 +184,7 @@ def test_multiclass_is_refused():
 def test_refined_normal():
     p = np.random.default_rng(0).random(400)
     moments, got = moments_of(p), np.empty(401)
-    shares.fill_pmf(*moments[:, 0], 0.0, got)
+    fill_pmf(*moments[:, 0], 0.0, got)
     expected = oracle.pmf(p)
     assert np.abs(got - expected).max() < 2e-4
     low, high = interval_of(moments, 1e-3, 400.0)
