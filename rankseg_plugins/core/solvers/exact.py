@@ -81,7 +81,7 @@ class _Search:
         base = values.power_sums(wanted & (high.n > 0), high.threshold, rates.small, rates.orders)
         rest = values.power_sums(wanted, zero, torch.minimum(high.threshold, rates.small), rates.orders)
         large, _ = values.count_above(wanted & (rates.small < 1), rates.small)
-        best = Mask(*(table.clone() for table in vars(high).values()), torch.full_like(zero, -torch.inf))
+        best = Mask(high.threshold.clone(), high.n.clone(), high.s.clone(), torch.full_like(zero, -torch.inf))
         for rows in groups(wanted, low.n - high.n + large + _ROW, most):
             found = _start(rows, high, rates, self.expectation)
             others = ranked(values, rows, rates.small, ceiling)
@@ -90,8 +90,7 @@ class _Search:
             for piece in pieces(values, rows, low, high, most):
                 if len(piece.values):
                     _over_rows(prefixes.advance, found, *piece, size=len(piece.values))
-            for table, part in zip(vars(best).values(), found.best, strict=True):
-                table.view(-1)[torch.from_numpy(rows)] = torch.from_numpy(part)
+            best.put(rows, found.best)
         return best
 
 
@@ -102,8 +101,9 @@ def _start(rows: np.ndarray, mask: Bound, rates: Rates, expectation: Expectation
     threshold, n, s = (part.copy() for part in mask.at(rows))
     nodes = most_nodes(REACH * float((rates.fastest / rates.slowest).flatten()[torch.from_numpy(rows)].max()))
     best = np.stack([threshold, n, s, np.full(len(rows), -np.inf)])
-    number, tables = np.zeros(len(rows), np.int64), (np.zeros((len(rows), nodes)) for _ in range(4))
-    return Ranked(isinstance(expectation, ExactDice), float(expectation.smooth), number, *tables, n, s, best)
+    number, (u, weights, log_total, inside) = np.zeros(len(rows), np.int64), np.zeros((4, len(rows), nodes))
+    is_dice, smooth = isinstance(expectation, ExactDice), float(expectation.smooth)
+    return Ranked(is_dice, smooth, number, u, weights, log_total, inside, n, s, best)
 
 
 def _prepare(found: Any, rows: np.ndarray, rates: Rates, rest: Tensor, base: Tensor, others: Any, own: Any) -> None:
@@ -135,8 +135,8 @@ def _over_rows(kernel: Any, found: Any, *arguments: Any, size: int) -> None:
 
 def _moments(values: Values, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of the number of foreground pixels, in float64 throughout."""
-    zero = torch.zeros(wanted.shape, dtype=torch.float64)
-    mean, square = values.power_sums(wanted, zero, zero + 1, torch.full(wanted.shape, 2)).unbind(-1)
+    zero = torch.zeros_like(wanted, dtype=torch.float64)
+    mean, square = values.power_sums(wanted, zero, zero + 1, torch.full_like(wanted, 2, dtype=torch.int64)).unbind(-1)
     return mean, (mean - square).clamp(min=0)
 
 
@@ -160,7 +160,7 @@ def expected_scores(values: Values, masks: Tensor, valid: Tensor | None, objecti
         valid: (B, d) bool, pixels where it is False belong to no mask; None if all are valid.
         objective: Dice or IoU.
     """
-    scores, expectation = torch.zeros(masks.shape[:2], dtype=torch.float64), make_expectation(objective)
+    scores, expectation = torch.from_numpy(np.zeros(masks.shape[:2])), make_expectation(objective)
     for label in range(masks.shape[1] if masks.numel() else 0):
         mask, others = masks[:, label], ~masks[:, label]
         parts = (mask, others) if valid is None else (mask & valid, others & valid)
@@ -172,7 +172,7 @@ def expected_scores(values: Values, masks: Tensor, valid: Tensor | None, objecti
 
 def _scores_of_masks(inside: Values, outside: Values, n: Tensor, expectation: Expectation) -> Tensor:
     """Of a single class: scores (B,) of masks, from the pixels inside, their number (B, 1), and those outside."""
-    every, zero, one = torch.ones(n.shape, dtype=torch.bool), torch.zeros_like(n), torch.ones_like(n)
+    every, zero, one = torch.ones_like(n, dtype=torch.bool), torch.zeros_like(n), torch.ones_like(n)
     rows = np.arange(len(n))
     (s, inner), (rest_s, outer) = _moments(inside, every), _moments(outside, every)
     bound = Bound(one, n, s)

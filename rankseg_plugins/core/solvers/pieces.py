@@ -49,11 +49,16 @@ class Mask(Bound):
 
     score: Tensor
 
+    def put(self, rows: np.ndarray, found: np.ndarray) -> None:
+        """Write those of some rows, (4, A)."""
+        for table, part in zip(vars(self).values(), found, strict=True):
+            table.view(-1)[torch.from_numpy(rows)] = torch.from_numpy(part)
 
-def nothing(like: Tensor, threshold: float = 1.0) -> Bound:
+
+def nothing(like: Tensor) -> Bound:
     """Empty masks."""
     zero = torch.zeros_like(like)
-    return Bound(torch.full_like(zero, threshold), zero, zero)
+    return Bound(torch.ones_like(zero), zero, zero)
 
 
 class Piece(NamedTuple):
@@ -136,7 +141,7 @@ def split(values: Values, rows: np.ndarray, low: Bound, high: Bound, most: int) 
         ends = (round_down(bound.threshold, values.dtype)[only] for bound in (below, above))
         middle = _halfway(*ends) if _number(below, above, only) > most else None
         if middle is not None:
-            threshold = torch.where(only, middle, 0.0)
+            threshold = torch.zeros_like(low.n).masked_scatter(only, middle)
             bound = Bound(threshold, *values.count_above(only, threshold))
             waiting += [(below, bound), (bound, above)]
         elif pending is not None and _number(below, pending[1], only) <= most:
@@ -155,7 +160,7 @@ def _number(low: Bound, high: Bound, only: Tensor) -> int:
 
 def _only(rows: np.ndarray, like: Tensor) -> Tensor:
     """A table (B, C) bool of some rows."""
-    table = torch.zeros(like.shape, dtype=torch.bool)
+    table = torch.zeros_like(like, dtype=torch.bool)
     table.view(-1)[torch.from_numpy(rows)] = True
     return table
 

@@ -55,7 +55,8 @@ def search_rankdice(
     device, volumes, maximum = volumes.mu.device, volumes.to("cpu"), maximum.cpu()
     mu, active = volumes.mu, volumes.active
     zero = torch.zeros_like(mu)
-    square, cube = values.power_sums(active, zero, zero + 1, torch.full(mu.shape, 3)).unbind(-1)[1:]
+    three = torch.full_like(active, 3, dtype=torch.int64)
+    square, cube = values.power_sums(active, zero, zero + 1, three).unbind(-1)[1:]
     moments = torch.stack([mu, (mu - square).clamp(min=0), mu - 3 * square + 2 * cube])
     # The bound holds for the exact distribution; a third of a percent allows for the approximate one.
     score = objective.score(volumes.s, volumes.n, mu) * (1 - 1 / 300)
@@ -75,15 +76,14 @@ def _best(
     # Where every pixel has shares of its own, those of the smallest mask are added up like the others.
     start = nothing(low.n).where(kinds == shares.OWN, high)
     sums = values.chebyshev_sums(active & (kinds == shares.INTERPOLATED), high.threshold, shares.NODES)
-    best = Mask(*vars(nothing(low.n, math.inf)).values(), torch.zeros_like(low.n))
+    best = Mask(*(torch.zeros_like(low.n) for _ in range(4)))
     for rows in groups(active, low.n - start.n, most):
         found = _start(rows, start, high, kinds, moments, sums, smooth, eps, values.shape[2])
         _over_rows(shares.prepare, found, size=_CALL * len(rows))
         for piece in pieces(values, rows, low, start, most):
             if len(piece.values):
                 _over_rows(shares.advance, found, *piece, size=len(piece.values))
-        for table, part in zip(vars(best).values(), found.best, strict=True):
-            table.view(-1)[torch.from_numpy(rows)] = torch.from_numpy(part)
+        best.put(rows, found.best)
     return best
 
 

@@ -38,9 +38,9 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Any:
 #: code, the same in every run.
 _ANY_ORDER = {"reassoc", "nsz", "contract"}
 #: What Python calls.
-kernel = partial(_compiled, fastmath=_ANY_ORDER)
+kernel: Any = partial(_compiled, fastmath=_ANY_ORDER)
 #: What kernels call.
-_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-fast = partial(_compiled, fastmath=_ANY_ORDER, **_INNER)
+_INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+fast: Any = partial(_compiled, fastmath=_ANY_ORDER, **_INNER)
 #: Likewise, every operation as it is written.
-exact = partial(_compiled, fastmath={"contract"}, **_INNER)
+exact: Any = partial(_compiled, fastmath={"contract"}, **_INNER)

@@ -37,9 +37,14 @@ class CpuValues:
         """See :class:`~rankseg_plugins.core.values.Values`."""
         # The peaks of all pixels are as good as those of some, where chunks are passed over.
         source, first = self._source, label * self._source.strides[1]
-        memory = {"values": source.values[first:], "bits": source.bits[first:]}
-        valid = mask.contiguous().view(torch.uint8).flatten().numpy()
-        source = source._replace(**memory, classes=1, direct=False, valid=valid, per_image=True)
+        source = source._replace(
+            values=source.values[first:],
+            bits=source.bits[first:],
+            classes=1,
+            direct=False,
+            valid=mask.contiguous().view(torch.uint8).flatten().numpy(),
+            per_image=True,
+        )
         return CpuValues(source, self._plan, self._peaks[:, label : label + 1].copy())
 
     def count_above(self, active: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,7 +69,7 @@ class CpuValues:
 
     def chebyshev_sums(self, active: Tensor, low: Tensor, order: int) -> Tensor:
         """See :class:`~rankseg_plugins.core.values.Values`."""
-        orders = torch.full(active.shape, order)
+        orders = torch.full_like(active, order, dtype=torch.int64)
         return self._joined(self._look(active, low, torch.ones_like(low), orders, chebyshev=True)[1])
 
     def _look(
@@ -79,7 +84,7 @@ class CpuValues:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Counts (tasks, C) and sums (tasks, C, most) of :func:`moments.look`."""
         bounds = (round_down(each, self.dtype).masked_fill(~active, torch.inf) for each in (low, high))
-        orders = torch.zeros(active.shape, dtype=torch.int64) if orders is None else orders
+        orders = torch.zeros_like(active, dtype=torch.int64) if orders is None else orders
         tables = self.shape[0] * self._plan.tasks, self.shape[1]
         sums = np.zeros((*tables, max(1, int(orders.max()) if orders.numel() else 0)))
         counts = np.zeros(tables, np.int64) if counts is None else counts
