@@ -63,12 +63,12 @@ class GraphValues:
     def count_above(self, active: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`Values`."""
         above = self._p > self._bound(active, threshold)
-        return above.sum(-1).double().cpu(), (self._p * above).sum(-1, dtype=torch.float64).cpu()
+        return above.count_nonzero(-1).double().cpu(), (self._p * above).sum(-1, dtype=torch.float64).cpu()
 
     def between(self, active: Tensor, low: Tensor, high: Tensor) -> tuple[np.ndarray, Tensor]:
         """See :class:`Values`."""
         inside = self._inside(active, low, high)
-        return self._p[inside].cpu().numpy(), inside.sum(-1).cpu()
+        return self._p[inside].cpu().numpy(), inside.count_nonzero(-1).cpu()
 
     def power_sums(self, active: Tensor, low: Tensor, high: Tensor, orders: Tensor) -> Tensor:
         """See :class:`Values`."""

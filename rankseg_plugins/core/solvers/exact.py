@@ -165,7 +165,8 @@ def expected_scores(values: Values, masks: Tensor, valid: Tensor | None, objecti
         mask, others = masks[:, label], ~masks[:, label]
         parts = (mask, others) if valid is None else (mask & valid, others & valid)
         inside, outside = (values.within(label, part) for part in parts)
-        n = parts[0].sum(1, keepdim=True).double().cpu()
+        # Image by image: that needs no copy of the mask.
+        n = torch.stack([each.count_nonzero() for each in parts[0]]).unsqueeze(1).double().cpu()
         scores[:, label] = _scores_of_masks(inside, outside, n, expectation)
     return scores
 
