@@ -162,13 +162,21 @@ def expected_scores(values: Values, masks: Tensor, valid: Tensor | None, objecti
     """
     scores, expectation = torch.from_numpy(np.zeros(masks.shape[:2])), make_expectation(objective)
     for label in range(masks.shape[1] if masks.numel() else 0):
-        mask, others = masks[:, label], ~masks[:, label]
-        parts = (mask, others) if valid is None else (mask & valid, others & valid)
-        inside, outside = (values.within(label, part) for part in parts)
-        # Image by image: that needs no copy of the mask.
-        n = torch.stack([each.count_nonzero() for each in parts[0]]).unsqueeze(1).double().cpu()
+        mask, others, n = _halves(masks[:, label], valid)
+        inside, outside = (values.within(label, part) for part in (mask, others))
         scores[:, label] = _scores_of_masks(inside, outside, n, expectation)
     return scores
+
+
+def _halves(mask: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The pixels inside of masks (B, d), and those outside, both (B, d) bool, and the number (B, 1) of those inside."""
+    if mask.device.type != "cpu":
+        inside, outside = (mask, ~mask) if valid is None else (mask & valid, valid & ~mask)
+        return inside, outside, inside.sum(1, keepdim=True).double().cpu()
+    # In NumPy: PyTorch's threads would begin and wait for each other for little work.
+    own, there = mask.numpy(), None if valid is None else valid.numpy()
+    own, others = (own, ~own) if there is None else (own & there, there & ~own)
+    return torch.from_numpy(own), torch.from_numpy(others), torch.from_numpy(own.sum(1, keepdims=True)).double()
 
 
 def _scores_of_masks(inside: Values, outside: Values, n: Tensor, expectation: Expectation) -> Tensor:
