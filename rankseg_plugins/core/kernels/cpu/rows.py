@@ -23,6 +23,9 @@ from rankseg_plugins.core.kernels.cpu.scores import ceiling_of, margin, round_do
 
 #: Bounds that are guessed lie so many standard deviations apart from the guess.
 _DEVIATIONS = 3.0
+#: Where the survey counts and sums up: no threshold lies above the first, and those of classes that are nowhere likely
+#: lie about the second.
+CUTS = (0.5, 0.125)
 #: Pixels that are looked at together for one that counts.
 _BLOCK = 64
 
@@ -87,8 +90,8 @@ def highest_bits(p):
 
 
 @kernel
-def survey(first, last, source, plan, sample, places, begins, mu, half_n, half_s, peaks, odd):
-    """Per task and class: sum of the probabilities, and count and sum of those above 1/2.
+def survey(first, last, source, plan, sample, places, begins, mu, upper, peaks, odd):
+    """Per task and class: sum of the probabilities; count and sum of those above 1/2, and above 1/8.
 
     Per chunk: the largest probability. Of each row: the probabilities at ``places``, of which those in a chunk begin
     at ``begins``. Per task: how many values are no probabilities, and in how many pieces some lie a little outside of
@@ -118,16 +121,15 @@ def survey(first, last, source, plan, sample, places, begins, mu, half_n, half_s
                     highest = highest_bits(p)
                 peak = as_float(highest)
                 peaks[image, label, chunk] = peak
-                total, above, count = 0.0, 0.0, 0
+                total = 0.0
                 for i in range(size):
                     total += p[i]
-                if peak > 0.5:
-                    for i in range(size):
-                        count += p[i] > 0.5
-                        above += p[i] if p[i] > 0.5 else 0
                 mu[task, label] += total
-                half_n[task, label] += count
-                half_s[task, label] += above
+                for cut in range(len(CUTS)):
+                    if peak > CUTS[cut]:
+                        count, sum_ = above(p, CUTS[cut])
+                        upper[task, label, cut, 0] += count
+                        upper[task, label, cut, 1] += sum_
                 for i in range(begins[chunk], begins[chunk + 1]):
                     sample[image, label, i] = p[places[i] - start]
 
@@ -143,10 +145,11 @@ def above(values, bound):
 
 
 @kernel
-def guess(first, last, rows, goal, pixels, sample, half_n, half_s):
+def guess(first, last, rows, goal, pixels, sample, upper):
     """Bounds of the threshold of open rows, from a sample of their pixels; they nearly always hold.
 
     With count and sum of the sample, Dinkelbach's iteration finds a threshold that is off by their sampling error.
+    ``upper`` (B, C, cuts, 2) is what the survey counted.
     """
     classes, size = sample.shape[1:]
     for row in range(first, last):
@@ -154,15 +157,20 @@ def guess(first, last, rows, goal, pixels, sample, half_n, half_s):
         if not rows.is_open[image, label]:
             continue
         mu, values, scale = rows.mu[image, label], sample[image, label], pixels / size
-        ceiling = ceiling_of(mu, goal.dice, goal.smooth)
-        # Any mask gives a lower bound.
-        least = threshold_of(half_s[image, label], half_n[image, label], mu, goal.dice, goal.smooth)
+        ceiling, least = ceiling_of(mu, goal.dice, goal.smooth), threshold_of(mu, pixels, mu, goal.dice, goal.smooth)
+        for cut in range(len(CUTS)):
+            # Any mask gives a lower bound; where it is below the mask's own threshold, the best one is, too.
+            n, s = upper[image, label, cut]
+            raised = threshold_of(s, n, mu, goal.dice, goal.smooth)
+            least = max(least, raised, CUTS[cut] if raised >= CUTS[cut] else 0.0)
+            if raised < CUTS[cut]:
+                ceiling = min(ceiling, _with_margin(CUTS[cut], mu, goal))
         # What lies above 1/2 is known; the sample stands for the rest.
-        n, s = half_n[image, label], half_s[image, label]
+        n, s = upper[image, label, 0]
         below, number = np.empty(size, sample.dtype), 0
         for i in range(size):
             below[number] = values[i]
-            number += values[i] <= 0.5
+            number += values[i] <= CUTS[0]
         below = below[:number]
         bound, size_there, going = least, n, True
         while going:
@@ -306,7 +314,7 @@ def finish(first, last, rows, goal, counts, sums, ends, grouped):
         lower = threshold_of(s + m, n + between, mu, goal.dice, goal.smooth)
         ceiling = ceiling_of(mu, goal.dice, goal.smooth)
         least = max(rows.least[image, label], upper, lower)
-        if upper > high and high < round_down(ceiling, grouped):
+        if round_down(upper, grouped) > high and high < round_down(ceiling, grouped):
             low, high = least, ceiling
         elif lower < low and low > rows.least[image, label]:
             high, low = _with_margin(low, mu, goal), least

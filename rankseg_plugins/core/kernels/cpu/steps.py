@@ -47,38 +47,41 @@ class CpuSteps:
         self.rows: Any = None
         self.dtype = torch.float64 if self.like.dtype == np.float64 else torch.float32
 
-    def _survey(self) -> None:
-        """Read every value once: the sum, the largest, and a sample of every row."""
+    def _survey(self) -> tuple[np.ndarray, np.ndarray]:
+        """Read every value once: a sample of every row, and what the survey counted of it."""
         size, rows = self.source.pixels, self.tables
         chosen = 0 if self.plan.chunks == 1 else min(_SAMPLE, size // _SHARE)
-        self.sample = scratch((*rows, chosen), self.dtype)
+        sample = scratch((*rows, chosen), self.dtype)
         self.rows = Rows(
             scratch((*rows, self.plan.chunks), self.dtype),
             np.zeros(rows),
             np.zeros(rows, np.bool_),
             *(np.zeros(rows) for _ in range(6)),
         )
-        sums, odd = np.zeros((3, self.tasks, rows[1])), np.zeros((self.tasks, 2), np.int64)
+        sums, odd = np.zeros((self.tasks, rows[1])), np.zeros((self.tasks, 2), np.int64)
+        upper = np.zeros((*sums.shape, len(row_kernels.CUTS), 2))
         places = _places(size, chosen)
         begins = np.searchsorted(places, np.arange(self.plan.chunks + 1) * self.plan.width)
-        self._over_tasks(row_kernels.survey, self.sample, places, begins, *sums, self.rows.peaks, odd)
+        self._over_tasks(row_kernels.survey, sample, places, begins, sums, upper, self.rows.peaks, odd)
         if odd[:, 0].any():
             self.pixels.check()
         if odd[:, 1].any():
             self.source = self.source._replace(direct=False, clamps=True)
-        self.rows.mu[:], *self.half = self._joined(sums.swapaxes(0, 1)[..., None])[..., 0].swapaxes(0, 1)
+        self.rows.mu[:] = self._joined(sums)
         self.maximum = torch.from_numpy(self.rows.peaks.max(2))
+        return sample, self._joined(upper)
 
     def search(self, objective: Objective, pruning: float | Tensor) -> Volumes:
         """See :class:`~rankseg_plugins.core.rma.Steps`."""
-        self._survey()
+        sample, upper = self._survey()
         rows, goal, active = self.rows, _goal(objective), self.maximum > pruning
         rows.is_open[:] = active.numpy()
         rows.threshold[:], rows.n[:], rows.s[:] = np.inf, 0, 0
         if self.plan.chunks == 1:
             self._over_tasks(row_kernels.finish_small, rows, goal, self.like, plan=False)
         else:
-            self._over_rows(row_kernels.guess, goal, self.source.pixels, self.sample, *self.half)
+            self._over_rows(row_kernels.guess, goal, self.source.pixels, sample, upper, work=sample.size)
+            del sample  # before the next memory is made
             while rows.is_open.any():
                 self._look(goal)
         threshold, n, s, mu = (torch.from_numpy(each.copy()) for each in (rows.threshold, rows.n, rows.s, rows.mu))
@@ -91,15 +94,16 @@ class CpuSteps:
         self._collect_and_finish(goal, self.source.pixels * self.tables[1] // (self.plan.tasks * _ROOM) + _MORE)
         same = rows.is_open & (rows.low == before[0]) & (rows.high == before[1])
         # Too many pixels that smoothed Dice has to rank, in a haze of equal probabilities: one row at a time.
-        waiting = rows.is_open & ~same
-        for row in np.argwhere(same):
+        still_open = rows.is_open & ~same
+        for image, label in np.argwhere(same):
             rows.is_open[:] = False
-            rows.is_open[tuple(row)] = True
+            rows.is_open[image, label] = True
             self._collect_and_finish(goal, self.plan.share * self.plan.width)
-        rows.is_open[:] = waiting
+            still_open[image, label] = rows.is_open[image, label]
+        rows.is_open[:] = still_open
 
     def _collect_and_finish(self, goal: Goal, room: int) -> None:
-        values, labels = scratch((self.tasks, room), self.dtype), scratch((self.tasks, room), torch.int32)
+        values, labels = scratch((self.tasks, room), self.dtype), scratch((self.tasks, room), torch.int16)
         found, counts = np.zeros(self.tasks, np.int64), np.zeros((self.tasks, self.tables[1], 3), np.int64)
         sums = np.zeros((self.tasks, self.tables[1], 2))
         self._over_tasks(row_kernels.collect, self.rows, values, labels, found, counts, sums)
@@ -162,9 +166,8 @@ class CpuSteps:
         values = self.source.classes * self.source.pixels // self.plan.tasks
         run(lambda *part: kernel(*part, *before, *arguments), self.tasks, max(1, _CALL // max(1, values)))
 
-    def _over_rows(self, kernel: Callable[..., object], *arguments: Any, work: int | None = None) -> None:
+    def _over_rows(self, kernel: Callable[..., object], *arguments: Any, work: int) -> None:
         number = self.tables[0] * self.tables[1]
-        work = self.sample.size if work is None else work
         run(lambda *part: kernel(*part, self.rows, *arguments), number, max(1, number * _CALL // max(1, 8 * work)))
 
     def _joined(self, tables: np.ndarray) -> np.ndarray:

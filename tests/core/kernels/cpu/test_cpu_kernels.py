@@ -101,7 +101,9 @@ def test_any_number_of_threads_gives_the_same(options, number):
 
 
 @pytest.mark.parametrize("objective", [Dice(), Dice(1.0), Dice(300.0), IoU(), IoU(1.0)], ids=str)
-@pytest.mark.parametrize("kind", ["all that matters", "nothing that matters", "equal", "two values", "far apart"])
+@pytest.mark.parametrize(
+    "kind", ["all that matters", "nothing that matters", "equal", "two values", "far apart", "uniform", "haze"]
+)
 def test_a_sample_that_misleads_costs_time_alone(objective, kind):
     """The bounds that it suggests do not hold; the masks are those of the graph."""
     from rankseg_plugins.core.kernels.cpu.steps import _places
@@ -119,8 +121,11 @@ def test_a_sample_that_misleads_costs_time_alone(objective, kind):
         p[:] = 0.05
     elif kind == "two values":
         p[..., 1::2] = 0.3
+    elif kind == "haze":
+        p = 0.3 + 1e-5 * torch.rand(1, 2, size, generator=torch.Generator().manual_seed(0))
     else:
-        p = torch.rand(1, 2, size, generator=torch.Generator().manual_seed(0)) ** 30
+        power = 30 if kind == "far apart" else 1
+        p = torch.rand(1, 2, size, generator=torch.Generator().manual_seed(0)) ** power
     found = CpuSteps(Pixels(p)).search(objective, 0.0)
     expected = decide("graph", RankSEG(output_mode="multilabel"), p, classes=Classes(0.0))
     steps = CpuSteps(Pixels(p))
