@@ -18,12 +18,11 @@ ADAPTERS = {
 #: Rooms inside of core; its own files lie on the ground, but for the decoders that stand on all of them.
 WINGS = {
     "core": [],
-    "tiled": ["core"],
     "kernels": [],
     "kernels/cpu": ["core"],
     "kernels/cuda": ["core"],
     "pooled": ["core"],
-    "solvers": ["core", "tiled"],
+    "solvers": ["core", "kernels/cpu"],
     "presence": ["core"],
 }
 TOP = ["core/__init__.py", "core/paths.py", "core/decoder.py", "core/presence/decoder.py"]

@@ -28,8 +28,6 @@ from rankseg_plugins.core.rma import search
 from rankseg_plugins.core.solvers.exact import expected_scores, search_exact
 from rankseg_plugins.core.solvers.rankdice import SOLVERS as RANKDICE_SOLVERS
 from rankseg_plugins.core.solvers.rankdice import search_rankdice
-from rankseg_plugins.core.tiled.rma import row_statistics
-from rankseg_plugins.core.tiled.tiles import Tiles
 from rankseg_plugins.core.tracing import is_blind, is_transforming
 from rankseg_plugins.core.volumes import Classes, Volumes
 
@@ -283,11 +281,9 @@ class RankSEG(ChecksSums):
         # The other solvers begin with what RMA finds.
         volumes = search(steps, objective, classes)
         if solver != "RMA" and volumes.active.any():
-            tiles = Tiles(pixels.values, pixels.valid)
-            statistics = row_statistics(tiles)
             searches: dict[str, Callable[..., Volumes]] = {"exact": search_exact}
             searches |= {name: partial(search_rankdice, solver=name, eps=self.eps) for name in RANKDICE_SOLVERS}
-            volumes = searches[solver](tiles, statistics, volumes, objective)
+            volumes = searches[solver](steps.values(), steps.maximum, volumes, objective)
         if self.output_mode == "multiclass":
             decided = steps.labels(volumes, objective, self._unassigned_label())
         else:
@@ -339,10 +335,11 @@ class RankSEG(ChecksSums):
             self._check_void_index(probs.shape[1])
         with torch.no_grad():
             masks = to_masks(decision, probs, self.void_index)
-            tiles = Tiles(probs, valid_mask)
-            row_statistics(tiles)
+            pixels, objective = Pixels(probs, valid_mask), self._objective()
+            values = make_steps(pixels, objective, 0.0, looks=True).values()
             self._look_at_sums(probs, valid_mask)
-            return expected_scores(tiles, masks, self._objective())
+            valid = None if valid_mask is None else valid_mask.expand(len(probs), *probs.shape[2:]).flatten(1)
+            return expected_scores(values, masks, valid, objective).to(probs.device)
 
     def _most_probable(self, pixels: Pixels, classes: Classes) -> Tensor:
         probs, there = self._comparable(pixels), None

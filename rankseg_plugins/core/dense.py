@@ -12,6 +12,7 @@ from torch import Tensor
 from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.tracing import assert_range
+from rankseg_plugins.core.values import GraphValues
 from rankseg_plugins.core.volumes import Volumes, round_down
 
 #: Dinkelbach's iteration converges faster than linearly, real images take 5 to 9 rounds; more change nothing.
@@ -65,6 +66,10 @@ class GraphSteps:
     def masks(self, volumes: Volumes) -> Tensor:
         """See :class:`~rankseg_plugins.core.rma.Steps`."""
         return self._p > volumes.threshold.unsqueeze(-1)
+
+    def values(self) -> GraphValues:
+        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        return GraphValues(self._p)
 
 
 def _dinkelbach(p: Tensor, objective: Objective, mu: Tensor) -> tuple[Tensor, Tensor, Tensor]:

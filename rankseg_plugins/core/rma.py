@@ -22,6 +22,7 @@ from typing import Protocol
 from torch import Tensor
 
 from rankseg_plugins.core.objectives import Objective
+from rankseg_plugins.core.values import Values
 from rankseg_plugins.core.volumes import Classes, Volumes
 
 
@@ -51,6 +52,13 @@ class Steps(Protocol):
 
     def masks(self, volumes: Volumes) -> Tensor:
         """The masks themselves, (B, C, d) bool."""
+
+    def values(self) -> Values:
+        """What other solvers look at.
+
+        Raises:
+            ValueError: as :meth:`search`.
+        """
 
 
 def search(steps: Steps, objective: Objective, classes: Classes) -> Volumes:

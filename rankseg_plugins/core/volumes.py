@@ -30,6 +30,10 @@ class Volumes:
         threshold = self.threshold.masked_fill(~active, torch.inf)
         return Volumes(threshold, self.n * active, self.s * active, self.mu, active)
 
+    def to(self, device: torch.device | str) -> Volumes:
+        """The same in the memory of another device."""
+        return Volumes(*(table.to(device) for table in vars(self).values()))
+
 
 class Classes(NamedTuple):
     """Which classes are decided on.

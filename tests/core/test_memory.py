@@ -120,16 +120,9 @@ print(json.dumps(found))
 
 
 @peaks.needed
-@pytest.mark.parametrize(
-    "cases",
-    [
-        [f"{solver}-{kind}" for solver in ("RMA", "BA", "TRNA") for kind in ("haze", "half equal")]
-        + ["exact-half equal"],
-        pytest.param(["exact-haze"], marks=pytest.mark.exhaustive),
-    ],
-)
-def test_windows_that_span_most_pixels(cases):
+def test_windows_that_span_most_pixels():
     """Ranked all at once they took 15 to 35 times the input. The operating system counts: the result, 0.25, as well."""
+    cases = [f"{solver}-{kind}" for solver in ("RMA", "exact", "BA", "TRNA") for kind in ("haze", "half equal")]
     found = peaks.run(DECIDING, *cases)
     assert list(found) == cases
     assert {name: share for name, share in found.items() if share > 0.85} == {}
@@ -144,5 +137,4 @@ def test_equal_probabilities_that_smoothing_leaves_undecided():
 @every_input
 def test_expected_score(probs):
     masks = probs > 0.4
-    # Copies of a few classes at a time, or of a single one.
-    assert extra_memory(lambda p: RankSEG().expected_score(p, masks), probs) <= max(1.6, 4.5 / probs.shape[1])
+    assert extra_memory(lambda p: RankSEG().expected_score(p, masks), probs) <= 0.6

@@ -9,103 +9,135 @@ both its ends; the tests compare with every mask.
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.kernels.cpu.threads import run
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.solvers.expectation import Expectation, Terms, empty_scores, make_expectation, prefix_scores
-from rankseg_plugins.core.solvers.quadrature import SMALL, Nodes, deviation, make_nodes, order, reach_of
+from rankseg_plugins.core.solvers.expectation import REACH, ExactDice, Expectation, Rates, make_expectation, rates_of
+from rankseg_plugins.core.solvers.pieces import Bound, Mask, groups, nothing, pieces, ranked, room
 from rankseg_plugins.core.solvers.window import find_window
-from rankseg_plugins.core.tiled.passes import count_above, pixels_between, sum_powers
-from rankseg_plugins.core.tiled.pieces import Bound, Group, Mask, best_masks, groups, room
-from rankseg_plugins.core.tiled.ranking import Ranking
-from rankseg_plugins.core.tiled.rma import RowStatistics
-from rankseg_plugins.core.tiled.tiles import FEW, Tiles
+from rankseg_plugins.core.values import Values
 from rankseg_plugins.core.volumes import Volumes, round_down
 
-#: The tables of nodes of a class take about the memory of so many ranked pixels.
-_ROW = 32
+#: Of a row, its tables of nodes take about the memory of so many ranked pixels.
+_ROW = 256
+#: Pixels that one call of a kernel works on, at least.
+_CALL = 1 << 10
 
 
-def search_exact(tiles: Tiles, statistics: RowStatistics, volumes: Volumes, objective: Objective) -> Volumes:
+def search_exact(values: Values, maximum: Tensor, volumes: Volumes, objective: Objective) -> Volumes:
     """Find the volume of largest exact expected score for every image and class.
 
     Args:
-        tiles: the probabilities.
-        statistics: their row statistics.
+        values: the probabilities.
+        maximum: (B, C), the largest one of every image and class.
         volumes: what RMA finds, of at least one active class.
         objective: Dice or IoU.
     """
+    device, volumes, maximum = volumes.mu.device, volumes.to("cpu"), maximum.cpu()
     mu, active, expectation = volumes.mu, volumes.active, make_expectation(objective)
-    mean, variance = moments = _moments(tiles, active)
+    moments = mean, variance = _moments(values, active)
     lower = objective.score(volumes.s, volumes.n, mu)
-    low, high = find_window(tiles, active, statistics, variance, lower, expectation)
-    # Many small images would take long one by one.
-    most = room(tiles, active, FEW)
-    ranked = _number_ranked(tiles, active, low, high, moments, expectation)
-    best = best_masks(tiles, active, low, high, ranked, most, partial(_best_of_group, moments, expectation))
+    low, high = find_window(values, active, maximum, mu, variance, lower, expectation)
+    search = _Search(values, moments, maximum, expectation)
+    best = search.best(active, low, high)
     # The window is one of masks that hold a pixel. The empty one may be better, and far away from it.
     apart = active & (high.n > 0) & _empty_may_win(lower, mean, variance, expectation.smooth)
-    nothing = apart & (_empty_scores_of(tiles, apart, moments, expectation, most) >= best.score)
-    threshold = round_down(best.threshold, tiles.dtype).masked_fill(nothing | ~active, torch.inf)
-    kept = active & ~nothing
-    return Volumes(threshold, best.n * kept, best.s * kept, mu, active)
+    if apart.any():
+        empty = nothing(mu)
+        apart &= search.best(apart, empty, empty).score >= best.score
+    kept = active & ~apart
+    threshold = round_down(best.threshold, values.dtype).masked_fill(~kept, torch.inf)
+    return Volumes(threshold, best.n * kept, best.s * kept, mu, active).to(device)
 
 
-def _number_ranked(
-    tiles: Tiles, active: Tensor, low: Bound, high: Bound, moments: tuple[Tensor, Tensor], expectation: Expectation
-) -> Tensor:
-    """How many pixels :func:`_rank` ranks, (B, C), between the bounds and beyond; the tables of nodes count as some."""
-    slowest, _, to_the_end = _rates(low, high, *moments, expectation)
-    small = SMALL / reach_of(slowest, to_the_end)
-    large, _ = count_above(tiles, active & (small < 1), small)
-    return torch.maximum(low.n, large) - high.n + torch.minimum(high.n, large) + _ROW
-
-
-def _rates(
-    low: Bound, high: Bound, mean: Tensor, variance: Tensor, expectation: Expectation
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What :func:`~rankseg_plugins.core.solvers.quadrature.make_nodes` needs for masks between bounds; elementwise."""
-    spread = deviation(variance)
-    slowest, _ = expectation.rates(high.n, low.s, mean, spread)
-    _, fastest = expectation.rates(low.n, high.s, mean, spread)
-    return slowest, fastest, _empty_counts(high.n, mean, expectation.smooth)
-
-
-def _best_of_group(
-    moments: tuple[Tensor, Tensor], expectation: Expectation, group: Group, low: Bound, high: Bound
-) -> Mask:
-    """The best of the masks between the bounds (b, c), the upper one included, of every class (A,).
+class _Search:
+    """What stays the same for all masks.
 
     Args:
+        values: the probabilities.
         moments: (B, C), mean and variance of the number of foreground pixels.
+        maximum: (B, C), largest probability.
         expectation: Dice or IoU.
-        group: the classes.
-        low: the largest mask.
-        high: the smallest mask.
     """
-    mean, variance = map(group.of, moments)
-    nodes = make_nodes(*_rates(low.at(group.wanted), high.at(group.wanted), mean, variance, expectation))
-    terms, floor = _rank(group, low, high, nodes)
-    following = terms.ranking.following(floor)
-    outside = following > high.threshold[group.wanted][terms.row]
-    score = prefix_scores(terms, expectation)
-    score.masked_fill_((following == terms.ranking.values) | outside, -torch.inf)
-    chosen = terms.ranking.best(score)
-    return Mask(*(values[chosen] for values in (following, terms.n, terms.s, score)))
+
+    def __init__(
+        self, values: Values, moments: tuple[Tensor, Tensor], maximum: Tensor, expectation: Expectation
+    ) -> None:
+        self.values, self.moments, self.maximum, self.expectation = values, moments, maximum.double(), expectation
+
+    def best(self, wanted: Tensor, low: Bound, high: Bound) -> Mask:
+        """The best mask from the one at ``high`` to that at ``low``, of the wanted rows (B, C)."""
+        from rankseg_plugins.core.kernels.cpu import prefixes
+
+        values, most = self.values, room(self.values, wanted)
+        rates = rates_of(low, high, *self.moments, self.maximum, self.expectation)
+        ceiling = torch.maximum(high.threshold, rates.small)
+        zero, one = torch.zeros_like(ceiling), torch.ones_like(ceiling)
+        base = values.power_sums(wanted & (high.n > 0), high.threshold, rates.small, rates.orders)
+        rest = values.power_sums(wanted, zero, torch.minimum(high.threshold, rates.small), rates.orders)
+        large, _ = values.count_above(wanted & (rates.small < 1), rates.small)
+        best = Mask(high.threshold.clone(), high.n.clone(), high.s.clone(), torch.full_like(zero, -torch.inf))
+        for rows in groups(wanted, low.n - high.n + large + _ROW, most):
+            found = _start(rows, high, rates, self.expectation)
+            others = ranked(values, rows, rates.small, ceiling)
+            own = ranked(values, rows, ceiling, one)
+            _prepare(found, rows, rates, rest, base, others, own)
+            for piece in pieces(values, rows, low, high, most):
+                if len(piece.values):
+                    _over_rows(prefixes.advance, found, *piece, size=len(piece.values))
+            best.put(rows, found.best)
+        return best
 
 
-def _moments(tiles: Tiles, active: Tensor) -> tuple[Tensor, Tensor]:
+def _start(rows: np.ndarray, mask: Bound, rates: Rates, expectation: Expectation) -> Any:
+    """Tables for some rows, which begin with a mask (B, C)."""
+    from rankseg_plugins.core.kernels.cpu.prefixes import Ranked, most_nodes
+
+    threshold, n, s = (part.copy() for part in mask.at(rows))
+    nodes = most_nodes(REACH * float((rates.fastest / rates.slowest).flatten()[torch.from_numpy(rows)].max()))
+    best = np.stack([threshold, n, s, np.full(len(rows), -np.inf)])
+    number, (u, weights, log_total, inside) = np.zeros(len(rows), np.int64), np.zeros((4, len(rows), nodes))
+    is_dice, smooth = isinstance(expectation, ExactDice), float(expectation.smooth)
+    return Ranked(is_dice, smooth, number, u, weights, log_total, inside, n, s, best)
+
+
+def _prepare(found: Any, rows: np.ndarray, rates: Rates, rest: Tensor, base: Tensor, others: Any, own: Any) -> None:
+    """Score the masks of some rows.
+
+    Args:
+        found: the tables of these rows.
+        rows: places in the tables (B, C).
+        rates: of all rows.
+        rest: (B, C, order) power sums of the small pixels outside.
+        base: (B, C, order) those of the small pixels inside.
+        others: the large pixels outside.
+        own: the large pixels inside.
+    """
+    from rankseg_plugins.core.kernels.cpu import prefixes
+
+    tables = (rates.fastest, REACH * rates.fastest / rates.slowest, rates.orders)
+    order = max(rest.shape[2], base.shape[2])
+    sums = (torch.nn.functional.pad(each, (0, order - each.shape[2])).flatten(0, 1) for each in (rest, base))
+    arguments = [np.ascontiguousarray(each.numpy()[rows]) for each in (*(table.flatten() for table in tables), *sums)]
+    size = len(others.values) + len(own.values) + _CALL * len(rows) // 16
+    _over_rows(prefixes.prepare, found, *arguments, others.values, others.ends, own.values, own.ends, size=size)
+
+
+def _over_rows(kernel: Any, found: Any, *arguments: Any, size: int) -> None:
+    number = len(found.n)
+    run(lambda *part: kernel(*part, found, *arguments), number, max(1, number * _CALL // size))
+
+
+def _moments(values: Values, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of the number of foreground pixels, in float64 throughout."""
-    mean, square = sum_powers(tiles, active, lambda tile, *_: tile, 2).unbind(-1)
+    zero = torch.zeros_like(wanted, dtype=torch.float64)
+    mean, square = values.power_sums(wanted, zero, zero + 1, torch.full_like(wanted, 2, dtype=torch.int64)).unbind(-1)
     return mean, (mean - square).clamp(min=0)
-
-
-def _empty_counts(n: Tensor, mu: Tensor, smooth: float) -> Tensor:
-    """Where the probability that no pixel is foreground matters: beyond a mean of 800 it is 0 in float64."""
-    return (n == 0) & (smooth > 0) & (mu < 800)
 
 
 def _empty_may_win(score: Tensor, mu: Tensor, variance: Tensor, smooth: float) -> Tensor:
@@ -119,101 +151,43 @@ def _empty_may_win(score: Tensor, mu: Tensor, variance: Tensor, smooth: float) -
     return torch.minimum(by_moments, torch.exp(-mu) + smooth / (smooth + 1)) >= score * (1 - 1e-6)
 
 
-def _empty_scores_of(
-    tiles: Tiles, wanted: Tensor, moments: tuple[Tensor, Tensor], expectation: Expectation, most: int
-) -> Tensor:
-    """Exact expected score (B, C) of the empty mask of the wanted classes, (B, C) bool."""
-    zero, scores = torch.zeros_like(moments[0]), torch.zeros_like(moments[0])
-    nothing = Bound(torch.ones_like(zero), zero, zero)
-    rates = slowest, _, to_the_end = _rates(nothing, nothing, *moments, expectation)
-    floor = SMALL / reach_of(slowest, to_the_end)
-    large, _ = count_above(tiles, wanted, floor)
-    for group in groups(tiles, wanted, (large + _ROW) / most):
-        nodes, small = make_nodes(*map(group.of, rates)), floor[group.place]
-        rest = _sums_between(group, torch.zeros_like(small), small, order(SMALL))
-        ranking = Ranking(*group.pixels_between(small, torch.ones_like(small)), len(rest))
-        base = torch.zeros_like(ranking.values)
-        terms = Terms(ranking, nodes, base, base, rest, torch.zeros_like(rest))
-        scores[group.place][group.wanted] = empty_scores(terms, expectation.smooth)
-    return scores
-
-
-def _rank(group: Group, low: Bound, high: Bound, nodes: Nodes) -> tuple[Terms, Tensor]:
-    """Rank the pixels between the bounds; of the others, the large ones one by one, the rest enters by power sums.
-
-    Returns:
-        The terms, which are right for the masks between the bounds, and the threshold (A,) below the last ranked pixel.
-    """
-    reach = torch.ones_like(low.threshold).masked_scatter_(group.wanted, nodes.reach)
-    # Power sums converge up to here; a class whose pixels are nearly all larger has few of them.
-    small = SMALL / reach
-    floor, ceiling = torch.minimum(low.threshold, small), torch.maximum(high.threshold, small)
-    above = group.pixels_between(ceiling, torch.ones_like(ceiling))
-    between = group.pixels_between(floor, high.threshold)
-    largest = torch.where(high.threshold < small, small.clamp(max=1), floor)
-    terms = order(float((reach * largest)[group.wanted].max()))
-    rest = _sums_between(group, torch.zeros_like(floor), floor, terms)
-    base = _sums_between(group, high.threshold, ceiling, terms)
-
-    values, rows = (torch.cat(both) for both in zip(above, between, strict=True))
-    ranking = Ranking(values, rows, len(rest))
-    own = torch.bincount(above[1], minlength=len(rest))
-    n = (high.n[group.wanted] - own)[ranking.rows] + ranking.position
-    s = base[:, 0][ranking.rows] + ranking.cumulate(ranking.values)
-    return Terms(ranking, nodes, n, s, rest, base), floor[group.wanted]
-
-
-def _sums_between(group: Group, floor: Tensor, ceiling: Tensor, order: int) -> Tensor:
-    """Power sums (A, order) of the pixels with ``floor < p <= ceiling`` (b, c)."""
-    low, high = (round_down(bound, group.tiles.dtype).unsqueeze(-1) for bound in (floor, ceiling))
-
-    def between(tile: Tensor, images: slice, classes: slice, pixels: slice) -> Tensor:
-        return tile * ((tile > low[images, classes]) & (tile <= high[images, classes]))
-
-    return sum_powers(group.tiles, group.wanted, between, order)[group.wanted]
-
-
-def expected_scores(tiles: Tiles, masks: Tensor, objective: Objective) -> Tensor:
+def expected_scores(values: Values, masks: Tensor, valid: Tensor | None, objective: Objective) -> Tensor:
     """Exact expected score of given masks, (B, C) float64.
 
     Args:
-        tiles: the probabilities.
-        masks: (B, C, d) bool; pixels that are not valid belong to no mask.
+        values: the probabilities.
+        masks: (B, C, d) bool.
+        valid: (B, d) bool, pixels where it is False belong to no mask; None if all are valid.
         objective: Dice or IoU.
     """
-    expectation = make_expectation(objective)
-    scores = torch.zeros(masks.shape[:2], dtype=torch.float64, device=masks.device)
-    # Several copies of the probabilities are needed: of a few classes at a time.
-    for images, classes in tiles.rows():
-        scores[images, classes] = _scores_of_masks(tiles.part(images, classes), masks[images, classes], expectation)
+    scores, expectation = torch.from_numpy(np.zeros(masks.shape[:2])), make_expectation(objective)
+    for label in range(masks.shape[1] if masks.numel() else 0):
+        mask, others, n = _halves(masks[:, label], valid)
+        inside, outside = (values.within(label, part) for part in (mask, others))
+        scores[:, label] = _scores_of_masks(inside, outside, n, expectation)
     return scores
 
 
-def _scores_of_masks(tiles: Tiles, masks: Tensor, expectation: Expectation) -> Tensor:
-    others = ~masks
-    if tiles.valid is not None:
-        masks, others = masks & tiles.valid.unsqueeze(1), others & tiles.valid.unsqueeze(1)
-    inside, outside = tiles.masked(masks), tiles.masked(others)
-    n, every = masks.sum(-1).double(), masks.new_ones(masks.shape[:2])
-    (s, inner), (rest_s, outer) = _moments(inside, every), _moments(outside, every)
-    mu, variance = s + rest_s, inner + outer
-    slowest, fastest = expectation.rates(n, s, mu, deviation(variance))
-    to_the_end = _empty_counts(n, mu, expectation.smooth)
-    nodes = make_nodes(slowest.flatten(), fastest.flatten(), to_the_end.flatten())
+def _halves(mask: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The pixels inside of masks (B, d), and those outside, both (B, d) bool, and the number (B, 1) of those inside."""
+    if mask.device.type != "cpu":
+        inside, outside = (mask, ~mask) if valid is None else (mask & valid, valid & ~mask)
+        return inside, outside, inside.sum(1, keepdim=True).double().cpu()
+    # In NumPy: PyTorch's threads would begin and wait for each other for little work.
+    own, there = mask.numpy(), None if valid is None else valid.numpy()
+    own, others = (own, ~own) if there is None else (own & there, there & ~own)
+    return torch.from_numpy(own), torch.from_numpy(others), torch.from_numpy(own.sum(1, keepdims=True)).double()
 
-    small = (SMALL / nodes.reach).view_as(n)
-    bound = round_down(small, tiles.dtype).double().unsqueeze(-1)
-    terms = order(float((nodes.reach * small.flatten().clamp(max=1)).max()))
-    base, rest = (
-        sum_powers(part, every, lambda tile, i, c, _: tile * (tile <= bound[i, c]), terms).flatten(0, 1)
-        for part in (inside, outside)
-    )
-    # The large pixels of the mask go first, so that one prefix is the mask.
-    large = [pixels_between(part, every, small, torch.ones_like(small)) for part in (inside, outside)]
-    values, rows = (torch.cat(both) for both in zip(*large, strict=True))
-    ranking = Ranking(values, rows, n.numel(), ahead=torch.arange(len(rows), device=rows.device) < len(large[0][0]))
-    row = ranking.rows
-    own = torch.bincount(large[0][1], minlength=n.numel())
-    prefix_n = n.flatten()[row] - own[row] + ranking.position
-    scores = prefix_scores(Terms(ranking, nodes, prefix_n, s.flatten()[row], rest, base), expectation)
-    return scores[ranking.first + own].view_as(n)
+
+def _scores_of_masks(inside: Values, outside: Values, n: Tensor, expectation: Expectation) -> Tensor:
+    """Of a single class: scores (B,) of masks, from the pixels inside, their number (B, 1), and those outside."""
+    every, zero, one = torch.ones_like(n, dtype=torch.bool), torch.zeros_like(n), torch.ones_like(n)
+    rows = np.arange(len(n))
+    (s, inner), (rest_s, outer) = _moments(inside, every), _moments(outside, every)
+    bound = Bound(one, n, s)
+    rates = rates_of(bound, bound, s + rest_s, inner + outer, one, expectation)
+    base, rest = (part.power_sums(every, zero, rates.small, rates.orders) for part in (inside, outside))
+    large = (ranked(part, rows, rates.small, one) for part in (outside, inside))
+    found = _start(rows, bound, rates, expectation)
+    _prepare(found, rows, rates, rest, base, *large)
+    return torch.from_numpy(found.best[3])

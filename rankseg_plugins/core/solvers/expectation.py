@@ -1,63 +1,36 @@
-"""Exact expected Dice and IoU of independent pixels, for every prefix of a ranking at once.
+"""Exact expected Dice and IoU of independent pixels: a product over all pixels, integrated at a few nodes.
 
-With x = exp(-u), G the product of :mod:`~rankseg_plugins.core.solvers.quadrature`, a mask S of n pixels that sum to
-s, and g = ``smooth``:
+With x = exp(-u), t = 1 - x, Z the number of foreground pixels among independent ones of probabilities p_j, a mask S of
+n pixels that sum to s, and g = ``smooth``:
 
+    E[1 / (a + Z)] = integral over u > 0 of exp(-a u) G(u) du,     G(u) = prod_j (1 - p_j + p_j x)
     E[Dice] = integral exp(-(n + g) u) G(u) (2 x sum_S p / (1 - p + p x) + g) du
     E[IoU]  = (s + g) integral exp(-(n + g) u) prod_{not S} (1 - p + p x) du
 
 For Dice each pixel of S is taken out of Z in turn (Dai & Li, "RankSEG", JMLR 24:224, 2023); for IoU the intersection
 and the rest of the union are independent (Nowozin, "Optimal decisions from probabilistic models", CVPR 2014).
+
+The integrand is a mixture of exponentials exp(-(a + k) u), k = 0..d, with the weights P(Z = k). A quadrature rule that
+integrates every exponential of that range to a relative error therefore has that error on the expectation, whatever
+the probabilities are. ``log G`` splits: pixels whose p t is small enter by their power sums, as
+``log(1 - p t) = -sum_k (p t)^k / k``, and the others, always few, one by one.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rankseg_plugins.core.objectives import IoU, Objective
-from rankseg_plugins.core.solvers.quadrature import Nodes, log_product, odds_sum
-from rankseg_plugins.core.tiled.ranking import Ranking
+from rankseg_plugins.core.solvers.pieces import Bound
 
-
-@dataclass
-class Terms:
-    """Everything that the integrands read. R rows (image and class), N nodes, K ranked pixels, sentinels included.
-
-    Args:
-        ranking: the pixels that are taken one by one.
-        nodes: the quadrature of every row.
-        n: (K,) count of the mask that each prefix stands for.
-        s: (K,) sum of it.
-        rest: (R, order) power sums of the pixels that are not ranked and outside of every mask.
-        base: (R, order) power sums of the pixels that are not ranked and inside of every mask.
-    """
-
-    ranking: Ranking
-    nodes: Nodes
-    n: Tensor
-    s: Tensor
-    rest: Tensor
-    base: Tensor
-
-    def __post_init__(self) -> None:
-        self.row = self.ranking.rows
-        #: Probabilities of the ranked pixels, 0 for sentinels.
-        self.p = self.ranking.values.masked_fill(self.ranking.position == 0, 0)
-        self.log_rest = log_product(self.rest, self.nodes.t)
-        self.log_unranked = self.log_rest + log_product(self.base, self.nodes.t)
-        self.odds = odds_sum(self.base, self.nodes.t)
-
-    def factors(self, x: Tensor) -> Tensor:
-        """``1 - p + p x`` (K,) of the ranked pixels, for x (R,)."""
-        return 1 - self.p + self.p * x[self.row]
-
-    def log_total(self, factors: Tensor) -> Tensor:
-        """Logarithm of the product of the ranked pixels' factors, (R,)."""
-        # Not by running sums: at x = 0 a certain pixel has factor 0, whose logarithm must stay in its row.
-        return torch.zeros_like(self.nodes.u[:, 0]).index_add_(0, self.row, factors.log())
+#: exp(-REACH) is nothing beside 1 in float64.
+REACH = 37.0
+#: Pixels with p t below this enter by power sums, up to the order that leaves a relative error of about 1e-14.
+_SMALL, _ERROR = 0.1, 1e-14
 
 
 class ExactDice:
@@ -91,20 +64,6 @@ class ExactDice:
         lowest = n.clamp(min=1) + self.smooth
         return lowest + (mu - deviation).clamp(min=0), n + 1 + self.smooth + mu + deviation
 
-    def integrand(self, terms: Terms, node: int) -> Tensor:
-        """Integrand at one node for every prefix."""
-        nodes, row = terms.nodes, terms.row
-        factors = terms.factors(nodes.x[:, node])
-        x = nodes.x[row, node]
-        odds = terms.ranking.cumulate(x * terms.p / factors) + x * terms.odds[row, node]
-        log_g = terms.log_unranked[:, node] + terms.log_total(factors)
-        decay = torch.exp(log_g[row] - (terms.n + self.smooth) * nodes.u[row, node])
-        return decay * (2 * odds + self.smooth)
-
-    def scale(self, s: Tensor) -> Tensor:
-        """Factor in front of the integral."""
-        return torch.ones_like(s)
-
 
 class ExactIoU:
     """What the exact expectation of IoU needs to know; see :class:`ExactDice`."""
@@ -134,17 +93,6 @@ class ExactIoU:
         lowest = n.clamp(min=1) + self.smooth
         return lowest + (outside - deviation).clamp(min=0), n + 1 + self.smooth + outside + deviation
 
-    def integrand(self, terms: Terms, node: int) -> Tensor:
-        """Integrand at one node for every prefix."""
-        nodes, row = terms.nodes, terms.row
-        logs = terms.ranking.cumulate(terms.factors(nodes.x[:, node]).log())
-        log_outside = terms.log_rest[row, node] + terms.ranking.totals(logs)[row] - logs
-        return torch.exp(log_outside - (terms.n + self.smooth) * nodes.u[row, node])
-
-    def scale(self, s: Tensor) -> Tensor:
-        """Factor in front of the integral."""
-        return s + self.smooth
-
 
 Expectation = ExactDice | ExactIoU
 
@@ -154,28 +102,43 @@ def make_expectation(objective: Objective) -> Expectation:
     return ExactIoU(objective.smooth) if isinstance(objective, IoU) else ExactDice(objective.smooth)
 
 
-def prefix_scores(terms: Terms, expectation: Expectation) -> Tensor:
-    """Exact expected score (K,) of every prefix."""
-    total = torch.zeros_like(terms.p)
-    for node in range(terms.nodes.count):
-        total += terms.nodes.weights[terms.row, node] * expectation.integrand(terms, node)
-    total *= expectation.scale(terms.s)
-    empty = terms.n == 0
-    if not empty.any():
-        return total
-    return torch.where(empty, empty_scores(terms, expectation.smooth)[terms.row], total)
+@dataclass
+class Rates:
+    """What the quadrature of every row has to integrate, (B, C).
+
+    Args:
+        slowest: smallest rate of the exponentials.
+        fastest: largest rate.
+        small: the largest probability that enters by power sums.
+        orders: int64, number of power sums.
+    """
+
+    slowest: Tensor
+    fastest: Tensor
+    small: Tensor
+    orders: Tensor
 
 
-def empty_scores(terms: Terms, smooth: float) -> Tensor:
-    """Score of the empty mask, (R,): ``E[g / (g + Z)]``, with P(Z = 0) apart, whose exponent g may be tiny."""
-    nodes = terms.nodes
-    if smooth == 0:
-        return torch.zeros_like(nodes.u[:, 0])
-    nowhere = torch.zeros_like(nodes.u[:, 0])
-    log_nobody = log_product(terms.rest + terms.base, torch.ones_like(nodes.u[:, :1]))[:, 0]
-    nobody = torch.exp(log_nobody + terms.log_total(terms.factors(nowhere)))
-    total = torch.zeros_like(nobody)
-    for node in range(nodes.count):
-        log_g = terms.log_unranked[:, node] + terms.log_total(terms.factors(nodes.x[:, node]))
-        total += nodes.weights[:, node] * torch.exp(-smooth * nodes.u[:, node]) * (log_g.exp() - nobody)
-    return nobody + smooth * total
+def rates_of(
+    low: Bound, high: Bound, mean: Tensor, variance: Tensor, maximum: Tensor, expectation: Expectation
+) -> Rates:
+    """Rates for all masks between two bounds, from moments of Z and the largest probability."""
+    spread = deviation(variance)
+    slowest, _ = expectation.rates(high.n, low.s, mean, spread)
+    _, fastest = expectation.rates(low.n, high.s, mean, spread)
+    # The largest t at which the integrand is more than nothing. For the probability that no pixel is foreground it is
+    # 1; beyond a mean of 800 that is 0 in float64.
+    to_the_end = (high.n == 0) & (expectation.smooth > 0) & (mean < 800)
+    reach = (-torch.expm1(-REACH / slowest)).masked_fill(to_the_end, 1.0)
+    small = _SMALL / reach
+    largest = (reach * torch.minimum(small, maximum)).clamp(1e-7, _SMALL)
+    return Rates(slowest, fastest, small, (math.log(_ERROR) / largest.log()).ceil().clamp(min=2).long())
+
+
+def deviation(variance: Tensor) -> Tensor:
+    """Distance from its mean that a sum of independent pixels leaves with probability below exp(-:data:`REACH`).
+
+    Bernstein's inequality: ``P(|Z - mu| >= a) <= 2 exp(-a^2 / (2 (variance + a / 3)))``.
+    """
+    third = REACH / 3
+    return third + torch.sqrt(third**2 + 2 * REACH * variance)

@@ -12,19 +12,18 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.solvers.expectation import Expectation
-from rankseg_plugins.core.tiled.passes import count_above
-from rankseg_plugins.core.tiled.pieces import Bound, room
-from rankseg_plugins.core.tiled.rma import RowStatistics
-from rankseg_plugins.core.tiled.tiles import Tiles
+from rankseg_plugins.core.solvers.pieces import Bound, nothing
+from rankseg_plugins.core.values import Values
 
-#: Rounds of bisection; they end early when the pixels in the window are few.
-_ROUNDS = 12
+#: Rounds of bisection; they end early when the pixels in the window are few, at least and as a share.
+_ROUNDS, _FEW, _SHARE = 12, 1 << 12, 128
 
 
 def find_window(
-    tiles: Tiles,
+    values: Values,
     active: Tensor,
-    statistics: RowStatistics,
+    maximum: Tensor,
+    mu: Tensor,
     variance: Tensor,
     score: Tensor,
     expectation: Expectation,
@@ -34,31 +33,31 @@ def find_window(
     The empty mask is left out of this: at ``smooth > 0`` its score follows no ranking.
 
     Args:
-        tiles: the probabilities.
+        values: the probabilities.
         active: (B, C) bool, the classes that matter.
-        statistics: largest and mean number Z of foreground pixels.
-        variance: (B, C) of Z.
+        maximum: (B, C) largest probability.
+        mu: (B, C) mean of the number Z of foreground pixels.
+        variance: (B, C) of it.
         score: (B, C) score that is known to be reached.
         expectation: Dice or IoU.
     """
-    mu = statistics.mu
     x = expectation.smallest_volume(score, mu, variance)
     # A little less than the bound, for the rounding of counts and sums.
     level = score / (1 + expectation.slack(x, mu, variance)) * (1 - 1e-6)
     zero = torch.zeros_like(mu)
-    low, high = Bound(zero, *count_above(tiles, active, zero)), Bound(torch.ones_like(mu), zero, zero)
+    low, high = Bound(zero, *values.count_above(active, zero)), nothing(mu)
     # The most probable pixels are often many and equal, so that no bisection would part them from the empty mask.
-    peak = statistics.maximum.to(tiles.dtype)
+    peak = maximum.to(values.dtype)
     peak = torch.nextafter(peak, torch.zeros_like(peak)).double()
-    below_peak = Bound(peak, *count_above(tiles, active, peak))
+    below_peak = Bound(peak, *values.count_above(active, peak))
     high = below_peak.where(expectation.excess(zero, zero, mu, level) < 0, high)
     inside_low = inside_high = expectation.peak(level)
-    few = room(tiles, active)
+    few = max(_FEW, int(active.sum()) * values.shape[2] // _SHARE)
 
     def tightened(bound: Bound, inside: Tensor) -> tuple[Bound, Tensor]:
         """Halve the way from the bound to a threshold inside the window; return the new bound and threshold inside."""
         threshold = (bound.threshold + inside) / 2
-        middle = Bound(threshold, *count_above(tiles, active, threshold))
+        middle = Bound(threshold, *values.count_above(active, threshold))
         ruled_out = expectation.excess(middle.s, middle.n, mu, level) < 0
         return middle.where(ruled_out, bound), torch.where(ruled_out, inside, threshold)
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankseg_plugins import RankSEG, rankseg
-from rankseg_plugins.core.solvers import exact
-from rankseg_plugins.core.solvers.quadrature import rule
+from rankseg_plugins.core.kernels.cpu.prefixes import most_nodes, rule
+from rankseg_plugins.core.solvers import exact, pieces
 
 METRICS = ["dice", "iou"]
 SMOOTH = [0.0, 1e-6, 0.5, 1.0, 100.0]
@@ -169,17 +169,17 @@ def test_rows_of_a_batch_do_not_disturb_each_other(metric, smooth):
 
 
 def test_hard_masks_rank_nothing(monkeypatch):
-    ranked = []
-    rank = exact.Ranking
+    found, rank = [], exact.ranked
 
-    def ranking(values, rows, count, ahead=None):
-        ranked.append(len(values))
-        return rank(values, rows, count, ahead)
+    def ranked(*arguments):
+        found.append(rank(*arguments))
+        return found[-1]
 
-    monkeypatch.setattr(exact, "Ranking", ranking)
+    monkeypatch.setattr(exact, "ranked", ranked)
+    monkeypatch.setattr(pieces, "ranked", ranked)
     probs = (torch.rand(1, 1, 100_000, generator=torch.Generator().manual_seed(0)) < 0.3).float()
     assert torch.equal(rankseg(probs, output_mode="multilabel", solver="exact"), probs == 1)
-    assert max(ranked) == 0
+    assert [len(piece.values) for piece in found] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -202,8 +202,10 @@ def test_an_empty_batch():
 
 @pytest.mark.parametrize("ratio", [1.0, 1.01, 2.0, 50.0, 1e4, 1e8])
 def test_quadrature_of_every_exponential(ratio):
-    nodes, weights = (values.numpy() for values in rule(ratio))
-    rates = np.geomspace(1 / ratio, 1, 500)
+    nodes, weights = np.full((2, most_nodes(37 * ratio)), np.nan)
+    used = rule.py_func(3.0, 37 * ratio, nodes, weights)
+    nodes, weights = nodes[:used], weights[:used]
+    rates = np.geomspace(3 / ratio, 3, 500)
     integrals = np.exp(-rates[:, None] * nodes) @ weights
     np.testing.assert_allclose(integrals * rates, 1, rtol=1e-12)
 

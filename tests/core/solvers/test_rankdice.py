@@ -3,17 +3,16 @@
 import itertools
 
 import exact_oracles as oracle
+import numba
 import numpy as np
 import pytest
 import torch
 from sweeps import sweep
 
 from rankseg_plugins import RankSEG, rankseg
-from rankseg_plugins.core.solvers.poisson_binomial import RefinedNormal
-from rankseg_plugins.core.solvers.shares import Counts, InterpolatedShares, OwnShares
-from rankseg_plugins.core.tiled.passes import count_above
-from rankseg_plugins.core.tiled.pieces import Bound, Group
-from rankseg_plugins.core.tiled.tiles import Tiles
+from rankseg_plugins.core.kernels.cpu import shares
+from rankseg_plugins.core.kernels.cpu.steps import CpuSteps
+from rankseg_plugins.core.pixels import Pixels
 
 reference = pytest.importorskip("rankseg.functional").rankseg
 SOLVERS = ["BA", "TRNA", "BA+TRNA"]
@@ -94,33 +93,60 @@ def test_equal_scores_give_the_smaller_mask(solver, m):
     assert decide(torch.cat([p.unsqueeze(0), others]).unsqueeze(0))[0, 0].sum() == m
 
 
-@pytest.mark.parametrize("kind", [OwnShares, InterpolatedShares])
-def test_shares_of_pixels_and_masks(kind):
+def moments_of(p):
+    """Mean, variance and third central moment of the number of foreground pixels, (3, 1)."""
+    return np.array([[p.sum()], [(p * (1 - p)).sum()], [(p * (1 - p) * (1 - 2 * p)).sum()]])
+
+
+def compiled(function):
+    """What other kernels call, for Python."""
+
+    @numba.njit
+    def call(*arguments):
+        return function(*arguments)
+
+    return call
+
+
+fill_pmf, add_share, make_kernel = map(compiled, (shares.fill_pmf, shares.add_share, shares.make_kernel))
+
+
+def interval_of(moments, eps, pixels):
+    first, last = np.empty((2, 1))
+    shares.find_intervals(0, 1, moments, eps, pixels, first, last)
+    return int(first[0]), int(last[0])
+
+
+@pytest.mark.parametrize("kind", [shares.OWN, shares.INTERPOLATED])
+@pytest.mark.parametrize("power", [1, 3])
+def test_shares_of_pixels_and_masks(kind, power):
     """The distribution without a pixel, worked out for one pixel after the other."""
-    p = torch.rand(2, 3, 150, generator=torch.Generator().manual_seed(1), dtype=torch.float64) ** 3
-    wanted = torch.tensor([[True, False, True], [False, True, True]])
-    rows = p[wanted]
-    moments = rows.sum(-1), (rows * (1 - rows)).sum(-1), (rows * (1 - rows) * (1 - 2 * rows)).sum(-1)
-    normal = RefinedNormal(*moments)
-    first, last = normal.interval(1e-4, 150)
-    shares = kind(Counts.between(normal, first, last), chunk=100)
-    mask = Bound(torch.full((2, 3), 0.6, dtype=torch.float64), *count_above(Tiles(p), wanted, torch.full((2, 3), 0.6)))
-    of_each = shares.of_each(rows) @ shares.kernel
-    group = Group(Tiles(p), wanted.flatten().nonzero().squeeze(1))
-    of_mask = (shares.of_mask(group, mask).unsqueeze(1) @ shares.kernel).squeeze(1)
-    for row, values in enumerate(rows):
-        support = torch.arange(first[row], last[row] + 1, dtype=torch.float64)
-        expected = []
-        for value in values:
-            spread = value * (1 - value)
-            without = [
-                m[row] - part for m, part in zip(moments, (value, spread, spread * (1 - 2 * value)), strict=True)
-            ]
-            pmf = RefinedNormal(*without).pmf(support)
-            expected.append(value * pmf / pmf.sum())
-        expected = torch.stack(expected)
-        torch.testing.assert_close(of_each[row, :, : len(support)], expected, rtol=0, atol=1e-9)
-        torch.testing.assert_close(of_mask[row, : len(support)], expected[values > 0.6].sum(0), rtol=0, atol=1e-8)
+    p = np.random.default_rng(power).random(150) ** power
+    moments = moments_of(p)
+    first, last = interval_of(moments, 1e-4, 150.0)
+    width = last - first + 1
+    expected = []
+    for value in p:
+        pmf = np.empty(width)
+        fill_pmf(*(moments - moments_of(np.array([value])))[:, 0], first, pmf)
+        expected.append(value * pmf)
+    expected = np.array(expected)
+    empty = np.zeros(1)
+    rows = shares.Ranked(
+        0.0, np.array([kind]), moments, np.array([float(first)]), np.array([width]),
+        np.zeros((1, max(width, shares.NODES))), empty, empty.copy(), empty, np.zeros((4, 1)),
+    )  # fmt: skip
+    kernel = np.eye(width) if kind == shares.OWN else make_kernel(rows, 0)
+    for value, pmf in zip(p, expected, strict=True):
+        rows.shares[:] = 0
+        add_share(rows, 0, value, 2, np.empty(width + shares.NODES))
+        np.testing.assert_allclose(rows.shares[0, : len(kernel)] @ kernel, 2 * pmf, rtol=0, atol=2e-9)
+    if kind == shares.INTERPOLATED:
+        values = CpuSteps(Pixels(torch.from_numpy(p)[None, None])).values()
+        bound = torch.full((1, 1), 0.6, dtype=torch.float64)
+        sums = values.chebyshev_sums(torch.ones(1, 1, dtype=torch.bool), bound, shares.NODES)
+        of_mask = shares.of_sums(sums[0].numpy()) @ kernel
+        np.testing.assert_allclose(of_mask[0], expected[p > 0.6].sum(0), rtol=0, atol=1e-8)
 
 
 def test_eps():
@@ -157,11 +183,10 @@ def test_multiclass_is_refused():
 
 def test_refined_normal():
     p = np.random.default_rng(0).random(400)
-    moments = p.sum(), (p * (1 - p)).sum(), (p * (1 - p) * (1 - 2 * p)).sum()
-    count = RefinedNormal(*(torch.tensor(moment) for moment in moments))
+    moments, got = moments_of(p), np.empty(401)
+    fill_pmf(*moments[:, 0], 0.0, got)
     expected = oracle.pmf(p)
-    got = count.pmf(torch.arange(401.0, dtype=torch.float64)).numpy()
     assert np.abs(got - expected).max() < 2e-4
-    low, high = (int(bound) for bound in count.interval(1e-3, 400))
+    low, high = interval_of(moments, 1e-3, 400.0)
     assert 1 - 1.1e-3 < expected[low : high + 1].sum() < 1
     assert expected[low + 3 : high - 2].sum() < 1 - 1e-3

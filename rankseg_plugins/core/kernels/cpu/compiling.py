@@ -7,7 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from numba import njit
+try:
+    from numba import njit
+except ImportError:  # what needs nothing else of numba runs as it is written
+    njit = None
 
 #: A quotient by 0 is infinite or NaN: to raise an error instead, numbers would be divided one by one.
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
@@ -18,6 +21,8 @@ _STAMP = tuple(
 
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
+    if njit is None:
+        return function
     try:
         found = njit(cache=True, **_OPTIONS, **options)(function)
     except RuntimeError:  # no folder, neither beside this file nor of the user, that can be written to

@@ -14,6 +14,7 @@ from rankseg_plugins.core.kernels.cpu import rows as row_kernels
 from rankseg_plugins.core.kernels.cpu.rows import Goal, Rows
 from rankseg_plugins.core.kernels.cpu.source import decision, make_plan, make_source, scratch
 from rankseg_plugins.core.kernels.cpu.threads import run
+from rankseg_plugins.core.kernels.cpu.values import CpuValues
 from rankseg_plugins.core.objectives import Dice, Objective
 from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.volumes import Volumes
@@ -43,6 +44,7 @@ class CpuSteps:
         self.tables = int(pixels.values.shape[0]), self.source.classes
         self.tasks = self.tables[0] * self.plan.tasks
         self.like = scratch((1,), pixels.values.dtype)
+        self.rows: Any = None
         self.dtype = torch.float64 if self.like.dtype == np.float64 else torch.float32
 
     def _survey(self) -> tuple[np.ndarray, np.ndarray]:
@@ -144,6 +146,12 @@ class CpuSteps:
                 void_index is not None, void_index or 0, self.like,
             )  # fmt: skip
         return labels
+
+    def values(self) -> CpuValues:
+        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        if self.rows is None:
+            self._survey()
+        return CpuValues(self.source, self.plan, self.rows.peaks)
 
     def _take(self, volumes: Volumes) -> None:
         for table, value in (

@@ -20,11 +20,13 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+from rankseg_plugins.core.dense import GraphSteps
 from rankseg_plugins.core.kernels.cuda import labels as label_kernels
 from rankseg_plugins.core.kernels.cuda import rows as row_kernels
 from rankseg_plugins.core.kernels.cuda import shared
 from rankseg_plugins.core.objectives import Dice, Objective
 from rankseg_plugins.core.pixels import Pixels
+from rankseg_plugins.core.values import GraphValues
 from rankseg_plugins.core.volumes import Volumes
 
 #: Values that a program reads at a time and its warps, in each pass; found by trying, on an H200, but for the first.
@@ -100,10 +102,15 @@ class CudaSteps:
     """
 
     def __init__(self, pixels: Pixels) -> None:
-        self.source = source = Source(pixels)
+        self.pixels, self.source = pixels, Source(pixels)
+        source = self.source
         self.record = source.empty(source.batch, source.classes, shared.RECORD.value)
         self.overlap = source.empty(source.rows, 2 * shared.PLACES.value)
         self._found: Volumes | None = None
+
+    def values(self) -> GraphValues:
+        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        return GraphSteps(self.pixels).values()
 
     @property
     def maximum(self) -> Tensor:

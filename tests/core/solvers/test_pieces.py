@@ -2,16 +2,16 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from sweeps import sweep
 
 from rankseg_plugins import RankSEG
-from rankseg_plugins.core.solvers import exact, rankdice
-from rankseg_plugins.core.tiled import pieces, rma
-from rankseg_plugins.core.tiled.passes import count_above
-from rankseg_plugins.core.tiled.pieces import Bound, groups, split
-from rankseg_plugins.core.tiled.tiles import Tiles
+from rankseg_plugins.core.kernels.cpu.steps import CpuSteps
+from rankseg_plugins.core.pixels import Pixels
+from rankseg_plugins.core.solvers import exact, pieces, rankdice, window
+from rankseg_plugins.core.solvers.pieces import Bound, groups
 
 
 def inputs(kind, dtype=torch.float32):
@@ -33,24 +33,23 @@ KINDS = ["different", "steps", "equal"]
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("most", [1, 7, 100, 1000])
 def test_pieces_make_up_the_window(kind, dtype, most):
-    for label in range(3):
-        p = inputs(kind, dtype)[:1, label : label + 1]
-        tiles, every = Tiles(p), torch.ones(1, 1, dtype=torch.bool)
-        low, high = (torch.full((1, 1), end, dtype=torch.float64) for end in (0.0, 0.9))
-        ends = [Bound(end, *count_above(tiles, every, end)) for end in (low, high)]
-        reached = ends[1]
-        for below, above in split(tiles, *ends, most):
-            # Between two pieces there is nothing, or equal probabilities that are too many for one.
-            passed = p[(p > above.threshold) & (p <= reached.threshold)]
-            assert len(passed) == 0 or (len(passed) > most and len(passed.unique()) == 1)
-            inside = ((p > below.threshold) & (p <= above.threshold)).sum()
-            assert inside == below.n - above.n <= most
-            assert below.n == (p > below.threshold).sum()
-            reached = below
-        assert reached.n == ends[0].n
+    p = inputs(kind, dtype)
+    values, every = CpuSteps(Pixels(p)).values(), torch.ones(2, 3, dtype=torch.bool)
+    low, high = (torch.full((2, 3), end, dtype=torch.float64) for end in (0.0, 0.9))
+    ends = [Bound(end, *values.count_above(every, end)) for end in (low, high)]
+    for row, pixels in enumerate(p.flatten(0, 1)):
+        found = []
+        for values_, where, times, floor in pieces.pieces(values, np.array([row]), *ends, most):
+            assert where.tolist() == [0, len(values_)]
+            assert len(values_) <= most
+            # A single value stands for a run that is longer; else all pixels follow, down to the floor.
+            assert times == 1 or (times > most and len(values_) == 1)
+            found += values_[::-1].tolist() * times
+            assert len(found) == (pixels[pixels <= 0.9] > floor[0]).sum()
+        assert found == pixels[pixels <= 0.9].sort(descending=True).values.tolist()
 
 
-SEARCHES = [("dice", "RMA"), ("dice", "exact"), ("iou", "exact"), ("dice", "BA"), ("dice", "TRNA")]
+SEARCHES = [("dice", "exact"), ("iou", "exact"), ("dice", "BA"), ("dice", "TRNA")]
 SMOOTH = [0.0, 1.0, 30.0]
 
 
@@ -65,9 +64,7 @@ def test_pieces_change_no_decision(search, kind, smooth, monkeypatch):
     decide = RankSEG(metric, smooth, "multilabel", solver, pruning_prob=0.0)
     at_once = decide(probs)
     score = decide.expected_score(probs, at_once)
-    monkeypatch.setattr(rma, "_ROOM", 3)
-    monkeypatch.setattr(exact, "FEW", 3)
-    monkeypatch.setattr(rankdice, "_LEAST_CHUNK", 1)
+    monkeypatch.setattr(window, "_FEW", 3)
     for most in (3, 40):
         monkeypatch.setattr(pieces, "_LEAST", most)
         monkeypatch.setattr(pieces, "_SHARE", 10**9)
@@ -77,34 +74,23 @@ def test_pieces_change_no_decision(search, kind, smooth, monkeypatch):
         assert torch.equal(in_pieces, at_once)
 
 
-@pytest.mark.parametrize("side_by_side", [False, True])
-def test_groups_hold_every_wanted_class_once_and_as_many_as_there_is_room_for(side_by_side):
+def test_groups_hold_every_wanted_row_once_and_as_many_as_there_is_room_for():
     generator = torch.Generator().manual_seed(0)
-    tiles, wanted = Tiles(torch.rand(9, 7, 5, generator=generator)), torch.rand(9, 7, generator=generator) > 0.3
-    shares = torch.rand(9, 7, generator=generator, dtype=torch.float64) ** 4 * 1.5
-    number, before = torch.zeros(9, 7), None
-    for group in groups(tiles, wanted, shares, side_by_side):
-        own = group.of(shares)
-        taken = own.sum() if not side_by_side else len(own) * own.max()
-        assert taken <= 1 or len(own) == 1
-        if before is not None:
-            # The next class did not fit.
-            more = torch.cat([before, own[:1]])
-            assert (more.sum() if not side_by_side else len(more) * more.max()) > 1
-        number[group.place] += group.wanted
-        before = own
-        assert torch.equal(group.tiles.probs, tiles.probs[group.place])
-        values, row = group.pixels_between(*(torch.full(group.wanted.shape, end) for end in (0.2, 0.7)))
-        for index, p in enumerate(group.of(tiles.probs)):
-            assert values[row == index].tolist() == p[(p > 0.2) & (p <= 0.7)].tolist()
-    assert torch.equal(number, wanted.float())
+    wanted = torch.rand(9, 7, generator=generator) > 0.3
+    sizes = torch.rand(9, 7, generator=generator, dtype=torch.float64) ** 4 * 150
+    found, flat = [], sizes.flatten()
+    for rows in groups(wanted, sizes, 100):
+        assert flat[rows].sum() <= 100 or len(rows) == 1
+        if found:
+            # The next row did not fit.
+            assert flat[found[-1]].sum() + flat[rows[0]] > 100
+        found.append(rows)
+    assert np.concatenate(found).tolist() == wanted.flatten().nonzero().flatten().tolist()
 
 
 MANY = {
     "exact, small images": ({"solver": "exact"}, lambda rand: rand(300, 3, 8, 8).softmax(1)),
     "exact, the empty mask": ({"solver": "exact", "smooth": 5.0}, lambda rand: rand(300, 3, 8, 8) * 0.3),
-    "RMA, single pixels": ({"smooth": 1.0}, lambda rand: rand(5000, 2, 1, 1).softmax(1)),
-    "RMA, equal pixels": ({"smooth": 1.0}, lambda rand: torch.full((3, 90, 16, 16), 0.05)),
     "TRNA, small images": ({"solver": "TRNA", "smooth": 1.0}, lambda rand: rand(300, 3, 8, 8).softmax(1)),
 }
 
@@ -116,13 +102,14 @@ def test_many_undecided_classes_are_searched_in_few_groups(name, monkeypatch):
     generator, made = torch.Generator().manual_seed(0), []
     probs = make(lambda *shape: torch.rand(shape, generator=generator))
     decide = RankSEG(output_mode="multilabel", pruning_prob=0.0, **options)
-    original = pieces.Group.__init__
+    original = pieces.pieces
 
-    def count(group, tiles, index):
-        made.append(len(index))
-        original(group, tiles, index)
+    def count(values, rows, *others):
+        made.append(len(rows))
+        return original(values, rows, *others)
 
-    monkeypatch.setattr(pieces.Group, "__init__", count)
+    for solver in (exact, rankdice):
+        monkeypatch.setattr(solver, "pieces", count)
     decided = decide(probs)
     classes = probs.shape[0] * probs.shape[1]
     assert sum(made) >= classes  # all were searched

@@ -1,0 +1,105 @@
+"""What solvers look at on a CPU."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankseg_plugins.core.kernels.cpu import moments
+from rankseg_plugins.core.kernels.cpu.reading import Source
+from rankseg_plugins.core.kernels.cpu.rows import Plan
+from rankseg_plugins.core.kernels.cpu.source import scratch
+from rankseg_plugins.core.kernels.cpu.threads import run
+from rankseg_plugins.core.volumes import round_down
+
+#: Values that one call of a kernel works on, at least; fewer are not worth a thread.
+_CALL = 1 << 16
+
+
+class CpuValues:
+    """In kernels.
+
+    Args:
+        source: the probabilities; of each class alone.
+        plan: how they are cut.
+        peaks: (B, C, chunks), largest probability of every chunk, in the precision of the probabilities.
+    """
+
+    def __init__(self, source: Source, plan: Plan, peaks: np.ndarray) -> None:
+        self._source, self._plan, self._peaks = source, plan, peaks
+        self.shape = torch.Size((peaks.shape[0], source.classes, source.pixels))
+        self.dtype = torch.from_numpy(peaks[:0]).dtype
+
+    def within(self, label: int, mask: Tensor) -> CpuValues:
+        """See :class:`~rankseg_plugins.core.values.Values`."""
+        # The peaks of all pixels are as good as those of some, where chunks are passed over.
+        source, first = self._source, label * self._source.strides[1]
+        source = source._replace(
+            values=source.values[first:],
+            bits=source.bits[first:],
+            classes=1,
+            direct=False,
+            valid=mask.contiguous().view(torch.uint8).flatten().numpy(),
+            per_image=True,
+        )
+        return CpuValues(source, self._plan, self._peaks[:, label : label + 1].copy())
+
+    def count_above(self, active: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`~rankseg_plugins.core.values.Values`."""
+        n, s = self._look(active, threshold, torch.full_like(threshold, math.inf))
+        return self._joined(n).double(), self._joined(s)[..., 0]
+
+    def between(self, active: Tensor, low: Tensor, high: Tensor) -> tuple[np.ndarray, Tensor]:
+        """See :class:`~rankseg_plugins.core.values.Values`."""
+        counts, _ = self._look(active, low, high)
+        # Row by row, and in a row task by task.
+        ordered = counts.reshape(self.shape[0], self._plan.tasks, -1).swapaxes(1, 2)
+        begins = (ordered.cumsum() - ordered.ravel()).reshape(ordered.shape).swapaxes(1, 2).reshape(counts.shape)
+        values = scratch((int(counts.sum()),), self.dtype)
+        if values.size:
+            self._look(active, low, high, counts=begins.copy(), values=values)
+        return values, self._joined(counts)
+
+    def power_sums(self, active: Tensor, low: Tensor, high: Tensor, orders: Tensor) -> Tensor:
+        """See :class:`~rankseg_plugins.core.values.Values`."""
+        return self._joined(self._look(active, low, high, orders)[1])
+
+    def chebyshev_sums(self, active: Tensor, low: Tensor, order: int) -> Tensor:
+        """See :class:`~rankseg_plugins.core.values.Values`."""
+        orders = torch.full_like(active, order, dtype=torch.int64)
+        return self._joined(self._look(active, low, torch.ones_like(low), orders, chebyshev=True)[1])
+
+    def _look(
+        self,
+        active: Tensor,
+        low: Tensor,
+        high: Tensor,
+        orders: Tensor | None = None,
+        chebyshev: bool = False,
+        counts: np.ndarray | None = None,
+        values: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Counts (tasks, C) and sums (tasks, C, most) of :func:`moments.look`."""
+        bounds = (round_down(each, self.dtype).masked_fill(~active, torch.inf) for each in (low, high))
+        orders = torch.zeros_like(active, dtype=torch.int64) if orders is None else orders
+        tables = self.shape[0] * self._plan.tasks, self.shape[1]
+        sums = np.zeros((*tables, max(1, int(orders.max()) if orders.numel() else 0)))
+        counts = np.zeros(tables, np.int64) if counts is None else counts
+        values = scratch((0,), self.dtype) if values is None else values
+        # In one memory layout, as kernels are compiled for each.
+        tables_in = (each.contiguous().numpy() for each in (*bounds, orders))
+        arguments = (self._peaks, *tables_in, chebyshev, counts, sums, values)
+        size = self._source.classes * self._source.pixels // self._plan.tasks
+        run(
+            lambda *part: moments.look(*part, self._source, self._plan, *arguments),
+            tables[0],
+            max(1, _CALL // max(1, size)),
+        )
+        return counts, sums
+
+    def _joined(self, tables: np.ndarray) -> Tensor:
+        """Sums over the tasks of each image: (tasks, ...) to (B, ...); in order."""
+        return torch.from_numpy(tables.reshape(self.shape[0], self._plan.tasks, *tables.shape[1:]).sum(1))

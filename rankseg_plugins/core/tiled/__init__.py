@@ -1,1 +1,0 @@
-"""RMA on a CPU, tile by tile."""
