@@ -1,4 +1,4 @@
-"""Decisions: probabilities in, labels out. Depends on torch and numpy alone."""
+"""Decisions: logits or probabilities in, labels out. Depends on torch and numpy, and on numba once a CPU decides."""
 
 from rankseg_plugins.core.decoder import RankSEG, rankseg
 from rankseg_plugins.core.pooled.decoder import GlobalRankSEG

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -91,6 +92,17 @@ class Pixels:
             # float32, as TemperatureScaling holds it.
             values = values / torch.full((1,), self.temperature, device=values.device)
         return to_probabilities(values, self.activation)
+
+    def strips(self, values: int) -> Iterator[Pixels]:
+        """These pixels cut along their first dimension, about as many ``values`` at a time."""
+        lines = self.values.shape[2]
+        step = max(1, values * lines // self.values.numel())
+        for first in range(0, lines, step):
+            number = min(step, lines - first)
+            valid = self.valid
+            if valid is not None:
+                valid = valid.narrow(valid.ndim - (self.values.ndim - 2), first, number)
+            yield replace(self, values=self.values.narrow(2, first, number), valid=valid)
 
     def check(self) -> bool:
         """Look at every value; return whether probabilities lie a little outside of [0, 1].

@@ -10,6 +10,7 @@ from sweeps import sweep
 
 from rankseg_plugins import GlobalRankSEG, PresenceRankSEG, RankSEG, rankseg
 from rankseg_plugins.calibration import TunedDecoder
+from rankseg_plugins.core.pixels import Pixels
 
 CLASSES, SIZE = 4, (11, 13)
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -302,3 +303,21 @@ def test_sigmoids_that_compete_are_told_once():
 
 def test_gradients_are_not_recorded():
     assert not RankSEG(output_mode="multilabel").predict_logits(made().requires_grad_()).requires_grad
+
+
+@pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("valid_shape", [None, (7, 5), (3, 7, 5)], ids=str)
+def test_a_rule_for_a_data_set_never_holds_all_probabilities(mode, valid_shape, monkeypatch):
+    """Strips of an image, and the whole at once."""
+    decoder = GlobalRankSEG(CLASSES, "dice", mode, min_images=0, min_dice=0)
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(3, CLASSES, 7, 5, generator=generator)
+    decoder.update(logits.softmax(1))
+    decoder.fit()
+    valid = None if valid_shape is None else torch.rand(valid_shape, generator=generator) > 0.3
+    expected = decoder(logits.softmax(1), valid)
+    monkeypatch.setattr("rankseg_plugins.core.pooled.decoder._VALUES", 2 * 3 * 5 * CLASSES)
+    seen, made = [], Pixels.probs
+    monkeypatch.setattr(Pixels, "probs", lambda pixels: seen.append(pixels.values.shape[2]) or made(pixels))
+    assert torch.equal(decoder.predict_logits(logits, valid_mask=valid), expected)
+    assert seen == [2, 2, 2, 1]

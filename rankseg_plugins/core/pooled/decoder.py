@@ -18,8 +18,11 @@ from rankseg_plugins.core.pooled.fit import GlobalFit, affine_argmax, best_thres
 from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain
 from rankseg_plugins.core.processes import gather, seed_of_process
 from rankseg_plugins.core.reservoir import Reservoir, join
-from rankseg_plugins.core.tracing import check_values
+from rankseg_plugins.core.tracing import check_values, is_blind
 from rankseg_plugins.core.volumes import round_down
+
+#: Values that are made probabilities at a time.
+_VALUES = 1 << 20
 
 METRICS = ("iou", "dice")
 #: What a fit finds.
@@ -276,7 +279,12 @@ class GlobalRankSEG(ChecksSums, Fitted):
         """Decide on the output of a network; see :meth:`rankseg_plugins.RankSEG.predict_logits` and :meth:`predict`."""
         self._check_fitted()
         pixels = Pixels.of_logits(logits, activation, valid_mask, temperature, self.num_classes)
-        return self._decide(pixels.probs(), pixels.valid)
+        if is_blind() or not logits.numel():
+            return self._decide(pixels.probs(), pixels.valid)
+        # Pixels are decided one by one: the probabilities of a few at a time are all that exists.
+        return torch.cat(
+            [self._decide(strip.probs(), strip.valid) for strip in pixels.strips(_VALUES)], 2 - logits.ndim
+        )
 
     def _check_fitted(self) -> None:
         if not self.fitted:
