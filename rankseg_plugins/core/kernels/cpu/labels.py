@@ -45,11 +45,11 @@ def choose(first, last, source, plan, rows, labels, disputed, shared_n, shared_s
     """Label the pixels that one class selected; the others are :data:`NOBODY`'s, or :data:`SEVERAL` classes'.
 
     Args:
+        first: task.
+        last: task, not included.
         source: the probabilities.
         plan: how they are cut.
         rows: the masks.
-        first: task.
-        last: task, not included.
         labels: (B, pixels).
         disputed: (B, chunks), number of the pixels that are left.
         shared_n: (tasks, C), number of the pixels that a class shares with others.
@@ -111,12 +111,12 @@ def settle(first, last, source, plan, rows, goal, labels, disputed, competes, vo
     A pixel without any probability is labelled 0, as by argmax.
 
     Args:
+        first: task.
+        last: task, not included.
         source: the probabilities.
         plan: how they are cut.
         rows: the masks; ``n`` and ``s`` without the pixels that a class shares with others.
         goal: what is maximised.
-        first: task.
-        last: task, not included.
         labels: (B, pixels), see :func:`choose`.
         disputed: (B, chunks), likewise.
         competes: (B, C) bool, classes that may take a pixel that nobody selected.

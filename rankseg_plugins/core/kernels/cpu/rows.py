@@ -228,11 +228,11 @@ def collect(first, last, source, plan, rows, values, labels, found, counts, sums
     """Per task: the values between the bounds of open rows, and the classes that they are of, as far as there is room.
 
     Args:
+        first: task.
+        last: task, not included.
         source: the probabilities.
         plan: how they are cut.
         rows: what is known of them.
-        first: task.
-        last: task, not included.
         values: (tasks, room), what is found.
         labels: (tasks, room), likewise.
         found: (tasks,), number of them.
@@ -280,7 +280,7 @@ def collect(first, last, source, plan, rows, values, labels, found, counts, sums
 
 @kernel
 def group(first, last, plan, values, labels, found, places, grouped):
-    """Values of each image row by row: ``places`` (B, C + 1) says where a row begins, and comes back moved by one."""
+    """Values of each image row by row: ``places`` (B, C) says where each begins, and then where it ends."""
     for image in range(first, last):
         for task in range(image * plan.tasks, (image + 1) * plan.tasks):
             for i in range(found[task]):
@@ -294,10 +294,10 @@ def finish(first, last, rows, goal, counts, sums, ends, grouped):
     """Find the threshold of open rows from what was collected, or closer bounds where it is not between the bounds.
 
     Args:
-        rows: what is known of them.
-        goal: what is maximised.
         first: row.
         last: row, not included.
+        rows: what is known of them.
+        goal: what is maximised.
         counts: (B, C, 3), see :func:`collect`.
         sums: (B, C, 2), likewise.
         ends: (B, C), where the values of a row end.
