@@ -127,6 +127,17 @@ def exponential32(x):
 
 
 @fast
+def read_halves(bits, half, into):
+    """Numbers in half precision as float32."""
+    if half == FLOAT16:
+        for i in range(len(into)):
+            into[i] = from_float16(bits[i])
+    else:
+        for i in range(len(into)):
+            into[i] = from_bfloat16(bits[i])
+
+
+@fast
 def copy(values, into):
     """Write as many values as ``into`` holds. An assignment would compile the text of an error of other sizes."""
     for i in range(len(into)):
@@ -152,12 +163,11 @@ def read_values(source, image, label, start, out):
             else:
                 for i in range(number):
                     into[i] = source.values[first + i * step]
-        elif source.half == FLOAT16:
-            for i in range(number):
-                into[i] = from_float16(source.bits[first + i * step])
+        elif step == 1:
+            read_halves(source.bits[first : first + number], source.half, into)
         else:
             for i in range(number):
-                into[i] = from_bfloat16(source.bits[first + i * step])
+                read_halves(source.bits[first + i * step : first + i * step + 1], source.half, into[i : i + 1])
         line, place, done = line + 1, 0, done + number
     if source.temperature != 1:
         for i in range(len(out)):

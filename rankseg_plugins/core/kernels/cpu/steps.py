@@ -42,6 +42,8 @@ class CpuSteps:
         self.source = make_source(pixels)
         self.plan = make_plan(self.source)
         self.tables = int(pixels.values.shape[0]), self.source.classes
+        #: Half precision is compared in float32, which takes twice the memory: there is less of it.
+        self.narrow = 2 if self.source.half else 1
         self.tasks = self.tables[0] * self.plan.tasks
         self.like = scratch((1,), pixels.values.dtype)
         self.rows: Any = None
@@ -50,7 +52,7 @@ class CpuSteps:
     def _survey(self) -> tuple[np.ndarray, np.ndarray]:
         """Read every value once: a sample of every row, and what the survey counted of it."""
         size, rows = self.source.pixels, self.tables
-        chosen = 0 if self.plan.chunks == 1 else min(_SAMPLE, size // _SHARE)
+        chosen = 0 if self.plan.chunks == 1 else min(_SAMPLE, size // (_SHARE * self.narrow))
         sample = scratch((*rows, chosen), self.dtype)
         self.rows = Rows(
             scratch((*rows, self.plan.chunks), self.dtype),
@@ -91,7 +93,9 @@ class CpuSteps:
         """Collect what lies between the bounds of the open rows, and finish those for which it is enough."""
         rows = self.rows
         before = rows.low.copy(), rows.high.copy()
-        self._collect_and_finish(goal, self.source.pixels * self.tables[1] // (self.plan.tasks * _ROOM) + _MORE)
+        self._collect_and_finish(
+            goal, self.source.pixels * self.tables[1] // (self.plan.tasks * _ROOM * self.narrow) + _MORE
+        )
         same = rows.is_open & (rows.low == before[0]) & (rows.high == before[1])
         # Too many pixels that smoothed Dice has to rank, in a haze of equal probabilities: one row at a time.
         still_open = rows.is_open & ~same
