@@ -42,7 +42,7 @@ test-oldest: $(VENV_OLDEST)/installed  ## run TorchMetrics' tests with the oldes
 	$(VENV_OLDEST)/bin/python -m pytest tests/torchmetrics
 
 benchmark: $(VENV)/installed  ## measure time and memory, write benchmarks/RESULTS.md; about an hour
-	env -u GOMP_SPINCOUNT $(VENV)/bin/python -m benchmarks
+	env -u GOMP_SPINCOUNT -u OMP_NUM_THREADS $(VENV)/bin/python -m benchmarks
 
 lint: $(VENV)/installed  ## check style and types
 	$(VENV)/bin/ruff check .
