@@ -21,7 +21,7 @@ GAP = 0.05
 #: Fewer pixels say nothing about a network.
 FEWEST_PIXELS = 1000
 #: Pixels of which :func:`warn_if_softened` makes probabilities at once.
-PIXELS_AT_ONCE = 4096
+PIXELS_AT_ONCE = 1024
 
 
 @torch.no_grad()
