@@ -9,8 +9,9 @@ from rankseg_plugins.core.kernels.cpu.reading import load, load_some, normalizer
 
 #: What stands for a pixel that no class, or several classes selected, until it is settled.
 NOBODY, SEVERAL = -1, -2
-#: More than the index of any class; the sum of as many of these as there are classes is a number of 32 bits.
-ONE, MOST_CLASSES = 1 << 16, 1 << 14
+#: More than the index of any class; as many of these as there are classes add up to a number of 32 bits, see
+#: :mod:`rankseg_plugins.core.paths`.
+ONE = 1 << 16
 
 
 @kernel
