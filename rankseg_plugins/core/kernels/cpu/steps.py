@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,7 @@ def _goal(objective: Objective) -> Goal:
     return Goal(isinstance(objective, Dice), float(objective.smooth))
 
 
+@lru_cache(maxsize=16)
 def _places(pixels: int, chosen: int) -> np.ndarray:
     """Pixels of a sample, (chosen,) rising: one of each of so many equal parts, at a place that looks random."""
     part = np.arange(chosen + 1, dtype=np.int64) * pixels // max(1, chosen)
