@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from patterns import PATTERNS
 from sweeps import sweep
 
 from rankseg_plugins.core.dense import GraphSteps
@@ -100,14 +101,6 @@ def test_threads_change_nothing():
     torch.set_num_threads(2)
     for others in found[1:]:
         assert all(torch.equal(*pair) for pair in zip(found[0], others, strict=True))
-
-
-PATTERNS = {
-    "one among a thousand": lambda x: x[..., ::1024].fill_(1.0),
-    "constant": lambda x: x.fill_(0.7),
-    "third": lambda x: x.fill_(1 / 3),
-    "skewed": lambda x: x.uniform_(generator=torch.Generator().manual_seed(0)).pow_(8),
-}
 
 
 @pytest.mark.parametrize("name", PATTERNS)

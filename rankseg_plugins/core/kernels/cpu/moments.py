@@ -6,7 +6,7 @@ import numpy as np
 
 from rankseg_plugins.core.kernels.cpu.compiling import fast, kernel
 from rankseg_plugins.core.kernels.cpu.reading import copy, normalizers, probs_at
-from rankseg_plugins.core.kernels.cpu.rows import keep_between
+from rankseg_plugins.core.kernels.cpu.rows import between, keep_between
 
 #: Pixels whose powers are added up at a time: three rows of float64 stay in the nearest cache.
 _BLOCK = 512
@@ -61,17 +61,6 @@ def look(first, last, source, plan, peaks, low, high, orders, chebyshev, counts,
                     for begin in range(0, size, _BLOCK):
                         block, into = p[begin : begin + _BLOCK], sums[task, label, : orders[image, label]]
                         series(block, least, most, chebyshev, base, before, current, into)
-
-
-@fast
-def between(p, low, high):
-    """Count and sum of the values with ``low < p <= high``."""
-    count, total = 0, 0.0
-    for i in range(len(p)):
-        inside = (p[i] > low) & (p[i] <= high)
-        count += inside
-        total += p[i] if inside else 0
-    return count, total
 
 
 @fast

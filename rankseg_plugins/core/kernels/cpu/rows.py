@@ -196,12 +196,14 @@ def _with_margin(bound, mu, goal):
 
 
 @fast
-def count_between(p, low, high):
-    """Number of values with ``low < p <= high``."""
-    number = 0
+def between(p, low, high):
+    """Count and sum of the values with ``low < p <= high``."""
+    count, total = 0, 0.0
     for i in range(len(p)):
-        number += (p[i] > low) & (p[i] <= high)
-    return number
+        inside = (p[i] > low) & (p[i] <= high)
+        count += inside
+        total += p[i] if inside else 0
+    return count, total
 
 
 @fast
@@ -259,8 +261,10 @@ def collect(first, last, source, plan, rows, values, labels, found, counts, sums
                     upper, s = above(p, high)
                     counts[task, label, 0] += upper
                     sums[task, label, 0] += s
-                begin = found[task]
-                if begin + size <= room or begin + count_between(p, low, high) < room:
+                begin, number, total = found[task], 0, 0.0
+                if begin + size > room:
+                    number, total = between(p, low, high)
+                if begin + size <= room or begin + number < room:
                     end = keep_between(p, low, high, values[task], begin)
                     for i in range(begin, end):
                         labels[task, i] = label
@@ -269,13 +273,9 @@ def collect(first, last, source, plan, rows, values, labels, found, counts, sums
                     for i in range(begin, end):
                         sums[task, label, 1] += values[task, i]
                 else:
-                    between = count_between(p, low, high)
-                    counts[task, label, 1] += between
-                    counts[task, label, 2] += between
-                    m = 0.0
-                    for i in range(size):
-                        m += p[i] if (p[i] > low) & (p[i] <= high) else 0
-                    sums[task, label, 1] += m
+                    counts[task, label, 1] += number
+                    counts[task, label, 2] += number
+                    sums[task, label, 1] += total
 
 
 @kernel
@@ -309,9 +309,9 @@ def finish(first, last, rows, goal, counts, sums, ends, grouped):
         if not rows.is_open[image, label]:
             continue
         mu, low, high = rows.mu[image, label], rows.low[image, label], rows.high[image, label]
-        (n, between, lost), (s, m) = counts[image, label], sums[image, label]
+        (n, inside, lost), (s, m) = counts[image, label], sums[image, label]
         upper = threshold_of(s, n, mu, goal.dice, goal.smooth)
-        lower = threshold_of(s + m, n + between, mu, goal.dice, goal.smooth)
+        lower = threshold_of(s + m, n + inside, mu, goal.dice, goal.smooth)
         ceiling = ceiling_of(mu, goal.dice, goal.smooth)
         least = max(rows.least[image, label], upper, lower)
         if round_down(upper, grouped) > high and high < round_down(ceiling, grouped):
@@ -319,7 +319,7 @@ def finish(first, last, rows, goal, counts, sums, ends, grouped):
         elif lower < low and low > rows.least[image, label]:
             high, low = _with_margin(low, mu, goal), least
         elif not lost:
-            here = grouped[ends[image, label] - between : ends[image, label]]
+            here = grouped[ends[image, label] - inside : ends[image, label]]
             rows.threshold[image, label], rows.n[image, label], rows.s[image, label] = solve(
                 here, n, s, low, high, mu, goal
             )
@@ -327,11 +327,11 @@ def finish(first, last, rows, goal, counts, sums, ends, grouped):
             continue
         elif (not goal.dice or goal.smooth == 0) and round_down(least, grouped) <= low:
             # All that lies between the bounds belongs to the mask.
-            rows.threshold[image, label], rows.n[image, label], rows.s[image, label] = low, n + between, s + m
+            rows.threshold[image, label], rows.n[image, label], rows.s[image, label] = low, n + inside, s + m
             rows.is_open[image, label] = False
             continue
         else:
-            high = min(high, _with_margin(_chord(n, s, n + between, s + m, low, high, mu, goal), mu, goal))
+            high = min(high, _with_margin(_chord(n, s, n + inside, s + m, low, high, mu, goal), mu, goal))
             low = least
         rows.least[image, label] = least
         rows.low[image, label], rows.high[image, label] = round_down(low, grouped), round_down(max(low, high), grouped)

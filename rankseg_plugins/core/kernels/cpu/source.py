@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from rankseg_plugins.core.kernels.cpu.reading import ACTIVATIONS, BFLOAT16, FLOAT16, WHOLE, Source
 from rankseg_plugins.core.kernels.cpu.rows import Plan
+from rankseg_plugins.core.kernels.cpu.threads import run
 from rankseg_plugins.core.pixels import Pixels
 
 #: Pixels of a chunk, at most: where the normalizers of softmax need all classes of a chunk, these fit a cache together.
@@ -21,6 +23,9 @@ _SMALL = 4096
 _TASK, _TASKS = 1 << 19, 64
 #: Fewer classes than these are normalised anew in every pass: what would be kept is large beside their values.
 _KEPT = 8
+
+#: Values that one call of a kernel works on, at least; fewer are not worth a thread.
+CALL = 1 << 16
 
 _HALVES = {torch.float16: FLOAT16, torch.bfloat16: BFLOAT16}
 
@@ -69,6 +74,17 @@ def make_plan(source: Source) -> Plan:
     chunks = -(-source.pixels // width)
     share = -(-chunks // min(chunks, _TASKS, -(-source.pixels * source.classes // _TASK)))
     return Plan(width, chunks, share, -(-chunks // share))
+
+
+def over_tasks(work: Callable[[int, int], object], source: Source, plan: Plan, batch: int) -> None:
+    """Call ``work(first, last)`` for the tasks of all images, in threads."""
+    values = source.classes * source.pixels // plan.tasks
+    run(work, batch * plan.tasks, max(1, CALL // max(1, values)))
+
+
+def joined(tables: np.ndarray, plan: Plan) -> np.ndarray:
+    """Sums over the tasks of each image: (B * tasks, ...) to (B, ...); in order."""
+    return tables.reshape(-1, plan.tasks, *tables.shape[1:]).sum(1)
 
 
 def scratch(shape: tuple[int, ...], dtype: torch.dtype) -> np.ndarray:

@@ -13,15 +13,13 @@ from torch import Tensor
 from rankseg_plugins.core.kernels.cpu import labels as label_kernels
 from rankseg_plugins.core.kernels.cpu import rows as row_kernels
 from rankseg_plugins.core.kernels.cpu.rows import Goal, Rows
-from rankseg_plugins.core.kernels.cpu.source import decision, make_plan, make_source, scratch
+from rankseg_plugins.core.kernels.cpu.source import CALL, decision, joined, make_plan, make_source, over_tasks, scratch
 from rankseg_plugins.core.kernels.cpu.threads import run
 from rankseg_plugins.core.kernels.cpu.values import CpuValues
 from rankseg_plugins.core.objectives import Dice, Objective
 from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.volumes import Volumes
 
-#: Values that one call of a kernel works on, at least; fewer are not worth a thread.
-_CALL = 1 << 16
 #: Pixels of a sample at most, and its share of all.
 _SAMPLE, _SHARE = 8192, 16
 #: The share of the values for which there is room between the bounds, and a little more in each task.
@@ -117,7 +115,7 @@ class CpuSteps:
         # Where the values of each row begin, and after they were grouped: where they end.
         places = (held.cumsum() - held.ravel()).reshape(self.tables)
         grouped = scratch((int(held.sum()),), self.dtype)
-        images = max(1, self.tables[0] * _CALL // max(1, len(grouped)))
+        images = max(1, self.tables[0] * CALL // max(1, len(grouped)))
         run(
             lambda *part: row_kernels.group(*part, self.plan, values, labels, found, places, grouped),
             self.tables[0],
@@ -168,16 +166,14 @@ class CpuSteps:
 
     def _over_tasks(self, kernel: Callable[..., object], *arguments: Any, plan: bool = True) -> None:
         before = (self.source, self.plan) if plan else (self.source,)
-        values = self.source.classes * self.source.pixels // self.plan.tasks
-        run(lambda *part: kernel(*part, *before, *arguments), self.tasks, max(1, _CALL // max(1, values)))
+        over_tasks(lambda *part: kernel(*part, *before, *arguments), self.source, self.plan, self.tables[0])
 
     def _over_rows(self, kernel: Callable[..., object], *arguments: Any, work: int) -> None:
         number = self.tables[0] * self.tables[1]
-        run(lambda *part: kernel(*part, self.rows, *arguments), number, max(1, number * _CALL // max(1, 8 * work)))
+        run(lambda *part: kernel(*part, self.rows, *arguments), number, max(1, number * CALL // max(1, 8 * work)))
 
     def _joined(self, tables: np.ndarray) -> np.ndarray:
-        """Sums over the tasks of each image: (tasks, ...) to (B, ...); in order."""
-        return tables.reshape(self.tables[0], self.plan.tasks, *tables.shape[1:]).sum(1)
+        return joined(tables, self.plan)
 
 
 def _goal(objective: Objective) -> Goal:

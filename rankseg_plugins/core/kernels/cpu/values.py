@@ -11,12 +11,8 @@ from torch import Tensor
 from rankseg_plugins.core.kernels.cpu import moments
 from rankseg_plugins.core.kernels.cpu.reading import Source
 from rankseg_plugins.core.kernels.cpu.rows import Plan
-from rankseg_plugins.core.kernels.cpu.source import scratch
-from rankseg_plugins.core.kernels.cpu.threads import run
+from rankseg_plugins.core.kernels.cpu.source import joined, over_tasks, scratch
 from rankseg_plugins.core.volumes import round_down
-
-#: Values that one call of a kernel works on, at least; fewer are not worth a thread.
-_CALL = 1 << 16
 
 
 class CpuValues:
@@ -92,14 +88,13 @@ class CpuValues:
         # In one memory layout, as kernels are compiled for each.
         tables_in = (each.contiguous().numpy() for each in (*bounds, orders))
         arguments = (self._peaks, *tables_in, chebyshev, counts, sums, values)
-        size = self._source.classes * self._source.pixels // self._plan.tasks
-        run(
+        over_tasks(
             lambda *part: moments.look(*part, self._source, self._plan, *arguments),
-            tables[0],
-            max(1, _CALL // max(1, size)),
+            self._source,
+            self._plan,
+            self.shape[0],
         )
         return counts, sums
 
     def _joined(self, tables: np.ndarray) -> Tensor:
-        """Sums over the tasks of each image: (tasks, ...) to (B, ...); in order."""
-        return torch.from_numpy(tables.reshape(self.shape[0], self._plan.tasks, *tables.shape[1:]).sum(1))
+        return torch.from_numpy(joined(tables, self._plan))

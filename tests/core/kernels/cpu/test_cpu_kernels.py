@@ -7,6 +7,7 @@ import pytest
 import torch
 from by_path import decide
 from numba import njit
+from patterns import PATTERNS
 from sweeps import sweep
 
 from rankseg_plugins import RankSEG
@@ -141,16 +142,6 @@ def test_a_sample_that_misleads_costs_time_alone(objective, kind):
     torch.testing.assert_close(found.n, n, rtol=0, atol=0)
     torch.testing.assert_close(found.s, s, rtol=1e-12, atol=0)
     torch.testing.assert_close(found.mu, mu, rtol=1e-12, atol=0)
-
-
-PATTERNS = {
-    "one among a thousand": lambda x: x[..., ::1024].fill_(1.0),
-    "one among sixty": lambda x: x[..., ::64].fill_(1.0),
-    "constant": lambda x: x.fill_(0.7),
-    "third": lambda x: x.fill_(1 / 3),
-    "uniform": lambda x: x.uniform_(generator=torch.Generator().manual_seed(0)),
-    "skewed": lambda x: x.uniform_(generator=torch.Generator().manual_seed(0)).pow_(8),
-}
 
 
 @pytest.mark.parametrize("name", PATTERNS)
