@@ -21,8 +21,9 @@ from rankseg_plugins.lightning.reading import Decided, Images, Reader, Task, che
 from rankseg_plugins.lightning.reporting import SKIPPED, Claims, Log, Report, Warner
 from rankseg_plugins.lightning.sources import LabelKey, Step
 from rankseg_plugins.lightning.tuning import Tuning
+from rankseg_plugins.report.words import describe_left_out
 from rankseg_plugins.scores.checks import naming
-from rankseg_plugins.scores.shown import LeftOut, describe_left_out, left_out
+from rankseg_plugins.scores.shown import LeftOut, left_out
 from rankseg_plugins.scores.truth import count_known
 from rankseg_plugins.torchmetrics import MultiLevelScore
 

@@ -24,9 +24,10 @@ from rankseg_plugins.files.label_files import LabelFiles, encode_png
 from rankseg_plugins.mmseg.reporting import RunReport
 from rankseg_plugins.mmseg.samples import argmax_field, image_path
 from rankseg_plugins.mmseg.tables import class_table, level_table, percent
+from rankseg_plugins.report.words import describe_left_out
 from rankseg_plugins.report.writing import check_report
 from rankseg_plugins.scores import Areas, areas, levels
-from rankseg_plugins.scores.shown import describe_left_out, left_out
+from rankseg_plugins.scores.shown import left_out
 
 #: Scores that each entry of ``iou_metrics`` brings, in ``IoUMetric``'s order.
 SCORES = {"mIoU": ("IoU", "Acc"), "mDice": ("Dice", "Acc")}

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from rankseg_plugins.comparison.comparison import Comparison, Paired
-from rankseg_plugins.report.words import percent, points, sign, span, unit
-from rankseg_plugins.scores.shown import describe_left_out
+from rankseg_plugins.report.words import describe_left_out, percent, points, sign, span, unit
 
 #: With fewer cases the intervals are rough.
 FEW_CASES = 20

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from rankseg_plugins.comparison.comparison import WORST, Comparison
 from rankseg_plugins.scores.levels import LEVELS, SCORES
+from rankseg_plugins.scores.shown import LeftOut
 
 #: How scores are called, in the order of tables; one that is not named here is called by its own name.
 NAMED = {"dice": "Dice", "iou": "IoU", "accuracy": "accuracy"}
@@ -36,6 +38,12 @@ ABSENT = {
     "zero": "an absent class counts as 0",
     "one": "an absent class counts as 1",
 }
+
+#: A class is said to be left out where it is missed in this share of the images that hold it and showed it, and in so
+#: many of them, and more often than it is left out rightly.
+LEFT_OUT_SHARE, LEFT_OUT_FEWEST = 0.2, 2
+#: Classes that a sentence names.
+MOST_NAMED = 5
 
 
 def printable(text: str) -> str:
@@ -106,3 +114,33 @@ def row_title(score: str, level: str) -> str:
 def unit(comparison: Comparison) -> str:
     """The deciding score."""
     return f"image {TITLES[comparison.scoring.score]}"
+
+
+def describe_left_out(found: LeftOut, classes: Sequence[str], decoder: str, baseline: str = "argmax") -> str | None:
+    """A sentence on the classes that a decision leaves out though they are there; None if there are none.
+
+    Args:
+        found: see :func:`~rankseg_plugins.scores.shown.left_out`.
+        classes: C names.
+        decoder: what made the decision.
+        baseline: what shows the classes.
+
+    Example:
+        >>> import torch
+        >>> counted = LeftOut(torch.tensor([40, 9]), torch.tensor([34, 0]), torch.tensor([2, 0]))
+        >>> describe_left_out(counted, ["sign", "road"], "rankseg")[:83]
+        'rankseg leaves out classes that are there and argmax shows: sign in 34 of 40 images'
+    """
+    least = (LEFT_OUT_SHARE * found.found).clamp(min=LEFT_OUT_FEWEST)
+    vanish = (found.missed >= least) & (found.missed > found.spared)
+    rows = [(classes[label], int(found.missed[label]), int(found.found[label])) for label in vanish.nonzero().flatten()]
+    if not rows:
+        return None
+    rows.sort(key=lambda row: -row[1])
+    named = ", ".join(f"{name} in {missed} of {held} images" for name, missed, held in rows[:MOST_NAMED])
+    more = f", and {len(rows) - MOST_NAMED} more" if len(rows) > MOST_NAMED else ""
+    return (
+        f"{decoder} leaves out classes that are there and {baseline} shows: {named}{more}. With RankSEG a lower "
+        "pruning_prob, such as 0.1, shows them; PresenceRankSEG learns from labels like these which classes an image "
+        "holds. tune() tries both"
+    )

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
 from rankseg_plugins.scores.areas import Areas
-
-#: A class is said to be left out where it is missed in this share of the images that hold it and showed it, and in so
-#: many of them, and more often than it is left out rightly.
-SHARE, FEWEST = 0.2, 2
-#: Classes that a sentence names.
-NAMED = 5
 
 
 class LeftOut(NamedTuple):
@@ -51,33 +44,3 @@ def left_out(baseline: Areas, decided: Areas) -> LeftOut:
     there = baseline.label > 0
     found = there & (baseline.prediction > 0)
     return LeftOut(*(each.sum(0) for each in (found, hidden & there, hidden & ~there)))
-
-
-def describe_left_out(found: LeftOut, classes: Sequence[str], decoder: str, baseline: str = "argmax") -> str | None:
-    """A sentence on the classes that a decision leaves out though they are there; None if there are none.
-
-    Args:
-        found: what :func:`left_out` counted.
-        classes: C names.
-        decoder: what made the decision.
-        baseline: what shows the classes.
-
-    Example:
-        >>> import torch
-        >>> counted = LeftOut(torch.tensor([40, 9]), torch.tensor([34, 0]), torch.tensor([2, 0]))
-        >>> describe_left_out(counted, ["sign", "road"], "rankseg")[:83]
-        'rankseg leaves out classes that are there and argmax shows: sign in 34 of 40 images'
-    """
-    least = (SHARE * found.found).clamp(min=FEWEST)
-    vanish = (found.missed >= least) & (found.missed > found.spared)
-    rows = [(classes[label], int(found.missed[label]), int(found.found[label])) for label in vanish.nonzero().flatten()]
-    if not rows:
-        return None
-    rows.sort(key=lambda row: -row[1])
-    named = ", ".join(f"{name} in {missed} of {held} images" for name, missed, held in rows[:NAMED])
-    more = f", and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
-    return (
-        f"{decoder} leaves out classes that are there and {baseline} shows: {named}{more}. With RankSEG a lower "
-        "pruning_prob, such as 0.1, shows them; PresenceRankSEG learns from labels like these which classes an image "
-        "holds. tune() tries both"
-    )
