@@ -155,9 +155,18 @@ class Comparison:
         counts = np.stack([each.counts for each in self.measurements], 2)
         return counts[..., self.scoring.kept(len(self.classes))]
 
+    @cached_property
+    def _areas(self) -> dict[str, Areas]:
+        return dict(zip(self.decoders, map(to_areas, self._counts), strict=True))
+
     def areas(self, decoder: str) -> Areas:
-        """Counts of every image and scored class, (N, classes)."""
-        return to_areas(self._counts[self.decoders.index(decoder)])
+        """Counts of every image and scored class, (N, classes).
+
+        Raises:
+            ValueError: if ``decoder`` is not one of :attr:`decoders`.
+        """
+        check_choice("decoder", decoder, self.decoders)
+        return self._areas[decoder]
 
     def level(self, decoder: str, score: str, level: str) -> float:
         """One score at one level.

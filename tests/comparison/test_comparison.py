@@ -358,6 +358,8 @@ def test_unknown_names():
         Comparison(("a", "b"), ("c",), ())
     with pytest.raises(ValueError, match="decoder must be one of"):
         compare(make_samples(), ignore_index=IGNORE).paired("argmax")
+    with pytest.raises(ValueError, match="decoder must be one of 'argmax', 'rankseg', got 'best'"):
+        compare(make_samples(), ignore_index=IGNORE).level("best", "dice", "image")
 
 
 def test_scoring_needs_no_more_than_torch_and_numpy():
