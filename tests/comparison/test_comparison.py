@@ -358,7 +358,7 @@ def test_unknown_names():
         Comparison(("a", "b"), ("c",), ())
     with pytest.raises(ValueError, match="decoder must be one of"):
         compare(make_samples(), ignore_index=IGNORE).paired("argmax")
-    with pytest.raises(ValueError, match="decoder must be one of 'argmax', .*, got 'best'"):
+    with pytest.raises(ValueError, match=r"decoder must be one of 'argmax', .*, got 'best'"):
         compare(make_samples(), ignore_index=IGNORE).level("best", "dice", "image")
 
 
