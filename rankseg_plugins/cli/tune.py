@@ -78,6 +78,14 @@ def tune(
         int, typer.Option(help="A choice is scored on each of these parts and made on the others.", min=2)
     ] = 5,
     min_cases: Annotated[int, typer.Option(help="With fewer cases argmax is kept.", min=0)] = 20,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            help="What a choice may not certainly lower: scores and levels such as iou_dataset; union or label, the "
+            "objective where these classes count; every-class; or none.",
+            show_default="the dataset level of the objective's score",
+        ),
+    ] = None,
     ignore_index: options.IgnoreIndex = 255,
     class_names: options.ClassNames = None,
     present: options.Present = "union",
@@ -126,6 +134,7 @@ def tune(
             output_mode,
             folds=folds,
             min_cases=min_cases,
+            keep=_kept(keep),
             ignore_index=ignore_index,
             scoring=Scoring(present=present, absent=absent, excluded=tuple(exclude)),
             device=read_device("--device", device),
@@ -225,6 +234,12 @@ def _words(option: str, text: str) -> list[str]:
     if not all(words):
         raise ValueError(f"{option} must be words separated by commas, none of them empty, got {text!r}")
     return words
+
+
+def _kept(text: str | None) -> list[str] | None:
+    """The option --keep: words, or "none"."""
+    words = None if text is None else _words("--keep", text)
+    return [] if words == ["none"] else words
 
 
 def _rules(text: str) -> list[str | float]:

@@ -22,6 +22,8 @@ from rankseg_plugins.comparison.measuring import Measurement, to_areas
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.comparison.statistics import sign_test, wilcoxon
 from rankseg_plugins.comparison.tables import Tables, read_tables, rows
+from rankseg_plugins.comparison.verdict import Verdict, judge
+from rankseg_plugins.core.options import PRESENT
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.levels import LEVELS, SCORES, accuracy, class_table, worst
@@ -195,6 +197,44 @@ class Comparison:
         """Differences to the baseline with bootstrap intervals, at every level and of every class."""
         options = (self.scoring, self.resamples, self.confidence, self.seed)
         return level_differences(self._counts, self.cases, *options)
+
+    @cached_property
+    def _by_present(self) -> dict[str, Comparison]:
+        scorings = {present: replace(self.scoring, present=present, absent="skip") for present in PRESENT}
+        return {
+            present: self if scoring == self.scoring else replace(self, scoring=scoring)
+            for present, scoring in scorings.items()
+        }
+
+    def under(self, present: str) -> Comparison:
+        """The same images scored where other classes count, and absent ones are left out.
+
+        Args:
+            present: ``"union"`` or ``"label"``; see :class:`Scoring`.
+
+        Raises:
+            ValueError: for another one.
+        """
+        check_choice("present", present, PRESENT)
+        return self._by_present[present]
+
+    def verdict(self, decoder: str | None = None) -> Verdict:
+        """What to say of a decoder: what happened to the score that decides, and which others moved the other way.
+
+        Args:
+            decoder: one of :attr:`candidates`; None takes the second of all.
+
+        Raises:
+            ValueError: if it is not one of them.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
+            >>> samples = [("a", probs, torch.tensor([0, 1, 1])), ("b", probs, torch.tensor([0, 0, 1]))]
+            >>> compare(samples).verdict().sentence[:72]
+            'rankseg(metric=dice) makes no certain difference to image Dice (union): '
+        """
+        return judge(self, decoder or self.candidates[0])
 
     def paired(self, decoder: str) -> Paired:
         """One decoder against the baseline, image by image, in the score of :attr:`scoring`.

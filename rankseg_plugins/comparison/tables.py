@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rankseg_plugins.comparison.intervals import FIGURES
+from rankseg_plugins.comparison.verdict import headlines
 from rankseg_plugins.scores.levels import SCORES, image_accuracies
 from rankseg_plugins.scores.shown import LeftOut, left_out
 
@@ -215,6 +216,8 @@ def _decoder_as_dict(comparison: Comparison, row: DecoderRow) -> dict[str, Any]:
         "milliseconds": 1000 * row.seconds,
     }
     if row.paired:
+        found["verdict"] = comparison.verdict(row.name).sentence
+        found["headlines"] = [each._asdict() for each in headlines(comparison, row.name)]
         found["paired"] = _paired_as_dict(comparison, row.name, row.paired)
     return found
 

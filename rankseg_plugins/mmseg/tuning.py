@@ -67,7 +67,7 @@ class RankSEGTuningHook(Hook):
         resamples: of the bootstrap.
         confidence: of the intervals.
         seed: of the folds and the bootstrap.
-        **options: ``temperatures``, ``pruning_probs``, ``metrics``, ``solvers``, ``folds`` and ``min_cases`` of
+        **options: ``temperatures``, ``pruning_probs``, ``metrics``, ``solvers``, ``folds``, ``min_cases`` and ``keep`` of
             :class:`~rankseg_plugins.tuning.Tuner`.
 
     Raises:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rankseg_plugins._imports import require
-from rankseg_plugins.report.words import percent, points, printable, shortened, unit
+from rankseg_plugins.comparison.phrases import percent, points, unit
+from rankseg_plugins.report.words import printable, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +61,7 @@ def histogram(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) ->
         axes.plot([], [], " ", label=f"{paired.ties} the same")
     axes.axvline(0, color=theme.ink, linewidth=0.8)
     axes.axvline(100 * paired.mean, color=theme.ink, linewidth=1.2, linestyle="--", label=f"mean {points(paired.mean)}")
-    axes.set(xlabel=f"difference in {unit(comparison)}, points", ylabel="images")
+    axes.set(xlabel=f"difference in {unit(comparison.scoring)}, points", ylabel="images")
     axes.yaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     axes.legend()
 
@@ -76,7 +77,7 @@ def scatter(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> N
     axes.plot(ends, ends, color=theme.neutral, linewidth=0.8, zorder=1)
     size = float(np.clip(2000 / max(len(colours), 1), 4, 26))
     axes.scatter(100 * paired.baseline, 100 * paired.scores, size, c=list(colours), alpha=0.75, linewidths=0, zorder=2)
-    axes.set(xlabel=f"{_short(comparison.decoders[0])}, {unit(comparison)} %", ylabel=f"{_short(decoder)}, %")
+    axes.set(xlabel=f"{_short(comparison.decoders[0])}, {unit(comparison.scoring)} %", ylabel=f"{_short(decoder)}, %")
     axes.set(xlim=ends, ylim=ends, aspect="equal")
 
 

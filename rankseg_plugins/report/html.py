@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rankseg_plugins._imports import require
+from rankseg_plugins.comparison import phrases
 from rankseg_plugins.report import words
 from rankseg_plugins.report.page import Page
 from rankseg_plugins.report.panels import draw_panels
@@ -28,7 +29,8 @@ def to_html(page: Page, charts: Sequence[Mapping[str, Any]]) -> str:
         introduction=page.introduction,
         comparison=page.comparison,
         tables=page.comparison.tables,
-        unit=words.unit(page.comparison),
+        unit=phrases.unit(page.comparison.scoring),
+        phrases=phrases,
         words=words,
         charts=charts,
         panels=draw_panels(page.comparison),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rankseg_plugins.comparison.comparison import Comparison, Paired
+from rankseg_plugins.comparison.phrases import percent, points, span, unit
 from rankseg_plugins.report.page import Introduction, Page, Section
 from rankseg_plugins.report.words import (
     ABSENT,
@@ -19,12 +20,8 @@ from rankseg_plugins.report.words import (
     listed,
     milliseconds,
     p_value,
-    percent,
-    points,
     printable,
     row_title,
-    span,
-    unit,
 )
 
 #: What is markup inside a line: a low line only at the ends of words, and "$" on pages that draw formulas.
@@ -45,7 +42,7 @@ def to_markdown(page: Page, charts: Sequence[Mapping[str, Any]]) -> str:
         *(_verdicts(page) if page.introduction is None else _introduction(page.introduction)),
         *(f"*{_text(note)}*" for note in page.notes),
         "## Decoders",
-        f"{len(comparison.names)} images; {unit(comparison)} in percent, gains in points with their "
+        f"{len(comparison.names)} images; {unit(comparison.scoring)} in percent, gains in points with their "
         f"{100 * comparison.confidence:g} % bootstrap interval; milliseconds an image (median).",
         _decoders(comparison),
         "## Levels",
@@ -118,7 +115,16 @@ def _decoders(comparison: Comparison) -> str:
             p_values = (p_value(row.paired.wilcoxon), p_value(row.paired.sign))
             cells[2:7] = [points(row.paired.mean), span(*row.paired.interval), counts, *p_values]
         rows.append(cells)
-    head = ["decoder", unit(comparison), "gain", "interval", "better / worse / same", "Wilcoxon p", "sign test p", "ms"]
+    head = [
+        "decoder",
+        unit(comparison.scoring),
+        "gain",
+        "interval",
+        "better / worse / same",
+        "Wilcoxon p",
+        "sign test p",
+        "ms",
+    ]
     return _table(head, rows)
 
 

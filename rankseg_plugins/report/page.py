@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from rankseg_plugins.comparison.comparison import Comparison, Paired
-from rankseg_plugins.report.words import describe_left_out, percent, points, sign, span, unit
+from rankseg_plugins.comparison.comparison import Comparison
+from rankseg_plugins.comparison.phrases import percent
+from rankseg_plugins.report.words import CONVENTIONS, describe_left_out
 
 #: With fewer cases the intervals are rough.
 FEW_CASES = 20
@@ -69,29 +70,16 @@ class Page(NamedTuple):
 
 def read_page(comparison: Comparison, introduction: Introduction | None = None) -> Page:
     """What a report of a comparison says, perhaps with an introduction above."""
-    verdicts = [_verdict(comparison, row.name, row.paired) for row in comparison.tables.decoders if row.paired]
-    if introduction is not None:
-        verdicts = [(introduction.verdict, introduction.sign)]
+    verdicts = [(introduction.verdict, introduction.sign)] if introduction else _verdicts(comparison)
     return Page(comparison, verdicts, _notes(comparison), _calibration(comparison), introduction)
 
 
-def _verdict(comparison: Comparison, decoder: str, paired: Paired) -> tuple[str, str]:
-    """One sentence: the gain of a decoder, how sure it is, and how many images got worse; and its sign."""
-    what, images, found = unit(comparison), len(paired.names), sign(*paired.interval)
-    confidence = f"{100 * comparison.confidence:g} % interval {span(*paired.interval)}"
-    worse = f"{paired.losses} of {images} images got worse, {paired.wins} better"
-    if not images:
-        return f"{decoder} cannot be judged: no image has a score with both decoders.", found
-    lead = {
-        "gain": f"{decoder} improves {what} by {points(paired.mean).lstrip('+')} points",
-        "loss": f"{decoder} lowers {what} by {points(-paired.mean).lstrip('+')} points",
-        "unclear": f"{decoder} makes no certain difference to {what}: {points(paired.mean)} points",
-    }[found]
-    return f"{lead} ({confidence}); {worse}.", found
+def _verdicts(comparison: Comparison) -> list[tuple[str, str]]:
+    return [comparison.verdict(decoder)[:2] for decoder in comparison.candidates]
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    found = []
+    found = [f"{CONVENTIONS}."]
     cases = int(comparison.cases.max()) + 1
     if cases < FEW_CASES:
         found.append(f"Only {cases} cases: the intervals are rough, and usually too narrow.")

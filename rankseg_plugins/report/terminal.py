@@ -8,9 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from rankseg_plugins.comparison.comparison import Comparison
+from rankseg_plugins.comparison.phrases import percent, points, sign, span, unit
 from rankseg_plugins.report.page import Page
 from rankseg_plugins.report.tuning import FLATTERED, TuningPage
-from rankseg_plugins.report.words import milliseconds, percent, points, printable, sign, span, unit
+from rankseg_plugins.report.words import milliseconds, printable
 
 STYLES = {"gain": "green", "loss": "red", "unclear": "dim"}
 
@@ -18,7 +19,7 @@ STYLES = {"gain": "green", "loss": "red", "unclear": "dim"}
 def to_terminal(page: Page) -> Group:
     """A row for each decoder, the verdicts, and what to know before trusting them."""
     comparison = page.comparison
-    score = f"{unit(comparison)}, %".replace(" ", "\n", 1)
+    score = f"{unit(comparison.scoring)}, %".replace(" (", "\n(", 1)
     table = _table("decoder", score, "gain", _interval(comparison), "better /\nworse", "ms")
     for row in comparison.tables.decoders:
         cells: list[str | Text] = [_text(row.name), percent(row.value), "", "", "", milliseconds(row.seconds)]

@@ -6,14 +6,11 @@ import math
 import re
 from collections.abc import Sequence
 
-from rankseg_plugins.comparison.comparison import WORST, Comparison
-from rankseg_plugins.scores.levels import LEVELS, SCORES
+from rankseg_plugins.comparison.comparison import WORST
+from rankseg_plugins.comparison.phrases import NONE, TITLES
+from rankseg_plugins.scores.levels import LEVELS
 from rankseg_plugins.scores.shown import LeftOut
 
-#: How scores are called, in the order of tables; one that is not named here is called by its own name.
-NAMED = {"dice": "Dice", "iou": "IoU", "accuracy": "accuracy"}
-TITLES = {**NAMED, **{score: score for score in SCORES if score not in NAMED}}
-NONE = "n/a"
 #: Control characters, what breaks or turns lines, and the bytes of a file name that are not UTF-8.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -29,6 +26,10 @@ PRESENT = {
     "union": "A class counts in an image if truth or prediction hold it, so that a hallucinated class scores 0",
     "label": "A class counts in an image only if the truth holds it, so that hallucinated classes go unpunished",
 }
+CONVENTIONS = (
+    "A class counts in an image if truth or prediction hold it (union), or only if the truth does (label): the same "
+    "decision can gain by one and lose by the other"
+)
 SHOWN = (
     "In how many images each decoder shows a class, in brackets those of them whose truth holds it. Showing a class "
     "that is not there costs where classes of truth or prediction count, and missing one costs always."
@@ -66,24 +67,6 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most - 1 - most // 2) :]}"
 
 
-def percent(value: float) -> str:
-    """A share in percent, two digits."""
-    return NONE if math.isnan(value) else f"{100 * value:.2f}"
-
-
-def points(value: float) -> str:
-    """A difference in percentage points with its sign; what rounds to nothing has none."""
-    if math.isnan(value):
-        return NONE
-    rounded = round(100 * value, 2)
-    return f"{rounded:+.2f}" if rounded else "0.00"
-
-
-def span(low: float, high: float) -> str:
-    """An interval in percentage points."""
-    return "unknown" if math.isnan(low) or math.isnan(high) else f"{points(low)} to {points(high)}"
-
-
 def milliseconds(seconds: float) -> str:
     """A time with one digit."""
     return NONE if math.isnan(seconds) else f"{1000 * seconds:.1f}"
@@ -99,21 +82,11 @@ def p_value(value: float) -> str:
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.2f}"
 
 
-def sign(low: float, high: float) -> str:
-    """``"gain"``, ``"loss"`` or ``"unclear"``, by the interval of a difference."""
-    return "gain" if low > 0 else "loss" if high < 0 else "unclear"
-
-
 def row_title(score: str, level: str) -> str:
     """Name of a row of the table of levels."""
     if level == "worst":
         return f"worst {100 * WORST:.0f} % of images, {TITLES[score]}"
     return f"{level} {TITLES[score]}"
-
-
-def unit(comparison: Comparison) -> str:
-    """The deciding score."""
-    return f"image {TITLES[comparison.scoring.score]}"
 
 
 def describe_left_out(found: LeftOut, classes: Sequence[str], decoder: str, baseline: str = "argmax") -> str | None:

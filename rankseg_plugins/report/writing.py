@@ -11,12 +11,12 @@ from typing import Any
 from rankseg_plugins._imports import require
 from rankseg_plugins._writing import write_atomically
 from rankseg_plugins.comparison.comparison import Comparison
+from rankseg_plugins.comparison.phrases import unit
 from rankseg_plugins.comparison.tables import to_csv, to_dict
 from rankseg_plugins.report import charts
 from rankseg_plugins.report.html import to_html
 from rankseg_plugins.report.markdown import to_markdown
 from rankseg_plugins.report.page import Page, read_page
-from rankseg_plugins.report.words import unit
 
 #: What :func:`write_report` writes.
 FILES = ("report.html", "report.md", "report.json", "images.csv")
@@ -99,7 +99,7 @@ def _draw(comparison: Comparison) -> list[dict[str, Any]]:
         ("reliability", charts.reliability, "Calibration", "Below the diagonal, the network is too sure of itself."),
     ]
     if len(comparison.candidates) > 1:
-        title = f"The gain of every decoder over {baseline} in {unit(comparison)}, with its interval."
+        title = f"The gain of every decoder over {baseline} in {unit(comparison.scoring)}, with its interval."
         chosen.insert(0, ("decoders", charts.forest, "All decoders", title))
     themes = {"light": charts.LIGHT, "dark": charts.DARK, "paper": charts.PAPER}
     return [

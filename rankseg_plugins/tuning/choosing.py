@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,7 +13,9 @@ import numpy as np
 from rankseg_plugins._imports import require
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.measuring import Measurement
-from rankseg_plugins.core.options import read_integer, read_real
+from rankseg_plugins.comparison.phrases import points, span, unit
+from rankseg_plugins.comparison.verdict import contrary, listed
+from rankseg_plugins.core.options import PRESENT, read_choice, read_integer, read_real
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.levels import LEVELS
 
@@ -21,6 +23,9 @@ ARGMAX, CHOSEN = "argmax", "chosen"
 #: Of the bootstrap that a choice among candidates rests on: its interval reaches one standard error to either side.
 RESAMPLES, ONE_ERROR = 200, 0.6827
 OBJECTIVES = tuple(f"{score}_{level}" for score in ("dice", "iou") for level in LEVELS)
+#: What a choice may be asked to keep: a score and level, the objective where other classes count, or every class.
+EVERY_CLASS = "every-class"
+KEEP = (*OBJECTIVES, *PRESENT, EVERY_CLASS)
 
 
 class Choice(NamedTuple):
@@ -43,7 +48,9 @@ class Choice(NamedTuple):
     verdict: str
 
 
-def choose(comparison: Comparison, objective: str, folds: int = 5, min_cases: int = 20) -> Choice:
+def choose(
+    comparison: Comparison, objective: str, folds: int = 5, min_cases: int = 20, keep: Sequence[str] = ()
+) -> Choice:
     """Choose from candidates that were compared already; see :func:`~rankseg_plugins.tuning.tune`.
 
     Args:
@@ -51,6 +58,7 @@ def choose(comparison: Comparison, objective: str, folds: int = 5, min_cases: in
         objective: one of :data:`OBJECTIVES`.
         folds: at least 2; with fewer cases there are as many as cases.
         min_cases: at least 0; with fewer cases argmax is kept.
+        keep: of :data:`KEEP`, what a choice may not certainly lower.
 
     Raises:
         ValueError: for an unknown objective, or too few folds.
@@ -59,23 +67,79 @@ def choose(comparison: Comparison, objective: str, folds: int = 5, min_cases: in
     Bioinformatics 7 (2006).
     """
     check_choice("objective", objective, OBJECTIVES)
-    folds = read_folds(folds)
-    score, level = objective.split("_")
-    validated, best = _validate(comparison, score, level, folds)
+    goal = Goal(objective, tuple(keep))
+    validated, best = _validate(comparison, goal, read_folds(folds))
     winner, cases = comparison.decoders[best], int(comparison.cases.max()) + 1
-    gain, low, high = (float(100 * each) for each in _gain(validated, CHOSEN, score, level))
-    doubt = _doubt(cases, min_cases, objective, gain, low)
-    if doubt is None and best == 0:
-        doubt = "argmax is best on all images"
+    gain, low, high = goal.gains(validated)[0].tolist()
+    doubt = _doubt(cases, min_cases, goal.unit(comparison), gain, low)
     if doubt is None:
-        # NaN is not certain.
-        own = 100 * _gain(_pair(comparison, best), winner, score, level)
-        doubt = None if own[1] > 0 else f"on all images the gain of {winner} is not certain, {_points(*own)}"
-    figures = _points(gain, low, high, f" of {objective} on images not used to choose")
+        doubt = _doubt_of_winner(_pair(comparison, best), validated, goal) if best else "argmax is best on all images"
+    figures = _points(gain, low, high, f" of {goal.unit(comparison)} on images not used to choose")
     verdict = f"{winner}: {figures}" if doubt is None else f"keep argmax: {doubt}"
     if doubt is not None and cases > 1 and not math.isnan(gain):
         verdict += f", {figures}"
-    return Choice(winner, doubt is None, gain, (low, high), validated, verdict)
+    if doubt is None:
+        against = contrary(validated, CHOSEN, "gain", (*_split(objective), comparison.scoring.present))
+        verdict += f"; but certainly the other way: {listed(against)}" if against else ""
+    return Choice(winner, doubt is None, 100 * gain, (100 * low, 100 * high), validated, verdict)
+
+
+class Goal(NamedTuple):
+    """What is to be gained, and what is not to be lost.
+
+    Args:
+        objective: one of :data:`OBJECTIVES`.
+        keep: of :data:`KEEP`.
+    """
+
+    objective: str
+    keep: tuple[str, ...]
+
+    def unit(self, comparison: Comparison) -> str:
+        """The objective in words, and which classes count."""
+        return unit(comparison.scoring, self.objective.split("_")[1])
+
+    def gains(self, comparison: Comparison, name: str | None = None) -> np.ndarray:
+        """Of every decoder but the baseline, (D, 3): gain, lower and upper end; of the objective or what is kept.
+
+        The class that loses most stands for every class.
+        """
+        if name == EVERY_CLASS:
+            classes = comparison.differences.classes
+            # A class without an interval is not certain to lose.
+            worst = np.where(np.isnan(classes[..., 2]), np.inf, classes[..., 2]).argmin(1)
+            return classes[np.arange(len(classes)), worst]
+        if name in PRESENT:
+            return comparison.under(name).differences.levels[_split(self.objective)]
+        return comparison.differences.levels[_split(name or self.objective)]
+
+    def lowered(self, comparison: Comparison) -> np.ndarray:
+        """Whether each decoder but the baseline certainly lowers what is to be kept, (D, K) bool."""
+        found = [self.gains(comparison, name)[:, 2] < 0 for name in self.keep]
+        return np.stack(found, 1) if found else np.zeros((len(comparison.candidates), 0), np.bool_)
+
+
+def _split(name: str) -> tuple[str, str]:
+    score, level = name.split("_")
+    return score, level
+
+
+def read_keep(keep: object, objective: str) -> tuple[str, ...]:
+    """The option ``keep``; None is the dataset level of the score of the objective.
+
+    Raises:
+        TypeError: if it is not a list of strings.
+        ValueError: for one that is not of :data:`KEEP`.
+
+    Example:
+        >>> read_keep(None, "dice_image"), read_keep(["label", "every-class"], "dice_image")
+        (('dice_dataset',), ('label', 'every-class'))
+    """
+    if keep is None:
+        return (f"{_split(objective)[0]}_dataset",)
+    if isinstance(keep, str) or not isinstance(keep, Iterable):
+        raise TypeError(f"keep must be a list of names, got {keep!r}")
+    return tuple(read_choice("each of keep", name, KEEP) for name in keep)
 
 
 def _doubt(cases: int, min_cases: int, objective: str, gain: float, low: float) -> str | None:
@@ -89,9 +153,21 @@ def _doubt(cases: int, min_cases: int, objective: str, gain: float, low: float) 
     return None if low > 0 else "no certain gain"
 
 
+def _doubt_of_winner(pair: Comparison, validated: Comparison, goal: Goal) -> str | None:
+    """Why a winner is not to be used though choosing gains; None if it is."""
+    own = goal.gains(pair)[0]
+    if not own[1] > 0:  # NaN is not certain
+        return f"on all images the gain of {pair.candidates[0]} is not certain, {_points(*own)}"
+    for which, found in ((f"{pair.candidates[0]} on all images", pair), ("the choice", validated)):
+        for name, lowers in zip(goal.keep, goal.lowered(found)[0], strict=True):
+            if lowers:
+                return f"{which} certainly lowers {name}, {_points(*goal.gains(found, name)[0])}"
+    return None
+
+
 def _points(gain: float, low: float, high: float, what: str = "") -> str:
-    span = "interval unknown" if math.isnan(low) or math.isnan(high) else f"{low:+.2f} to {high:+.2f}"
-    return f"{gain:+.2f} points{what} ({span})"
+    known = span(low, high)
+    return f"{points(gain)} points{what} ({'interval unknown' if known == 'unknown' else known})"
 
 
 def read_folds(folds: object) -> int:
@@ -129,20 +205,20 @@ def check_intervals(resamples: object = 10_000, confidence: object = 0.95, seed:
     require("scipy.stats", extra="report")
 
 
-def _validate(comparison: Comparison, score: str, level: str, folds: int) -> tuple[Comparison, int]:
+def _validate(comparison: Comparison, goal: Goal, folds: int) -> tuple[Comparison, int]:
     """Choose for each fold on the others; return what that scores, and the index of the best of all images."""
     cases = [each.case for each in comparison.measurements]
     fold_of_case = deal(cases, folds, comparison.seed)
     fold_of_image = np.array([fold_of_case[case] for case in cases])
     chosen: list[Measurement] = list(comparison.measurements)
     for fold in range(max(fold_of_image) + 1):
-        best = _best(comparison, fold_of_image != fold, score, level)
+        best = _best(comparison, fold_of_image != fold, goal)
         for index in np.flatnonzero(fold_of_image == fold):
             measured = comparison.measurements[index]
             both = [0, best]
             chosen[index] = replace(measured, counts=measured.counts[both], seconds=measured.seconds[both])
     validated = replace(comparison, decoders=(ARGMAX, CHOSEN), measurements=tuple(chosen))
-    return validated, _best(comparison, np.ones(len(cases), dtype=bool), score, level)
+    return validated, _best(comparison, np.ones(len(cases), dtype=bool), goal)
 
 
 def deal(cases: Sequence[str], folds: int, seed: int) -> dict[str, int]:
@@ -163,8 +239,10 @@ def deal(cases: Sequence[str], folds: int, seed: int) -> dict[str, int]:
     return dict(zip(names, drawn.tolist(), strict=True))
 
 
-def _best(comparison: Comparison, used: np.ndarray, score: str, level: str) -> int:
+def _best(comparison: Comparison, used: np.ndarray, goal: Goal) -> int:
     """Index of the best candidate on the images that are used; argmax, the first, if none gains on it.
+
+    One that lowers what is to be kept by more than a standard error is out.
 
     Of those that gain, it is the one whose gain is still the largest where it is smaller than measured by what one in
     six draws of the cases would give: of many that gain alike by luck, the one that gains evenly.
@@ -173,9 +251,10 @@ def _best(comparison: Comparison, used: np.ndarray, score: str, level: str) -> i
         return 0
     images = tuple(itertools.compress(comparison.measurements, used))
     part = replace(comparison, measurements=images, resamples=RESAMPLES, confidence=ONE_ERROR)
-    gain, low, _ = part.differences.levels[score, level].T
-    low = np.where(gain > 0, np.nan_to_num(low, nan=-np.inf), -np.inf)
-    return int(np.argmax(low)) + 1 if (gain > 0).any() else 0
+    gain, low, _ = goal.gains(part).T
+    able = (gain > 0) & ~goal.lowered(part).any(1)
+    low = np.where(able, np.nan_to_num(low, nan=-np.inf), -np.inf)
+    return int(np.argmax(low)) + 1 if able.any() else 0
 
 
 def _pair(comparison: Comparison, index: int) -> Comparison:
@@ -183,8 +262,3 @@ def _pair(comparison: Comparison, index: int) -> Comparison:
     both = [0, index]
     images = (replace(each, counts=each.counts[both], seconds=each.seconds[both]) for each in comparison.measurements)
     return replace(comparison, decoders=(ARGMAX, comparison.decoders[index]), measurements=tuple(images))
-
-
-def _gain(comparison: Comparison, name: str, score: str, level: str) -> np.ndarray:
-    """Gain over argmax with its interval."""
-    return comparison.differences.levels[score, level][comparison.candidates.index(name)]

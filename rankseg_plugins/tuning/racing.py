@@ -65,7 +65,7 @@ def tune(
         progress: show a bar on standard error if that is a terminal; needs rich.
         on_measured: called after each image.
         **options: ``pruning_probs``, ``solvers`` (as ``presence`` of ``"samplewise"`` only), ``folds``, ``min_cases``,
-            ``ignore_index``, ``scoring``, ``device`` and ``others`` of :class:`Tuner`.
+            ``keep``, ``ignore_index``, ``scoring``, ``device`` and ``others`` of :class:`Tuner`.
 
     Raises:
         TypeError: for an iterator where two passes are needed, an unknown option, or one of the wrong type.

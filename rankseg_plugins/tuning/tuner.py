@@ -34,7 +34,7 @@ from rankseg_plugins.tuning.candidates import (
     read_temperatures,
     samplewise_candidates,
 )
-from rankseg_plugins.tuning.choosing import ARGMAX, OBJECTIVES, check_intervals, choose, read_folds
+from rankseg_plugins.tuning.choosing import ARGMAX, OBJECTIVES, check_intervals, choose, read_folds, read_keep
 from rankseg_plugins.tuning.fitting import Fitting, check_levels
 from rankseg_plugins.tuning.presence import PresenceCandidates, read_rules
 
@@ -84,6 +84,9 @@ class Tuner:
         folds: at least 2; images of one case stay in one fold.
         min_cases: at least 0; with fewer cases argmax is kept: a bootstrap of a handful of images is too sure of
             itself.
+        keep: what a choice may not certainly lower: scores and levels such as ``"iou_dataset"``; ``"union"`` or
+            ``"label"``, the objective where these classes count; ``"every-class"``. None takes the dataset level of
+            the objective's score.
         ignore_index: label of the truth whose pixels do not count.
         scoring: which classes count, and how absent ones do; its ``score`` is that of the objective.
         device: where to decode.
@@ -120,6 +123,7 @@ class Tuner:
         output_mode: str | None = None,
         folds: int = 5,
         min_cases: int = 20,
+        keep: Sequence[str] | None = None,
         ignore_index: int | None = None,
         scoring: Scoring | None = None,
         device: str | torch.device = "cpu",
@@ -129,6 +133,7 @@ class Tuner:
         self.objective, self.folds, self.min_cases = objective, read_folds(folds), read_integer("min_cases", min_cases)
         if self.min_cases < 0:
             raise ValueError(f"min_cases must be at least 0, got {min_cases}")
+        self.keep = read_keep(keep, objective)
         score = objective.split("_")[0]
         mode = read_mode(output_mode, num_classes)
         self._temperatures = read_temperatures(temperatures)
@@ -260,12 +265,13 @@ class Tuner:
         comparison = self.recorder.comparison(
             class_names, resamples=resamples, confidence=confidence, seed=seed, facts=facts
         )
-        choice = choose(comparison, self.objective, self.folds, self.min_cases)
+        choice = choose(comparison, self.objective, self.folds, self.min_cases, self.keep)
         chosen = self.candidates[choice.winner if choice.certain else ARGMAX]
         verdict = "; ".join([choice.verdict, *self._caveats(chosen, comparison)])
         evidence = {
             **chosen.evidence,
             "objective": self.objective,
+            "keep": list(self.keep),
             **self.recorder.scoring.counting,
             "images": len(comparison.names),
             "best_candidate": choice.winner,
@@ -305,6 +311,6 @@ def options_but(*given: str) -> tuple[str, ...]:
 
     Example:
         >>> options_but("num_classes", "objective", "scoring", "ignore_index", "device", "others")
-        ('temperatures', 'pruning_probs', 'metrics', 'solvers', 'output_mode', 'folds', 'min_cases')
+        ('temperatures', 'pruning_probs', 'metrics', 'solvers', 'output_mode', 'folds', 'min_cases', 'keep')
     """
     return tuple(name for name in inspect.signature(Tuner).parameters if name not in given)

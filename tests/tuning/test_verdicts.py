@@ -35,7 +35,7 @@ def test_no_image_has_a_score():
     with pytest.raises(ValueError, match="presence cannot be learnt, as no image holds a pixel"):
         tune(samples, ignore_index=255, **QUICK)
     found = tune(samples, ignore_index=255, presence=[], **QUICK)
-    assert found.verdict == "keep argmax: no image has a score to compare in dice_image"
+    assert found.verdict == "keep argmax: no image has a score to compare in image Dice (union)"
     assert (found.decoder.evidence["gain"], found.decoder.evidence["interval"]) == (None, None)
 
 

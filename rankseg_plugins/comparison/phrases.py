@@ -1,0 +1,59 @@
+"""Scores, and differences between them, in the words and digits of every report, table and verdict."""
+
+from __future__ import annotations
+
+import math
+
+from rankseg_plugins.comparison.scoring import Scoring
+from rankseg_plugins.scores.levels import SCORES
+
+NONE = "n/a"
+#: How scores are called, in the order of tables; one that is not named here is called by its own name.
+NAMED = {"dice": "Dice", "iou": "IoU", "accuracy": "accuracy"}
+TITLES = {**NAMED, **{score: score for score in SCORES if score not in NAMED}}
+
+
+def title(score: str, level: str, counted: str | None = None) -> str:
+    """A score at a level, and which classes count.
+
+    Example:
+        >>> title("iou", "dataset", "union"), title("accuracy", "dataset")
+        ('dataset IoU (union)', 'pixel accuracy')
+    """
+    if (score, level) == ("accuracy", "dataset"):
+        return "pixel accuracy"
+    return f"{level} {TITLES[score]}" + ("" if counted is None else f" ({counted})")
+
+
+def unit(scoring: Scoring, level: str = "image") -> str:
+    """The deciding score and which classes count.
+
+    Example:
+        >>> unit(Scoring("dice", "union", "one"))
+        'image Dice (union, absent one)'
+    """
+    absent = "" if scoring.absent == "skip" else f", absent {scoring.absent}"
+    return title(scoring.score, level, scoring.present + absent)
+
+
+def percent(value: float) -> str:
+    """A share in percent, two digits."""
+    return NONE if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def points(value: float) -> str:
+    """A difference in percentage points with its sign; what rounds to nothing has none."""
+    if math.isnan(value):
+        return NONE
+    rounded = round(100 * value, 2)
+    return f"{rounded:+.2f}" if rounded else "0.00"
+
+
+def span(low: float, high: float) -> str:
+    """An interval in percentage points."""
+    return "unknown" if math.isnan(low) or math.isnan(high) else f"{points(low)} to {points(high)}"
+
+
+def sign(low: float, high: float) -> str:
+    """``"gain"``, ``"loss"`` or ``"unclear"``, by the interval of a difference."""
+    return "gain" if low > 0 else "loss" if high < 0 else "unclear"

@@ -1,0 +1,119 @@
+"""What a comparison says of a decoder, in sentences that name the score and which classes count.
+
+The first says what happened to the score that decides; the second, where there is one, which other scores that people
+publish moved the other way. A gain that is a loss as soon as other classes count is not to be missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from rankseg_plugins.comparison.phrases import points, sign, span, title, unit
+
+if TYPE_CHECKING:
+    from rankseg_plugins.comparison.comparison import Comparison, Paired
+
+#: What people publish: score, level and which classes count, None where that makes no difference.
+HEADLINES = (
+    ("dice", "image", "union"),
+    ("dice", "image", "label"),
+    ("iou", "image", "union"),
+    ("iou", "image", "label"),
+    ("iou", "dataset", "union"),
+    ("accuracy", "dataset", None),
+)
+
+
+class Headline(NamedTuple):
+    """What a score that people publish gains on the baseline, with its interval; shares.
+
+    Args:
+        score: ``"dice"``, ``"iou"`` or ``"accuracy"``.
+        level: ``"image"`` or ``"dataset"``.
+        present: which classes count, ``"union"`` or ``"label"``; None where that makes no difference.
+        gain: mean.
+        low: end of the interval.
+        high: likewise.
+    """
+
+    score: str
+    level: str
+    present: str | None
+    gain: float
+    low: float
+    high: float
+
+
+class Verdict(NamedTuple):
+    """What happened to the score that decides, and to others.
+
+    Args:
+        sentence: on both.
+        sign: ``"gain"``, ``"loss"`` or ``"unclear"``, of the score that decides.
+        against: other scores that certainly moved the other way; where the first is unclear, that moved at all.
+    """
+
+    sentence: str
+    sign: str
+    against: tuple[Headline, ...]
+
+
+def judge(comparison: Comparison, decoder: str) -> Verdict:
+    """The verdict on one decoder; see :meth:`Comparison.verdict`."""
+    paired, scoring = comparison.paired(decoder), comparison.scoring
+    found = sign(*paired.interval)
+    against = contrary(comparison, decoder, found, (scoring.score, "image", scoring.present))
+    return Verdict(f"{_first(comparison, decoder, paired, found)}{_second(against, found)}", found, against)
+
+
+def contrary(comparison: Comparison, decoder: str, found: str, own: tuple[str, str, str]) -> tuple[Headline, ...]:
+    """Scores that people publish that certainly moved the other way than one that they are held against.
+
+    Args:
+        comparison: of decoders.
+        decoder: one of them.
+        found: ``"gain"``, ``"loss"`` or ``"unclear"``: then every certain one.
+        own: score, level and ``present`` of the one, which is not held against itself.
+    """
+    # With absent classes it is not one that people publish.
+    same = own if comparison.scoring.absent == "skip" else None
+    others = (each for each in headlines(comparison, decoder) if each[:3] != same)
+    return tuple(each for each in others if sign(each.low, each.high) not in (found, "unclear"))
+
+
+def headlines(comparison: Comparison, decoder: str) -> list[Headline]:
+    """What every score that people publish gains."""
+    index, found = comparison.candidates.index(decoder), []
+    for score, level, present in HEADLINES:
+        levels = comparison.under(present or "union").differences.levels
+        found.append(Headline(score, level, present, *levels[score, level][index].tolist()))
+    return found
+
+
+def _first(comparison: Comparison, decoder: str, paired: Paired, found: str) -> str:
+    what, images = unit(comparison.scoring), len(paired.names)
+    confidence = f"{100 * comparison.confidence:g} % interval {span(*paired.interval)}"
+    worse = f"{paired.losses} of {images} images got worse, {paired.wins} better"
+    if not images:
+        return f"{decoder} cannot be judged: no image has a score with both decoders."
+    lead = {
+        "gain": f"{decoder} improves {what} by {points(paired.mean).lstrip('+')} points",
+        "loss": f"{decoder} lowers {what} by {points(-paired.mean).lstrip('+')} points",
+        "unclear": f"{decoder} makes no certain difference to {what}: {points(paired.mean)} points",
+    }[found]
+    return f"{lead} ({confidence}); {worse}."
+
+
+def _second(against: tuple[Headline, ...], found: str) -> str:
+    if not against:
+        return ""
+    return f" {'Certain all the same' if found == 'unclear' else 'But certainly the other way'}: {listed(against)}."
+
+
+def listed(found: Iterable[Headline]) -> str:
+    """Scores and what they gain."""
+    return ", ".join(
+        f"{title(each.score, each.level, each.present)} {points(each.gain)} ({span(each.low, each.high)})"
+        for each in found
+    )
