@@ -21,7 +21,7 @@ from rankseg_plugins.comparison.intervals import Differences, level_differences
 from rankseg_plugins.comparison.measuring import Measurement, to_areas
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.comparison.statistics import sign_test, wilcoxon
-from rankseg_plugins.comparison.tables import Tables, read_tables, rows
+from rankseg_plugins.comparison.tables import Tables, read_tables, rows, summary
 from rankseg_plugins.comparison.verdict import Verdict, judge
 from rankseg_plugins.core.options import PRESENT
 from rankseg_plugins.core.probabilities import check_choice
@@ -89,7 +89,7 @@ class Paired(NamedTuple):
         return [(self.names[i], float(self.differences[i])) for i in order if self.differences[i] < 0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """What decoders scored on the same images, see :func:`~rankseg_plugins.comparison.compare`.
 
@@ -103,6 +103,7 @@ class Comparison:
         damaged: pictures of those that it damages most.
         skipped: images that could not be read or scored, and why.
         facts: how the comparison was made: versions, options, inputs.
+        cautions: sentences on decoders whose figures are not what they seem.
         resamples: number of bootstrap resamples.
         confidence: of the intervals.
         seed: of the resamples.
@@ -117,6 +118,7 @@ class Comparison:
     damaged: tuple[Example, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    cautions: tuple[str, ...] = ()
     resamples: int = 10_000
     confidence: float = 0.95
     seed: int = 0
@@ -125,6 +127,9 @@ class Comparison:
         if not self.measurements:
             raise ValueError("nothing to compare: no image was scored")
         _check_names(self.names)
+
+    def __repr__(self) -> str:
+        return "\n".join(summary(self))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from rankseg_plugins.comparison.facts import collect_facts
 from rankseg_plugins.comparison.measuring import Measurement, calibrate, measure, prepare, to_areas
 from rankseg_plugins.comparison.sample import Sample, as_sample, check_exclusive, first_of, fitting_mode, read_name
 from rankseg_plugins.comparison.scoring import Scoring, read_scoring
+from rankseg_plugins.comparison.seen import describe_seen
 from rankseg_plugins.core.options import read_index, read_mode
 from rankseg_plugins.core.probabilities import plain
 from rankseg_plugins.core.processes import gather
@@ -202,15 +203,24 @@ class Recorder:
         if self.warn and not self._looked:
             self._looked, self._warned = True, warn_if_softened(probs.unsqueeze(0))
 
-    def _look_at_scoring(self) -> None:
-        """Warn, once, of decoders that were tuned where other classes count."""
+    def _cautions(self) -> tuple[str, ...]:
+        """Sentences on decoders that were tuned where other classes count or on these images; warns of them once."""
+        tuned = {name: each for name, each in self.decoders.items() if isinstance(each, TunedDecoder)}
+        found = [
+            sentence
+            for name, each in tuned.items()
+            if not each.is_argmax
+            for sentence in (
+                self.scoring.describe_other(each.evidence, name),
+                describe_seen(each.evidence, self.measurements, name),
+            )
+            if sentence is not None
+        ]
         if self.warn and not self._compared:
             self._compared = True
-            for name, each in self.decoders.items():
-                if isinstance(each, TunedDecoder) and not each.is_argmax:
-                    sentence = self.scoring.describe_other(each.evidence, name)
-                    if sentence is not None:
-                        warnings.warn(sentence, UserWarning, stacklevel=3)
+            for sentence in found:
+                warnings.warn(sentence, UserWarning, stacklevel=3)
+        return tuple(found)
 
     def _remember(self, measurement: Measurement) -> None:
         # The bins of thousands of images would outweigh all else; their sum is enough.
@@ -234,7 +244,7 @@ class Recorder:
         """Everything collected so far.
 
         Warns once if the probabilities are too unsure, where RankSEG loses, and of decoders that were tuned where other
-        classes count.
+        classes count, or on the very images.
 
         Args:
             class_names: C names; None numbers the classes.
@@ -246,7 +256,6 @@ class Recorder:
         """
         if self.warn and self.calibration is not None and not self._warned:
             self._warned = warn_if_unsure(self.calibration, self.num_classes)
-        self._look_at_scoring()
         facts = options.pop("facts", None)
         facts = {**(collect_facts() if facts is None else facts), "ignore_index": self.ignore_index}
         return Comparison(
@@ -259,6 +268,7 @@ class Recorder:
             self.extremes.damaged(),
             dict(self.skipped),
             facts,
+            self._cautions(),
             **options,
         )
 

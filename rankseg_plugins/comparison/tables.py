@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rankseg_plugins.comparison.intervals import FIGURES
+from rankseg_plugins.comparison.phrases import percent, points, span, unit
 from rankseg_plugins.comparison.verdict import headlines
 from rankseg_plugins.scores.levels import SCORES, image_accuracies
 from rankseg_plugins.scores.shown import LeftOut, left_out
@@ -22,6 +23,8 @@ Level = tuple[str, str]
 #: Every score and level that a report shows.
 ALL_LEVELS: tuple[Level, ...] = (*FIGURES, ("dice", "worst"), ("iou", "worst"))
 
+#: Decoders beside the baseline in a summary, the best first.
+_MOST_LISTED = 10
 #: What a word begins with that spreadsheets compute, and the mark of such words.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
@@ -147,6 +150,25 @@ def _calibration(comparison: Comparison) -> list[CalibrationRow]:
     return [CalibrationRow(name, error[row], over[row], measured.curve(row), row == last) for name, row in found]
 
 
+def summary(comparison: Comparison) -> list[str]:
+    """Lines for a prompt: a row for each decoder, the first ones and the best, at most 15 in all."""
+    images, cases = len(comparison.names), int(comparison.cases.max()) + 1
+    head = f"Comparison of {images} images" + (f" of {cases} cases" if cases < images else "")
+    baseline, *others = comparison.tables.decoders
+    best = sorted(others, key=lambda row: -np.nan_to_num(row.paired.mean if row.paired else 0, nan=-np.inf))
+    cells = [
+        ("decoder", f"{unit(comparison.scoring)}, %", "gain, points", f"{100 * comparison.confidence:g} % interval")
+    ]
+    cells += [(baseline.name, percent(baseline.value), "", "")]
+    for row in best[:_MOST_LISTED]:
+        assert row.paired
+        cells.append((row.name, percent(row.value), points(row.paired.mean), span(*row.paired.interval)))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells]
+    more = len(best) - _MOST_LISTED
+    return [head, *lines, *([f"and {more} more"] if more > 0 else [])]
+
+
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
     """One dict for each image and decoder; see :meth:`Comparison.to_rows`."""
     found = []
@@ -198,6 +220,7 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
             "baseline": comparison.decoders[0],
             "decoders": {row.name: _decoder_as_dict(comparison, row) for row in comparison.tables.decoders},
             "calibration": _calibration_as_dict(comparison),
+            "cautions": comparison.cautions,
             "skipped": comparison.skipped,
             "bootstrap": {
                 "resamples": comparison.resamples,

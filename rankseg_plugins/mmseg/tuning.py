@@ -67,8 +67,8 @@ class RankSEGTuningHook(Hook):
         resamples: of the bootstrap.
         confidence: of the intervals.
         seed: of the folds and the bootstrap.
-        **options: ``temperatures``, ``pruning_probs``, ``metrics``, ``solvers``, ``folds``, ``min_cases`` and ``keep`` of
-            :class:`~rankseg_plugins.tuning.Tuner`.
+        **options: ``temperatures``, ``pruning_probs``, ``metrics``, ``solvers``, ``folds``, ``min_cases`` and
+            ``keep`` of :class:`~rankseg_plugins.tuning.Tuner`.
 
     Raises:
         TypeError: for ``resamples``, ``confidence`` or ``seed`` of the wrong type; when a training or validation

@@ -79,7 +79,7 @@ def _verdicts(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    found = [f"{CONVENTIONS}."]
+    found = [f"{CONVENTIONS}.", *(f"{each}." for each in comparison.cautions)]
     cases = int(comparison.cases.max()) + 1
     if cases < FEW_CASES:
         found.append(f"Only {cases} cases: the intervals are rough, and usually too narrow.")

@@ -113,10 +113,18 @@ class Goal(NamedTuple):
             return comparison.under(name).differences.levels[_split(self.objective)]
         return comparison.differences.levels[_split(name or self.objective)]
 
-    def lowered(self, comparison: Comparison) -> np.ndarray:
-        """Whether each decoder but the baseline certainly lowers what is to be kept, (D, K) bool."""
-        found = [self.gains(comparison, name)[:, 2] < 0 for name in self.keep]
-        return np.stack(found, 1) if found else np.zeros((len(comparison.candidates), 0), np.bool_)
+    def lowered(self, comparison: Comparison, reach: float = 1.0) -> np.ndarray:
+        """Whether each decoder but the baseline certainly lowers what is to be kept, (D, K) bool.
+
+        Args:
+            comparison: with the baseline.
+            reach: so many times as far as its intervals do.
+        """
+        found = np.zeros((len(comparison.candidates), len(self.keep)), np.bool_)
+        for index, name in enumerate(self.keep):
+            gain, _, high = self.gains(comparison, name).T
+            found[:, index] = gain + reach * (high - gain) < 0
+        return found
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -242,7 +250,7 @@ def deal(cases: Sequence[str], folds: int, seed: int) -> dict[str, int]:
 def _best(comparison: Comparison, used: np.ndarray, goal: Goal) -> int:
     """Index of the best candidate on the images that are used; argmax, the first, if none gains on it.
 
-    One that lowers what is to be kept by more than a standard error is out.
+    One that lowers what is to be kept by more than two standard errors is out.
 
     Of those that gain, it is the one whose gain is still the largest where it is smaller than measured by what one in
     six draws of the cases would give: of many that gain alike by luck, the one that gains evenly.
@@ -252,7 +260,7 @@ def _best(comparison: Comparison, used: np.ndarray, goal: Goal) -> int:
     images = tuple(itertools.compress(comparison.measurements, used))
     part = replace(comparison, measurements=images, resamples=RESAMPLES, confidence=ONE_ERROR)
     gain, low, _ = goal.gains(part).T
-    able = (gain > 0) & ~goal.lowered(part).any(1)
+    able = (gain > 0) & ~goal.lowered(part, reach=2.0).any(1)
     low = np.where(able, np.nan_to_num(low, nan=-np.inf), -np.inf)
     return int(np.argmax(low)) + 1 if able.any() else 0
 

@@ -17,6 +17,7 @@ from rankseg_plugins.comparison.measuring import Measurement
 from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.comparison.scoring import Scoring, read_scoring
+from rankseg_plugins.comparison.seen import remember
 from rankseg_plugins.core import GlobalRankSEG
 from rankseg_plugins.core.options import read_integer, read_mode
 from rankseg_plugins.core.probabilities import check_choice
@@ -53,6 +54,9 @@ class Tuned(NamedTuple):
     comparison: Comparison
     validated: Comparison
     verdict: str
+
+    def __repr__(self) -> str:
+        return f"{self.verdict}\n{self.comparison!r}"
 
     def report(self, path: str | PathLike[str]) -> None:
         """Write ``decoder.json``, and ``report.html``, ``report.md``, ``report.json`` and ``images.csv`` beside it.
@@ -274,6 +278,7 @@ class Tuner:
             "keep": list(self.keep),
             **self.recorder.scoring.counting,
             "images": len(comparison.names),
+            "seen": remember(comparison.measurements),
             "best_candidate": choice.winner,
             # JSON has no NaN.
             "gain": None if math.isnan(choice.gain) else choice.gain,
