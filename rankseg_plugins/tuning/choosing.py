@@ -28,6 +28,47 @@ EVERY_CLASS = "every-class"
 KEEP = (*OBJECTIVES, *PRESENT, EVERY_CLASS)
 
 
+class Goal(NamedTuple):
+    """What is to be gained, and what is not to be lost.
+
+    Args:
+        objective: one of :data:`OBJECTIVES`.
+        keep: of :data:`KEEP`.
+    """
+
+    objective: str
+    keep: tuple[str, ...]
+
+    def unit(self, comparison: Comparison) -> str:
+        """The objective in words, and which classes count."""
+        return unit(comparison.scoring, self.objective.split("_")[1])
+
+    def gains(self, comparison: Comparison) -> np.ndarray:
+        """Of every decoder but the baseline, (D, 3): gain of the objective, lower and upper end."""
+        return comparison.differences.levels[_split(self.objective)]
+
+    def lowered(self, comparison: Comparison, reach: float = 1.0) -> np.ndarray:
+        """Whether each decoder but the baseline certainly lowers what is to be kept, (D, K) bool.
+
+        Args:
+            comparison: with the baseline.
+            reach: so many times as far as its intervals do.
+        """
+        found = np.zeros((len(comparison.candidates), len(self.keep)), np.bool_)
+        for index, name in enumerate(self.keep):
+            gain, _, high = np.moveaxis(self._kept(comparison, name), -1, 0)
+            found[:, index] = (gain + reach * (high - gain) < 0).any(1)  # NaN is not certain
+        return found
+
+    def _kept(self, comparison: Comparison, name: str) -> np.ndarray:
+        """Gains of what is to be kept, (D, classes or 1, 3)."""
+        if name == EVERY_CLASS:
+            return comparison.differences.classes
+        if name in PRESENT:
+            return self.gains(comparison.under(name))[:, None]
+        return comparison.differences.levels[_split(name)][:, None]
+
+
 class Choice(NamedTuple):
     """What :func:`choose` found.
 
@@ -74,6 +115,8 @@ def choose(
     doubt = _doubt(cases, min_cases, goal.unit(comparison), gain, low)
     if doubt is None:
         doubt = _doubt_of_winner(_pair(comparison, best), validated, goal) if best else "argmax is best on all images"
+    elif best == 0 and (goal.gains(comparison)[:, 0] > 0).any():
+        doubt += f", as what gains lowers {', '.join(goal.keep)}"
     figures = _points(gain, low, high, f" of {goal.unit(comparison)} on images not used to choose")
     verdict = f"{winner}: {figures}" if doubt is None else f"keep argmax: {doubt}"
     if doubt is not None and cases > 1 and not math.isnan(gain):
@@ -82,49 +125,6 @@ def choose(
         against = contrary(validated, CHOSEN, "gain", (*_split(objective), comparison.scoring.present))
         verdict += f"; but certainly the other way: {listed(against)}" if against else ""
     return Choice(winner, doubt is None, 100 * gain, (100 * low, 100 * high), validated, verdict)
-
-
-class Goal(NamedTuple):
-    """What is to be gained, and what is not to be lost.
-
-    Args:
-        objective: one of :data:`OBJECTIVES`.
-        keep: of :data:`KEEP`.
-    """
-
-    objective: str
-    keep: tuple[str, ...]
-
-    def unit(self, comparison: Comparison) -> str:
-        """The objective in words, and which classes count."""
-        return unit(comparison.scoring, self.objective.split("_")[1])
-
-    def gains(self, comparison: Comparison, name: str | None = None) -> np.ndarray:
-        """Of every decoder but the baseline, (D, 3): gain, lower and upper end; of the objective or what is kept.
-
-        The class that loses most stands for every class.
-        """
-        if name == EVERY_CLASS:
-            classes = comparison.differences.classes
-            # A class without an interval is not certain to lose.
-            worst = np.where(np.isnan(classes[..., 2]), np.inf, classes[..., 2]).argmin(1)
-            return classes[np.arange(len(classes)), worst]
-        if name in PRESENT:
-            return comparison.under(name).differences.levels[_split(self.objective)]
-        return comparison.differences.levels[_split(name or self.objective)]
-
-    def lowered(self, comparison: Comparison, reach: float = 1.0) -> np.ndarray:
-        """Whether each decoder but the baseline certainly lowers what is to be kept, (D, K) bool.
-
-        Args:
-            comparison: with the baseline.
-            reach: so many times as far as its intervals do.
-        """
-        found = np.zeros((len(comparison.candidates), len(self.keep)), np.bool_)
-        for index, name in enumerate(self.keep):
-            gain, _, high = self.gains(comparison, name).T
-            found[:, index] = gain + reach * (high - gain) < 0
-        return found
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -167,9 +167,9 @@ def _doubt_of_winner(pair: Comparison, validated: Comparison, goal: Goal) -> str
     if not own[1] > 0:  # NaN is not certain
         return f"on all images the gain of {pair.candidates[0]} is not certain, {_points(*own)}"
     for which, found in ((f"{pair.candidates[0]} on all images", pair), ("the choice", validated)):
-        for name, lowers in zip(goal.keep, goal.lowered(found)[0], strict=True):
-            if lowers:
-                return f"{which} certainly lowers {name}, {_points(*goal.gains(found, name)[0])}"
+        lost = [name for name, lowers in zip(goal.keep, goal.lowered(found)[0], strict=True) if lowers]
+        if lost:
+            return f"{which} certainly lowers {', '.join(lost)}"
     return None
 
 

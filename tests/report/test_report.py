@@ -10,7 +10,8 @@ import torch
 from image_folders import DECODERS, make_image
 
 from rankseg_plugins.comparison import Recorder, Sample, compare
-from rankseg_plugins.report.words import p_value, points
+from rankseg_plugins.comparison.phrases import points
+from rankseg_plugins.report.words import p_value
 from rankseg_plugins.tuning import tune
 
 # The made images are; that this is said is tested elsewhere.

@@ -1,0 +1,76 @@
+"""Verdicts name score and convention, and what moved the other way; figures against scores worked out apart."""
+
+import re
+
+import pytest
+import torch
+
+from benchmarks.tuning import softened
+from rankseg_plugins.comparison import Sample, Scoring, compare
+from rankseg_plugins.tuning import tune
+
+pytestmark = pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
+
+
+def absent_class(images=24):
+    """A faint third class all over, which only every third truth holds: showing it gains there and costs elsewhere."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for index in range(images):
+        field = torch.nn.functional.interpolate(torch.randn(1, 3, 4, 4, generator=generator), 16, mode="bilinear")[0]
+        logits = field + torch.tensor([1.5, 0.5, -2.5]).view(3, 1, 1)
+        kept = 2 if index % 3 else 3
+        drawn = (logits + torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1))[:kept].softmax(0)
+        truth = (torch.rand(16, 16, generator=generator) > drawn.cumsum(0)[:-1]).sum(0)
+        found.append(Sample(str(index), logits.softmax(0), truth))
+    return found
+
+
+def compared(present):
+    decoders = ["argmax", "rankseg(pruning_prob=0)"]
+    return compare(absent_class(), decoders, scoring=Scoring(present=present), panels=0)
+
+
+def test_what_one_convention_hides_the_verdict_of_the_other_shows():
+    by_present = {present: compared(present) for present in ("union", "label")}
+    union, label = (each.verdict() for each in by_present.values())
+    assert union.sentence.startswith("rankseg(pruning_prob=0) lowers image Dice (union) by 12.")
+    assert union.against == ()
+    assert label.sign == "unclear"
+    assert "image Dice (label)" in label.sentence
+    assert "image Dice (union) -12." in label.sentence
+    for each in label.against:
+        found = by_present[each.present or "label"]
+        before, after = (found.level(name, each.score, each.level) for name in found.decoders)
+        assert each.gain == pytest.approx(after - before)
+        assert each.low < each.gain < each.high < 0
+
+
+def test_absent_classes_that_count_are_named():
+    found = compare(absent_class(), ["argmax", "rankseg"], scoring=Scoring(absent="one"), panels=0)
+    assert "image Dice (union, absent one)" in found.verdict().sentence
+
+
+def test_a_prompt_shows_few_lines():
+    samples = absent_class(8)
+    found = compare(samples, ["argmax", *(f"rankseg(pruning_prob={each / 100})" for each in range(20))], panels=0)
+    lines = repr(found).splitlines()
+    assert len(lines) <= 15
+    assert lines[-1] == "and 10 more"
+    gains = [float(re.search(r" ([+-]?\d+\.\d\d)  ", line)[1]) for line in lines[3:-1]]
+    assert gains == sorted(gains, reverse=True)
+    assert len(repr(tune(samples, min_cases=0, resamples=50)).splitlines()) <= 15
+
+
+def test_a_decoder_measured_on_its_own_images_is_named(tmp_path):
+    samples = softened(40, 1, 2.0, 24)
+    tune(samples, pruning_probs=[0.5], temperatures=[0.5], presence=[], resamples=100).decoder.save(
+        tmp_path / "it.json"
+    )
+    renamed = [Sample(f"other {each.name}", each.probs, each.labels) for each in samples]
+    for again in (samples, renamed, samples[:30]):
+        with pytest.warns(UserWarning, match=r"it.json was tuned on images that are measured here, \d+ of \d+"):
+            found = compare(again, ["argmax", str(tmp_path / "it.json")], panels=0)
+        assert "flattered" in found.cautions[0]
+    for others in (samples[:10], softened(40, 2, 2.0, 24)):
+        assert compare(others, ["argmax", str(tmp_path / "it.json")], panels=0).cautions == ()
