@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.scores.levels import SCORES
@@ -13,15 +14,25 @@ NAMED = {"dice": "Dice", "iou": "IoU", "accuracy": "accuracy"}
 TITLES = {**NAMED, **{score: score for score in SCORES if score not in NAMED}}
 
 
+def accuracy(scored: Sequence[str], classes: Sequence[str]) -> str:
+    """What the accuracy over some classes is called: with pixels of no scored class, it is a recall.
+
+    Example:
+        >>> accuracy(["road", "sky"], ["road", "sky"]), accuracy(["foreground"], ["foreground"])
+        ('accuracy', 'foreground recall')
+    """
+    if len(classes) == 1:
+        return "foreground recall"
+    return TITLES["accuracy"] if len(scored) == len(classes) else "recall of pixels of scored classes"
+
+
 def title(score: str, level: str, counted: str | None = None) -> str:
     """A score at a level, and which classes count.
 
     Example:
-        >>> title("iou", "dataset", "union"), title("accuracy", "dataset")
-        ('dataset IoU (union)', 'pixel accuracy')
+        >>> title("iou", "dataset", "union")
+        'dataset IoU (union)'
     """
-    if (score, level) == ("accuracy", "dataset"):
-        return "pixel accuracy"
     return f"{level} {TITLES[score]}" + ("" if counted is None else f" ({counted})")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from rankseg_plugins.comparison import phrases
 from rankseg_plugins.comparison.phrases import points, sign, span, title, unit
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Headline(NamedTuple):
         gain: mean.
         low: end of the interval.
         high: likewise.
+        title: all but the figures in words.
     """
 
     score: str
@@ -43,6 +45,7 @@ class Headline(NamedTuple):
     gain: float
     low: float
     high: float
+    title: str
 
 
 class Verdict(NamedTuple):
@@ -85,9 +88,13 @@ def contrary(comparison: Comparison, decoder: str, found: str, own: tuple[str, s
 def headlines(comparison: Comparison, decoder: str) -> list[Headline]:
     """What every score that people publish gains."""
     index, found = comparison.candidates.index(decoder), []
+    accuracy = phrases.accuracy(comparison.scored_classes, comparison.classes)
+    accuracy = "pixel accuracy" if accuracy == "accuracy" else f"dataset {accuracy}"
     for score, level, present in HEADLINES:
         levels = comparison.under(present or "union").differences.levels
-        found.append(Headline(score, level, present, *levels[score, level][index].tolist()))
+        called = title(score, level, present) if present else accuracy
+        gain, low, high = levels[score, level][index].tolist()
+        found.append(Headline(score, level, present, gain, low, high, called))
     return found
 
 
@@ -113,7 +120,4 @@ def _second(against: tuple[Headline, ...], found: str) -> str:
 
 def listed(found: Iterable[Headline]) -> str:
     """Scores and what they gain."""
-    return ", ".join(
-        f"{title(each.score, each.level, each.present)} {points(each.gain)} ({span(each.low, each.high)})"
-        for each in found
-    )
+    return ", ".join(f"{each.title} {points(each.gain)} ({span(each.low, each.high)})" for each in found)

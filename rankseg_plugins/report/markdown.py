@@ -133,7 +133,7 @@ def _levels(comparison: Comparison) -> str:
     for score, level in LEVEL_ROWS:
         baseline, others = comparison.tables.levels[score, level]
         cells = (f"{percent(value)} ({points(value - baseline)})" for value, *_ in others)
-        rows.append([row_title(score, level), percent(baseline), *cells])
+        rows.append([row_title(score, level, comparison), percent(baseline), *cells])
     return _table(["score, %", *comparison.decoders], rows)
 
 

@@ -6,8 +6,8 @@ import math
 import re
 from collections.abc import Sequence
 
-from rankseg_plugins.comparison.comparison import WORST
-from rankseg_plugins.comparison.phrases import NONE, TITLES
+from rankseg_plugins.comparison.comparison import WORST, Comparison
+from rankseg_plugins.comparison.phrases import NONE, TITLES, accuracy
 from rankseg_plugins.scores.levels import LEVELS
 from rankseg_plugins.scores.shown import LeftOut
 
@@ -82,8 +82,10 @@ def p_value(value: float) -> str:
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.2f}"
 
 
-def row_title(score: str, level: str) -> str:
+def row_title(score: str, level: str, comparison: Comparison) -> str:
     """Name of a row of the table of levels."""
+    if score == "accuracy":
+        return f"{level} {accuracy(comparison.scored_classes, comparison.classes)}"
     if level == "worst":
         return f"worst {100 * WORST:.0f} % of images, {TITLES[score]}"
     return f"{level} {TITLES[score]}"
