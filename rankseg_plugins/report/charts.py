@@ -35,12 +35,12 @@ class Theme:
     gain: str
     loss: str
     neutral: str
-    page: str = "none"
+    page: str
 
 
-LIGHT = Theme(ink="#1c2430", faint="#d7dce3", gain="#009e73", loss="#d55e00", neutral="#7b8794")
-DARK = Theme(ink="#e6eaf0", faint="#3a434f", gain="#2ec495", loss="#ff8b4d", neutral="#8d99a8")
-PAPER = Theme(LIGHT.ink, LIGHT.faint, LIGHT.gain, LIGHT.loss, LIGHT.neutral, page="white")
+#: Also where the page is not of this package's making.
+LIGHT = Theme(ink="#1c2430", faint="#d7dce3", gain="#009e73", loss="#d55e00", neutral="#7b8794", page="white")
+DARK = Theme(ink="#e6eaf0", faint="#3a434f", gain="#2ec495", loss="#ff8b4d", neutral="#8d99a8", page="none")
 
 Chart = Callable[["Axes", "Comparison", str, Theme], None]
 
@@ -149,7 +149,7 @@ def forest(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> No
     axes.set(xlabel="difference, points")
 
 
-def draw(chart: Chart, comparison: Comparison, decoder: str, theme: Theme = PAPER) -> Figure:
+def draw(chart: Chart, comparison: Comparison, decoder: str, theme: Theme = LIGHT) -> Figure:
     """One chart as a figure of its own; needs matplotlib.
 
     Raises:
@@ -169,12 +169,12 @@ def overview(comparison: Comparison, decoder: str) -> Figure:
     matplotlib = require("matplotlib", extra="report")
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_style(PAPER)):
+    with matplotlib.rc_context(_style(LIGHT)):
         height = 3.8 + max(3.8, _height(classes, comparison, decoder))
         figure = Figure(figsize=(2 * WIDTH, height), dpi=100, layout="constrained")
         axes = figure.subplots(2, 2, height_ratios=[3.8, height - 3.8])
         for each, chart in zip(axes.flat, (histogram, scatter, classes, reliability), strict=True):
-            chart(each, comparison, decoder, PAPER)
+            chart(each, comparison, decoder, LIGHT)
         figure.suptitle(f"{_short(decoder)} against {_short(comparison.decoders[0])}")
     return figure
 

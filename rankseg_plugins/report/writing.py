@@ -76,7 +76,7 @@ def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> Page:
 def write_files(folder: Path, page: Page, figures: Mapping[str, Any], images: Comparison) -> None:
     """Write a page in both forms, all figures, and a table of images."""
     drawn = _draw(page.comparison)
-    files: dict[str, str | bytes] = {each["path"]: each["paper"] for each in drawn}
+    files: dict[str, str | bytes] = {each["path"]: each["light"] for each in drawn}
     files["report.html"] = to_html(page, drawn)
     files["report.md"] = to_markdown(page, drawn)
     files["report.json"] = json.dumps(figures, indent=2) + "\n"
@@ -101,7 +101,7 @@ def _draw(comparison: Comparison) -> list[dict[str, Any]]:
     if len(comparison.candidates) > 1:
         title = f"The gain of every decoder over {baseline} in {unit(comparison)}, with its interval."
         chosen.insert(0, ("decoders", charts.forest, "All decoders", title))
-    themes = {"light": charts.LIGHT, "dark": charts.DARK, "paper": charts.PAPER}
+    themes = {"light": charts.LIGHT, "dark": charts.DARK}
     return [
         {
             "path": f"pictures/{name}.png",
