@@ -101,13 +101,12 @@ def _draw(comparison: Comparison) -> list[dict[str, Any]]:
     if len(comparison.candidates) > 1:
         title = f"The gain of every decoder over {baseline} in {unit(comparison)}, with its interval."
         chosen.insert(0, ("decoders", charts.forest, "All decoders", title))
-    themes = {"light": charts.LIGHT, "dark": charts.DARK}
     return [
         {
             "path": f"pictures/{name}.png",
             "title": title,
             "text": text,
-            **{key: charts.to_png(charts.draw(chart, comparison, decoder, theme)) for key, theme in themes.items()},
+            **charts.in_both_themes(charts.draw(chart, comparison, decoder)),
         }
         for name, chart, title, text in chosen
         if chart is not charts.reliability or comparison.calibration is not None
