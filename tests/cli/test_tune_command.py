@@ -201,24 +201,21 @@ def test_rules_of_presence(softened, given, rules):
         assert level == pytest.approx(expected.comparison.level(name, "dice", "image"))
 
 
-@pytest.mark.parametrize(
-    ("option", "name"),
-    [
+def test_presence_of_another_fit_is_not_gone_on_with(softened, monkeypatch):
+    assert run(softened, *OPTIONS).exit_code == 0
+    again = run(softened, *OPTIONS)
+    assert again.exit_code == 0, again.stderr
+    monkeypatch.setattr(PresenceCandidates, "update", lambda *given: pytest.fail("a pass over the files was begun"))
+    for option, name in (
         (("--seed", 3), "seed"),
         (("--folds", 4), "folds"),
         (("--absent", "one"), "absent"),
         (("--objective", "dice_class"), "level"),
         (("--group-by", r"\d"), "group_by"),
-    ],
-)
-def test_presence_of_another_fit_is_not_gone_on_with(softened, monkeypatch, option, name):
-    assert run(softened, *OPTIONS).exit_code == 0
-    again = run(softened, *OPTIONS)
-    assert again.exit_code == 0, again.stderr
-    monkeypatch.setattr(PresenceCandidates, "update", lambda *given: pytest.fail("a pass over the files was begun"))
-    other = run(softened, *OPTIONS, *option)
-    assert other.exit_code == 2
-    assert f"belongs to a run with other {name}" in other.stderr
+    ):
+        other = run(softened, *OPTIONS, *option)
+        assert other.exit_code == 2
+        assert f"belongs to a run with other {name}" in other.stderr
 
 
 @pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
