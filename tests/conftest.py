@@ -1,4 +1,4 @@
-"""Real probabilities for tests, where the checkout has them beside it; Triton's interpreter, where there is no GPU."""
+"""What all tests share: real probabilities, where the checkout has them beside it; files; how kernels are run."""
 
 import os
 
@@ -12,6 +12,19 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 REAL = {"camvid": DATA / "camvid" / "probs_val.npz", "horses": DATA / "voc21_horses" / "probs.npz"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _half_of_the_kernels():
+    """Where none is kept on disk yet, two processes that begin at once would each compile all of them."""
+    from rankseg_plugins import RankSEG
+
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        dtype = (torch.float32, torch.float64)[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % 2]
+        for pixels in (10, 10_000):
+            probs = torch.rand(1, 2, pixels, dtype=dtype).softmax(1)
+            for mode in ("multiclass", "multilabel"):
+                RankSEG(output_mode=mode)(probs)
 
 
 @pytest.fixture(autouse=True)

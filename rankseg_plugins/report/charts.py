@@ -15,6 +15,7 @@ from rankseg_plugins.comparison.phrases import percent, points, unit
 from rankseg_plugins.report.words import printable, shortened
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -36,17 +37,19 @@ class Theme:
     gain: str
     loss: str
     neutral: str
-    page: str = "none"
+    page: str
 
 
-LIGHT = Theme(ink="#1c2430", faint="#d7dce3", gain="#009e73", loss="#d55e00", neutral="#7b8794")
-DARK = Theme(ink="#e6eaf0", faint="#3a434f", gain="#2ec495", loss="#ff8b4d", neutral="#8d99a8")
-PAPER = Theme(LIGHT.ink, LIGHT.faint, LIGHT.gain, LIGHT.loss, LIGHT.neutral, page="white")
+#: Also where the page is not of this package's making.
+LIGHT = Theme(ink="#1c2430", faint="#d7dce3", gain="#009e73", loss="#d55e00", neutral="#7b8794", page="white")
+DARK = Theme(ink="#e6eaf0", faint="#3a434f", gain="#2ec495", loss="#ff8b4d", neutral="#8d99a8", page="none")
+#: What is drawn on a page, in the one theme and in the other.
+_INKS = [(getattr(LIGHT, name), getattr(DARK, name)) for name in ("ink", "faint", "gain", "loss", "neutral")]
 
-Chart = Callable[["Axes", "Comparison", str, Theme], None]
+Chart = Callable[["Axes", "Comparison", str], None]
 
 
-def histogram(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> None:
+def histogram(axes: Axes, comparison: Comparison, decoder: str) -> None:
     """Paired differences of the images: losses left of 0, gains right."""
     paired = comparison.paired(decoder)
     gains = 100 * paired.differences
@@ -55,33 +58,33 @@ def histogram(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) ->
     half = int(np.clip(np.sqrt(len(gains)), 4, 20))
     edges = np.linspace(-reach, reach, 2 * half + 1)
     changed = gains[gains != 0]
-    for part, colour, name in ((changed < 0, theme.loss, "worse"), (changed > 0, theme.gain, "better")):
+    for part, colour, name in ((changed < 0, LIGHT.loss, "worse"), (changed > 0, LIGHT.gain, "better")):
         axes.hist(changed[part], edges.tolist(), color=colour, label=f"{int(part.sum())} {name}")
     if paired.ties:
         axes.plot([], [], " ", label=f"{paired.ties} the same")
-    axes.axvline(0, color=theme.ink, linewidth=0.8)
-    axes.axvline(100 * paired.mean, color=theme.ink, linewidth=1.2, linestyle="--", label=f"mean {points(paired.mean)}")
+    axes.axvline(0, color=LIGHT.ink, linewidth=0.8)
+    axes.axvline(100 * paired.mean, color=LIGHT.ink, linewidth=1.2, linestyle="--", label=f"mean {points(paired.mean)}")
     axes.set(xlabel=f"difference in {unit(comparison.scoring)}, points", ylabel="images")
     axes.yaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     axes.legend()
 
 
-def scatter(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> None:
+def scatter(axes: Axes, comparison: Comparison, decoder: str) -> None:
     """Score of each image with the baseline and with the decoder."""
     paired = comparison.paired(decoder)
-    colours = np.where(paired.differences > 0, theme.gain, np.where(paired.differences < 0, theme.loss, theme.neutral))
+    colours = np.where(paired.differences > 0, LIGHT.gain, np.where(paired.differences < 0, LIGHT.loss, LIGHT.neutral))
     both = 100 * np.concatenate([paired.baseline, paired.scores])
     low, high = (both.min(), both.max()) if len(both) else (0.0, 100.0)
     margin = 0.04 * max(high - low, 1.0)
     ends = (max(low - margin, -1), min(high + margin, 101))
-    axes.plot(ends, ends, color=theme.neutral, linewidth=0.8, zorder=1)
+    axes.plot(ends, ends, color=LIGHT.neutral, linewidth=0.8, zorder=1)
     size = float(np.clip(2000 / max(len(colours), 1), 4, 26))
     axes.scatter(100 * paired.baseline, 100 * paired.scores, size, c=list(colours), alpha=0.75, linewidths=0, zorder=2)
     axes.set(xlabel=f"{_short(comparison.decoders[0])}, {unit(comparison.scoring)} %", ylabel=f"{_short(decoder)}, %")
     axes.set(xlim=ends, ylim=ends, aspect="equal")
 
 
-def classes(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> None:
+def classes(axes: Axes, comparison: Comparison, decoder: str) -> None:
     """Difference of the class-level score of every class, with its interval; beside its name the baseline's score."""
     names, _, baseline, gains = zip(*comparison.tables.classes, strict=True)
     table = 100 * np.stack(gains)[:, comparison.candidates.index(decoder)]
@@ -91,9 +94,9 @@ def classes(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> N
     value, low, high = np.nan_to_num(table[shown]).T
     rows = np.arange(len(shown))
     errors = np.abs(np.stack([value - np.minimum(low, value), np.maximum(high, value) - value]))
-    axes.barh(rows, value, 0.62, color=np.where(value >= 0, theme.gain, theme.loss).tolist(), alpha=0.85)
-    axes.errorbar(value, rows, xerr=errors, fmt="none", ecolor=theme.ink, elinewidth=1, capsize=2.5)
-    axes.axvline(0, color=theme.ink, linewidth=0.8)
+    axes.barh(rows, value, 0.62, color=np.where(value >= 0, LIGHT.gain, LIGHT.loss).tolist(), alpha=0.85)
+    axes.errorbar(value, rows, xerr=errors, fmt="none", ecolor=LIGHT.ink, elinewidth=1, capsize=2.5)
+    axes.axvline(0, color=LIGHT.ink, linewidth=0.8)
     axes.set_yticks(rows, [f"{_word(names[i])}  {percent(baseline[i])}" for i in shown])
     axes.invert_yaxis()
     axes.grid(False, axis="y")
@@ -110,17 +113,17 @@ def _legend_word(name: str) -> str:
     return f" {word}" if word.startswith("_") else word
 
 
-def reliability(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> None:
+def reliability(axes: Axes, comparison: Comparison, decoder: str) -> None:
     """How often a probability comes true: the top label, and thin lines for the classes."""
     rows = comparison.tables.calibration
-    axes.plot([0, 100], [0, 100], color=theme.neutral, linewidth=0.8, linestyle="--")
+    axes.plot([0, 100], [0, 100], color=LIGHT.neutral, linewidth=0.8, linestyle="--")
     if rows:
         for row in rows:
             probability, frequency, _ = row.curve
             axes.plot(
                 100 * probability,
                 100 * frequency,
-                color=theme.gain if row.main else theme.neutral,
+                color=LIGHT.gain if row.main else LIGHT.neutral,
                 linewidth=2 if row.main else 0.8,
                 alpha=1 if row.main else 0.55,
                 marker="o" if row.main else None,
@@ -129,20 +132,20 @@ def reliability(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) 
                 zorder=3 if row.main else 2,
             )
         if len(comparison.classes) > 1:
-            axes.plot([], [], color=theme.neutral, linewidth=0.8, label="each class")
+            axes.plot([], [], color=LIGHT.neutral, linewidth=0.8, label="each class")
         axes.legend()
     axes.set(xlabel="probability, %", ylabel="how often it is right, %", xlim=(-2, 102), ylim=(-2, 102))
 
 
-def forest(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> None:
+def forest(axes: Axes, comparison: Comparison, decoder: str) -> None:
     """Gain of every decoder over the baseline, with its interval."""
     for row, name in enumerate(comparison.candidates):
         paired = comparison.paired(name)
         low, high = (100 * end for end in paired.interval)
-        colour = theme.gain if low > 0 else theme.loss if high < 0 else theme.neutral
+        colour = LIGHT.gain if low > 0 else LIGHT.loss if high < 0 else LIGHT.neutral
         axes.plot([low, high], [row, row], color=colour, linewidth=3, alpha=0.6, solid_capstyle="round")
         axes.plot(100 * paired.mean, row, "o", color=colour, markersize=7)
-    axes.axvline(0, color=theme.ink, linewidth=0.8)
+    axes.axvline(0, color=LIGHT.ink, linewidth=0.8)
     axes.set_yticks(range(len(comparison.candidates)), [_short(name) for name in comparison.candidates])
     axes.set_ylim(len(comparison.candidates) - 0.5, -0.5)
     axes.grid(False, axis="y")
@@ -150,7 +153,7 @@ def forest(axes: Axes, comparison: Comparison, decoder: str, theme: Theme) -> No
     axes.set(xlabel="difference, points")
 
 
-def draw(chart: Chart, comparison: Comparison, decoder: str, theme: Theme = PAPER) -> Figure:
+def draw(chart: Chart, comparison: Comparison, decoder: str) -> Figure:
     """One chart as a figure of its own; needs matplotlib.
 
     Raises:
@@ -159,9 +162,9 @@ def draw(chart: Chart, comparison: Comparison, decoder: str, theme: Theme = PAPE
     matplotlib = require("matplotlib", extra="report")
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_style(theme)):
+    with matplotlib.rc_context(_style()):
         figure = Figure(figsize=(WIDTH, _height(chart, comparison, decoder)), dpi=160, layout="constrained")
-        chart(figure.subplots(), comparison, decoder, theme)
+        chart(figure.subplots(), comparison, decoder)
     return figure
 
 
@@ -170,12 +173,12 @@ def overview(comparison: Comparison, decoder: str) -> Figure:
     matplotlib = require("matplotlib", extra="report")
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_style(PAPER)):
+    with matplotlib.rc_context(_style()):
         height = 3.8 + max(3.8, _height(classes, comparison, decoder))
         figure = Figure(figsize=(2 * WIDTH, height), dpi=100, layout="constrained")
         axes = figure.subplots(2, 2, height_ratios=[3.8, height - 3.8])
         for each, chart in zip(axes.flat, (histogram, scatter, classes, reliability), strict=True):
-            chart(each, comparison, decoder, PAPER)
+            chart(each, comparison, decoder)
         figure.suptitle(f"{_short(decoder)} against {_short(comparison.decoders[0])}")
     return figure
 
@@ -185,6 +188,31 @@ def to_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def in_both_themes(figure: Figure) -> dict[str, bytes]:
+    """A figure of :func:`draw` as PNGs ``light`` and ``dark``; afterwards it is dark."""
+    light = to_png(figure)
+    figure.set_layout_engine("none")  # everything is in its place, which took a while to find
+    for artist in figure.findobj():
+        _darken(artist)
+    figure.set_facecolor(DARK.page)
+    return {"light": light, "dark": to_png(figure)}
+
+
+def _darken(artist: Artist) -> None:
+    """Give it the dark colours in place of the light ones."""
+    from matplotlib.colors import to_rgb, to_rgba_array
+
+    for part in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
+        if not hasattr(artist, f"get_{part}"):
+            continue
+        before = to_rgba_array(getattr(artist, f"get_{part}")())
+        after = before.copy()
+        for old, new in _INKS:
+            after[(before[:, :3] == to_rgb(old)).all(1), :3] = to_rgb(new)
+        if (before != after).any():
+            getattr(artist, f"set_{part}")(after if len(after) > 1 else tuple(after[0]))
 
 
 def _height(chart: Chart, comparison: Comparison, decoder: str) -> float:
@@ -212,22 +240,22 @@ def _word(name: str) -> str:
     return shortened(printable(name), MOST_LETTERS)
 
 
-def _style(theme: Theme) -> dict[str, Any]:
+def _style() -> dict[str, Any]:
     return {
-        "figure.facecolor": theme.page,
-        "savefig.facecolor": theme.page,
+        "figure.facecolor": LIGHT.page,
+        "savefig.facecolor": LIGHT.page,
         "axes.facecolor": "none",
-        "axes.edgecolor": theme.faint,
-        "axes.labelcolor": theme.ink,
+        "axes.edgecolor": LIGHT.faint,
+        "axes.labelcolor": LIGHT.ink,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
         "axes.axisbelow": True,
-        "grid.color": theme.faint,
+        "grid.color": LIGHT.faint,
         "grid.linewidth": 0.6,
-        "text.color": theme.ink,
-        "xtick.color": theme.ink,
-        "ytick.color": theme.ink,
+        "text.color": LIGHT.ink,
+        "xtick.color": LIGHT.ink,
+        "ytick.color": LIGHT.ink,
         "xtick.labelsize": 9,
         "ytick.labelsize": 9,
         "font.size": 10,

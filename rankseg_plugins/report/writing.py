@@ -76,7 +76,7 @@ def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> Page:
 def write_files(folder: Path, page: Page, figures: Mapping[str, Any], images: Comparison) -> None:
     """Write a page in both forms, all figures, and a table of images."""
     drawn = _draw(page.comparison)
-    files: dict[str, str | bytes] = {each["path"]: each["paper"] for each in drawn}
+    files: dict[str, str | bytes] = {each["path"]: each["light"] for each in drawn}
     files["report.html"] = to_html(page, drawn)
     files["report.md"] = to_markdown(page, drawn)
     files["report.json"] = json.dumps(figures, indent=2) + "\n"
@@ -101,13 +101,12 @@ def _draw(comparison: Comparison) -> list[dict[str, Any]]:
     if len(comparison.candidates) > 1:
         title = f"The gain of every decoder over {baseline} in {unit(comparison.scoring)}, with its interval."
         chosen.insert(0, ("decoders", charts.forest, "All decoders", title))
-    themes = {"light": charts.LIGHT, "dark": charts.DARK, "paper": charts.PAPER}
     return [
         {
             "path": f"pictures/{name}.png",
             "title": title,
             "text": text,
-            **{key: charts.to_png(charts.draw(chart, comparison, decoder, theme)) for key, theme in themes.items()},
+            **charts.in_both_themes(charts.draw(chart, comparison, decoder)),
         }
         for name, chart, title, text in chosen
         if chart is not charts.reliability or comparison.calibration is not None

@@ -104,10 +104,8 @@ def test_threads_change_nothing():
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-@pytest.mark.parametrize("background", [2.0**-24, 2e-7])
-def test_sums_of_ten_million_pixels(name, background):
-    probs = torch.full((1, 1, 10_000_384), background)
-    PATTERNS[name](probs)
+def test_sums_of_ten_million_pixels(name):
+    probs = PATTERNS[name]()
     for threshold in (0.0, 0.25):
         bound = torch.tensor([[threshold]], dtype=torch.float64)
         n, s = CpuSteps(Pixels(probs)).values().count_above(torch.tensor([[True]]), bound)

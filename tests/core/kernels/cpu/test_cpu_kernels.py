@@ -145,10 +145,8 @@ def test_a_sample_that_misleads_costs_time_alone(objective, kind):
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-@pytest.mark.parametrize("background", [2.0**-24, 2e-7])
-def test_sums_of_ten_million_pixels(name, background):
-    probs = torch.full((1, 1, 10_000_384), background)
-    PATTERNS[name](probs)
+def test_sums_of_ten_million_pixels(name):
+    probs = PATTERNS[name]()
     volumes = CpuSteps(Pixels(probs)).search(Dice(), 0.0)
     exact = probs.sum(dtype=torch.float64).item()
     assert abs(volumes.mu.item() - exact) <= 4 * EPS * exact
