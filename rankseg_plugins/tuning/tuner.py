@@ -263,8 +263,10 @@ class Tuner:
         choice = choose(comparison, self.objective, self.folds, self.min_cases)
         chosen = self.candidates[choice.winner if choice.certain else ARGMAX]
         verdict = "; ".join([choice.verdict, *self._caveats(chosen, comparison)])
+        presence = comparison.presence_of(choice.winner) if choice.certain else None
         evidence = {
             **chosen.evidence,
+            **({} if presence is None else {"presence": presence}),
             "objective": self.objective,
             **self.recorder.scoring.counting,
             "images": len(comparison.names),
