@@ -8,16 +8,14 @@ is fitted to one half of the images, with labels (GlobalRankSEG alone also witho
 """
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from benchmarks.presence import fitted
+from benchmarks.presence import fitted, pooled
 from benchmarks.tuning import HALVES, IGNORE, RESAMPLES, samples_of
-from rankseg_plugins import GlobalRankSEG, PresenceRankSEG, RankSEG
+from rankseg_plugins import RankSEG
 from rankseg_plugins.comparison import Sample, Scoring, compare
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.decoders import Decoder
@@ -27,39 +25,18 @@ PRESENT = ("union", "label")
 FIGURES = (("iou", "dataset"), ("dice", "image"))
 #: Of the sample, a quarter of the default: the rule has two numbers a class.
 MAX_PIXELS = 50_000
+FITTED = {"with_labels": True, "max_pixels": MAX_PIXELS}
 ALONE = "GlobalRankSEG, labels"
-
-
-def likely(probs: torch.Tensor, presence: PresenceRankSEG) -> torch.Tensor:
-    """Probabilities of the classes whose presence exceeds the threshold; those of the others are 0."""
-    q = presence.presence(probs)
-    taken = (q > presence.rule) | (q == q.amax(1, keepdim=True))
-    return probs * taken.view(*taken.shape, *[1] * (probs.ndim - 2))
-
-
-def pooled(images: list[Sample], with_labels: bool, presence: PresenceRankSEG | None = None) -> Callable:
-    """GlobalRankSEG, alone or on the classes that are likely to be there."""
-
-    def shown(probs: torch.Tensor) -> torch.Tensor:
-        return probs if presence is None else likely(probs, presence)
-
-    decoder = GlobalRankSEG(len(images[0].probs), max_pixels=MAX_PIXELS)
-    decoder.check_sums = False
-    truth = {"ignore_index": IGNORE} if with_labels else {}
-    for image in images:
-        decoder.update(shown(image.probs[None]), image.labels[None] if with_labels else None, **truth)
-    decoder.fit()
-    return lambda probs: decoder(shown(probs))
 
 
 def decoders_of(images: list[Sample]) -> dict[str, Decoder]:
     knowing = {rule: fitted(images, metric="iou", rule=rule) for rule in THRESHOLDS}
     return {
         "argmax": RankSEG("acc"),
-        "GlobalRankSEG, no labels": pooled(images, with_labels=False),
-        ALONE: pooled(images, with_labels=True),
+        "GlobalRankSEG, no labels": pooled(images, max_pixels=MAX_PIXELS),
+        ALONE: pooled(images, **FITTED),
         **{presence_alone(rule): decoder for rule, decoder in knowing.items()},
-        **{both(rule): pooled(images, True, decoder) for rule, decoder in knowing.items()},
+        **{both(rule): pooled(images, decoder, rule, **FITTED) for rule, decoder in knowing.items()},
     }
 
 
