@@ -328,9 +328,9 @@ def decide(decoder: Any, logits: Tensor, activation: str) -> Tensor:
 
 
 def decide_knowing(decoder: Any, logits: Tensor, activation: str) -> tuple[Tensor, Tensor | None]:
-    """The same, and beside it how likely the decision took each class to be there: (B, C) float64.
+    """What :func:`decide` gives, and how likely the decision took each class to be there: (B, C) float64.
 
-    That is None of a decoder that knows nothing of it, or whose call does more than those of this package.
+    The latter is None of a decoder that knows nothing of it, or whose call does more than those of this package.
 
     Example:
         >>> from rankseg_plugins import PresenceRankSEG

@@ -65,7 +65,7 @@ class RunReport:
         """
         if told is None:
             return None
-        of_classes = torch.full((classes,), torch.nan, dtype=torch.float64)
+        of_classes = torch.full((classes,), torch.nan, dtype=torch.float64, device="cpu")
         first = int(len(told) == 1 and classes > 1)
         of_classes[first : first + len(told)] = told[:classes]
         found = judged([of_classes], truth, truth.ndim, self.ignore_index)

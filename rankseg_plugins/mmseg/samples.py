@@ -27,7 +27,7 @@ def leave_decision(
         sample: receives ``pred_sem_seg`` and ``pred_sem_seg_argmax``.
         labels: (1, H, W).
         argmax: (1, H, W) labels of argmax to keep beside them; None keeps none, also none of an earlier decision.
-        presence: (C,), how likely the decision took each class to be there; None if it knows nothing of that.
+        presence: (C,) likewise, how likely the decision took each class to be there.
     """
     forget_argmax(sample)
     known = {} if presence is None else {PRESENCE: presence.cpu()}
