@@ -41,20 +41,27 @@ def held(image: Sample) -> torch.Tensor:
     return torch.stack([(image.labels == label).any() for label in range(len(image.probs))])
 
 
-def pooled(images: list[Sample], presence: PresenceRankSEG | None = None) -> Callable:
-    """GlobalRankSEG fitted without labels, alone or on classes that are likely to be there."""
+def pooled(
+    images: list[Sample],
+    presence: PresenceRankSEG | None = None,
+    above: float = 0.2,
+    with_labels: bool = False,
+    **options,
+) -> Callable:
+    """GlobalRankSEG, alone or on classes that are likely to be there: the others have no probability."""
 
     def likely(probs: torch.Tensor) -> torch.Tensor:
         if presence is None:
             return probs
         q = presence.presence(probs)
-        taken = (q > 0.2) | (q == q.amax(1, keepdim=True))
+        taken = (q > above) | (q == q.amax(1, keepdim=True))
         return probs * taken.view(*taken.shape, *[1] * (probs.ndim - 2))
 
-    decoder = GlobalRankSEG(len(images[0].probs))
+    decoder = GlobalRankSEG(len(images[0].probs), **options)
     decoder.check_sums = False
     for image in images:
-        decoder.update(likely(image.probs[None]))
+        truth = {"labels": image.labels[None], "ignore_index": IGNORE} if with_labels else {}
+        decoder.update(likely(image.probs[None]), **truth)
     decoder.fit()
     return lambda probs: decoder(likely(probs))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -42,6 +43,10 @@ class Calibration:
     def __add__(self, other: Calibration) -> Calibration:
         """Pool the pixels of both."""
         return Calibration(self.count + other.count, self.confidence + other.confidence, self.correct + other.correct)
+
+    def pooled(self, rows: Sequence[int]) -> Calibration:
+        """Some rows as a single one."""
+        return Calibration(*(each[list(rows)].sum(0, keepdims=True) for each in astuple(self)))
 
     def error(self) -> np.ndarray:
         """Expected calibration error of each row, (rows,) in [0, 1]: mean distance of probability and frequency."""

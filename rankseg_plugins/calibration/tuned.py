@@ -153,6 +153,24 @@ class TunedDecoder(nn.Module):
             return self(pixels.probs(), pixels.valid)
         return self.decoder.predict_logits(logits, activation, valid_mask, temperature=self.temperature)
 
+    @property
+    def knows_presence(self) -> bool:
+        """Whether it decides by how likely classes are there."""
+        return isinstance(self.decoder, PresenceRankSEG)
+
+    @torch.no_grad()
+    def decision_and_presence(self, logits: Tensor, activation: str = "softmax") -> tuple[Tensor, Tensor]:
+        """What :meth:`predict_logits` decides, and how likely that takes each class to be there, (B, C) float64.
+
+        See :meth:`rankseg_plugins.PresenceRankSEG.decision_and_presence`, for a decoder that :attr:`knows_presence`.
+        """
+        decoder, scaled = self.decoder, (activation, self.output_mode) in OF_LOGITS
+        assert isinstance(decoder, PresenceRankSEG)
+        if self.temperature == 1 or scaled:
+            return decoder.decision_and_presence(logits, activation, self.temperature)
+        probs = Pixels.of_logits(logits, activation, None, 1.0, self.num_classes).probs()
+        return decoder.decision_and_presence(self.scaling(probs), "identity")
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, as values that JSON holds."""
         names, of_rule, of_presence = _parts_of(self.decoder)
@@ -307,6 +325,25 @@ def decide(decoder: Any, logits: Tensor, activation: str) -> Tensor:
     if activation != "identity" and _takes_logits(decoder):
         return decoder.predict_logits(logits, activation)
     return decoder(to_probabilities(logits, activation))
+
+
+def decide_knowing(decoder: Any, logits: Tensor, activation: str) -> tuple[Tensor, Tensor | None]:
+    """What :func:`decide` gives, and how likely the decision took each class to be there: (B, C) float64.
+
+    The latter is None of a decoder that knows nothing of it, or whose call does more than those of this package.
+
+    Example:
+        >>> from rankseg_plugins import PresenceRankSEG
+        >>> logits = torch.tensor([[[1.0, 3.0], [0.0, 0.0]]])
+        >>> decide_knowing(PresenceRankSEG(2, frequencies=[1.0, 0.25]), logits, "softmax")[1].round(decimals=3)
+        tensor([[1.0000, 0.2500]], dtype=torch.float64)
+        >>> decide_knowing(RankSEG(), logits, "softmax")[1] is None
+        True
+    """
+    knows = decoder.knows_presence if isinstance(decoder, TunedDecoder) else isinstance(decoder, PresenceRankSEG)
+    if knows and _takes_logits(decoder):
+        return decoder.decision_and_presence(logits, activation)
+    return decide(decoder, logits, activation), None
 
 
 def _takes_logits(decoder: Any) -> bool:

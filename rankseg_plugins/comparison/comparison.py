@@ -19,6 +19,7 @@ from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.comparison.examples import Example
 from rankseg_plugins.comparison.intervals import Differences, level_differences
 from rankseg_plugins.comparison.measuring import Measurement, to_areas
+from rankseg_plugins.comparison.presence import Presence, describe_presence
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.comparison.statistics import sign_test, wilcoxon
 from rankseg_plugins.comparison.tables import Tables, read_tables, rows, summary
@@ -107,6 +108,7 @@ class Comparison:
         resamples: number of bootstrap resamples.
         confidence: of the intervals.
         seed: of the resamples.
+        presence: how likely decoders took classes to be there, in bins against whether they are; of those that know.
     """
 
     decoders: tuple[str, ...]
@@ -122,6 +124,7 @@ class Comparison:
     resamples: int = 10_000
     confidence: float = 0.95
     seed: int = 0
+    presence: Presence = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.measurements:
@@ -191,6 +194,14 @@ class Comparison:
             scores = replace(self.scoring, score=score).image_scores(areas)
             return worst(torch.from_numpy(scores), WORST).item()
         return LEVELS[level](areas, SCORES[score], self.scoring.present, self.scoring.absent).item()
+
+    def presence_of(self, decoder: str) -> dict[str, Any] | None:
+        """How likely a decoder took the scored classes to be there, against how often they are; None if it knows not.
+
+        See :func:`~rankseg_plugins.comparison.presence.describe_presence`.
+        """
+        kept, found = self.scoring.kept(len(self.classes)), self.presence.get(decoder)
+        return None if found is None or not found.count[kept].any() else describe_presence(found, kept)
 
     def class_table(self, decoder: str) -> dict[str, np.ndarray]:
         """Every score of every scored class; see :func:`~rankseg_plugins.scores.levels.class_table`."""

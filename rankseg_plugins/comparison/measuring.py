@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.calibration.reliability import Calibration, calibration
+from rankseg_plugins.calibration.tuned import decide_knowing
 from rankseg_plugins.comparison.decoders import ByCase, Decoder
+from rankseg_plugins.comparison.presence import judged
 from rankseg_plugins.comparison.sample import Sample, overlap
 from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_tensor, plain
 from rankseg_plugins.scores.areas import Areas
@@ -29,6 +31,8 @@ class Measurement:
         counts: (decoders, 3, C) int64: intersection, prediction area and label area.
         seconds: (decoders,) decode time, NaN where it was not taken.
         calibration: of the probabilities; None where there are none.
+        presence: (decoders, C) how likely each of them took each class to be there, NaN where that is not known; None
+            where it is of none. See :func:`~rankseg_plugins.comparison.presence.judged`.
     """
 
     name: str
@@ -36,6 +40,7 @@ class Measurement:
     counts: np.ndarray
     seconds: np.ndarray
     calibration: Calibration | None = None
+    presence: np.ndarray | None = None
 
 
 def to_areas(counts: np.ndarray) -> Areas:
@@ -71,9 +76,9 @@ def measure(
     """
     probs, truth = prepare(sample, num_classes, ignore_index, device, output_mode)
     forms = ((1, *probs.shape[2:]), tuple(probs.shape))
-    counts, seconds, decisions = [], [], []
+    counts, seconds, decisions, told = [], [], [], []
     for name, decoder in decoders.items():
-        decided, taken = _timed(decoder.of(sample.drawn_as) if isinstance(decoder, ByCase) else decoder, probs)
+        decided, q, taken = _timed(decoder.of(sample.drawn_as) if isinstance(decoder, ByCase) else decoder, probs)
         with naming(name):
             decided = plain(check_tensor("decision", decided))
         shape = tuple(decided.shape)
@@ -86,12 +91,14 @@ def measure(
         counts.append(torch.cat(list(counted)).cpu().numpy())
         seconds.append(taken)
         decisions.append(decided[0])
+        told.append(None if q is None else q[0])
     measurement = Measurement(
         sample.name,
         sample.drawn_as,
         np.stack(counts),
         np.array(seconds),
         _calibrate(probs[0], truth[0], ignore_index),
+        judged(told, truth[0], probs.ndim - 2, ignore_index),
     )
     return measurement, truth[0], decisions
 
@@ -148,10 +155,10 @@ def _calibrate(probs: Tensor, truth: Tensor, ignore_index: int | None) -> Calibr
     return calibration(probs.clamp(0, 1), truth, kept)
 
 
-def _timed(decoder: Decoder, probs: Tensor) -> tuple[Tensor, float]:
+def _timed(decoder: Decoder, probs: Tensor) -> tuple[Tensor, Tensor | None, float]:
     start = _now(probs)
-    decided = decoder(probs)
-    return decided, _now(probs) - start
+    decided, q = decide_knowing(decoder, probs, "identity")
+    return decided, q, _now(probs) - start
 
 
 def _now(probs: Tensor) -> float:

@@ -19,6 +19,7 @@ from rankseg_plugins.comparison.decoders import Decoder, NamedDecoder, common_mo
 from rankseg_plugins.comparison.examples import Extremes
 from rankseg_plugins.comparison.facts import collect_facts
 from rankseg_plugins.comparison.measuring import Measurement, calibrate, measure, prepare, to_areas
+from rankseg_plugins.comparison.presence import Presence, judged, presence_of, together
 from rankseg_plugins.comparison.sample import Sample, as_sample, check_exclusive, first_of, fitting_mode, read_name
 from rankseg_plugins.comparison.scoring import Scoring, read_scoring
 from rankseg_plugins.comparison.seen import describe_seen
@@ -93,6 +94,7 @@ class Recorder:
         self.extremes = Extremes(panels, num_classes, ignore_index)
         self.measurements: list[Measurement] = []
         self.calibration: Calibration | None = None
+        self.presence: Presence = {}
         self.skipped: dict[str, str] = {}
         self.warn = warn
         # Which of the occasions are over: the first image, doubt of the probabilities, labels beside overlapping
@@ -132,6 +134,7 @@ class Recorder:
         probs: Tensor | None = None,
         case: str | None = None,
         calibration: Calibration | None = None,
+        presence: Sequence[Tensor | None] | None = None,
     ) -> None:
         r"""Keep what an image scored that was decoded elsewhere.
 
@@ -142,6 +145,8 @@ class Recorder:
             probs: (C, \*spatial) probabilities, for the calibration; None leaves it out.
             case: see :class:`Sample`.
             calibration: of the probabilities, where it was measured already; ``probs`` are not needed then.
+            presence: of every decoder (C,), how likely it took each class to be there; None of one that knows nothing
+                of it. None: of none.
         """
         if len(decisions) != len(self.decoders):
             raise ValueError(f"decisions must be one for each of {list(self.decoders)}, got {len(decisions)}")
@@ -152,11 +157,13 @@ class Recorder:
         unknown = np.full(len(decisions), np.nan)
         found = calibration if probs is None else calibrate(probs.detach(), labels, self.ignore_index)
         measurement = Measurement(name, name if case is None else case, counts, unknown, found)
-        self._remember(measurement)
-        if self.extremes.count:
+        if presence is not None or self.extremes.count:
             spatial = tuple(decisions[0].shape[decisions[0].dtype == torch.bool :])
-            truth = to_truth(labels[None], self.num_classes, spatial, self.ignore_index)
-            self._offer(measurement, truth[0], decisions)
+            truth = to_truth(labels[None], self.num_classes, spatial, self.ignore_index)[0]
+            told = judged(presence or [None], truth, len(spatial), self.ignore_index)
+            measurement = replace(measurement, presence=told)
+            self._offer(measurement, truth, decisions)
+        self._remember(measurement)
         if probs is not None:
             self._look_at(probs)
 
@@ -171,6 +178,9 @@ class Recorder:
             raise ValueError(f"counts of {measurement.name!r} must have shape {shape}, got {measurement.counts.shape}")
         if measurement.seconds.shape != shape[:1]:
             raise ValueError(f"seconds of {measurement.name!r} must be {shape[0]}, got {measurement.seconds.tolist()}")
+        q = measurement.presence
+        if q is not None and q.shape != shape[::2]:
+            raise ValueError(f"presence of {measurement.name!r} must have shape {shape[::2]}, got {q.shape}")
         self._remember(measurement)
 
     def gather(self) -> None:
@@ -178,10 +188,11 @@ class Recorder:
 
         Every image must have been measured by one process.
         """
-        parts = gather((self.measurements, self.calibration, self.extremes.all(), self.skipped))
+        parts = gather((self.measurements, self.calibration, self.presence, self.extremes.all(), self.skipped))
         self.measurements, self.calibration, self.skipped = [], None, {}
+        self.presence = together(presence for _, _, presence, _, _ in parts)
         self.extremes = Extremes(self.extremes.count, self.num_classes, self.ignore_index)
-        for measurements, calibration, examples, skipped in parts:
+        for measurements, calibration, _, examples, skipped in parts:
             self.measurements += measurements
             self._pool(calibration)
             self.skipped |= skipped
@@ -225,7 +236,9 @@ class Recorder:
     def _remember(self, measurement: Measurement) -> None:
         # The bins of thousands of images would outweigh all else; their sum is enough.
         self._pool(measurement.calibration)
-        self.measurements.append(replace(measurement, calibration=None))
+        found = presence_of(self.decoders, measurement.presence, measurement.counts[0, 2] > 0)
+        self.presence = together([self.presence, found])
+        self.measurements.append(replace(measurement, calibration=None, presence=None))
 
     def _pool(self, found: Calibration | None) -> None:
         so_far = self.calibration
@@ -269,6 +282,7 @@ class Recorder:
             dict(self.skipped),
             facts,
             self._cautions(),
+            presence=self.presence,
             **options,
         )
 

@@ -25,6 +25,9 @@ ALL_LEVELS: tuple[Level, ...] = (*FIGURES, ("dice", "worst"), ("iou", "worst"))
 
 #: Decoders beside the baseline in a summary, the best first.
 _MOST_LISTED = 10
+#: Rows of the calibration that stand for all classes.
+TOP_LABEL, ALL_CLASSES = "top label", "all classes"
+
 #: What a word begins with that spreadsheets compute, and the mark of such words.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
@@ -40,6 +43,7 @@ class DecoderRow(NamedTuple):
         levels: every score at every level.
         classes: every score of every class, see :func:`~rankseg_plugins.scores.levels.class_table`.
         left_out: in how many images it leaves out classes that the baseline shows; of the baseline itself in none.
+        presence: see :meth:`Comparison.presence_of`.
     """
 
     name: str
@@ -49,13 +53,14 @@ class DecoderRow(NamedTuple):
     levels: Mapping[Level, float]
     classes: Mapping[str, np.ndarray]
     left_out: LeftOut
+    presence: dict[str, Any] | None
 
 
 class CalibrationRow(NamedTuple):
-    """How far the probabilities of a class can be trusted, or those of the top label.
+    """How far the probabilities of a class can be trusted, or those of the top label, or of all classes together.
 
     Args:
-        name: of the class.
+        name: of the class, or :data:`TOP_LABEL` or :data:`ALL_CLASSES`.
         error: expected calibration error.
         overconfidence: mean probability minus frequency.
         curve: see :meth:`~rankseg_plugins.calibration.reliability.Calibration.curve`.
@@ -78,8 +83,8 @@ class Tables(NamedTuple):
         classes: name, images whose truth holds it, score of the baseline, and of each other decoder (gain, low, high).
         shown: name, images whose truth holds it, and of each decoder in how many it is shown, and in how many of these
             rightly.
-        calibration: of each scored class, and at the end of the top label where it was taken; empty where nothing was
-            measured.
+        calibration: of each scored class, and at the end what stands for all of them: the top label where it was taken,
+            otherwise, of several classes, all pixels of all classes. Empty where nothing was measured.
     """
 
     decoders: list[DecoderRow]
@@ -113,6 +118,7 @@ def _decoder(comparison: Comparison, name: str) -> DecoderRow:
         levels,
         comparison.class_table(name),
         left_out(comparison.areas(comparison.decoders[0]), comparison.areas(name)),
+        comparison.presence_of(name),
     )
 
 
@@ -142,12 +148,18 @@ def _calibration(comparison: Comparison) -> list[CalibrationRow]:
     measured = comparison.calibration
     if measured is None:
         return []
-    found = [(comparison.classes[label], label) for label in comparison.scoring.kept(len(comparison.classes))]
-    last = len(measured.count) - 1
-    if last == len(comparison.classes):
-        found.append(("top label", last))
-    error, over = measured.error(), measured.overconfidence()
-    return [CalibrationRow(name, error[row], over[row], measured.curve(row), row == last) for name, row in found]
+    kept, classes = comparison.scoring.kept(len(comparison.classes)), len(comparison.classes)
+    found = [(comparison.classes[label], [label]) for label in kept]
+    if len(measured.count) > classes:
+        found.append((TOP_LABEL, [classes]))
+    elif len(kept) > 1:
+        found.append((ALL_CLASSES, kept))
+    pooled = [(name, measured.pooled(rows)) for name, rows in found]
+    last = len(found) - 1
+    return [
+        CalibrationRow(name, each.error()[0], each.overconfidence()[0], each.curve(0), index == last)
+        for index, (name, each) in enumerate(pooled)
+    ]
 
 
 def summary(comparison: Comparison) -> list[str]:
@@ -237,6 +249,7 @@ def _decoder_as_dict(comparison: Comparison, row: DecoderRow) -> dict[str, Any]:
         "levels": {f"{score}_{level}": value for (score, level), value in row.levels.items()},
         "classes": row.classes,
         "milliseconds": 1000 * row.seconds,
+        "presence": row.presence,
     }
     if row.paired:
         found["verdict"] = comparison.verdict(row.name).sentence
@@ -269,8 +282,10 @@ def _calibration_as_dict(comparison: Comparison) -> dict[str, Any] | None:
         return None
     found = [{"expected_error": row.error, "overconfidence": row.overconfidence} for row in rows]
     classes = comparison.scored_classes
-    top = found[len(classes)] if len(found) > len(classes) else None
-    return {"classes": dict(zip(classes, found, strict=False)), "top_label": top}
+    # A class may have the name of a row that stands for all.
+    whole = {row.name: each for row, each in zip(rows[len(classes) :], found[len(classes) :], strict=True)}
+    of_all = {name.replace(" ", "_"): whole.get(name) for name in (TOP_LABEL, ALL_CLASSES)}
+    return {"classes": dict(zip(classes, found, strict=False)), **of_all}
 
 
 def _plain(value: Any) -> Any:

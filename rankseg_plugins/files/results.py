@@ -23,7 +23,7 @@ from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.comparison.measuring import Measurement
 from rankseg_plugins.files.errors import InputError
 
-VERSION = 2
+VERSION = 3
 
 #: Of what a line that is no result makes its reader raise.
 DAMAGES = (ValueError, KeyError, TypeError, OverflowError, zlib.error)
@@ -221,19 +221,28 @@ def _row(result: Result) -> dict[str, Any]:
     }
     if (found := measurement.calibration) is not None:
         # Thousands of numbers, most of them 0, that nobody reads in a file.
-        bins = np.stack([found.count, found.confidence, found.correct])
-        row["calibration"] = [*bins.shape, base64.b64encode(zlib.compress(bins.tobytes())).decode()]
+        row["calibration"] = _packed(np.stack([found.count, found.confidence, found.correct]))
+    if measurement.presence is not None:
+        row["presence"] = _packed(measurement.presence)
     return row
 
 
+def _packed(values: np.ndarray) -> list[Any]:
+    """Float64 numbers and their shape."""
+    return [*values.shape, base64.b64encode(zlib.compress(values.tobytes())).decode()]
+
+
+def _unpacked(found: Sequence[Any]) -> np.ndarray:
+    *shape, packed = found
+    return np.frombuffer(zlib.decompress(base64.b64decode(packed))).reshape(shape)
+
+
 def _result(row: Mapping[str, Any]) -> Result:
-    found = None
-    if "calibration" in row:
-        *shape, packed = row["calibration"]
-        found = Calibration(*np.frombuffer(zlib.decompress(base64.b64decode(packed))).reshape(shape))
+    found = Calibration(*_unpacked(row["calibration"])) if "calibration" in row else None
+    presence = _unpacked(row["presence"]) if "presence" in row else None
     counts, seconds = np.array(row["counts"], dtype=np.int64), np.array(row["seconds"], dtype=np.float64)
     name, case, inputs, stamp = (_word(row[key]) for key in ("image", "case", "inputs", "stamp"))
-    return Result(Measurement(name, case, counts, seconds, found), inputs, stamp)
+    return Result(Measurement(name, case, counts, seconds, found, presence), inputs, stamp)
 
 
 def _word(value: object) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.calibration.reliability import Calibration
-from rankseg_plugins.calibration.tuned import decide
+from rankseg_plugins.calibration.tuned import decide_knowing
 from rankseg_plugins.comparison import Scoring
 from rankseg_plugins.comparison.measuring import calibrate
 from rankseg_plugins.comparison.recording import check_class_names
@@ -89,9 +89,9 @@ class Images:
             self, logits=self.logits[index], target=self.target[index], cases=cases, pictures=pictures, names=names
         )
 
-    def decide(self, decoder: Any) -> Tensor:
-        """What a decoder decides on them."""
-        return decide(decoder, self.logits, self.activation)
+    def decide(self, decoder: Any) -> tuple[Tensor, Tensor | None]:
+        """What a decoder decides on them, and how likely it took each class to be there, if it knows of that."""
+        return decide_knowing(decoder, self.logits, self.activation)
 
 
 class Image(NamedTuple):
@@ -104,6 +104,7 @@ class Image(NamedTuple):
     truth: Tensor
     argmax: Tensor
     decided: Tensor
+    presence: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class Decided:
         argmax: the baseline's labels (B, \*spatial) or masks (B, C, \*spatial).
         decided: RankSEG's, likewise.
         suffix: how the names of the values of the dataloader end.
+        presence: (B, C), how likely RankSEG took each class to be there; None where it knows nothing of that.
     """
 
     task: Task
@@ -123,6 +125,7 @@ class Decided:
     argmax: Tensor
     decided: Tensor
     suffix: str = ""
+    presence: Tensor | None = None
 
     @cached_property
     def calibrations(self) -> list[Calibration]:
@@ -144,6 +147,7 @@ class Decided:
             images.target,
             self.argmax,
             self.decided,
+            [None] * len(images.names) if self.presence is None else self.presence,
         )
         return map(Image._make, zip(*fields, strict=True))
 

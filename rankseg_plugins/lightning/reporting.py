@@ -143,8 +143,8 @@ class Report:
         """Keep what a batch scored."""
         recorder = self._recorders[batch.suffix]
         for image in batch:
-            decisions = (image.argmax, image.decided)
-            recorder.add_decided(image.name, image.truth, decisions, case=image.case, calibration=image.calibration)
+            decisions, presence = (image.argmax, image.decided), (None, image.presence)
+            recorder.add_decided(image.name, image.truth, decisions, None, image.case, image.calibration, presence)
 
     def write(self, trainer: Trainer, stage: str, suffix: str, skipped: Mapping[str, str], warner: Warner) -> None:
         """Bring the images of all processes together; the first process writes, unless there is no image.

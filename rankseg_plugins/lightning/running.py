@@ -204,11 +204,12 @@ class Evaluation(Run):
 
     def _count(self, images: Images, loader: Loader) -> None:
         plan = self._plan
-        decided, argmax = images.decide(plan.decision.decoder), images.decide(plan.decision.baseline)
+        decided, presence = images.decide(plan.decision.decoder)
+        argmax, _ = images.decide(plan.decision.baseline)
         problem = describe_form(images.logits, images.activation, images.target, decided)
         if problem is not None:
             plan.warner.once("form", problem)
-        batch = Decided(plan.task, images, argmax, decided, loader.suffix)
+        batch = Decided(plan.task, images, argmax, decided, loader.suffix, presence)
         for keeper in (plan.scores, plan.report, plan.drawing, self._tuning):
             if keeper is not None:
                 keeper.add(batch)

@@ -22,7 +22,7 @@ from rankseg_plugins.core.options import read_index, read_real
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.files.label_files import LabelFiles, encode_png
 from rankseg_plugins.mmseg.reporting import RunReport
-from rankseg_plugins.mmseg.samples import argmax_field, image_path
+from rankseg_plugins.mmseg.samples import argmax_field, image_path, presence_in
 from rankseg_plugins.mmseg.tables import class_table, level_table, percent
 from rankseg_plugins.report.words import describe_left_out
 from rankseg_plugins.report.writing import check_report
@@ -53,7 +53,7 @@ class MultiLevelIoUMetric(BaseMetric):
     the tables show them side by side, with the number of images on which either is better.
 
     Every process keeps counts alone, C integers per image, and merging loses nothing; for a report also the labels of
-    the ten images that RankSEG changes most.
+    the ten images that RankSEG changes most, and, of a decoder that knows which classes are there, C numbers per image.
 
     Args:
         ignore_index: label of the ground truth whose pixels do not count.
@@ -204,6 +204,7 @@ class MultiLevelIoUMetric(BaseMetric):
         if self.report is not None and argmax is not None:
             maps = [each.squeeze(0) for each in (truth, both[1], label)]
             self.report.consider(_position(self._seen), (found["argmax"], found["decided"]), maps)
+            found["presence"] = self.report.judge(presence_in(sample), maps[0], classes)
         return found
 
     def _miss_argmax(self, where: str) -> None:
@@ -247,7 +248,7 @@ class MultiLevelIoUMetric(BaseMetric):
 
         Args:
             results: for each image (3, C) counts of ``decided`` and, when comparing, of ``argmax``; for a report also
-                its ``path``.
+                its ``path`` and (C,) ``presence``, which may be None.
 
         Returns:
             Percentages by name, rounded to two digits; empty with ``format_only``.
@@ -277,7 +278,8 @@ class MultiLevelIoUMetric(BaseMetric):
             self._warn_if_left_out(columns["argmax"], decided, logger)
         if self.report is not None and both:
             stacked = np.stack([torch.stack(list(counts)).numpy() for counts in columns.values()])
-            self.report.write([image["path"] for image in results], stacked, self._classes())
+            presence = [image["presence"] for image in results]
+            self.report.write([image["path"] for image in results], stacked, self._classes(), presence)
             print_log(f"report of argmax against RankSEG: {self.report.folder / 'report.html'}", logger)
         return _named(list(summaries.values()))
 

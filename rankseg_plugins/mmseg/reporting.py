@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 import numpy as np
+import torch
 from mmengine.dist import all_gather_object
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from rankseg_plugins.comparison import Comparison, Scoring
 from rankseg_plugins.comparison.examples import Example, Extremes
 from rankseg_plugins.comparison.facts import collect_facts
 from rankseg_plugins.comparison.measuring import Measurement, to_areas
+from rankseg_plugins.comparison.presence import judged, presence_of, together
 
 DECODERS = ("argmax", "RankSEG")
 PANELS = 5
@@ -50,19 +52,45 @@ class RunReport:
         gain = self.scoring.gain(*(to_areas(each[:, None].numpy()) for each in counts))
         self._extremes.offer(str(position), gain, *maps)
 
+    def judge(self, told: Tensor | None, truth: Tensor, classes: int) -> Tensor | None:
+        """How likely RankSEG took each class of an image to be there, as far as the truth says whether it is.
+
+        Args:
+            told: of the channels of the model; a single one is the class 1.
+            truth: (H, W) labels.
+            classes: C of the data set, perhaps another number.
+
+        Returns:
+            (C,) float64, NaN where it is not known; None if nothing is.
+        """
+        if told is None:
+            return None
+        of_classes = torch.full((classes,), torch.nan, dtype=torch.float64, device="cpu")
+        first = int(len(told) == 1 and classes > 1)
+        of_classes[first : first + len(told)] = told[:classes]
+        found = judged([of_classes], truth, truth.ndim, self.ignore_index)
+        return None if found is None else torch.from_numpy(found[0])
+
     def gather(self) -> None:
         """Bring the pictures of all processes together; to be called on each of them."""
         ours = self._extremes.all() if self._extremes is not None else ()
         self._pictures = {int(example.name): example for part in all_gather_object(ours) for example in part}
         self._extremes = None
 
-    def write(self, paths: Sequence[str], counts: np.ndarray, classes: Sequence[str]) -> None:
+    def write(
+        self,
+        paths: Sequence[str],
+        counts: np.ndarray,
+        classes: Sequence[str],
+        presence: Sequence[Tensor | None],
+    ) -> None:
         """Write the report.
 
         Args:
             paths: of the N images, in the order of the data set; beyond them samplers repeat images.
             counts: (2, 3, N, C) counts of argmax and of RankSEG.
             classes: C names.
+            presence: what :meth:`judge` gave of each image.
         """
         names = image_names(paths)
         unknown = np.full(2, np.nan)
@@ -72,6 +100,11 @@ class RunReport:
         for position, name in enumerate(names):
             if position in self._pictures:
                 extremes.keep(replace(self._pictures[position], name=name))
+        knowing = (
+            presence_of(DECODERS[1:], told[None].numpy(), counts[0, 2, i] > 0)
+            for i, told in enumerate(presence)
+            if told is not None
+        )
         facts = {**collect_facts(), "ignore_index": self.ignore_index}
         Comparison(
             DECODERS,
@@ -81,6 +114,7 @@ class RunReport:
             improved=extremes.improved(),
             damaged=extremes.damaged(),
             facts=facts,
+            presence=together(knowing),
         ).report(self.folder)
 
 

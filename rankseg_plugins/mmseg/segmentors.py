@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.calibration.temperature import warn_if_softened
-from rankseg_plugins.calibration.tuned import decide
+from rankseg_plugins.calibration.tuned import decide_knowing
 from rankseg_plugins.mmseg.activations import choose_activation, head_probabilities, last_head, refuse_depth
 from rankseg_plugins.mmseg.options import KEY, Options, TunedFile, read_options
 from rankseg_plugins.mmseg.samples import forget_argmax, image_path, leave_decision
@@ -145,32 +145,38 @@ class RankSEGMixin:
         """
         options = self.rankseg_options()
         compare = options is not None and options.compare
-        labels = None if options is None else self._decided(options, sample, logits, activation)
+        labels, presence = (None, None) if options is None else self._decided(options, sample, logits, activation)
         if labels is None or compare:
             argmax = self._argmax(sample.seg_logits.data) if argmax is None else argmax
             labels = argmax if labels is None else labels
-        leave_decision(sample, labels, argmax if compare else None)
+        leave_decision(sample, labels, *((argmax, presence) if compare else ()))
 
-    def _decided(self, options: Options, sample: SegDataSample, logits: Tensor, activation: str) -> Tensor | None:
-        """RankSEG's labels; None where argmax decides, as on an image on which nothing else can be decided."""
+    def _decided(
+        self, options: Options, sample: SegDataSample, logits: Tensor, activation: str
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """RankSEG's labels, and how likely it took each class to be there, if it knows of that.
+
+        No labels where argmax decides, as on an image on which nothing else can be decided.
+        """
         decoder = options.build(len(logits), self._tuned_file).to(logits.device)
         plain = decoder.is_argmax if isinstance(decoder, TunedDecoder) else decoder.metric == "acc"
         if plain and len(logits) > 1:
-            return None
+            return None, None
         # Built anew for each image. What a head's own activation gives is no mistake of anybody.
         decoder.check_sums = options.activation == "identity" and not self._checked
         image = image_path(sample) or "an image given as an array"
         try:
-            labels = decide(decoder, logits[None], activation)
+            labels, presence = decide_knowing(decoder, logits[None], activation)
         except (TypeError, ValueError) as error:
             if not logits.is_floating_point() or logits.isfinite().all():
                 raise type(error)(f"{KEY} (activation={options.activation!r}), {image}: {error}") from error
             self._warn_of_nan(image)
-            return None
+            return None, None
         if not (plain or self._checked):
             self._checked = True
             warn_if_softened(logits[None], activation)
-        return labels[0].to(sample.seg_logits.data.dtype) if len(logits) == 1 else labels
+        labels = labels[0].to(sample.seg_logits.data.dtype) if len(logits) == 1 else labels
+        return labels, None if presence is None else presence[0]
 
     def _warn_of_nan(self, image: str) -> None:
         """Say, once, that the network gives nothing to decide on. No training of hours is to end by its scores."""

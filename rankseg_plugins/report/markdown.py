@@ -54,6 +54,7 @@ def to_markdown(page: Page, charts: Sequence[Mapping[str, Any]]) -> str:
         "## Classes that are shown",
         SHOWN,
         _shown(comparison),
+        *(part for section in page.presence for part in _section(section)),
         *_calibration(page),
         "## Images that change most",
         *(_images(row.name, row.paired) for row in comparison.tables.decoders if row.paired),
@@ -156,9 +157,7 @@ def _shown(comparison: Comparison) -> str:
 def _calibration(page: Page) -> list[str]:
     if page.calibration is None:
         return []
-    rows = [
-        [row.name, percent(row.error), f"{100 * row.overconfidence:+.2f}"] for row in page.comparison.tables.calibration
-    ]
+    rows = [[row.name, percent(row.error), points(row.overconfidence)] for row in page.comparison.tables.calibration]
     table = _table(["class", "expected calibration error, %", "probability minus frequency, points"], rows)
     return ["## Calibration", page.calibration, table]
 

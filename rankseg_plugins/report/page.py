@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from rankseg_plugins.comparison.comparison import Comparison
-from rankseg_plugins.comparison.phrases import percent
+from rankseg_plugins.comparison.phrases import percent, points
 from rankseg_plugins.report.words import CONVENTIONS, describe_left_out
 
 #: With fewer cases the intervals are rough.
 FEW_CASES = 20
+#: Probabilities that differ less from frequencies are as high as they should be.
+AS_HIGH = 0.005
 
 
 class Section(NamedTuple):
@@ -58,6 +62,7 @@ class Page(NamedTuple):
         verdicts: the most important sentences, and :func:`~rankseg_plugins.report.words.sign` of each.
         notes: what a reader should know before trusting the figures.
         calibration: whether the network is too sure or not sure enough; None where nothing was measured.
+        presence: of every decoder that knows of it, how far it can be relied upon to know which classes are there.
         introduction: stands in place of the verdicts on single decoders.
     """
 
@@ -65,13 +70,19 @@ class Page(NamedTuple):
     verdicts: list[tuple[str, str]]
     notes: list[str]
     calibration: str | None
+    presence: list[Section]
     introduction: Introduction | None = None
 
 
 def read_page(comparison: Comparison, introduction: Introduction | None = None) -> Page:
     """What a report of a comparison says, perhaps with an introduction above."""
     verdicts = [(introduction.verdict, introduction.sign)] if introduction else _verdicts(comparison)
-    return Page(comparison, verdicts, _notes(comparison), _calibration(comparison), introduction)
+    knowing = [
+        describe_presence(row.presence, row.name, "in these images")
+        for row in comparison.tables.decoders
+        if row.presence
+    ]
+    return Page(comparison, verdicts, _notes(comparison), _calibration(comparison), knowing, introduction)
 
 
 def _verdicts(comparison: Comparison) -> list[tuple[str, str]]:
@@ -100,17 +111,40 @@ def _notes(comparison: Comparison) -> list[str]:
     return found
 
 
+def describe_presence(found: Mapping[str, Any], decoder: str, where: str) -> Section:
+    """How far a decoder can be relied upon to know which classes are there.
+
+    Args:
+        found: see :func:`~rankseg_plugins.comparison.presence.describe_presence`.
+        decoder: who knows.
+        where: in which images.
+    """
+    text = (
+        f"{decoder} shows a class by the probability that an image holds it. Here that stands against what the truth "
+        f"holds, {where}. Expected calibration error {percent(found['error'])} %, all classes together."
+    )
+    head = ("probability that a class is there, %", "classes of images that are, %", "number")
+    rows = tuple((percent(likely), percent(share), str(number)) for likely, share, number in found["bins"])
+    return Section("Which classes are there", text, head, rows)
+
+
 def _calibration(comparison: Comparison) -> str | None:
-    """Whether the network is too sure or not sure enough, by its top label."""
-    measured = comparison.calibration
+    """Whether the network is too sure or not sure enough, by what stands for all classes."""
+    measured, rows = comparison.calibration, comparison.tables.calibration
     if measured is None:
         return None
-    off = 100 * measured.overconfidence()[-1]
-    how = "too sure of its labels" if off > 0 else "less sure of its labels than it may be"
-    sentence = f"Expected calibration error {percent(measured.error()[-1])} %"
-    if abs(off) < 0.5:
+    error, off = rows[-1].error, rows[-1].overconfidence
+    if math.isnan(off):
+        return "No pixel tells how far the probabilities can be relied upon."
+    sentence = f"Expected calibration error {percent(error)} %"
+    if len(measured.count) > len(comparison.classes):
+        how = f"the network is {'too sure of its labels' if off > 0 else 'less sure of its labels than it may be'}"
+    else:
+        sentence += ", all classes together" if len(rows) > 1 else ""
+        how = f"the probabilities are too {'high' if off > 0 else 'low'}"
+    if abs(off) < AS_HIGH:
         return f"{sentence}. On average the probabilities are as high as they should be."
-    return f"{sentence}. On average the network is {how}: probability minus frequency is {off:+.1f} points."
+    return f"{sentence}. On average {how}: probability minus frequency is {points(off)} points."
 
 
 def _some(names: list[str], most: int = 6) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from rankseg_plugins.comparison.phrases import percent, points, sign, span
 from rankseg_plugins.comparison.tables import to_dict
-from rankseg_plugins.report.page import Introduction, Page, Section, read_page
+from rankseg_plugins.report.page import Introduction, Page, Section, describe_presence, read_page
 from rankseg_plugins.report.writing import write_files
 from rankseg_plugins.tuning.candidates import GLOBAL
 from rankseg_plugins.tuning.presence import PRESENCE
@@ -30,10 +30,6 @@ KNOWING = (
     "choice rests on may have seen those that it is scored on."
 )
 FITTED = "Rules of global candidates are an exception: they were fitted once, to all images, without their labels."
-RELIABILITY = (
-    "The decoder shows a class by the probability that an image holds it. Here that stands against what the truth "
-    "holds, in images of folds that it was not fitted to."
-)
 FLATTERED = (
     "All candidates on all images, the largest gain first. These gains are flattered, because the best of many is "
     "partly luck; the gain in the verdict is not."
@@ -152,12 +148,8 @@ def _race(found: Tuned, candidates: Sequence[Candidate]) -> Section:
 def _presence(found: Tuned) -> list[Section]:
     """How far the decoder can be relied upon to know which classes are there, if it does."""
     about = found.decoder.evidence.get("presence")
-    if not about:
-        return []
-    head = ("probability that a class is there, %", "classes of images that are, %", "number")
-    rows = tuple((percent(likely), percent(share), str(number)) for likely, share, number in about["bins"])
-    error = f"Expected calibration error {percent(about['error'])} %, all classes together."
-    return [Section("Which classes are there", f"{RELIABILITY} {error}", head, rows)]
+    where = "in images of folds that it was not fitted to"
+    return [describe_presence(about, "The decoder", where)] if about else []
 
 
 def _usage(found: Tuned, file: Path) -> Section:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from rankseg_plugins.calibration.reliability import Calibration, calibration
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison.decoders import ByCase
 from rankseg_plugins.comparison.measuring import prepare
@@ -201,12 +199,9 @@ class PresenceCandidates:
                 self._fitted(metric, evidence.only(kept), there[kept])
                 for kept in (everywhere, *(~each for each in left))
             )
-            judged = [each.presence_of(evidence.only(kept)) for each, kept in zip(apart, left, strict=True)]
-            about = reliability(torch.cat(judged), torch.cat([there[kept] for kept in left])) if left else {}
             for way in self._ways:
                 final, *others = (
-                    TunedDecoder(self._going(*way, each), self.num_classes, temperature, {"presence": about})
-                    for each in (whole, *apart)
+                    TunedDecoder(self._going(*way, each), self.num_classes, temperature) for each in (whole, *apart)
                 )
                 found[self._name(temperature, metric, *way)] = ByCase(final, others, number if others else {})
         return found
@@ -228,33 +223,3 @@ class PresenceCandidates:
         written = rule if isinstance(rule, str) else f"{rule:g}"
         how = f",solver={solver}" if len({each for _, each in self._ways}) > 1 else ""
         return at_temperature(f"{PRESENCE}metric={metric},rule={written}{how})", temperature)
-
-
-def reliability(q: Tensor, there: Tensor) -> dict[str, Any]:
-    """How likely classes were held to be there, against how often they are, as values that JSON holds.
-
-    Args:
-        q: (N, C) probabilities, of images that had no part in them.
-        there: (N, C) bool.
-
-    Returns:
-        ``"frequency"``, how often each class is there, and ``"likely"``, its mean probability; ``"bins"``, of tenths of
-        probability that any class has: the mean one, the share of these classes that are there, and their number; and
-        ``"error"``, the expected calibration error of all classes together.
-
-    Example:
-        >>> q, there = torch.tensor([[0.96], [0.94], [0.12]]), torch.tensor([[True], [True], [False]])
-        >>> reliability(q, there)["bins"]
-        [[0.12, 0.0, 1], [0.95, 1.0, 2]]
-    """
-    measured = calibration(q.T, there.T, bins=10)
-    pooled = Calibration(*(each.sum(0, keepdims=True) for each in astuple(measured)))
-    bins = [(float(mean), float(there), part) for mean, there, part in zip(*pooled.curve(0), strict=True)]
-    return {
-        "frequency": there.double().mean(0).tolist(),
-        "likely": q.double().mean(0).tolist(),
-        "bins": [
-            [round(float(mean), 6), round(float(share), 6), round(part * q.numel())] for mean, share, part in bins
-        ],
-        "error": float(pooled.error()[0]),
-    }

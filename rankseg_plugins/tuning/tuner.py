@@ -272,8 +272,10 @@ class Tuner:
         choice = choose(comparison, self.objective, self.folds, self.min_cases, self.keep)
         chosen = self.candidates[choice.winner if choice.certain else ARGMAX]
         verdict = "; ".join([choice.verdict, *self._caveats(chosen, comparison)])
+        presence = comparison.presence_of(choice.winner) if choice.certain else None
         evidence = {
             **chosen.evidence,
+            **({} if presence is None else {"presence": presence}),
             "objective": self.objective,
             "keep": list(self.keep),
             **self.recorder.scoring.counting,

@@ -10,6 +10,8 @@ import pytest
 from image_folders import environment, make_image
 from typer.testing import CliRunner
 
+from rankseg_plugins import PresenceRankSEG
+from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.cli import app
 from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.files.results import ResultsFile, check_run
@@ -256,6 +258,26 @@ def test_measurements_of_another_shape_are_damage(measured, key, problem):
     refused = run(images, "compare")
     assert refused.exit_code == 2, refused.exception
     assert f"results.jsonl: line 3 is damaged ({problem}" in refused.stderr
+
+
+def test_what_is_known_of_presence_goes_on(images, tmp_path):
+    """As does a line that tells another number of classes, which is damage."""
+    TunedDecoder(PresenceRankSEG(3, frequencies=[0.9, 0.7, 0.4]), 3).save(tmp_path / "decoder.json")
+    options = ["--decoder", "argmax", "--decoder", tmp_path / "decoder.json", "--json"]
+    whole = json.loads(run(images, "compare", *options).stdout)["decoders"]
+    path = images / "out/results.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:5], ""]))
+    assert json.loads(run(images, "compare", *options).stdout)["decoders"] == {
+        name: {**each, "milliseconds": pytest.approx(each["milliseconds"], abs=1e9)} for name, each in whole.items()
+    }
+    assert sum(number for _, _, number in whole[str(tmp_path / "decoder.json")]["presence"]["bins"]) == 12 * 3
+    row = json.loads(lines[2])
+    row["presence"][:2] = [3, 2]
+    path.write_text("\n".join([*lines[:2], json.dumps(row), ""]))
+    refused = run(images, "compare", *options)
+    assert refused.exit_code == 2, refused.exception
+    assert "results.jsonl: line 3 is damaged (presence of '1' must have shape (2, 3), got (3, 2)" in refused.stderr
 
 
 @pytest.mark.parametrize("option", ["--probs", "--labels"])

@@ -19,7 +19,7 @@ from lightning_nets import CLASSES, Blobs, network
 from packages import PACKAGES, mostly_one_package
 from sweeps import sweep
 
-from rankseg_plugins import RankSEG
+from rankseg_plugins import PresenceRankSEG, RankSEG
 from rankseg_plugins.comparison import Scoring, compare
 from rankseg_plugins.comparison.tables import to_dict
 from rankseg_plugins.lightning import RankSEGCallback
@@ -90,6 +90,23 @@ def test_scores_and_absent_classes_are_those_of_the_callback(segmenter, make_tra
 
 
 @mostly_one_package
+def test_what_is_known_of_presence(segmenter, make_trainer, tmp_path):
+    model, data = segmenter(), lightning_nets.loader(ignore=255)
+    decoder = PresenceRankSEG(CLASSES)
+    for image, target in data:
+        with torch.no_grad():
+            decoder.update(model.net(image).softmax(1), target, ignore_index=255)
+    decoder.fit()
+    callback = RankSEGCallback(decoder, num_classes=CLASSES, ignore_index=255, report=tmp_path)
+    make_trainer(callbacks=[callback]).validate(model, data, verbose=False)
+    about = read(tmp_path / "val")["decoders"]["RankSEG"]["presence"]
+    expected = figures_of(model.net, data, decoder, ignore_index=255)["decoders"]["RankSEG"]["presence"]
+    assert about["frequency"] == expected["frequency"]
+    assert about["likely"] == pytest.approx(expected["likely"], abs=1e-5)
+    assert [row[2] for row in about["bins"]] == [row[2] for row in expected["bins"]]
+
+
+@mostly_one_package
 def test_one_channel(segmenter, make_trainer, tmp_path):
     decoder, net = RankSEG("dice", output_mode="multilabel"), network(classes=1)
     callback = RankSEGCallback(decoder, num_classes=1, activation="sigmoid", report=tmp_path)
@@ -136,11 +153,12 @@ RUN = """
 import sys
 import lightning_nets
 from torch.utils.data import DataLoader
-from rankseg_plugins import RankSEG
+from rankseg_plugins import PresenceRankSEG
 from rankseg_plugins.lightning import RankSEGCallback
 
 package, folder = sys.argv[1:]
-callback = RankSEGCallback(RankSEG("dice"), num_classes=3, ignore_index=255, report=folder)
+decoder = PresenceRankSEG(3, present="label", frequencies=[1.0, 0.7, 0.4])
+callback = RankSEGCallback(decoder, num_classes=3, ignore_index=255, report=folder)
 loaders = [DataLoader(lightning_nets.Blobs(items=n, ignore=255, nan=(0, 3)), batch_size=2) for n in (7, 1, 5)]
 trainer = lightning_nets.trainer(package, folder, callbacks=[callback], strategy="ddp", devices=2)
 trainer.validate(lightning_nets.module_class(package)(), loaders, verbose=False)
@@ -158,7 +176,8 @@ def test_two_processes_write_what_one_writes(forks, package, segmenter, make_tra
     That which is repeated and another one are NaN, and left out.
     """
     loaders = [DataLoader(Blobs(items=n, ignore=255, nan=(0, 3)), batch_size=2) for n in (7, 1, 5)]
-    callback = RankSEGCallback(RankSEG("dice"), num_classes=CLASSES, ignore_index=255, report=tmp_path / "one")
+    decoder = PresenceRankSEG(3, present="label", frequencies=[1.0, 0.7, 0.4])
+    callback = RankSEGCallback(decoder, num_classes=CLASSES, ignore_index=255, report=tmp_path / "one")
     with pytest.warns(UserWarning, match="2 of 7 images are left out"):
         make_trainer(callbacks=[callback]).validate(segmenter(), loaders, verbose=False)
     script = tmp_path / "run.py"

@@ -12,10 +12,13 @@ pytest.importorskip("jinja2", reason="the extra 'report' is not installed")
 pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
 pytest.importorskip("scipy", reason="the extra 'report' is not installed")
 
+import numpy as np
 import tiny
+import torch
 from mmengine.runner import Runner
 
-from rankseg_plugins import RankSEG
+from rankseg_plugins import PresenceRankSEG, RankSEG
+from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.comparison import Scoring, compare
 from rankseg_plugins.comparison.tables import to_dict
 from rankseg_plugins.mmseg import MultiLevelIoUMetric
@@ -66,10 +69,22 @@ def test_figures_are_the_printed_ones_and_those_of_compare(dataset, tmp_path, na
     assert all(name in page for name in (*tiny.CLASSES, *stems))
 
 
+def knowing(path):
+    """The file of a decoder that knows which classes are there from what it sees."""
+    decoder, there = PresenceRankSEG(4), torch.arange(12)[:, None] % 5 != torch.arange(4)
+    logits = 2 * torch.randn(12, 4, 9, 9, generator=torch.Generator().manual_seed(0)) - 2.0 * ~there[..., None, None]
+    decoder.update(logits.softmax(1), there)
+    decoder.fit()
+    TunedDecoder(decoder, 4, temperature=1.4).save(path)
+    return str(path)
+
+
+@pytest.mark.filterwarnings("ignore:RankSEG was tuned with")
 def test_two_processes_write_what_one_writes(forks, dataset, tmp_path):
-    """Seven images in threes on two processes: the first image is there twice."""
-    full, built = make_config(dataset, tmp_path / "one", tmp_path / "one" / "report", batch_size=3)
-    tiny.evaluate(full, built.state_dict())
+    """Seven images in threes on two processes: the first image is there twice. One writes what a comparison finds."""
+    rankseg = {"tuned": knowing(tmp_path / "decoder.json"), "compare": True}
+    full, built = make_config(dataset, tmp_path / "one", tmp_path / "one" / "report", batch_size=3, rankseg=rankseg)
+    _, kept = tiny.evaluate(full, built.state_dict())
     checkpoint = tiny.save_checkpoint(built, tmp_path / "weights.pth")
     full.work_dir, full.test_evaluator.report = str(tmp_path / "two"), str(tmp_path / "two" / "report")
     done = two_processes(forks, full, checkpoint, tmp_path)
@@ -77,6 +92,16 @@ def test_two_processes_write_what_one_writes(forks, dataset, tmp_path):
     one, two = (tmp_path / name / "report" for name in ("one", "two"))
     assert comparable(read(two)) == comparable(read(one))
     assert read(two)["images"] == 7
+    decoders = {"argmax": RankSEG("acc"), "RankSEG": TunedDecoder.load(tmp_path / "decoder.json")}
+    samples = [
+        (str(index), sample["seg_logits"]["data"].softmax(0), sample["gt_sem_seg"]["data"][0].long())
+        for index, sample in enumerate(kept)
+    ]
+    expected = compare(samples, decoders, ignore_index=255).presence_of("RankSEG")
+    about = read(one)["decoders"]["RankSEG"]["presence"]
+    assert about["frequency"] == expected["frequency"]
+    np.testing.assert_allclose(about["bins"], expected["bins"], atol=1e-5)
+    assert sum(number for _, _, number in about["bins"]) == 7 * 4
     assert (two / "images.csv").read_text() == (one / "images.csv").read_text()
     assert panels(two) == panels(one) != []
 

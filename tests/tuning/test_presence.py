@@ -11,7 +11,7 @@ from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.comparison import Sample, Scoring, compare
 from rankseg_plugins.tuning import Tuner, tune
 from rankseg_plugins.tuning.choosing import deal
-from rankseg_plugins.tuning.presence import PresenceCandidates, reliability
+from rankseg_plugins.tuning.presence import PresenceCandidates
 
 CLASSES = 4
 
@@ -147,15 +147,6 @@ def test_the_file_says_how_reliable_presence_is(tmp_path):
     assert about["frequency"] == pytest.approx(often.tolist())
     assert sum(number for _, _, number in about["bins"]) == 60 * CLASSES
     assert 0 < about["error"] < 0.1
-
-
-def test_reliability_against_a_count_by_hand():
-    q = torch.tensor([[0.05, 0.95], [0.07, 0.85], [0.93, 0.45]])
-    there = torch.tensor([[False, True], [True, True], [True, False]])
-    found = reliability(q, there)
-    assert found["bins"] == [[0.06, 0.5, 2], [0.45, 0.0, 1], [0.85, 1.0, 1], [0.94, 1.0, 2]]
-    assert found["error"] == pytest.approx((2 * 0.44 + 0.45 + 0.15 + 2 * 0.06) / 6, abs=1e-6)
-    assert found["frequency"] == pytest.approx([2 / 3, 2 / 3])
 
 
 def test_cases_are_dealt_evenly_and_stay_together():

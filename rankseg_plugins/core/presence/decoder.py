@@ -319,6 +319,39 @@ class PresenceRankSEG(Fitted, RankSEG):
         classes = self._classes_there(pixels.values, pixels.valid, plain(presence))
         return self._decide(pixels, classes)
 
+    @torch.no_grad()
+    def decision_and_presence(
+        self, logits: Tensor, activation: str = "softmax", temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        r"""What :meth:`predict_logits` decides, and how likely that takes each class to be there.
+
+        Args:
+            logits: (B, C, \*spatial), as the other two see :meth:`predict_logits`.
+            activation: what makes probabilities of them.
+            temperature: in [0.001, 1000].
+
+        Returns:
+            The decision, and (B, C) float64: :meth:`presence`, but for the rounding of what a fit keeps of images.
+
+        Raises:
+            RuntimeError: if it is not fitted.
+            TypeError: as :meth:`predict_logits`.
+            ValueError: likewise.
+
+        Example:
+            >>> decoder = PresenceRankSEG(2, frequencies=[1.0, 0.3])
+            >>> decoder.decision_and_presence(torch.tensor([[[3.0, -1.0], [0.0, 0.0]]]))[0]
+            tensor([[0, 0]])
+        """
+        pixels, told = Pixels.of_logits(logits, activation, None, temperature, self.num_classes), []
+        classes, number = self._classes_there(pixels.values, None, None), number_of(pixels.values, None)
+
+        def choose(maximum: Tensor, volumes: Volumes) -> Tensor:
+            told.append(self.presence_of(Evidence.of(maximum, volumes, number)))
+            return self._choose(told[0], number, maximum, volumes)
+
+        return self._decide(pixels, classes._replace(choose=choose)), told[0]
+
     def _classes_there(self, probs: Tensor, valid_mask: Tensor | None, presence: Tensor | None) -> Classes:
         if presence is None:
             self._check_fitted()
