@@ -17,6 +17,7 @@ import torch
 
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.comparison.examples import Example
+from rankseg_plugins.comparison.extra import ExtraFigures, extra_entries, extra_figures
 from rankseg_plugins.comparison.intervals import Differences, level_differences
 from rankseg_plugins.comparison.measuring import Measurement, to_areas
 from rankseg_plugins.comparison.scoring import Scoring
@@ -24,6 +25,7 @@ from rankseg_plugins.comparison.statistics import sign_test, wilcoxon
 from rankseg_plugins.comparison.tables import Tables, read_tables, rows
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
+from rankseg_plugins.scores.extra import ExtraScore
 from rankseg_plugins.scores.levels import LEVELS, SCORES, accuracy, class_table, worst
 
 if TYPE_CHECKING:
@@ -104,6 +106,7 @@ class Comparison:
         resamples: number of bootstrap resamples.
         confidence: of the intervals.
         seed: of the resamples.
+        extra: extra scores that were measured.
     """
 
     decoders: tuple[str, ...]
@@ -118,6 +121,7 @@ class Comparison:
     resamples: int = 10_000
     confidence: float = 0.95
     seed: int = 0
+    extra: tuple[ExtraScore, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.measurements:
@@ -186,6 +190,19 @@ class Comparison:
         """Differences to the baseline with bootstrap intervals, at every level and of every class."""
         options = (self.scoring, self.resamples, self.confidence, self.seed)
         return level_differences(self._counts, self.cases, *options)
+
+    @cached_property
+    def extra_entries(self) -> np.ndarray:
+        """Figures of the extra scores, (decoders, K, N, scored classes); NaN where there is none."""
+        values = np.stack([each.extra for each in self.measurements if each.extra is not None])
+        counts = np.stack([each.counts for each in self.measurements], 2)
+        return extra_entries(values, [to_areas(each) for each in counts], self.extra, self.scoring)
+
+    @cached_property
+    def extra_figures(self) -> ExtraFigures:
+        """Means of the extra scores, and differences to the baseline with their intervals."""
+        options = (self.resamples, self.confidence, self.seed)
+        return extra_figures(self.extra_entries, self.extra, self.cases, *options)
 
     def paired(self, decoder: str) -> Paired:
         """One decoder against the baseline, image by image, in the score of :attr:`scoring`.

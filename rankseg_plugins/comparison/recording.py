@@ -18,13 +18,14 @@ from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.decoders import Decoder, NamedDecoder, common_mode, named_decoders
 from rankseg_plugins.comparison.examples import Extremes
 from rankseg_plugins.comparison.facts import collect_facts
-from rankseg_plugins.comparison.measuring import Measurement, calibrate, measure, prepare, to_areas
+from rankseg_plugins.comparison.measuring import Measurement, calibrate, measure, measure_decisions, prepare, to_areas
 from rankseg_plugins.comparison.sample import Sample, as_sample, check_exclusive, first_of, fitting_mode, read_name
 from rankseg_plugins.comparison.scoring import Scoring, read_scoring
 from rankseg_plugins.core.options import read_index, read_mode
 from rankseg_plugins.core.probabilities import plain
 from rankseg_plugins.core.processes import gather
 from rankseg_plugins.scores.checks import naming, read_device
+from rankseg_plugins.scores.extra import ExtraScore, Spacing, columns_of, read_extra, read_spacing
 from rankseg_plugins.scores.truth import count, to_truth
 
 DECODERS = ("argmax", "rankseg(metric=dice)")
@@ -39,6 +40,8 @@ class Recorder:
         num_classes: C.
         ignore_index: label of the truth whose pixels do not count.
         scoring: what counts as better.
+        extra: one extra score or several, such as
+            :class:`Boundaries(2) <rankseg_plugins.scores.boundaries.Boundaries>`, that are measured beside.
         panels: pictures to keep of the most improved images, and of the most damaged.
         device: where to decode.
         output_mode: of the decoders that do not say: ``"multiclass"``, or ``"multilabel"``, in which argmax is the
@@ -66,6 +69,7 @@ class Recorder:
         num_classes: int,
         ignore_index: int | None = None,
         scoring: Scoring | None = None,
+        extra: ExtraScore | Sequence[ExtraScore] = (),
         panels: int = 5,
         device: str | torch.device = "cpu",
         output_mode: str | None = None,
@@ -88,6 +92,7 @@ class Recorder:
         self.num_classes, self.device = num_classes, device
         self.ignore_index = read_index("ignore_index", ignore_index)
         self.scoring = read_scoring(scoring)
+        self.extra = read_extra(extra, num_classes)
         self._kept = self.scoring.kept(num_classes)
         self.extremes = Extremes(panels, num_classes, ignore_index)
         self.measurements: list[Measurement] = []
@@ -118,7 +123,7 @@ class Recorder:
         prepare(sample, self.num_classes, self.ignore_index, output_mode=self.output_mode)
 
     def _measure(self, sample: Sample) -> Measurement:
-        options = (self.num_classes, self.ignore_index, self.device, self.output_mode)
+        options = (self.num_classes, self.ignore_index, self.device, self.output_mode, self.extra)
         measurement, truth, decisions = measure(sample, self.decoders, *options)
         self._offer(measurement, truth, decisions)
         return measurement
@@ -131,6 +136,7 @@ class Recorder:
         probs: Tensor | None = None,
         case: str | None = None,
         calibration: Calibration | None = None,
+        spacing: Spacing | None = None,
     ) -> None:
         r"""Keep what an image scored that was decoded elsewhere.
 
@@ -141,6 +147,7 @@ class Recorder:
             probs: (C, \*spatial) probabilities, for the calibration; None leaves it out.
             case: see :class:`Sample`.
             calibration: of the probabilities, where it was measured already; ``probs`` are not needed then.
+            spacing: see :class:`Sample`.
         """
         if len(decisions) != len(self.decoders):
             raise ValueError(f"decisions must be one for each of {list(self.decoders)}, got {len(decisions)}")
@@ -150,12 +157,14 @@ class Recorder:
         counts = np.stack([torch.cat(list(each)).cpu().numpy() for each in counted])
         unknown = np.full(len(decisions), np.nan)
         found = calibration if probs is None else calibrate(probs.detach(), labels, self.ignore_index)
-        measurement = Measurement(name, name if case is None else case, counts, unknown, found)
+        spatial = tuple(decisions[0].shape[decisions[0].dtype == torch.bool :])
+        truth = to_truth(labels[None], self.num_classes, spatial, self.ignore_index)[0]
+        extra = measure_decisions(
+            self.extra, decisions, truth, self.num_classes, self.ignore_index, read_spacing("spacing", spacing)
+        )
+        measurement = Measurement(name, name if case is None else case, counts, unknown, found, extra)
         self._remember(measurement)
-        if self.extremes.count:
-            spatial = tuple(decisions[0].shape[decisions[0].dtype == torch.bool :])
-            truth = to_truth(labels[None], self.num_classes, spatial, self.ignore_index)
-            self._offer(measurement, truth[0], decisions)
+        self._offer(measurement, truth, decisions)
         if probs is not None:
             self._look_at(probs)
 
@@ -170,6 +179,10 @@ class Recorder:
             raise ValueError(f"counts of {measurement.name!r} must have shape {shape}, got {measurement.counts.shape}")
         if measurement.seconds.shape != shape[:1]:
             raise ValueError(f"seconds of {measurement.name!r} must be {shape[0]}, got {measurement.seconds.tolist()}")
+        columns = len(columns_of(self.extra))
+        found = None if measurement.extra is None else measurement.extra.shape
+        if found != ((len(self.decoders), columns, self.num_classes) if columns else None):
+            raise ValueError(f"extra scores of {measurement.name!r} must be {columns} for each class, got {found}")
         self._remember(measurement)
 
     def gather(self) -> None:
@@ -259,6 +272,7 @@ class Recorder:
             self.extremes.damaged(),
             dict(self.skipped),
             facts,
+            extra=self.extra,
             **options,
         )
 
@@ -271,6 +285,7 @@ def compare(
     *,
     class_names: Sequence[str] | None = None,
     scoring: Scoring | None = None,
+    extra: ExtraScore | Sequence[ExtraScore] = (),
     panels: int = 5,
     device: str | torch.device = "cpu",
     on_measured: Callable[[Measurement], None] | None = None,
@@ -289,6 +304,7 @@ def compare(
         ignore_index: label of the truth whose pixels do not count.
         class_names: C names; None numbers the classes.
         scoring: what counts as better; None is image Dice over the classes in truth or prediction.
+        extra: see :class:`Recorder`.
         panels: pictures to keep of the most improved images, and of the most damaged.
         device: where to decode.
         on_measured: called after each image.
@@ -315,6 +331,7 @@ def compare(
         num_classes=len(first.probs) if num_classes is None else num_classes,
         ignore_index=ignore_index,
         scoring=scoring,
+        extra=extra,
         panels=panels,
         device=device,
         output_mode=fitting_mode(first),

@@ -223,7 +223,14 @@ def _row(result: Result) -> dict[str, Any]:
         # Thousands of numbers, most of them 0, that nobody reads in a file.
         bins = np.stack([found.count, found.confidence, found.correct])
         row["calibration"] = [*bins.shape, base64.b64encode(zlib.compress(bins.tobytes())).decode()]
+    if measurement.extra is not None:
+        row["extra"] = [[list(map(_known, each)) for each in rows] for rows in measurement.extra.tolist()]
     return row
+
+
+def _known(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if np.isnan(value) else value
 
 
 def _result(row: Mapping[str, Any]) -> Result:
@@ -231,9 +238,10 @@ def _result(row: Mapping[str, Any]) -> Result:
     if "calibration" in row:
         *shape, packed = row["calibration"]
         found = Calibration(*np.frombuffer(zlib.decompress(base64.b64decode(packed))).reshape(shape))
+    extra = np.array(row["extra"], dtype=np.float64) if "extra" in row else None
     counts, seconds = np.array(row["counts"], dtype=np.int64), np.array(row["seconds"], dtype=np.float64)
     name, case, inputs, stamp = (_word(row[key]) for key in ("image", "case", "inputs", "stamp"))
-    return Result(Measurement(name, case, counts, seconds, found), inputs, stamp)
+    return Result(Measurement(name, case, counts, seconds, found, extra), inputs, stamp)
 
 
 def _word(value: object) -> str:

@@ -218,6 +218,8 @@ def _hash(sample: Sample) -> str:
     for tensor in (sample.probs, sample.labels):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(np.ascontiguousarray(tensor.numpy()).data)
+    if sample.spacing is not None:
+        digest.update(str(sample.spacing).encode())
     return digest.hexdigest()
 
 
