@@ -75,7 +75,7 @@ class ExtraRow(NamedTuple):
         baseline: mean of the baseline.
         others: of each other decoder its mean, the difference to the baseline, and the interval of that.
         pairs: of each other decoder, images and classes that the difference is of.
-        classes: of the baseline and of each other decoder, the mean of every scored class.
+        classes: (C, D) mean of every scored class with every decoder.
     """
 
     column: Column
@@ -198,7 +198,7 @@ def _extra_row(comparison: Comparison, column: Column, index: int) -> ExtraRow:
     baseline, *means = figures.means[:, index].tolist()
     gains = figures.gains[:, index].tolist()
     others = [(mean, gain, (low, high)) for mean, (gain, low, high) in zip(means, gains, strict=True)]
-    return ExtraRow(column, baseline, others, figures.pairs[:, index].tolist(), figures.classes[:, index])
+    return ExtraRow(column, baseline, others, figures.pairs[:, index].tolist(), figures.classes[:, index].T)
 
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import math
 import re
 
 from rankseg_plugins.comparison.comparison import WORST, Comparison
+from rankseg_plugins.scores.extra import Column
 from rankseg_plugins.scores.levels import LEVELS, SCORES
 
 #: How scores are called, in the order of tables; one that is not named here is called by its own name.
@@ -30,6 +31,10 @@ PRESENT = {
 SHOWN = (
     "In how many images each decoder shows a class, in brackets those of them whose truth holds it. Showing a class "
     "that is not there costs where classes of truth or prediction count, and missing one costs always."
+)
+EXTRA = (
+    "Mean over the classes of each image, then over images; in brackets the difference to the baseline and its "
+    "interval, image by image."
 )
 ABSENT = {
     "skip": "an absent class is left out",
@@ -94,6 +99,31 @@ def p_value(value: float) -> str:
 def sign(low: float, high: float) -> str:
     """``"gain"``, ``"loss"`` or ``"unclear"``, by the interval of a difference."""
     return "gain" if low > 0 else "loss" if high < 0 else "unclear"
+
+
+def amount(column: Column, value: float) -> str:
+    """A figure of an extra score, two digits; shares in percent."""
+    return percent(value) if column.is_share else NONE if math.isnan(value) else f"{value:.2f}"
+
+
+def change(column: Column, value: float) -> str:
+    """A difference of such figures with its sign; shares in points."""
+    return points(value if column.is_share else value / 100)
+
+
+def change_span(column: Column, low: float, high: float) -> str:
+    """An interval of such differences."""
+    return span(low, high) if column.is_share else span(low / 100, high / 100)
+
+
+def sign_of(column: Column, low: float, high: float) -> str:
+    """:func:`sign` of a figure that may be better when it is lower."""
+    return sign(low, high) if column.higher_is_better else sign(-high, -low)
+
+
+def extra_title(column: Column) -> str:
+    """Name of a row of an extra score."""
+    return f"{column.title}, {column.unit}" + ("" if column.higher_is_better else " (lower is better)")
 
 
 def row_title(score: str, level: str) -> str:

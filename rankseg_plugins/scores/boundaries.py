@@ -210,7 +210,8 @@ class Boundaries(ExtraScore):
         return (
             "NSD: share of both surfaces (pixels with a neighbour outside of the class) within the tolerance of the "
             "other; 0 where only one of truth and decision holds a class that counts. HD95 and ASSD: 95th percentile "
-            "and mean of the surface distances, of classes that truth and decision both hold."
+            "and mean of the surface distances, of classes that truth and decision both hold; two decoders are "
+            "compared where both have a distance, so that their difference is not that of the means."
         )
 
     def measure(self, prediction: np.ndarray, target: np.ndarray, spacing: Spacing | None = None) -> tuple[float, ...]:
