@@ -1,11 +1,17 @@
 """Extra scores of a comparison, against loops over images, classes and drawn cases."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from rankseg_plugins import RankSEG
 from rankseg_plugins.comparison import Recorder, Sample, Scoring, compare
+from rankseg_plugins.comparison.tables import to_dict
+from rankseg_plugins.report.page import read_page
+from rankseg_plugins.report.terminal import to_terminal
 from rankseg_plugins.scores.boundaries import Boundaries
 from rankseg_plugins.scores.extra import columns_of
 from rankseg_plugins.scores.lesions import Lesions
@@ -132,6 +138,27 @@ def test_rows_and_values():
     rows = [row for row in found.to_rows() if row["decoder"] == "dice"]
     expected = nanmean(found.extra_entries[1], -1)
     np.testing.assert_equal([[row[column.name] for row in rows] for column in COLUMNS], expected)
+
+
+def test_table_on_the_terminal():
+    found = compare(make_samples(), DECODERS, ignore_index=IGNORE, extra=BOTH, panels=0, resamples=50)
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(to_terminal(read_page(found)))
+    lines = console.export_text().splitlines()
+    for k, title in ((0, "NSD within 1 px, %"), (2, "HD95, px (lower is better)"), (6, "lesion F1, %")):
+        first = next(index for index, line in enumerate(lines) if line.startswith(title))
+        scale = 100 if COLUMNS[k].is_share else 1
+        assert lines[first + 1].split() == ["argmax", f"{scale * found.extra_figures.means[0, k]:.2f}"]
+        for d in (1, 2):
+            mean, gain = found.extra_figures.means[d, k], found.extra_figures.gains[d - 1, k, 0]
+            expected = [found.decoders[d], f"{scale * mean:.2f}", f"{scale * gain:+.2f}"]
+            assert lines[first + 1 + d].split()[:3] == expected
+
+
+def test_without_them_nothing_is_said():
+    found = compare(make_samples(), DECODERS, ignore_index=IGNORE, panels=0, resamples=50)
+    assert found.tables.extra == []
+    assert "extra" not in to_dict(found)
 
 
 @pytest.mark.parametrize(
