@@ -122,7 +122,8 @@ class Lesions(ExtraScore):
         enough = "at least one pixel" if self.overlap == 0 else f"at least {100 * self.overlap:g} % of its pixels"
         return (
             "Lesions are connected components (pixels that share a side, an edge or a corner). One of the truth is "
-            f"found if the decision holds {enough}, one of the decision is right if the truth holds {enough}."
+            f"found if the decision holds {enough}, one of the decision is right if the truth holds {enough}. Where "
+            "only one of truth and decision holds a class that counts, all three are 0."
         )
 
     def measure(self, prediction: np.ndarray, target: np.ndarray, spacing: Spacing | None = None) -> tuple[float, ...]:
