@@ -9,6 +9,7 @@ import typer
 
 from rankseg_plugins.cli import options
 from rankseg_plugins.cli.console import bad_input, note, show, show_json, warnings_as_notes
+from rankseg_plugins.cli.extra import read_extra_options, with_spacing
 from rankseg_plugins.cli.reading import Reading, find
 from rankseg_plugins.cli.running import check_out, measure
 from rankseg_plugins.comparison.comparison import Comparison
@@ -45,6 +46,31 @@ def compare(
     present: options.Present = "union",
     absent: options.Absent = "skip",
     exclude: options.Exclude = [],  # noqa: B006
+    boundary: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure surface Dice within this distance, such as 2, 2mm or 1,2px, and surface distances.",
+            **options.SCORING,
+        ),
+    ] = None,
+    spacing: Annotated[
+        str | None,
+        typer.Option(
+            help="Size of a pixel along each axis of the arrays in mm, such as 1,1,3; unless given, NIfTI labels tell.",
+            **options.SCORING,
+        ),
+    ] = None,
+    lesions: Annotated[
+        bool, typer.Option("--lesions", help="Measure which connected components are found.", **options.SCORING)
+    ] = False,
+    lesion_class: Annotated[
+        list[int],
+        typer.Option(help="Class whose components are lesions; repeat it. All unless given.", **options.SCORING),
+    ] = [],  # noqa: B006
+    lesion_overlap: Annotated[
+        float | None,
+        typer.Option(help="Share of a lesion that must be covered; a single pixel unless given.", **options.SCORING),
+    ] = None,
     one_vs_rest: options.OneVsRest = None,
     map_labels: options.MapLabels = None,
     orientation: options.Orientation = None,
@@ -76,6 +102,7 @@ def compare(
         for text in decoder:
             parse_decoder(text)
         scoring = Scoring(score, present, absent, tuple(exclude))
+        extra = read_extra_options(boundary, spacing, lesions, lesion_class, lesion_overlap)
         reading = Reading(
             probs,
             labels,
@@ -89,12 +116,13 @@ def compare(
             keep_going,
         )
         check_out(out)
-        images = find(reading)
+        images = with_spacing(find(reading), spacing)
         recorder = Recorder(
             decoder,
             num_classes=images.classes,
             ignore_index=ignore_index,
             scoring=scoring,
+            extra=extra,
             panels=panels,
             device=read_device("--device", device),
             output_mode=images.output_mode,

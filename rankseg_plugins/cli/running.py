@@ -63,6 +63,9 @@ def measure(
             belong to another run.
     """
     asked = {**_asked_for(recorder.decoders, images, conditions), **_contents(recorder.decoders)}
+    if recorder.extra:
+        spacing = images.cases[0].spacing  # one for all, if any
+        asked |= {"extra scores": list(map(str, recorder.extra)), "spacing": None if spacing is None else list(spacing)}
     results = ResultsFile(out / RESULTS, asked)
     with progress_bar(doing, len(images.cases)) as step:
         hashes = run(images.cases, recorder, results, images.activation, images.reading.keep_going, step)

@@ -17,6 +17,7 @@ import torch
 
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.comparison.examples import Example
+from rankseg_plugins.comparison.extra import ExtraFigures, extra_entries, extra_figures
 from rankseg_plugins.comparison.intervals import Differences, level_differences
 from rankseg_plugins.comparison.measuring import Measurement, to_areas
 from rankseg_plugins.comparison.presence import Presence, describe_presence
@@ -27,6 +28,7 @@ from rankseg_plugins.comparison.verdict import Verdict, judge
 from rankseg_plugins.core.options import PRESENT
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
+from rankseg_plugins.scores.extra import ExtraScore
 from rankseg_plugins.scores.levels import LEVELS, SCORES, accuracy, class_table, worst
 
 if TYPE_CHECKING:
@@ -109,6 +111,7 @@ class Comparison:
         confidence: of the intervals.
         seed: of the resamples.
         presence: how likely decoders took classes to be there, in bins against whether they are; of those that know.
+        extra: extra scores that were measured.
     """
 
     decoders: tuple[str, ...]
@@ -125,6 +128,7 @@ class Comparison:
     confidence: float = 0.95
     seed: int = 0
     presence: Presence = field(default_factory=dict)
+    extra: tuple[ExtraScore, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.measurements:
@@ -251,6 +255,19 @@ class Comparison:
             'rankseg(metric=dice) makes no certain difference to image Dice (union): '
         """
         return judge(self, decoder or self.candidates[0])
+
+    @cached_property
+    def extra_entries(self) -> np.ndarray:
+        """Figures of the extra scores, (decoders, K, N, scored classes); NaN where there is none."""
+        values = np.stack([each.extra for each in self.measurements if each.extra is not None])
+        counts = np.stack([each.counts for each in self.measurements], 2)
+        return extra_entries(values, [to_areas(each) for each in counts], self.extra, self.scoring)
+
+    @cached_property
+    def extra_figures(self) -> ExtraFigures:
+        """Means of the extra scores, and differences to the baseline with their intervals."""
+        options = (self.resamples, self.confidence, self.seed)
+        return extra_figures(self.extra_entries, self.extra, self.cases, *options)
 
     def paired(self, decoder: str) -> Paired:
         """One decoder against the baseline, image by image, in the score of :attr:`scoring`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from rankseg_plugins.comparison.sample import Sample, overlap
 from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_tensor, plain
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.checks import naming
+from rankseg_plugins.scores.extra import ExtraScore, Spacing, measure_extra
 from rankseg_plugins.scores.truth import count, count_known, known_pixels, to_truth
 
 
@@ -33,6 +34,8 @@ class Measurement:
         calibration: of the probabilities; None where there are none.
         presence: (decoders, C) how likely each of them took each class to be there, NaN where that is not known; None
             where it is of none. See :func:`~rankseg_plugins.comparison.presence.judged`.
+        extra: (decoders, K, C) float64, what :func:`~rankseg_plugins.scores.extra.measure_extra` gave for each decoder;
+            None where nothing was asked for.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Measurement:
     seconds: np.ndarray
     calibration: Calibration | None = None
     presence: np.ndarray | None = None
+    extra: np.ndarray | None = None
 
 
 def to_areas(counts: np.ndarray) -> Areas:
@@ -55,6 +59,7 @@ def measure(
     ignore_index: int | None = None,
     device: str | torch.device = "cpu",
     output_mode: str | None = None,
+    extra: Sequence[ExtraScore] = (),
 ) -> tuple[Measurement, Tensor, list[Tensor]]:
     r"""Decode one image once with each decoder, and count.
 
@@ -66,6 +71,7 @@ def measure(
         ignore_index: label of the truth whose pixels do not count.
         device: where to decode.
         output_mode: of the decoders, where it is known.
+        extra: what to measure of the decisions beside their counts.
 
     Returns:
         The measurement; truth and decisions of all decoders in the form of scores, without the batch dimension.
@@ -99,8 +105,23 @@ def measure(
         np.array(seconds),
         _calibrate(probs[0], truth[0], ignore_index),
         judged(told, truth[0], probs.ndim - 2, ignore_index),
+        measure_decisions(extra, decisions, truth[0], num_classes, ignore_index, sample.spacing),
     )
     return measurement, truth[0], decisions
+
+
+def measure_decisions(
+    extra: Sequence[ExtraScore],
+    decisions: Sequence[Tensor],
+    truth: Tensor,
+    num_classes: int,
+    ignore_index: int | None,
+    spacing: Spacing | None,
+) -> np.ndarray | None:
+    """The extra scores of every decision of one image, see :class:`Measurement`; None if there are none."""
+    if not extra:
+        return None
+    return np.stack([measure_extra(extra, each, truth, num_classes, ignore_index, spacing) for each in decisions])
 
 
 def prepare(

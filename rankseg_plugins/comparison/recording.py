@@ -18,7 +18,7 @@ from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.decoders import Decoder, NamedDecoder, common_mode, named_decoders
 from rankseg_plugins.comparison.examples import Extremes
 from rankseg_plugins.comparison.facts import collect_facts
-from rankseg_plugins.comparison.measuring import Measurement, calibrate, measure, prepare, to_areas
+from rankseg_plugins.comparison.measuring import Measurement, calibrate, measure, measure_decisions, prepare, to_areas
 from rankseg_plugins.comparison.presence import Presence, judged, presence_of, together
 from rankseg_plugins.comparison.sample import Sample, as_sample, check_exclusive, first_of, fitting_mode, read_name
 from rankseg_plugins.comparison.scoring import Scoring, read_scoring
@@ -27,6 +27,7 @@ from rankseg_plugins.core.options import read_index, read_mode
 from rankseg_plugins.core.probabilities import plain
 from rankseg_plugins.core.processes import gather
 from rankseg_plugins.scores.checks import naming, read_device
+from rankseg_plugins.scores.extra import ExtraScore, Spacing, columns_of, read_extra, read_spacing
 from rankseg_plugins.scores.truth import count, to_truth
 
 DECODERS = ("argmax", "rankseg(metric=dice)")
@@ -41,6 +42,8 @@ class Recorder:
         num_classes: C.
         ignore_index: label of the truth whose pixels do not count.
         scoring: what counts as better.
+        extra: one extra score or several, such as
+            :class:`Boundaries(2) <rankseg_plugins.scores.boundaries.Boundaries>`, that are measured beside.
         panels: pictures to keep of the most improved images, and of the most damaged.
         device: where to decode.
         output_mode: of the decoders that do not say: ``"multiclass"``, or ``"multilabel"``, in which argmax is the
@@ -68,6 +71,7 @@ class Recorder:
         num_classes: int,
         ignore_index: int | None = None,
         scoring: Scoring | None = None,
+        extra: ExtraScore | Sequence[ExtraScore] = (),
         panels: int = 5,
         device: str | torch.device = "cpu",
         output_mode: str | None = None,
@@ -90,6 +94,7 @@ class Recorder:
         self.num_classes, self.device = num_classes, device
         self.ignore_index = read_index("ignore_index", ignore_index)
         self.scoring = read_scoring(scoring)
+        self.extra = read_extra(extra, num_classes)
         self._kept = self.scoring.kept(num_classes)
         self.extremes = Extremes(panels, num_classes, ignore_index)
         self.measurements: list[Measurement] = []
@@ -121,7 +126,7 @@ class Recorder:
         prepare(sample, self.num_classes, self.ignore_index, output_mode=self.output_mode)
 
     def _measure(self, sample: Sample) -> Measurement:
-        options = (self.num_classes, self.ignore_index, self.device, self.output_mode)
+        options = (self.num_classes, self.ignore_index, self.device, self.output_mode, self.extra)
         measurement, truth, decisions = measure(sample, self.decoders, *options)
         self._offer(measurement, truth, decisions)
         return measurement
@@ -135,6 +140,7 @@ class Recorder:
         case: str | None = None,
         calibration: Calibration | None = None,
         presence: Sequence[Tensor | None] | None = None,
+        spacing: Spacing | None = None,
     ) -> None:
         r"""Keep what an image scored that was decoded elsewhere.
 
@@ -147,6 +153,7 @@ class Recorder:
             calibration: of the probabilities, where it was measured already; ``probs`` are not needed then.
             presence: of every decoder (C,), how likely it took each class to be there; None of one that knows nothing
                 of it. None: of none.
+            spacing: see :class:`Sample`.
         """
         if len(decisions) != len(self.decoders):
             raise ValueError(f"decisions must be one for each of {list(self.decoders)}, got {len(decisions)}")
@@ -156,14 +163,15 @@ class Recorder:
         counts = np.stack([torch.cat(list(each)).cpu().numpy() for each in counted])
         unknown = np.full(len(decisions), np.nan)
         found = calibration if probs is None else calibrate(probs.detach(), labels, self.ignore_index)
-        measurement = Measurement(name, name if case is None else case, counts, unknown, found)
-        if presence is not None or self.extremes.count:
-            spatial = tuple(decisions[0].shape[decisions[0].dtype == torch.bool :])
-            truth = to_truth(labels[None], self.num_classes, spatial, self.ignore_index)[0]
-            told = judged(presence or [None], truth, len(spatial), self.ignore_index)
-            measurement = replace(measurement, presence=told)
-            self._offer(measurement, truth, decisions)
+        spatial = tuple(decisions[0].shape[decisions[0].dtype == torch.bool :])
+        truth = to_truth(labels[None], self.num_classes, spatial, self.ignore_index)[0]
+        told = judged(presence or [None], truth, len(spatial), self.ignore_index)
+        extra = measure_decisions(
+            self.extra, decisions, truth, self.num_classes, self.ignore_index, read_spacing("spacing", spacing)
+        )
+        measurement = Measurement(name, name if case is None else case, counts, unknown, found, told, extra)
         self._remember(measurement)
+        self._offer(measurement, truth, decisions)
         if probs is not None:
             self._look_at(probs)
 
@@ -181,6 +189,10 @@ class Recorder:
         q = measurement.presence
         if q is not None and q.shape != shape[::2]:
             raise ValueError(f"presence of {measurement.name!r} must have shape {shape[::2]}, got {q.shape}")
+        columns = len(columns_of(self.extra))
+        found = None if measurement.extra is None else measurement.extra.shape
+        if found != ((len(self.decoders), columns, self.num_classes) if columns else None):
+            raise ValueError(f"extra scores of {measurement.name!r} must be {columns} for each class, got {found}")
         self._remember(measurement)
 
     def gather(self) -> None:
@@ -283,6 +295,7 @@ class Recorder:
             facts,
             self._cautions(),
             presence=self.presence,
+            extra=self.extra,
             **options,
         )
 
@@ -295,6 +308,7 @@ def compare(
     *,
     class_names: Sequence[str] | None = None,
     scoring: Scoring | None = None,
+    extra: ExtraScore | Sequence[ExtraScore] = (),
     panels: int = 5,
     device: str | torch.device = "cpu",
     on_measured: Callable[[Measurement], None] | None = None,
@@ -313,6 +327,7 @@ def compare(
         ignore_index: label of the truth whose pixels do not count.
         class_names: C names; None numbers the classes.
         scoring: what counts as better; None is image Dice over the classes in truth or prediction.
+        extra: see :class:`Recorder`.
         panels: pictures to keep of the most improved images, and of the most damaged.
         device: where to decode.
         on_measured: called after each image.
@@ -339,6 +354,7 @@ def compare(
         num_classes=len(first.probs) if num_classes is None else num_classes,
         ignore_index=ignore_index,
         scoring=scoring,
+        extra=extra,
         panels=panels,
         device=device,
         output_mode=fitting_mode(first),

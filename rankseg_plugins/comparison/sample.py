@@ -16,6 +16,7 @@ from rankseg_plugins.core.options import read_mode
 from rankseg_plugins.core.plausibility import describe_sums
 from rankseg_plugins.core.probabilities import check_floating, check_shape, plain, to_probabilities
 from rankseg_plugins.scores.checks import naming
+from rankseg_plugins.scores.extra import Spacing, read_spacing
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Sample:
         labels: (\*spatial) integer labels (with C = 1: 0 and 1), or (C, \*spatial) masks.
         case: what is drawn as one in the bootstrap, such as the patient of a slice or the drive of a frame. None: the
             image is a case of its own.
+        spacing: size of a pixel along every spatial axis, in mm, for distances; None is not known.
     """
 
     name: str
     probs: Tensor
     labels: Tensor
     case: str | None = None
+    spacing: Spacing | None = None
 
     def __post_init__(self) -> None:
         for name in ("probs", "labels"):
@@ -41,6 +44,7 @@ class Sample:
         object.__setattr__(self, "name", read_name("name", self.name))
         if self.case is not None:
             object.__setattr__(self, "case", read_name("case", self.case))
+        object.__setattr__(self, "spacing", read_spacing("spacing", self.spacing))
 
     @property
     def drawn_as(self) -> str:
@@ -79,7 +83,7 @@ def as_sample(given: object) -> Sample:
     """
     if isinstance(given, Sample):
         return given
-    if not isinstance(given, (tuple, list)) or len(given) not in (3, 4):
+    if not isinstance(given, (tuple, list)) or len(given) not in (3, 4, 5):
         what = f"a tuple of {len(given)}" if isinstance(given, tuple) else type(given).__name__
         raise TypeError(f"samples must hold Sample or tuples (name, probs, labels), got {what}")
     return Sample(*given)

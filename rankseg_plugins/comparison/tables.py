@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from rankseg_plugins.comparison.extra import mean_of_known
 from rankseg_plugins.comparison.intervals import FIGURES
 from rankseg_plugins.comparison.phrases import percent, points, span, unit
 from rankseg_plugins.comparison.verdict import headlines
+from rankseg_plugins.scores.extra import Column, columns_of
 from rankseg_plugins.scores.levels import SCORES, image_accuracies
 from rankseg_plugins.scores.shown import LeftOut, left_out
 
@@ -74,6 +76,38 @@ class CalibrationRow(NamedTuple):
     main: bool
 
 
+class ExtraRow(NamedTuple):
+    """A figure of an extra score.
+
+    Args:
+        column: what it is.
+        baseline: mean of the baseline.
+        others: of each other decoder its mean, the difference to the baseline, and the interval of that.
+        pairs: of each other decoder, images and classes that the difference is of.
+        classes: (C, D) mean of every scored class with every decoder.
+    """
+
+    column: Column
+    baseline: float
+    others: list[tuple[float, float, tuple[float, float]]]
+    pairs: list[int]
+    classes: np.ndarray
+
+
+class ExtraTable(NamedTuple):
+    """An extra score.
+
+    Args:
+        name: of the score.
+        explanation: how it is measured.
+        rows: its figures.
+    """
+
+    name: str
+    explanation: str
+    rows: list[ExtraRow]
+
+
 class Tables(NamedTuple):
     """The figures of a comparison, worked out once for every form that shows them.
 
@@ -85,6 +119,7 @@ class Tables(NamedTuple):
             rightly.
         calibration: of each scored class, and at the end what stands for all of them: the top label where it was taken,
             otherwise, of several classes, all pixels of all classes. Empty where nothing was measured.
+        extra: of each extra score; empty without.
     """
 
     decoders: list[DecoderRow]
@@ -92,6 +127,7 @@ class Tables(NamedTuple):
     classes: list[tuple[str, int, float, np.ndarray]]
     shown: list[tuple[str, int, list[tuple[int, int]]]]
     calibration: list[CalibrationRow]
+    extra: list[ExtraTable]
 
 
 def read_tables(comparison: Comparison) -> Tables:
@@ -103,6 +139,7 @@ def read_tables(comparison: Comparison) -> Tables:
         _classes(comparison, decoders[0]),
         _shown(comparison),
         _calibration(comparison),
+        _extra(comparison),
     )
 
 
@@ -181,6 +218,24 @@ def summary(comparison: Comparison) -> list[str]:
     return [head, *lines, *([f"and {more} more"] if more > 0 else [])]
 
 
+def _extra(comparison: Comparison) -> list[ExtraTable]:
+    found: list[ExtraTable] = []
+    first = 0
+    for score in comparison.extra:
+        rows = [_extra_row(comparison, column, first + index) for index, column in enumerate(score.columns)]
+        found.append(ExtraTable(score.name, score.explanation, rows))
+        first += len(rows)
+    return found
+
+
+def _extra_row(comparison: Comparison, column: Column, index: int) -> ExtraRow:
+    figures = comparison.extra_figures
+    baseline, *means = figures.means[:, index].tolist()
+    gains = figures.gains[:, index].tolist()
+    others = [(mean, gain, (low, high)) for mean, (gain, low, high) in zip(means, gains, strict=True)]
+    return ExtraRow(column, baseline, others, figures.pairs[:, index].tolist(), figures.classes[:, index].T)
+
+
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
     """One dict for each image and decoder; see :meth:`Comparison.to_rows`."""
     found = []
@@ -192,6 +247,9 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
         for name in ("dice", "iou"):
             by_class = scoring.entries(areas, name)
             columns |= {f"{name} {title}": by_class[:, c] for c, title in enumerate(comparison.scored_classes)}
+        if comparison.extra:
+            by_image = mean_of_known(comparison.extra_entries[index], -1)
+            columns |= {each.name: by_image[k] for k, each in enumerate(columns_of(comparison.extra))}
         for i, measured in enumerate(comparison.measurements):
             head = {"image": measured.name, "case": measured.case, "decoder": decoder}
             values = {"seconds": comparison.seconds[index, i], **{name: each[i] for name, each in columns.items()}}
@@ -240,6 +298,7 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
                 "seed": comparison.seed,
             },
             "facts": comparison.facts,
+            **_extra_as_dict(comparison),
         }
     )
 
@@ -274,6 +333,34 @@ def _paired_as_dict(comparison: Comparison, decoder: str, paired: Paired) -> dic
         "levels": {f"{score}_{level}": each[index] for (score, level), each in differences.levels.items()},
         "classes": dict(zip(comparison.scored_classes, differences.classes[index], strict=True)),
     }
+
+
+def _extra_as_dict(comparison: Comparison) -> dict[str, Any]:
+    """Of each figure what it is, the mean of each decoder, and the difference of each other one to the baseline."""
+    if not comparison.extra:
+        return {}
+    figures, found = comparison.extra_figures, {}
+    for k, column in enumerate(columns_of(comparison.extra)):
+        by_decoder = {
+            name: {
+                "mean": figures.means[d, k],
+                "entries": figures.numbers[d, k],
+                "classes": dict(zip(comparison.scored_classes, figures.classes[d, k], strict=True)),
+            }
+            for d, name in enumerate(comparison.decoders)
+        }
+        for d, name in enumerate(comparison.candidates):
+            mean, *interval = figures.gains[d, k]
+            classes = dict(zip(comparison.scored_classes, figures.class_gains[d, k], strict=True))
+            paired = {"mean": mean, "interval": interval, "entries": figures.pairs[d, k], "classes": classes}
+            by_decoder[name]["paired"] = paired
+        found[column.name] = {
+            "title": column.title,
+            "unit": column.unit,
+            "higher_is_better": column.higher_is_better,
+            "decoders": by_decoder,
+        }
+    return {"extra": found}
 
 
 def _calibration_as_dict(comparison: Comparison) -> dict[str, Any] | None:

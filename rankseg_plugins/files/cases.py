@@ -23,15 +23,17 @@ from rankseg_plugins.files.reading import (
     Stack,
     read_labels,
     read_probs,
+    read_spacing,
     read_words,
 )
+from rankseg_plugins.scores.extra import Spacing
 from rankseg_plugins.scores.truth import describe_axes, to_truth
 
 CLASSES = "classes.txt"
 #: What names in a file of all images may end in, beside the formats of labels.
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
-Read = Callable[[], tuple[Tensor, Tensor]]
+Read = Callable[[], tuple[Tensor, Tensor, Spacing | None]]
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -43,9 +45,10 @@ class Case:
         name: what reports call it.
         files: of its probabilities and of its labels.
         places: what errors call these: the file, or the image in a file of all.
-        read: gives probabilities (C, \*spatial) and labels.
+        read: gives probabilities (C, \*spatial), labels, and the size of a pixel, if the files tell.
         steps: what is done to both after reading.
         group: what is drawn as one in the bootstrap; None is the image itself.
+        spacing: size of a pixel along every axis of the probabilities; None is what the files tell.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Case:
     read: Read
     steps: tuple[Step, ...] = ()
     group: str | None = None
+    spacing: Spacing | None = None
 
     def sample(self) -> Sample:
         """Read it.
@@ -61,8 +65,10 @@ class Case:
         Raises:
             InputError: if a file cannot be read, or the sizes of probabilities and labels differ.
         """
-        probs, labels = self.read()
+        probs, labels, spacing = self.read()
         labels = self._fit(labels, tuple(probs.shape[1:]), len(probs))
+        if spacing is not None:  # of plain pictures with a first axis of length 1, or without it, see _fit
+            spacing = ((1.0,) * probs.ndim + spacing)[-(probs.ndim - 1) :]
         for step in self.steps:
             try:
                 probs, labels = step(probs, labels)
@@ -70,7 +76,7 @@ class Case:
                 raise
             except ValueError as error:
                 raise InputError(self.places[1], error) from error
-        return Sample(self.name, probs, labels, self.group)
+        return Sample(self.name, probs, labels, self.group, self.spacing or spacing)
 
     def _fit(self, labels: Tensor, spatial: tuple[int, ...], classes: int) -> Tensor:
         r"""Labels (\*spatial) as int64, whatever they were; a mask for each class (C, \*spatial) stays as it is."""
@@ -161,7 +167,7 @@ def _beside_folder(images: Stack, labels: Path, orientation: str | None) -> Foun
         if name not in matched:
             alone.append(place)
             continue
-        read = partial(_read_image, images, index, name, partial(read_labels, files[name], axes))
+        read = partial(_read_image, images, index, name, partial(_read_truth, files[name], axes))
         cases.append(Case(name, (images.path, files[name]), (place, str(files[name])), read))
     return Found(cases, alone + [str(files[name]) for name in sorted(files.keys() - matched)])
 
@@ -177,20 +183,30 @@ def _beside_stack(images: Stack, labels: Path, orientation: str | None) -> Found
     cases = []
     for index, name in enumerate(ours or theirs or _numbers(images)):
         places = place_in(images.path, name), place_in(labels, name)
-        read = partial(_read_image, images, index, name, partial(truths.labels, index, name))
+        read = partial(_read_image, images, index, name, partial(_read_labels, truths, index, name))
         cases.append(Case(name, (images.path, labels), places, read))
     return Found(cases, [])
 
 
-def _read_files(probs: Path, labels: Path, orientation: str | None) -> tuple[Tensor, Tensor]:
+def _read_files(probs: Path, labels: Path, orientation: str | None) -> tuple[Tensor, Tensor, Spacing | None]:
     found, reverse = read_probs(probs)
     if orientation is None and reverse:
         orientation = find_orientation(probs)
-    return found, read_labels(labels, Axes(reverse, orientation))
+    return found, *_read_truth(labels, Axes(reverse, orientation))
 
 
-def _read_image(images: Stack, index: int, name: str, labels: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
-    return images.probs(index, name), labels()
+def _read_image(
+    images: Stack, index: int, name: str, truth: Callable[[], tuple[Tensor, Spacing | None]]
+) -> tuple[Tensor, Tensor, Spacing | None]:
+    return images.probs(index, name), *truth()
+
+
+def _read_truth(path: Path, axes: Axes) -> tuple[Tensor, Spacing | None]:
+    return read_labels(path, axes), read_spacing(path, axes)
+
+
+def _read_labels(truths: Stack, index: int, name: str) -> tuple[Tensor, None]:
+    return truths.labels(index, name), None
 
 
 def _names(stack: Stack) -> list[str] | None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.files.errors import InputError, blaming, place_in
+from rankseg_plugins.files.formats import nifti
 from rankseg_plugins.files.formats.arrays import (
     LABEL_KEYS,
     PROBABILITY_KEYS,
@@ -22,7 +23,7 @@ from rankseg_plugins.files.formats.arrays import (
     to_native,
     to_words,
 )
-from rankseg_plugins.files.formats.nifti import RAS, STORED, read_nifti, turn
+from rankseg_plugins.files.formats.nifti import RAS, STORED, read_nifti, turn, turn_axes
 from rankseg_plugins.files.formats.nnunet import NNUNET_KEYS
 from rankseg_plugins.files.formats.png import read_png
 
@@ -83,6 +84,25 @@ def read_labels(path: Path, axes: Axes = Axes()) -> Tensor:  # noqa: B008 (a tup
         else:
             array, _ = read_array(path, LABEL_KEYS)
         return _check_labels(path, array)
+
+
+def read_spacing(path: Path, axes: Axes = Axes()) -> tuple[float, ...] | None:  # noqa: B008 (a tuple)
+    """Size of a pixel of labels along every axis in mm, in the order of :func:`read_labels`; None if nothing tells.
+
+    Args:
+        path: NIfTI; other formats do not tell.
+        axes: as for :func:`read_labels`.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return None
+    with blaming(path):
+        spacing, stored = nifti.read_spacing(path)
+        if spacing is not None and stored is not None and axes.orientation not in (None, STORED):
+            spacing = turn_axes(spacing, stored, axes.orientation)
+        return spacing[::-1] if spacing is not None and axes.reverse else spacing
 
 
 class Stack:

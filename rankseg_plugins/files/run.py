@@ -17,8 +17,11 @@ from rankseg_plugins.files.cases import Case
 from rankseg_plugins.files.errors import InputError, blaming
 from rankseg_plugins.files.results import Measured, Result, ResultsFile, damaged, measured
 
-#: How the message about values begins that may be logits.
-OUTSIDE = "probs must lie in [0, 1]"
+#: What mends it, by how the message about an image begins.
+HINTS = {
+    "probs must lie in [0, 1]": "--activation softmax, or --activation sigmoid",
+    "boundaries in mm need the spacing": "--spacing",
+}
 
 R = TypeVar("R")
 
@@ -197,8 +200,7 @@ def _blaming(case: Case, function: Callable[..., R], *args: Any) -> R:
         raise
     except (TypeError, ValueError) as error:
         problem = str(error)
-        if problem.startswith(OUTSIDE):
-            problem += ": --activation softmax, or --activation sigmoid"
+        problem += "".join(f": {hint}" for beginning, hint in HINTS.items() if problem.startswith(beginning))
         # Errors about the truth speak of the target, all others of the probabilities.
         raise InputError(case.places["target" in problem], problem) from error
 
@@ -218,6 +220,8 @@ def _hash(sample: Sample) -> str:
     for tensor in (sample.probs, sample.labels):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(np.ascontiguousarray(tensor.numpy()).data)
+    if sample.spacing is not None:
+        digest.update(str(sample.spacing).encode())
     return digest.hexdigest()
 
 

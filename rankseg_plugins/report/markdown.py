@@ -14,9 +14,14 @@ from rankseg_plugins.report.page import Introduction, Page, Section
 from rankseg_plugins.report.words import (
     ABSENT,
     EXPLANATION,
+    EXTRA,
     LEVEL_ROWS,
     PRESENT,
     SHOWN,
+    amount,
+    change,
+    change_span,
+    extra_title,
     listed,
     milliseconds,
     p_value,
@@ -48,6 +53,7 @@ def to_markdown(page: Page, charts: Sequence[Mapping[str, Any]]) -> str:
         "## Levels",
         _levels(comparison),
         f"{EXPLANATION} {PRESENT[comparison.scoring.present]}; {ABSENT[comparison.scoring.absent]}.",
+        *_extra(comparison),
         *(f"![{_text('{title}: {text}'.format_map(each))}]({each['path']})" for each in charts),
         "## Classes",
         _classes(comparison),
@@ -136,6 +142,21 @@ def _levels(comparison: Comparison) -> str:
         cells = (f"{percent(value)} ({points(value - baseline)})" for value, *_ in others)
         rows.append([row_title(score, level, comparison), percent(baseline), *cells])
     return _table(["score, %", *comparison.decoders], rows)
+
+
+def _extra(comparison: Comparison) -> list[str]:
+    parts: list[str] = []
+    for table in comparison.tables.extra:
+        rows = []
+        for column, baseline, others, *_ in table.rows:
+            cells = (
+                f"{amount(column, value)} ({change(column, gain)}; {change_span(column, *interval)})"
+                for value, gain, interval in others
+            )
+            rows.append([extra_title(column), amount(column, baseline), *cells])
+        parts += [f"## {table.name.capitalize()}", _table(["score", *comparison.decoders], rows)]
+        parts.append(f"{table.explanation} {EXTRA}")
+    return parts
 
 
 def _classes(comparison: Comparison) -> str:

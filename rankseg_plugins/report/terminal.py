@@ -9,9 +9,10 @@ from rich.text import Text
 
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.phrases import percent, points, sign, span, unit
+from rankseg_plugins.comparison.tables import ExtraTable
 from rankseg_plugins.report.page import Page
 from rankseg_plugins.report.tuning import FLATTERED, TuningPage
-from rankseg_plugins.report.words import milliseconds, printable
+from rankseg_plugins.report.words import amount, change, change_span, extra_title, milliseconds, printable, sign_of
 
 STYLES = {"gain": "green", "loss": "red", "unclear": "dim"}
 
@@ -30,7 +31,20 @@ def to_terminal(page: Page) -> Group:
         table.add_row(*cells)
     lines = (sentence for sentence, _ in page.verdicts)
     notes = (f"note: {note}" for note in page.notes)
-    return Group(table, "", *map(_text, (*lines, *notes)))
+    extra = (part for each in comparison.tables.extra for part in (_extra(comparison, each), ""))
+    return Group(table, "", *extra, *map(_text, (*lines, *notes)))
+
+
+def _extra(comparison: Comparison, extra: ExtraTable) -> Table:
+    """Of each figure a row for each decoder."""
+    table = _table(extra.name, "mean", "difference", _interval(comparison))
+    for column, baseline, others, *_ in extra.rows:
+        table.add_row(_text(extra_title(column)))
+        table.add_row(_text(f"  {comparison.decoders[0]}"), amount(column, baseline))
+        for name, (value, gain, interval) in zip(comparison.candidates, others, strict=True):
+            difference = Text(change(column, gain), style=STYLES[sign_of(column, *interval)])
+            table.add_row(_text(f"  {name}"), amount(column, value), difference, change_span(column, *interval))
+    return table
 
 
 def tuning_to_terminal(page: TuningPage) -> Group:

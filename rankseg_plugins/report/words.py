@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 
 from rankseg_plugins.comparison.comparison import WORST, Comparison
-from rankseg_plugins.comparison.phrases import NONE, TITLES, accuracy
+from rankseg_plugins.comparison.phrases import NONE, TITLES, accuracy, percent, points, sign, span
+from rankseg_plugins.scores.extra import Column
 from rankseg_plugins.scores.levels import LEVELS
 from rankseg_plugins.scores.shown import LeftOut
 
@@ -33,6 +34,10 @@ CONVENTIONS = (
 SHOWN = (
     "In how many images each decoder shows a class, in brackets those of them whose truth holds it. Showing a class "
     "that is not there costs where classes of truth or prediction count, and missing one costs always."
+)
+EXTRA = (
+    "Mean over the classes of each image, then over images; in brackets the difference to the baseline and its "
+    "interval, image by image."
 )
 ABSENT = {
     "skip": "an absent class is left out",
@@ -80,6 +85,31 @@ def listed(fact: object) -> str:
 def p_value(value: float) -> str:
     """A p-value, never a false 0."""
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.2f}"
+
+
+def amount(column: Column, value: float) -> str:
+    """A figure of an extra score, two digits; shares in percent."""
+    return percent(value) if column.is_share else NONE if math.isnan(value) else f"{value:.2f}"
+
+
+def change(column: Column, value: float) -> str:
+    """A difference of such figures with its sign; shares in points."""
+    return points(value if column.is_share else value / 100)
+
+
+def change_span(column: Column, low: float, high: float) -> str:
+    """An interval of such differences."""
+    return span(low, high) if column.is_share else span(low / 100, high / 100)
+
+
+def sign_of(column: Column, low: float, high: float) -> str:
+    """:func:`sign` of a figure that may be better when it is lower."""
+    return sign(low, high) if column.higher_is_better else sign(-high, -low)
+
+
+def extra_title(column: Column) -> str:
+    """Name of a row of an extra score."""
+    return f"{column.title}, {column.unit}" + ("" if column.higher_is_better else " (lower is better)")
 
 
 def row_title(score: str, level: str, comparison: Comparison) -> str:

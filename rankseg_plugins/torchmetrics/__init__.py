@@ -7,7 +7,8 @@ from rankseg_plugins._imports import require
 
 require("torchmetrics", extra="torchmetrics")
 
+from rankseg_plugins.torchmetrics.extra import ExtraScores  # noqa: E402
 from rankseg_plugins.torchmetrics.multi_level import MultiLevelScore, multi_level_score  # noqa: E402
 from rankseg_plugins.torchmetrics.wrapper import RankSEGWrapper  # noqa: E402
 
-__all__ = ["MultiLevelScore", "RankSEGWrapper", "multi_level_score"]
+__all__ = ["ExtraScores", "MultiLevelScore", "RankSEGWrapper", "multi_level_score"]

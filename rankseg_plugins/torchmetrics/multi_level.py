@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from rankseg_plugins.scores.levels import ABSENT, LEVELS, SCORES, entries
 from rankseg_plugins.scores.levels import worst as worst_share
 from rankseg_plugins.scores.sums import check_options, empty_sums, level_names, levels_of, sums_of, worst_name
 from rankseg_plugins.scores.truth import count
+from rankseg_plugins.torchmetrics.summed import SummedMetric
 
 
-class MultiLevelScore(Metric):
+class MultiLevelScore(SummedMetric):
     r"""Score a segmentation at dataset, image and class level at once.
 
     * ``dataset``: pool the pixel counts of all images, score each class, average over classes;
@@ -55,9 +55,8 @@ class MultiLevelScore(Metric):
         {'iou_dataset': 0.75, 'iou_image': 0.6875, 'iou_class': 0.6875}
     """
 
-    full_state_update = False
-    is_differentiable = False
     higher_is_better = True
+    option_names = ("num_classes", "scores", "levels", "ignore_index", "absent", "worst")
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
 
@@ -76,11 +75,7 @@ class MultiLevelScore(Metric):
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.absent = absent
-        # First, so that nothing of another kind is added up. It also keeps a MetricCollection from sharing the sums of
-        # scores that happen to agree on the first batch.
-        self.add_state("options", default=self._options_as_numbers(), dist_reduce_fx=_equal)
-        for name, value in empty_sums(num_classes, self.scores, bool(self.worst)).items():
-            self.add_state(name, default=value, dist_reduce_fx="sum")
+        self._add_sums(empty_sums(num_classes, self.scores, bool(self.worst)))
 
     @property
     def names(self) -> list[str]:
@@ -99,30 +94,7 @@ class MultiLevelScore(Metric):
             ValueError: if the shapes differ or a label is out of range.
         """
         counts = count(preds, target, self.num_classes, self.ignore_index)
-        for name, value in sums_of(counts, self.scores, self.absent, bool(self.worst)).items():
-            setattr(self, name, getattr(self, name) + value)
-
-    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Add the images of another one.
-
-        Args:
-            incoming_state: a ``MultiLevelScore`` with the same options, or its ``metric_state``.
-
-        Raises:
-            ValueError: if it is neither, or its options differ.
-        """
-        if isinstance(incoming_state, MultiLevelScore):
-            for name in ("num_classes", "scores", "levels", "ignore_index", "absent", "worst"):
-                own, other = getattr(self, name), getattr(incoming_state, name)
-                if own != other:
-                    raise ValueError(f"sums of other options cannot be merged: {name} is {own!r} here, {other!r} there")
-        elif isinstance(incoming_state, dict) and not self._defaults.keys() <= incoming_state.keys():
-            lacking = ", ".join(self._defaults.keys() - incoming_state.keys())
-            raise ValueError(f"incoming_state must be the metric_state of a MultiLevelScore like this, lacks {lacking}")
-        super().merge_state(incoming_state)
-        # The base class knows neither of the new images nor that what was computed is stale.
-        self._update_count += incoming_state.update_count if isinstance(incoming_state, Metric) else 1
-        self._computed = None
+        self._add_to_sums(sums_of(counts, self.scores, self.absent, bool(self.worst)))
 
     def _options_as_numbers(self) -> Tensor:
         """What the sums depend on. Small numbers: TorchMetrics compares states by their relative distance."""
@@ -130,38 +102,9 @@ class MultiLevelScore(Metric):
         places = [self.scores.index(name) + 1 if name in self.scores else 0 for name in SCORES]
         return torch.tensor([self.num_classes, *index, list(ABSENT).index(self.absent), *places])
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        theirs = state_dict.get(f"{prefix}options")
-        if theirs is not None and not torch.equal(theirs.cpu(), self._options_as_numbers()):
-            *_, errors = args
-            errors.append(f"{prefix}MultiLevelScore: the sums are of other options (num_classes, score, ...)")
-            return
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        # The base class keeps what was computed before.
-        self._computed = None
-
     def compute(self) -> dict[str, Tensor]:
         """Every level of every score."""
         return levels_of(self.metric_state, self.scores, self.levels, self.absent, self.worst)  # type: ignore[arg-type]
-
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot one or several results.
-
-        Args:
-            val: results of ``compute`` or ``forward``, one or a list of them; None computes.
-            ax: matplotlib axes to draw on.
-
-        Returns:
-            Figure and axes.
-        """
-        return self._plot(val, ax)
-
-
-def _equal(options: Tensor) -> Tensor:
-    """One of several rows that must be equal."""
-    if not (options == options[:1]).all():
-        raise ValueError("sums of MultiLevelScore of other options (num_classes, score, ...) cannot be added up")
-    return options[0]
 
 
 def multi_level_score(

@@ -12,8 +12,8 @@ from torchmetrics import Metric, MetricCollection, classification
 
 from rankseg_plugins.core.probabilities import class_masks, missing_dimension
 from rankseg_plugins.scores.truth import known_pixels
-from rankseg_plugins.torchmetrics.multi_level import MultiLevelScore
 from rankseg_plugins.torchmetrics.passing import leaves
+from rankseg_plugins.torchmetrics.summed import SummedMetric
 
 #: Metrics of these kinds, and all that derive from them (AUROC, ROC, average precision), score probabilities.
 OF_PROBABILITIES = (
@@ -176,7 +176,7 @@ def _cautions_of_leaf(leaf: Metric, labels: bool, classes: int) -> Iterator[str]
             "best, RankSEG loses on it. Give average='macro', the mean of all classes (micro is the default of "
             "DiceScore before TorchMetrics 1.9, and of F1Score, FBetaScore, Precision and Recall)"
         )
-    averages = average in ("macro", "weighted") or isinstance(leaf, MultiLevelScore)
+    averages = average in ("macro", "weighted") or isinstance(leaf, SummedMetric)
     if not hasattr(leaf, "average") and hasattr(leaf, "include_background"):
         averages = not getattr(leaf, "per_class", False)
     if as_two and averages:

@@ -37,10 +37,10 @@ def stored(labels, orientation):
     return labels.transpose(order)
 
 
-def save(path, labels, orientation):
+def save(path, labels, orientation, sizes=None):
     affine = np.diag([0.0, 0, 0, 1])
     for axis, side in enumerate(orientation):
-        affine["RLAPSI".index(side) // 2, axis] = 1 if side in "RAS" else -1
+        affine["RLAPSI".index(side) // 2, axis] = (1 if side in "RAS" else -1) * (1 if sizes is None else sizes[side])
     image = nibabel.Nifti1Image(stored(labels, orientation), affine)
     assert "".join(nibabel.aff2axcodes(image.affine)) == orientation
     nibabel.save(image, path)
@@ -62,9 +62,13 @@ def folder(tmp_path):
     return tmp_path
 
 
+def sample_of(folder, orientation=None):
+    return find_cases(folder / "probs", folder / "labels", orientation).cases[0].sample()
+
+
 def agreement(folder, orientation=None):
     """Share of the voxels whose label is that of the argmax: 1 if both were paired rightly."""
-    sample = find_cases(folder / "probs", folder / "labels", orientation).cases[0].sample()
+    sample = sample_of(folder, orientation)
     return (sample.probs.argmax(0) == sample.labels).double().mean().item()
 
 
@@ -95,6 +99,35 @@ def test_plain_readers(folder, orientation):
     assert agreement(folder, "stored") == 1
     (folder / "probs/plans.json").write_text(json.dumps({"image_reader_writer": "SimpleITKIO"}))
     assert agreement(folder) == 1
+
+
+@pytest.mark.parametrize("orientation", SEVERAL)
+def test_spacing_lies_as_the_labels_do(folder, orientation):
+    """From right to left a voxel is 0.7 mm, then 1.25 and 3."""
+    sizes = {"R": 0.7, "L": 0.7, "A": 1.25, "P": 1.25, "S": 3.0, "I": 3.0}
+    save(folder / "labels/a.nii.gz", LABELS, orientation, sizes)
+    ours = tuple(sizes[side] for side in orientation)
+    for array, turned, expected in (
+        (one_hot(stored(LABELS, orientation)), "stored", ours),
+        (one_hot(LABELS), "RAS", (0.7, 1.25, 3.0)),
+    ):
+        np.savez(folder / "probs/a.npz", probs=array)
+        assert sample_of(folder, turned).spacing == expected
+        np.savez(folder / "probs/a.npz", probabilities=array.transpose(0, 3, 2, 1))
+        assert sample_of(folder, turned).spacing == expected[::-1]
+
+
+def test_spacing_of_plain_pictures_and_units(folder):
+    picture = LABELS[:, :, 2]
+    image = nibabel.Nifti1Image(picture, np.diag([0.5, 2, 1, 1]))
+    np.save(folder / "probs/a.npy", np.eye(3, dtype=np.float32)[picture].transpose(2, 0, 1))
+    for unit, factor in (("mm", 1), ("meter", 1000), ("micron", 0.001)):
+        image.header.set_xyzt_units(unit)
+        nibabel.save(image, folder / "labels/a.nii")
+        assert sample_of(folder).spacing == (0.5 * factor, 2 * factor)
+    np.savez(folder / "probs/b.npz", probabilities=np.eye(3, dtype=np.float32)[picture.T].transpose(2, 0, 1)[:, None])
+    (folder / "labels/a.nii").rename(folder / "labels/b.nii")
+    assert sample_of(folder).spacing == (1, 0.002, 0.0005)
 
 
 def test_labels_that_are_stored_otherwise_than_the_image(folder):

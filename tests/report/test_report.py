@@ -12,6 +12,8 @@ from image_folders import DECODERS, make_image
 from rankseg_plugins.comparison import Recorder, Sample, compare
 from rankseg_plugins.comparison.phrases import points
 from rankseg_plugins.report.words import p_value
+from rankseg_plugins.scores.boundaries import Boundaries
+from rankseg_plugins.scores.lesions import Lesions
 from rankseg_plugins.tuning import tune
 
 # The made images are; that this is said is tested elsewhere.
@@ -35,7 +37,7 @@ OPTIONS = [
 
 
 def make_comparison(decoders=DECODERS, images=24, **options):
-    recorder = Recorder(decoders, num_classes=3, ignore_index=255)
+    recorder = Recorder(decoders, num_classes=3, ignore_index=255, extra=(Boundaries(1), Lesions()))
     for index in range(images):
         probs, labels = make_image(index)
         name = HOSTILE if index == 3 else f"image{index:02d}"
@@ -158,7 +160,7 @@ def test_tables_hold_the_figures(browser, folder, comparison):
         "const cells = row => [...row.cells].map(cell => cell.textContent);"
         "return [...document.querySelectorAll('table')].map(table => [...table.rows].map(cells))"
     )
-    decoders, levels, classes, shown, calibration = rows
+    decoders, levels, boundaries, by_class, lesions, _, classes, shown, calibration = rows
     for row, decoder in zip(decoders[2:], comparison.candidates, strict=True):
         paired = comparison.paired(decoder)
         assert row[0] == decoder
@@ -166,6 +168,11 @@ def test_tables_hold_the_figures(browser, folder, comparison):
         assert row[3:6] == [str(paired.wins), str(paired.losses), str(paired.ties)]
         assert row[6] == p_value(paired.wilcoxon)
     assert len(levels) == 1 + 15 + 2
+    figures = comparison.extra_figures
+    for k, row in enumerate((*boundaries[1:], *lesions[1:])):
+        scale = 1 if k in (1, 2) else 100
+        assert [cell.split()[0] for cell in row[1:]] == [f"{scale * mean:.2f}" for mean in figures.means[:, k]]
+    assert by_class[2][2].split(" / ") == [f"{value:.2f}" for value in figures.classes[:, 1, 1]]
     assert [row[0] for row in classes[1:]] == ["sky", "road & car", "tree"]
     assert [row[0] for row in shown[1:]] == [row[0] for row in classes[1:]]
     assert [row[0] for row in calibration[1:]] == ["sky", "road & car", "tree", "top label"]
@@ -261,7 +268,7 @@ def test_one_file_without_links(folder):
 def test_markdown_tables_are_whole(folder, comparison):
     text = (folder / "report.md").read_text()
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
-    assert len(blocks) == 5
+    assert len(blocks) == 5 + 2
     for block in blocks:
         assert len({line.replace("\\|", "").count("|") for line in block}) == 1
     for name in ("histogram", "scatter", "classes", "reliability", "decoders"):

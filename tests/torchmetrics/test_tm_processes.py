@@ -13,7 +13,9 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassF1S
 from torchmetrics.segmentation import DiceScore, GeneralizedDiceScore, MeanIoU
 
 from rankseg_plugins import RankSEG, rankseg
-from rankseg_plugins.torchmetrics import MultiLevelScore, RankSEGWrapper
+from rankseg_plugins.scores.boundaries import Boundaries
+from rankseg_plugins.scores.lesions import Lesions
+from rankseg_plugins.torchmetrics import ExtraScores, MultiLevelScore, RankSEGWrapper
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 
@@ -26,6 +28,7 @@ def metrics(world):
     """Everything under test, wrapped. A process without data is too much for DiceScore, which keeps a list."""
     wrapped = {
         "levels": MultiLevelScore(CLASSES, ("dice", "iou"), ignore_index=IGNORE, worst=0.2),
+        "extra": ExtraScores((Boundaries(1), Lesions()), CLASSES, IGNORE),
         "iou": MeanIoU(CLASSES),
         "jaccard": MulticlassJaccardIndex(CLASSES),
         "confusion": MulticlassConfusionMatrix(CLASSES),

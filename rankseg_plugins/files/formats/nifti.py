@@ -13,6 +13,8 @@ from rankseg_plugins._imports import require
 RAS = "RAS"
 #: Not a side: as the file of the labels has it, whatever that is.
 STORED = "stored"
+#: Of the units of a header: none, for which everybody takes millimetres, metres, millimetres, micrometres.
+MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 
 
 class Volume(NamedTuple):
@@ -62,6 +64,33 @@ def read_orientation(path: Path) -> str | None:
     """Orientation of a volume, from its header alone; None for a plain picture."""
     image = require("nibabel", extra="report").load(path)
     return None if len(image.shape) == 2 else _orientation(image.affine)
+
+
+def read_spacing(path: Path) -> tuple[tuple[float, ...] | None, str | None]:
+    """Size of a pixel along x, y, z in mm, or x, y of a plain picture; and the orientation. From the header alone.
+
+    The size is None where the header gives none.
+    """
+    image = require("nibabel", extra="report").load(path)
+    axes = 2 if len(image.shape) == 2 else 3
+    sizes = require("nibabel.affines", extra="report").voxel_sizes(image.affine)[:axes]
+    # The header holds float32: 0.7 is to be 0.7.
+    millimetres = MILLIMETRES.get(int(image.header["xyzt_units"]) & 7, np.nan)
+    spacing = tuple(millimetres * float(str(np.float32(size))) for size in sizes)
+    is_known = all(np.isfinite(each) and each > 0 for each in spacing)
+    return spacing if is_known else None, None if axes == 2 else _orientation(image.affine)
+
+
+def turn_axes(sizes: tuple[float, ...], stored: str, orientation: str) -> tuple[float, ...]:
+    """What belongs to the axes of an array, in the order that :func:`turn` gives these.
+
+    Example:
+        >>> turn_axes((1.0, 2.0, 3.0), "SAR", "RAS")
+        (3.0, 2.0, 1.0)
+    """
+    orientations = require("nibabel.orientations", extra="report")
+    turns = orientations.ornt_transform(*map(orientations.axcodes2ornt, (stored, orientation)))
+    return tuple(sizes[axis] for axis in np.argsort(turns[:, 0]))
 
 
 def turn(volume: Volume, orientation: str) -> np.ndarray:
