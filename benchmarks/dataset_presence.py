@@ -74,7 +74,7 @@ def measured(images: list[Sample]) -> list[Comparison]:
 def rows(data: str, comparisons: list[Comparison]) -> None:
     for present in PRESENT:
         counted = [replace(each, scoring=Scoring(present=present)) for each in comparisons]
-        for name in counted[0].decoders:
+        for name in counted[0].candidates:
             cells = []
             for figure in FIGURES:
                 gains = [100 * (each.level(name, *figure) - each.level("argmax", *figure)) for each in counted]
