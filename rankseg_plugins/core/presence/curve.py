@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.volumes import Volumes
+from rankseg_plugins.core.tables import Table, at_least, library, within
 
 #: Of the coefficients, of statistics of unit variance, and of the offsets; that of what all classes have in common only
 #: keeps it finite where every class is always there.
@@ -32,10 +32,12 @@ _PSEUDO = 5
 #: Newton's iteration, which takes about 8 rounds.
 _ROUNDS, _HALVINGS = 50, 30
 _SMALLEST = 1e-6
+#: Of logits, which no exponential exceeds.
+_SURE = 700
 
 
 class Evidence(NamedTuple):
-    """What is kept of images, float64: all (N, C), but ``pixels`` (N, 1).
+    """What is kept of images, float64: all (N, C), but ``pixels`` (N, 1). Tensors, or arrays of images to decide on.
 
     Args:
         maximum: largest probability of the class.
@@ -46,17 +48,12 @@ class Evidence(NamedTuple):
         pixels: of the image.
     """
 
-    maximum: Tensor
-    mu: Tensor
-    n: Tensor
-    s: Tensor
-    score: Tensor
-    pixels: Tensor
-
-    @classmethod
-    def of(cls, maximum: Tensor, volumes: Volumes, pixels: Tensor) -> Evidence:
-        """From what RMA found in some images, whose truth is not known."""
-        return cls(maximum, volumes.mu, volumes.n, volumes.s, torch.full_like(maximum, torch.nan), pixels)
+    maximum: Table
+    mu: Table
+    n: Table
+    s: Table
+    score: Table
+    pixels: Table
 
     @classmethod
     def from_rows(cls, rows: Tensor) -> Evidence:
@@ -72,14 +69,15 @@ class Evidence(NamedTuple):
         """A row for each image, (N, 5 C + 1)."""
         return torch.cat(list(self), 1)
 
-    def statistics(self, objective: Objective) -> Tensor:
+    def statistics(self, objective: Objective) -> Table:
         """What the curve looks at, (N, C, 3)."""
         expected = objective.score(self.s, self.n, self.mu)
-        mean = (self.mu / self.pixels.clamp(min=1)).clamp(min=_SMALLEST)
-        return torch.stack([_logit(self.maximum), mean.log(), _logit(expected)], -1)
+        mean = at_least(self.mu / at_least(self.pixels, 1), _SMALLEST)
+        both = library(mean)
+        return both.stack([_logit(self.maximum), both.log(mean), _logit(expected)], -1)
 
-    def promised(self, q: Tensor, objective: Objective) -> Tensor:
-        """Score that RMA expects of its mask given that the class is there, (N, C).
+    def promised(self, q: Table, objective: Objective) -> Table:
+        """Score that RMA expects of its mask given that the class is there, (N, C); 0 of an empty one.
 
         Then a pixel belongs to the class with probability min(1, p / q).
 
@@ -87,9 +85,9 @@ class Evidence(NamedTuple):
             q: (N, C), how likely the class is there.
             objective: what is expected.
         """
-        likely = q.clamp(min=_SMALLEST)
-        s, mu = torch.minimum(self.s / likely, self.n), torch.minimum(self.mu / likely, self.pixels)
-        return objective.score(s, self.n, mu).masked_fill(self.n == 0, 0)
+        likely, least = at_least(q, _SMALLEST), library(q).minimum
+        s, mu = least(self.s / likely, self.n), least(self.mu / likely, self.pixels)
+        return objective.score(s, self.n, mu) * (self.n > 0)
 
 
 class Curve(NamedTuple):
@@ -102,15 +100,16 @@ class Curve(NamedTuple):
         below: (1,), how likely such a class is there.
     """
 
-    weight: Tensor
-    offset: Tensor
-    floor: Tensor
-    below: Tensor
+    weight: Table
+    offset: Table
+    floor: Table
+    below: Table
 
-    def presence(self, evidence: Evidence, objective: Objective) -> Tensor:
+    def presence(self, evidence: Evidence, objective: Objective) -> Table:
         """How likely each class is there, (N, C)."""
-        logit = (evidence.statistics(objective) * self.weight).sum(-1) + self.offset
-        return torch.where(evidence.maximum > self.floor, logit.sigmoid(), self.below)
+        logit = within(evidence.statistics(objective) @ self.weight + self.offset, -_SURE, _SURE)
+        both = library(logit)
+        return both.where(evidence.maximum > self.floor, 1 / (1 + both.exp(-logit)), self.below)
 
 
 class Expectation(NamedTuple):
@@ -121,14 +120,13 @@ class Expectation(NamedTuple):
         intercept: (C,).
     """
 
-    slope: Tensor
-    intercept: Tensor
+    slope: Table
+    intercept: Table
 
-    def scores(self, evidence: Evidence, q: Tensor, objective: Objective) -> Tensor:
+    def scores(self, evidence: Evidence, q: Table, objective: Objective) -> Table:
         """Expected score of RMA's masks, 0 where the truth is empty, (N, C)."""
-        promised = evidence.promised(q, objective)
-        given = (self.intercept + self.slope * promised).clamp(0, 1)
-        return q * given.masked_fill(evidence.n == 0, 0)
+        given = within(self.intercept + self.slope * evidence.promised(q, objective), 0, 1)
+        return q * given * (evidence.n > 0)
 
 
 def taken_at_their_word(classes: int) -> Expectation:
@@ -233,5 +231,6 @@ def _newton(x: Tensor, there: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
     return weight, offset
 
 
-def _logit(p: Tensor) -> Tensor:
-    return p.clamp(_SMALLEST, 1 - _SMALLEST).logit()
+def _logit(p: Table) -> Table:
+    p = within(p, _SMALLEST, 1 - _SMALLEST)
+    return library(p).log(p / (1 - p))

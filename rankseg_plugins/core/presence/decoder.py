@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from rankseg_plugins.core.presence.curve import (
     taken_at_their_word,
 )
 from rankseg_plugins.core.presence.reading import Truth, check_shares, number_of, read_excluded, read_frequencies
-from rankseg_plugins.core.presence.rule import best_set, gauss, mean_image_score, mean_scores
+from rankseg_plugins.core.presence.rule import LEVELS, SCORE, Rule, gauss, mean_image_score, mean_scores
 from rankseg_plugins.core.probabilities import (
     check_by_class,
     check_floating,
@@ -36,11 +36,9 @@ from rankseg_plugins.core.probabilities import (
 )
 from rankseg_plugins.core.processes import seed_of_process
 from rankseg_plugins.core.reservoir import Reservoir, gathered
+from rankseg_plugins.core.tables import Table, read_table, to_tensor
 from rankseg_plugins.core.volumes import Classes, Volumes
 
-#: The rule that asks what the score expects; a number is a threshold instead.
-SCORE = "score"
-LEVELS = ("image", "class")
 #: Options of RankSEG that are as useful here. Classes are pruned by their presence.
 OPTIONS = ("smooth", "output_mode", "solver", "unassigned_policy", "void_index", "eps")
 #: Why frequencies, or presence that is given, may not be enough.
@@ -50,6 +48,7 @@ NEEDS_FIT = (
 )
 #: What a fit finds.
 STATE = (*Curve._fields, *Expectation._fields, "mean_score")
+T = TypeVar("T", Curve, Expectation)
 RANGES = {"floor": (-1.0, 1.0), "below": (0.0, 1.0), "slope": (0.0, 1.0), "mean_score": (-1.0, 1.0)}
 
 
@@ -148,8 +147,13 @@ class PresenceRankSEG(Fitted, RankSEG):
         self.level = read_choice("level", level, LEVELS)
         self.excluded = read_excluded(excluded, num_classes)
         self._refuse_without_effect()
-        self._scored = [label for label in range(num_classes) if label not in self.excluded]
-        self._nodes = gauss(len(self._scored))
+        scored = [label for label in range(num_classes) if label not in self.excluded]
+        self._rule = Rule(
+            *(self.rule, self.present, self.absent, self.level),
+            scored if self.excluded else slice(None),
+            gauss(len(scored)),
+            self.output_mode == "multiclass",
+        )
         self.max_images, self.seed = read_integer("max_images", max_images, least=1), read_integer("seed", seed)
         RankSEG.check_classes(self, num_classes)
         sizes = {"weight": 3, "offset": num_classes, "intercept": num_classes, "mean_score": num_classes}
@@ -168,11 +172,6 @@ class PresenceRankSEG(Fitted, RankSEG):
 
     def _is_known(self) -> bool:
         return not (bool(self.offset.isnan().any()) or self._needs_mean_scores)
-
-    @property
-    def curve(self) -> Curve:
-        """What was fitted."""
-        return Curve(*(getattr(self, name) for name in Curve._fields))
 
     def reset(self) -> None:
         """Forget the images, so that others can be collected; what was fitted stays."""
@@ -237,8 +236,8 @@ class PresenceRankSEG(Fitted, RankSEG):
         if self.level == "class":
             mean = mean_scores(expected, q, there)
         else:
-            some, likely, held = (each[:, self._scored] for each in (expected, q, there))
-            mean = mean_image_score(some, likely, held, self._nodes).expand(self.num_classes)
+            some, likely, held = (each[:, self._rule.scored] for each in (expected, q, there))
+            mean = mean_image_score(some, likely, held, self._rule.nodes).expand(self.num_classes)
         self._keep(curve, expectation, mean)
         losses = [
             torch.nn.functional.binary_cross_entropy(each, there.double()) for each in (frequency.expand_as(q), q)
@@ -250,8 +249,10 @@ class PresenceRankSEG(Fitted, RankSEG):
         r"""What is kept of a batch of images (B, C, \*spatial), as float32 holds it, and RMA's masks of all classes."""
         steps = make_steps(Pixels(probs, valid_mask), self._objective(), 0.0)
         volumes = steps.search(self._objective(), 0.0)
-        found, masks = Evidence.of(steps.maximum.double(), volumes, number_of(probs, valid_mask)), steps.masks(volumes)
-        return Evidence(*(each.float().double() for each in found)), masks.unflatten(-1, probs.shape[2:])
+        unknown = torch.full_like(volumes.mu, torch.nan)
+        found = (steps.maximum, volumes.mu, volumes.n, volumes.s, unknown, number_of(probs, valid_mask))
+        masks = steps.masks(volumes).unflatten(-1, probs.shape[2:])
+        return Evidence(*(each.float().double() for each in found)), masks
 
     def presence(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         r"""How likely each class is there: (B, C) float64.
@@ -276,8 +277,9 @@ class PresenceRankSEG(Fitted, RankSEG):
 
     def presence_of(self, evidence: Evidence) -> Tensor:
         """As :meth:`presence`, from what is known of images already; see :meth:`look`."""
-        curve = Curve(*(each.to(evidence.maximum.device) for each in self.curve))
-        return curve.presence(evidence, self._objective())
+        device = evidence.maximum.device
+        tables = Evidence(*(read_table(each, device) for each in evidence))
+        return to_tensor(self._found(Curve, device).presence(tables, self._objective()))
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None, presence: Tensor | None = None) -> Tensor:
         r"""Decide. The same as calling the module.
@@ -333,44 +335,30 @@ class PresenceRankSEG(Fitted, RankSEG):
         return Classes(floor.expand(probs.shape[:2]), choose)
 
     def _choose(self, presence: Tensor | None, pixels: Tensor, maximum: Tensor, volumes: Volumes) -> Tensor:
-        evidence, objective = Evidence.of(maximum, volumes, pixels), self._objective()
-        q = self.presence_of(evidence) if presence is None else presence.expand_as(maximum)
-        if isinstance(self.rule, float):
-            taken, worth = q > self.rule, q
+        device, objective = maximum.device, self._objective()
+        tensors = (maximum, volumes.mu, volumes.n, volumes.s, maximum * torch.nan, pixels)
+        evidence = Evidence(*(read_table(each, device) for each in tensors))
+        if presence is None:
+            q = self._found(Curve, device).presence(evidence, objective)
         else:
-            expected = self._expectation(maximum.device).scores(evidence, q, objective)
-            taken, worth = self._taken(expected, q), expected
-        if self.output_mode == "multilabel":
-            return taken
-        # Every pixel has a label.
-        worth = worth.masked_fill(~volumes.active, -1)
-        return taken | ((worth == worth.amax(1, keepdim=True)) & ~(taken & volumes.active).any(1, keepdim=True))
+            q = read_table(presence.expand_as(maximum), device)
+        expected = None if isinstance(self.rule, float) else self._expected(evidence, q, device)
+        mean, active = read_table(self.mean_score, device), read_table(volumes.active, device)
+        return to_tensor(self._rule.shown(q, expected, mean, active))
 
-    def _expectation(self, device: torch.device) -> Expectation:
-        known = self if self.fitted else taken_at_their_word(self.num_classes)
-        return Expectation(known.slope.to(device), known.intercept.to(device))
+    def _found(self, kind: type[T], device: torch.device) -> T:
+        """What a fit has found, as tables on a device."""
+        return kind(*(read_table(self._buffers[name], device) for name in kind._fields))
 
-    def _taken(self, expected: Tensor, q: Tensor) -> Tensor:
-        taken = torch.ones_like(q, dtype=torch.bool)
-        if self.present == "label" or self.absent == "zero":
-            return taken
-        expected, q, mean = expected[:, self._scored], q[:, self._scored], self.mean_score.to(q.device)[self._scored]
-        if self.absent == "one":
-            pays = expected > 1 - q
-        elif self.level == "class":
-            pays = expected > (1 - q) * mean
-        else:
-            pays, value = best_set(expected, q, self._nodes)
-            # Where it is not known what other images score, each class that may be there is worth a try.
-            known = mean[:1].nan_to_num(0).clamp(min=0)
-            pays = pays & (value > (1 - q).prod(1) * known).unsqueeze(1)
-        taken[:, self._scored] = pays
-        return taken
+    def _expected(self, evidence: Evidence, q: Table, device: torch.device) -> Table:
+        if self.fitted:
+            return self._found(Expectation, device).scores(evidence, q, self._objective())
+        return q * evidence.promised(q, self._objective())
 
     @property
     def _needs_mean_scores(self) -> bool:
         """Whether it cannot decide without the mean scores, and has none."""
-        alone = self.level == "class" or len(self._scored) == 1
+        alone = self.level == "class" or self.num_classes - len(self.excluded) == 1
         counts = self.rule == SCORE and (self.present, self.absent) == ("union", "skip") and alone
         return counts and not bool((self.mean_score >= 0).all())
 

@@ -62,7 +62,7 @@ def test_what_is_shown_is_decided_by_rankseg():
     assert not shown.all(1).all()
     evidence, q = decoder.look(probs)[0], decoder.presence(probs)
     line = Expectation(decoder.slope, decoder.intercept)
-    taken = decoder._taken(line.scores(evidence, q, decoder._objective()), q)
+    taken = decoder._rule.taken(q, line.scores(evidence, q, decoder._objective()), decoder.mean_score)
     assert torch.equal(decided, RankSEG()(probs, active=taken & (probs.flatten(2).amax(-1) > decoder.floor)))
 
 
