@@ -1,4 +1,4 @@
-"""Small tables, a few numbers of every class: tensors, or NumPy's arrays, by the same formulas.
+"""Small tables, some numbers of every image and class: tensors, or NumPy's arrays, by the same formulas.
 
 An operation on a small array takes a third of the time of one on a tensor, which is what counts beside a small image. In
 a graph and on an accelerator tables are tensors. What both know by the same name is called by it; the rest is here.
@@ -6,7 +6,8 @@ a graph and on an accelerator tables are tensors. What both know by the same nam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,14 +20,19 @@ from rankseg_plugins.core.tracing import is_blind
 Table: TypeAlias = Any
 
 
-def read_table(tensor: Tensor, device: torch.device) -> Table:
-    """A tensor as tables on a device are held: an array of the same memory, or the tensor there."""
-    return tensor.detach().numpy() if device.type == "cpu" and not is_blind() else tensor.to(device)
+def reader(device: torch.device) -> Callable[[Tensor], Table]:
+    """What turns tensors without a gradient into tables as a device has them: arrays of the same memory, or tensors."""
+    return Tensor.numpy if device.type == "cpu" and not is_blind() else partial(Tensor.to, device=device)
 
 
 def to_tensor(table: Table) -> Tensor:
     """The tensor of a table, in its memory."""
     return torch.from_numpy(table) if isinstance(table, np.ndarray) else table
+
+
+def may_look(table: Table) -> bool:
+    """Whether what is done may depend on the values; see :func:`~rankseg_plugins.core.tracing.is_blind`."""
+    return isinstance(table, np.ndarray) or not is_blind()
 
 
 def library(table: Table) -> Any:
@@ -47,13 +53,23 @@ def like(table: Table, numbers: Sequence[Any]) -> Table:
     return torch.tensor(numbers, dtype=table.dtype, device=table.device)
 
 
+def precise(table: Table) -> Table:
+    """The same in float64."""
+    return table.astype(np.float64) if isinstance(table, np.ndarray) else table.double()
+
+
+def stacked(tables: Sequence[Table]) -> Table:
+    """Tables (B, C) as one, (B, C, K)."""
+    if isinstance(tables[0], np.ndarray):
+        return np.array(tables).transpose(1, 2, 0)
+    return torch.stack(list(tables), -1)
+
+
 def at_least(table: Table, low: float) -> Table:
     """No number below ``low``."""
     return np.maximum(table, low) if isinstance(table, np.ndarray) else table.clamp(min=low)
 
 
-def within(table: Table, low: float, high: float) -> Table:
-    """No number outside of [low, high]."""
-    if isinstance(table, np.ndarray):
-        return np.minimum(np.maximum(table, low), high)
-    return table.clamp(low, high)
+def at_most(table: Table, high: float) -> Table:
+    """No number above ``high``."""
+    return np.minimum(table, high) if isinstance(table, np.ndarray) else table.clamp(max=high)

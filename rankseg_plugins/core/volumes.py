@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from rankseg_plugins.core.tables import library, reader, to_tensor
 
 
 @dataclass
@@ -26,9 +29,12 @@ class Volumes:
 
     def only(self, active: Tensor) -> Volumes:
         """Those of some of the active classes, (B, C) bool; the masks of the others are empty."""
-        active = self.active & active
-        threshold = self.threshold.masked_fill(~active, torch.inf)
-        return Volumes(threshold, self.n * active, self.s * active, self.mu, active)
+        read = reader(self.mu.device)
+        threshold, n, s, kept = map(read, (self.threshold, self.n, self.s, self.active))
+        kept = kept & read(active)
+        found = library(kept).where(kept, threshold, math.inf), n * kept, s * kept, kept
+        threshold, n, s, kept = map(to_tensor, found)
+        return Volumes(threshold, n, s, self.mu, kept)
 
     def to(self, device: torch.device | str) -> Volumes:
         """The same in the memory of another device."""

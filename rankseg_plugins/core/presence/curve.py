@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.tables import Table, at_least, library, within
+from rankseg_plugins.core.tables import Table, at_least, at_most, library, like, stacked
 
 #: Of the coefficients, of statistics of unit variance, and of the offsets; that of what all classes have in common only
 #: keeps it finite where every class is always there.
@@ -32,7 +32,9 @@ _PSEUDO = 5
 #: Newton's iteration, which takes about 8 rounds.
 _ROUNDS, _HALVINGS = 50, 30
 _SMALLEST = 1e-6
-#: Of logits, which no exponential exceeds.
+#: Of the statistics, those that are logits; the other is a logarithm.
+_IS_LOGIT = (1, 0, 1)
+#: Of logits, whose exponential is finite.
 _SURE = 700
 
 
@@ -71,13 +73,12 @@ class Evidence(NamedTuple):
 
     def statistics(self, objective: Objective) -> Table:
         """What the curve looks at, (N, C, 3)."""
-        expected = objective.score(self.s, self.n, self.mu)
-        mean = at_least(self.mu / at_least(self.pixels, 1), _SMALLEST)
-        both = library(mean)
-        return both.stack([_logit(self.maximum), both.log(mean), _logit(expected)], -1)
+        mean = self.mu / at_least(self.pixels, 1)
+        x = at_least(stacked((self.maximum, mean, objective.score(self.s, self.n, self.mu))), _SMALLEST)
+        return library(x).log(x / at_least(1 - x * like(x, _IS_LOGIT), _SMALLEST))
 
     def promised(self, q: Table, objective: Objective) -> Table:
-        """Score that RMA expects of its mask given that the class is there, (N, C); 0 of an empty one.
+        """Score that RMA expects of its mask given that the class is there, (N, C).
 
         Then a pixel belongs to the class with probability min(1, p / q).
 
@@ -87,7 +88,7 @@ class Evidence(NamedTuple):
         """
         likely, least = at_least(q, _SMALLEST), library(q).minimum
         s, mu = least(self.s / likely, self.n), least(self.mu / likely, self.pixels)
-        return objective.score(s, self.n, mu) * (self.n > 0)
+        return objective.score(s, self.n, mu)
 
 
 class Curve(NamedTuple):
@@ -107,9 +108,9 @@ class Curve(NamedTuple):
 
     def presence(self, evidence: Evidence, objective: Objective) -> Table:
         """How likely each class is there, (N, C)."""
-        logit = within(evidence.statistics(objective) @ self.weight + self.offset, -_SURE, _SURE)
+        logit = evidence.statistics(objective) @ self.weight + self.offset
         both = library(logit)
-        return both.where(evidence.maximum > self.floor, 1 / (1 + both.exp(-logit)), self.below)
+        return both.where(evidence.maximum > self.floor, 1 / (1 + both.exp(at_most(-logit, _SURE))), self.below)
 
 
 class Expectation(NamedTuple):
@@ -125,8 +126,8 @@ class Expectation(NamedTuple):
 
     def scores(self, evidence: Evidence, q: Table, objective: Objective) -> Table:
         """Expected score of RMA's masks, 0 where the truth is empty, (N, C)."""
-        given = within(self.intercept + self.slope * evidence.promised(q, objective), 0, 1)
-        return q * given * (evidence.n > 0)
+        given = self.intercept + self.slope * evidence.promised(q, objective)
+        return q * at_most(at_least(given, 0), 1) * (evidence.n > 0)
 
 
 def taken_at_their_word(classes: int) -> Expectation:
@@ -147,7 +148,7 @@ def fit_expectation(evidence: Evidence, q: Tensor, objective: Objective) -> Expe
     known = ~evidence.score.isnan()
     if not known.any():
         return taken_at_their_word(q.shape[1])
-    score, promised = evidence.score.nan_to_num(0), evidence.promised(q, objective) * known
+    score, promised = evidence.score.nan_to_num(0), evidence.promised(q, objective) * (known & (evidence.n > 0))
     number = known.sum(0) + _PSEUDO
     means = [(each.sum(0) + _PSEUDO * each.sum() / known.sum()) / number for each in (score, promised)]
     off_score, off_promised = ((each - mean) * known for each, mean in zip((score, promised), means, strict=True))
@@ -160,7 +161,8 @@ def constant(frequencies: Tensor) -> Curve:
     """The curve that knows no more than how often each class is there, (C,)."""
     nothing = torch.zeros(1, dtype=torch.float64)
     # With a largest probability of 0 a class has no mask.
-    return Curve(nothing.expand(3), _logit(frequencies.double()), nothing - 1, nothing)
+    offset = frequencies.double().clamp(_SMALLEST, 1 - _SMALLEST).logit()
+    return Curve(nothing.expand(3), offset, nothing - 1, nothing)
 
 
 def fit_curve(evidence: Evidence, there: Tensor, objective: Objective) -> Curve:
@@ -229,8 +231,3 @@ def _newton(x: Tensor, there: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
             break
     weight, offset = found[:k], found[k] + found[k + 1 :]
     return weight, offset
-
-
-def _logit(p: Table) -> Table:
-    p = within(p, _SMALLEST, 1 - _SMALLEST)
-    return library(p).log(p / (1 - p))

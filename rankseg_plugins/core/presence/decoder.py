@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -36,7 +36,7 @@ from rankseg_plugins.core.probabilities import (
 )
 from rankseg_plugins.core.processes import seed_of_process
 from rankseg_plugins.core.reservoir import Reservoir, gathered
-from rankseg_plugins.core.tables import Table, read_table, to_tensor
+from rankseg_plugins.core.tables import Table, at_least, precise, reader, to_tensor
 from rankseg_plugins.core.volumes import Classes, Volumes
 
 #: Options of RankSEG that are as useful here. Classes are pruned by their presence.
@@ -277,9 +277,9 @@ class PresenceRankSEG(Fitted, RankSEG):
 
     def presence_of(self, evidence: Evidence) -> Tensor:
         """As :meth:`presence`, from what is known of images already; see :meth:`look`."""
-        device = evidence.maximum.device
-        tables = Evidence(*(read_table(each, device) for each in evidence))
-        return to_tensor(self._found(Curve, device).presence(tables, self._objective()))
+        read = reader(evidence.maximum.device)
+        tables = Evidence(*map(read, evidence))
+        return to_tensor(self._found(Curve, read).presence(tables, self._objective()))
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None, presence: Tensor | None = None) -> Tensor:
         r"""Decide. The same as calling the module.
@@ -322,38 +322,39 @@ class PresenceRankSEG(Fitted, RankSEG):
         return self._decide(pixels, classes)
 
     def _classes_there(self, probs: Tensor, valid_mask: Tensor | None, presence: Tensor | None) -> Classes:
+        floor: Table
         if presence is None:
             self._check_fitted()
-            floor = self.floor.to(probs.device, torch.float32).clamp(min=0)
+            floor = at_least(reader(probs.device)(self.floor), 0)
         else:
             check_by_class("presence", check_floating("presence", presence), probs)
-            presence = check_shares("presence", presence.double()).to(probs.device)
-            floor = torch.zeros(1, device=probs.device)
+            presence = check_shares("presence", presence.detach().double()).to(probs.device)
+            floor = torch.zeros(1, dtype=torch.float64, device=probs.device)
             if not torch.compiler.is_compiling() and self._needs_mean_scores:
                 raise RuntimeError(f"presence is not enough here: {NEEDS_FIT}")
         choose = partial(self._choose, presence, number_of(probs, valid_mask))
-        return Classes(floor.expand(probs.shape[:2]), choose)
+        return Classes(to_tensor(floor).expand(probs.shape[:2]), choose)
 
     def _choose(self, presence: Tensor | None, pixels: Tensor, maximum: Tensor, volumes: Volumes) -> Tensor:
-        device, objective = maximum.device, self._objective()
-        tensors = (maximum, volumes.mu, volumes.n, volumes.s, maximum * torch.nan, pixels)
-        evidence = Evidence(*(read_table(each, device) for each in tensors))
+        read, objective = reader(maximum.device), self._objective()
+        largest, *found = map(read, (maximum, volumes.mu, volumes.n, volumes.s))
+        largest = precise(largest)
+        evidence = Evidence(largest, *found, largest * math.nan, read(pixels))
         if presence is None:
-            q = self._found(Curve, device).presence(evidence, objective)
+            q = self._found(Curve, read).presence(evidence, objective)
         else:
-            q = read_table(presence.expand_as(maximum), device)
-        expected = None if isinstance(self.rule, float) else self._expected(evidence, q, device)
-        mean, active = read_table(self.mean_score, device), read_table(volumes.active, device)
-        return to_tensor(self._rule.shown(q, expected, mean, active))
+            q = read(presence.expand_as(maximum))
+        expected = None if isinstance(self.rule, float) else self._expected(evidence, q, read)
+        return to_tensor(self._rule.shown(q, expected, read(self.mean_score), read(volumes.active)))
 
-    def _found(self, kind: type[T], device: torch.device) -> T:
-        """What a fit has found, as tables on a device."""
-        return kind(*(read_table(self._buffers[name], device) for name in kind._fields))
+    def _found(self, kind: type[T], read: Callable[[Tensor], Table]) -> T:
+        """What a fit has found, as tables."""
+        return kind(*(read(getattr(self, name)) for name in kind._fields))
 
-    def _expected(self, evidence: Evidence, q: Table, device: torch.device) -> Table:
+    def _expected(self, evidence: Evidence, q: Table, read: Callable[[Tensor], Table]) -> Table:
         if self.fitted:
-            return self._found(Expectation, device).scores(evidence, q, self._objective())
-        return q * evidence.promised(q, self._objective())
+            return self._found(Expectation, read).scores(evidence, q, self._objective())
+        return q * evidence.promised(q, self._objective()) * (evidence.n > 0)
 
     @property
     def _needs_mean_scores(self) -> bool:

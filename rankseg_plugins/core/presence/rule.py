@@ -29,8 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.tables import Table, library, like
-from rankseg_plugins.core.tracing import is_blind
+from rankseg_plugins.core.tables import Table, library, like, may_look
 
 #: The rule that asks what the score expects; a number is a threshold instead.
 SCORE = "score"
@@ -88,7 +87,7 @@ class Rule(NamedTuple):
         """
         taken = q > self.rule if expected is None else self.taken(q, expected, mean)
         nothing = ~(taken & active).any(1, keepdims=True)
-        if not self.fills or not (is_blind() or nothing.any()):
+        if not self.fills or (may_look(q) and not nothing.any()):
             return taken
         worth = library(q).where(active, q if expected is None else expected, -1.0)
         return taken | (_is_largest(worth) & nothing)
@@ -128,12 +127,12 @@ def best_set(expected: Table, q: Table, nodes: Nodes) -> tuple[Table, Table]:
 
     Source: Dinkelbach, "On nonlinear fractional programming", Management Science 13 (1967), for the first set.
     """
-    blind, values = is_blind(), _Values(expected, q, nodes)
+    looks, values = may_look(q), _Values(expected, q, nodes)
     chosen = _first_set(expected, q, _ROUNDS)
     value, flipped = values.of(chosen)
-    for _ in range(_BLIND_CHANGES if blind else 4 * q.shape[1]):  # every change raises V: no set comes twice
+    for _ in range(4 * q.shape[1] if looks else _BLIND_CHANGES):  # every change raises V: no set comes twice
         better = flipped > value * (1 + 1e-12)
-        if not blind and not better.any():
+        if looks and not better.any():
             break
         best = _is_largest(flipped)
         chosen = chosen ^ (better & best & (best.cumsum(1) == 1))
@@ -183,11 +182,11 @@ def mean_scores(expected: Tensor, q: Tensor, there: Tensor) -> Tensor:
 
 
 def _first_set(expected: Table, q: Table, rounds: int) -> Table:
-    blind, top = is_blind(), _is_largest(expected)
+    looks, top = may_look(q), _is_largest(expected)
     chosen = (q > 0.5) | top
     for _ in range(rounds):
         following = (expected > (1 - q) * _ratio(chosen, expected, q)) | top
-        if not blind and not (following ^ chosen).any():
+        if looks and not (following ^ chosen).any():
             break
         chosen = following
     return chosen
