@@ -20,9 +20,18 @@ from rankseg_plugins.core.tracing import is_blind
 Table: TypeAlias = Any
 
 
-def reader(device: torch.device) -> Callable[[Tensor], Table]:
-    """What turns tensors without a gradient into tables as a device has them: arrays of the same memory, or tensors."""
+#: Turns a tensor that needs no gradient into a table.
+Reader: TypeAlias = Callable[[Tensor], Table]
+
+
+def reader(device: torch.device) -> Reader:
+    """For decisions on a device: arrays, of the memory of the tensors, or tensors there."""
     return Tensor.numpy if device.type == "cpu" and not is_blind() else partial(Tensor.to, device=device)
+
+
+def reader_like(table: Table) -> Reader:
+    """What gives tables of the kind of another."""
+    return Tensor.numpy if isinstance(table, np.ndarray) else partial(Tensor.to, device=table.device)
 
 
 def to_tensor(table: Table) -> Tensor:
@@ -53,6 +62,13 @@ def like(table: Table, numbers: Sequence[Any]) -> Table:
     return torch.tensor(numbers, dtype=table.dtype, device=table.device)
 
 
+def filled(table: Table, number: float) -> Table:
+    """(1, 1), likewise, of a number that a graph may not know."""
+    if isinstance(table, np.ndarray):
+        return np.full((1, 1), number, dtype=table.dtype)
+    return torch.full((1, 1), number, dtype=table.dtype, device=table.device)
+
+
 def precise(table: Table) -> Table:
     """The same in float64."""
     return table.astype(np.float64) if isinstance(table, np.ndarray) else table.double()
@@ -63,6 +79,11 @@ def stacked(tables: Sequence[Table]) -> Table:
     if isinstance(tables[0], np.ndarray):
         return np.array(tables).transpose(1, 2, 0)
     return torch.stack(list(tables), -1)
+
+
+def largest(table: Table) -> Table:
+    """The largest number of every image, (B, 1)."""
+    return np.maximum.reduce(table, 1, keepdims=True) if isinstance(table, np.ndarray) else table.amax(1, keepdim=True)
 
 
 def at_least(table: Table, low: float) -> Table:

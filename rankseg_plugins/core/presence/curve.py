@@ -73,8 +73,8 @@ class Evidence(NamedTuple):
 
     def statistics(self, objective: Objective) -> Table:
         """What the curve looks at, (N, C, 3)."""
-        mean = self.mu / at_least(self.pixels, 1)
-        x = at_least(stacked((self.maximum, mean, objective.score(self.s, self.n, self.mu))), _SMALLEST)
+        expected = objective.score(self.s, self.n, self.mu)
+        x = at_least(stacked((self.maximum, self.mu / at_least(self.pixels, 1), expected)), _SMALLEST)
         return library(x).log(x / at_least(1 - x * like(x, _IS_LOGIT), _SMALLEST))
 
     def promised(self, q: Table, objective: Objective) -> Table:
@@ -108,7 +108,7 @@ class Curve(NamedTuple):
 
     def presence(self, evidence: Evidence, objective: Objective) -> Table:
         """How likely each class is there, (N, C)."""
-        logit = evidence.statistics(objective) @ self.weight + self.offset
+        logit = (evidence.statistics(objective) * self.weight).sum(-1) + self.offset
         both = library(logit)
         return both.where(evidence.maximum > self.floor, 1 / (1 + both.exp(at_most(-logit, _SURE))), self.below)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ from rankseg_plugins.core.probabilities import (
 )
 from rankseg_plugins.core.processes import seed_of_process
 from rankseg_plugins.core.reservoir import Reservoir, gathered
-from rankseg_plugins.core.tables import Table, at_least, precise, reader, to_tensor
+from rankseg_plugins.core.tables import Reader, Table, at_least, filled, precise, reader, to_tensor
 from rankseg_plugins.core.volumes import Classes, Volumes
 
 #: Options of RankSEG that are as useful here. Classes are pruned by their presence.
@@ -48,7 +48,6 @@ NEEDS_FIT = (
 )
 #: What a fit finds.
 STATE = (*Curve._fields, *Expectation._fields, "mean_score")
-T = TypeVar("T", Curve, Expectation)
 RANGES = {"floor": (-1.0, 1.0), "below": (0.0, 1.0), "slope": (0.0, 1.0), "mean_score": (-1.0, 1.0)}
 
 
@@ -249,8 +248,9 @@ class PresenceRankSEG(Fitted, RankSEG):
         r"""What is kept of a batch of images (B, C, \*spatial), as float32 holds it, and RMA's masks of all classes."""
         steps = make_steps(Pixels(probs, valid_mask), self._objective(), 0.0)
         volumes = steps.search(self._objective(), 0.0)
-        unknown = torch.full_like(volumes.mu, torch.nan)
-        found = (steps.maximum, volumes.mu, volumes.n, volumes.s, unknown, number_of(probs, valid_mask))
+        mu, number = volumes.mu, number_of(probs, valid_mask)
+        pixels = number if isinstance(number, Tensor) else torch.full_like(mu[:, :1], number)
+        found = (steps.maximum, mu, volumes.n, volumes.s, torch.full_like(mu, torch.nan), pixels)
         masks = steps.masks(volumes).unflatten(-1, probs.shape[2:])
         return Evidence(*(each.float().double() for each in found)), masks
 
@@ -278,8 +278,8 @@ class PresenceRankSEG(Fitted, RankSEG):
     def presence_of(self, evidence: Evidence) -> Tensor:
         """As :meth:`presence`, from what is known of images already; see :meth:`look`."""
         read = reader(evidence.maximum.device)
-        tables = Evidence(*map(read, evidence))
-        return to_tensor(self._found(Curve, read).presence(tables, self._objective()))
+        curve = Curve(*(read(getattr(self, name)) for name in Curve._fields))
+        return to_tensor(curve.presence(Evidence(*map(read, evidence)), self._objective()))
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None, presence: Tensor | None = None) -> Tensor:
         r"""Decide. The same as calling the module.
@@ -322,39 +322,38 @@ class PresenceRankSEG(Fitted, RankSEG):
         return self._decide(pixels, classes)
 
     def _classes_there(self, probs: Tensor, valid_mask: Tensor | None, presence: Tensor | None) -> Classes:
-        floor: Table
+        read = reader(probs.device)
         if presence is None:
             self._check_fitted()
-            floor = at_least(reader(probs.device)(self.floor), 0)
         else:
             check_by_class("presence", check_floating("presence", presence), probs)
             presence = check_shares("presence", presence.detach().double()).to(probs.device)
-            floor = torch.zeros(1, dtype=torch.float64, device=probs.device)
             if not torch.compiler.is_compiling() and self._needs_mean_scores:
                 raise RuntimeError(f"presence is not enough here: {NEEDS_FIT}")
-        choose = partial(self._choose, presence, number_of(probs, valid_mask))
-        return Classes(to_tensor(floor).expand(probs.shape[:2]), choose)
+        choose = partial(self._choose, read, presence, number_of(probs, valid_mask))
+        return Classes(0.0 if presence is not None else self._floor(read, probs), choose)
 
-    def _choose(self, presence: Tensor | None, pixels: Tensor, maximum: Tensor, volumes: Volumes) -> Tensor:
-        read, objective = reader(maximum.device), self._objective()
-        largest, *found = map(read, (maximum, volumes.mu, volumes.n, volumes.s))
-        largest = precise(largest)
-        evidence = Evidence(largest, *found, largest * math.nan, read(pixels))
+    def _floor(self, read: Reader, probs: Tensor) -> float | Tensor:
+        floor = at_least(read(self.floor), 0)
+        return floor.expand(probs.shape[:2]) if isinstance(floor, Tensor) else floor.item()
+
+    def _choose(
+        self, read: Reader, presence: Tensor | None, pixels: Tensor | int, maximum: Tensor, volumes: Volumes
+    ) -> Table:
+        found = [read(each) for each in (maximum, volumes.mu, volumes.n, volumes.s)]
+        found[0] = precise(found[0])
+        number = read(pixels) if isinstance(pixels, Tensor) else filled(found[0], pixels)
+        evidence, objective = Evidence(*found, found[0] * math.nan, number), self._objective()
+        *curve, slope, intercept, mean = (read(self._buffers[name]) for name in STATE)
         if presence is None:
-            q = self._found(Curve, read).presence(evidence, objective)
+            q = Curve(*curve).presence(evidence, objective)
         else:
             q = read(presence.expand_as(maximum))
-        expected = None if isinstance(self.rule, float) else self._expected(evidence, q, read)
-        return to_tensor(self._rule.shown(q, expected, read(self.mean_score), read(volumes.active)))
-
-    def _found(self, kind: type[T], read: Callable[[Tensor], Table]) -> T:
-        """What a fit has found, as tables."""
-        return kind(*(read(getattr(self, name)) for name in kind._fields))
-
-    def _expected(self, evidence: Evidence, q: Table, read: Callable[[Tensor], Table]) -> Table:
-        if self.fitted:
-            return self._found(Expectation, read).scores(evidence, q, self._objective())
-        return q * evidence.promised(q, self._objective()) * (evidence.n > 0)
+        expected = None
+        if self.rule == SCORE:
+            line = (slope, intercept) if self.fitted else map(read, taken_at_their_word(self.num_classes))
+            expected = Expectation(*line).scores(evidence, q, objective)
+        return self._rule.shown(q, expected, mean, read(volumes.active))
 
     @property
     def _needs_mean_scores(self) -> bool:

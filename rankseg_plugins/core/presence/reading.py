@@ -69,7 +69,9 @@ class Truth(NamedTuple):
         if isinstance(labels, Tensor) and labels.dtype == torch.bool and labels.shape == probs.shape[:2]:
             if ignore_index is not None:
                 raise ValueError(f"ignore_index={ignore_index} has no effect with the classes of images")
-            return cls(labels.to(probs.device), number_of(probs, valid_mask)[:, 0] > 0)
+            number = number_of(probs, valid_mask)
+            there = labels.to(probs.device)
+            return cls(there, number[:, 0] > 0 if isinstance(number, Tensor) else torch.ones_like(there[:, 0]))
         masks, known = read_truth(labels, probs, ignore_index, valid_mask)
         return cls(masks.flatten(2).any(-1), known.flatten(1).any(-1), masks, known)
 
@@ -84,8 +86,8 @@ class Truth(NamedTuple):
         return score.masked_fill(~self.there, torch.nan)
 
 
-def number_of(probs: Tensor, valid_mask: Tensor | None) -> Tensor:
-    """Pixels of every image, (B, 1) float64."""
+def number_of(probs: Tensor, valid_mask: Tensor | None) -> Tensor | int:
+    """Pixels of every image: one number for all, or (B, 1) float64."""
     if valid_mask is None:
-        return torch.full((len(probs), 1), math.prod(probs.shape[2:]), dtype=torch.float64, device=probs.device)
+        return math.prod(probs.shape[2:])
     return valid_mask.expand(len(probs), *probs.shape[2:]).flatten(1).sum(1, keepdim=True).double()

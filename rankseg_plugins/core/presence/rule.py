@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.tables import Table, library, like, may_look
+from rankseg_plugins.core.tables import Table, largest, library, like, may_look
 
 #: The rule that asks what the score expects; a number is a threshold instead.
 SCORE = "score"
@@ -198,7 +198,7 @@ def _ratio(chosen: Table, expected: Table, q: Table) -> Table:
 
 
 def _is_largest(table: Table) -> Table:
-    return table == library(table).amax(table, 1, keepdims=True)
+    return table == largest(table)
 
 
 class _Values:
