@@ -65,7 +65,7 @@ def like(table: Table, numbers: Sequence[Any]) -> Table:
 def filled(table: Table, number: float) -> Table:
     """(1, 1), likewise, of a number that a graph may not know."""
     if isinstance(table, np.ndarray):
-        return np.full((1, 1), number, dtype=table.dtype)
+        return np.array([[number]], dtype=table.dtype)
     return torch.full((1, 1), number, dtype=table.dtype, device=table.device)
 
 

@@ -36,7 +36,7 @@ from rankseg_plugins.core.probabilities import (
 )
 from rankseg_plugins.core.processes import seed_of_process
 from rankseg_plugins.core.reservoir import Reservoir, gathered
-from rankseg_plugins.core.tables import Reader, Table, at_least, filled, precise, reader, to_tensor
+from rankseg_plugins.core.tables import Reader, Table, filled, precise, reader, to_tensor
 from rankseg_plugins.core.volumes import Classes, Volumes
 
 #: Options of RankSEG that are as useful here. Classes are pruned by their presence.
@@ -146,11 +146,9 @@ class PresenceRankSEG(Fitted, RankSEG):
         self.level = read_choice("level", level, LEVELS)
         self.excluded = read_excluded(excluded, num_classes)
         self._refuse_without_effect()
-        scored = [label for label in range(num_classes) if label not in self.excluded]
         self._rule = Rule(
-            *(self.rule, self.present, self.absent, self.level),
-            scored if self.excluded else slice(None),
-            gauss(len(scored)),
+            *(self.rule, self.present, self.absent, self.level, self.excluded),
+            gauss(num_classes - len(self.excluded)),
             self.output_mode == "multiclass",
         )
         self.max_images, self.seed = read_integer("max_images", max_images, least=1), read_integer("seed", seed)
@@ -235,7 +233,8 @@ class PresenceRankSEG(Fitted, RankSEG):
         if self.level == "class":
             mean = mean_scores(expected, q, there)
         else:
-            some, likely, held = (each[:, self._rule.scored] for each in (expected, q, there))
+            scored = [label for label in range(self.num_classes) if label not in self.excluded]
+            some, likely, held = (each[:, scored] for each in (expected, q, there))
             mean = mean_image_score(some, likely, held, self._rule.nodes).expand(self.num_classes)
         self._keep(curve, expectation, mean)
         losses = [
@@ -334,8 +333,9 @@ class PresenceRankSEG(Fitted, RankSEG):
         return Classes(0.0 if presence is not None else self._floor(read, probs), choose)
 
     def _floor(self, read: Reader, probs: Tensor) -> float | Tensor:
-        floor = at_least(read(self.floor), 0)
-        return floor.expand(probs.shape[:2]) if isinstance(floor, Tensor) else floor.item()
+        if read is Tensor.numpy:
+            return max(0.0, self._buffers["floor"].item())
+        return read(self.floor).clamp(min=0).expand(probs.shape[:2])
 
     def _choose(
         self, read: Reader, presence: Tensor | None, pixels: Tensor | int, maximum: Tensor, volumes: Volumes

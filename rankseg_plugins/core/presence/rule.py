@@ -63,8 +63,8 @@ class Rule(NamedTuple):
         present: option.
         absent: option.
         level: option.
-        scored: the classes that are scored; all others are shown.
-        nodes: of so many classes, see :func:`gauss`.
+        excluded: option.
+        nodes: of the number of classes that are scored, see :func:`gauss`.
         fills: whether every pixel needs a label, and an image with that a class.
     """
 
@@ -72,7 +72,7 @@ class Rule(NamedTuple):
     present: str
     absent: str
     level: str
-    scored: slice | list[int]
+    excluded: tuple[int, ...]
     nodes: Nodes
     fills: bool
 
@@ -94,21 +94,24 @@ class Rule(NamedTuple):
 
     def taken(self, q: Table, expected: Table, mean: Table) -> Table:
         """Those that the score gains by, (B, C) bool; see :meth:`shown`."""
-        taken = q >= 0
         if self.present == "label" or self.absent == "zero":
-            return taken
-        expected, q, mean = expected[:, self.scored], q[:, self.scored], mean[self.scored]
-        if self.absent == "one":
-            pays = expected > 1 - q
-        elif self.level == "class":
-            pays = expected > (1 - q) * mean
-        else:
-            pays, value = best_set(expected, q, self.nodes)
-            # Where it is not known what other images score, each class that may be there is worth a try.
-            known = library(mean).where(mean > 0, mean, 0.0)[0]
-            pays = pays & (value > (1 - q).prod(1) * known)[:, None]
-        taken[:, self.scored] = pays
+            return q >= 0
+        if not self.excluded:
+            return self.pays(q, expected, mean)
+        taken, scored = q >= 0, [label for label in range(q.shape[1]) if label not in self.excluded]
+        taken[:, scored] = self.pays(q[:, scored], expected[:, scored], mean[scored])
         return taken
+
+    def pays(self, q: Table, expected: Table, mean: Table) -> Table:
+        """Likewise, of classes that are all scored."""
+        if self.absent == "one":
+            return expected > 1 - q
+        if self.level == "class":
+            return expected > (1 - q) * mean
+        pays, value = best_set(expected, q, self.nodes)
+        # Where it is not known what other images score, each class that may be there is worth a try.
+        known = library(mean).where(mean > 0, mean, 0.0)[0]
+        return pays & (value > (1 - q).prod(1) * known)[:, None]
 
 
 def best_set(expected: Table, q: Table, nodes: Nodes) -> tuple[Table, Table]:
