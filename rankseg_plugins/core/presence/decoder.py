@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.decoder import RankSEG
-from rankseg_plugins.core.lasting import Fitted
+from rankseg_plugins.core.lasting import Fitted, Mark
 from rankseg_plugins.core.objectives import OBJECTIVES
 from rankseg_plugins.core.options import ABSENT, PRESENT, read_choice, read_index, read_integer, read_real
 from rankseg_plugins.core.paths import make_steps
@@ -156,6 +156,7 @@ class PresenceRankSEG(Fitted, RankSEG):
         sizes = {"weight": 3, "offset": num_classes, "intercept": num_classes, "mean_score": num_classes}
         for name in STATE:
             self.keep(name, torch.full((sizes.get(name, 1),), torch.nan, dtype=torch.float64, device="cpu"))
+        self.mark()
         self.reset()
         if frequencies is not None:
             self._keep(constant(read_frequencies(frequencies, num_classes)), taken_at_their_word(num_classes))
@@ -166,6 +167,15 @@ class PresenceRankSEG(Fitted, RankSEG):
         """Every option, as it would be passed."""
         own = ("num_classes", "metric", "rule", "present", "absent", "level", "excluded", "max_images", "seed")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in (*own, *OPTIONS))
+
+    def marks(self) -> dict[str, Mark]:
+        """What the curve looks at is for a score; what images score besides, which is not always asked, for a level."""
+        return {
+            "iou": Mark("metric", tuple(OBJECTIVES)),
+            "smoothing": Mark("smooth"),
+            "by_class": Mark("level", LEVELS, self._rule.asks_mean),
+            "unscored": Mark("excluded", (), self._rule.asks_mean),
+        }
 
     def _is_known(self) -> bool:
         return not (bool(self.offset.isnan().any()) or self._needs_mean_scores)
@@ -359,8 +369,7 @@ class PresenceRankSEG(Fitted, RankSEG):
     def _needs_mean_scores(self) -> bool:
         """Whether it cannot decide without the mean scores, and has none."""
         alone = self.level == "class" or self.num_classes - len(self.excluded) == 1
-        counts = self.rule == SCORE and (self.present, self.absent) == ("union", "skip") and alone
-        return counts and not bool((self.mean_score >= 0).all())
+        return self._rule.asks_mean and alone and not bool((self.mean_score >= 0).all())
 
     def _refuse_without_effect(self) -> None:
         by_score = self.rule == SCORE
@@ -383,6 +392,7 @@ class PresenceRankSEG(Fitted, RankSEG):
         found = (*curve, *expectation, unknown if mean_score is None else mean_score)
         for name, value in zip(STATE, found, strict=True):
             self.keep(name, value.to(getattr(self, name)))
+        self.mark()
         self._fitted = True
 
     def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
@@ -398,10 +408,11 @@ class PresenceRankSEG(Fitted, RankSEG):
 
     def what_is_wrong(self, found: dict[str, Tensor]) -> str | None:
         """Why no decision can be made by a state; it may be one that is not fitted."""
-        if found and len(found) < len(STATE):
+        problem, found = super().what_is_wrong(found), {name: found[name] for name in STATE if name in found}
+        if problem is not None or all(each.isnan().all() for each in found.values()):
+            return problem
+        if len(found) < len(STATE):
             return f"presence holds {', '.join(STATE)}, got {', '.join(found)} alone"
-        if all(each.isnan().all() for each in found.values()):
-            return None
         for name, each in found.items():
             low, high = RANGES.get(name, (-math.inf, math.inf))
             if not (each.isfinite() & (each >= low) & (each <= high)).all():

@@ -76,6 +76,11 @@ class Rule(NamedTuple):
     nodes: Nodes
     fills: bool
 
+    @property
+    def asks_mean(self) -> bool:
+        """Whether it makes a difference what images score besides, M of the module."""
+        return self.rule == SCORE and (self.present, self.absent) == ("union", "skip")
+
     def shown(self, q: Table, expected: Table | None, mean: Table, active: Table) -> Table:
         """The classes to show, (B, C) bool.
 
