@@ -1,7 +1,7 @@
 """Small tables, some numbers of every image and class: tensors, or NumPy's arrays, by the same formulas.
 
-An operation on a small array takes a third of the time of one on a tensor, which is what counts beside a small image. In
-a graph and on an accelerator tables are tensors. What both know by the same name is called by it; the rest is here.
+An operation on a small array takes a third of the time of one on a tensor, which counts beside a small image. In a
+graph and on an accelerator tables are tensors. What both know by the same name is called by it; the rest is here.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def like(table: Table, numbers: Sequence[Any]) -> Table:
 
 
 def filled(table: Table, number: float) -> Table:
-    """(1, 1), likewise, of a number that a graph may not know."""
+    """The same number for every image, (B, 1), likewise; a graph may not know it."""
     if isinstance(table, np.ndarray):
-        return np.array([[number]], dtype=table.dtype)
-    return torch.full((1, 1), number, dtype=table.dtype, device=table.device)
+        return np.full((len(table), 1), number, dtype=table.dtype)
+    return torch.full_like(table[:, :1], number)
 
 
 def precise(table: Table) -> Table:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.tables import Table, at_least, at_most, library, like, stacked
+from rankseg_plugins.core.tables import Table, at_least, at_most, filled, library, like, precise, stacked
 
 #: Of the coefficients, of statistics of unit variance, and of the offsets; that of what all classes have in common only
 #: keeps it finite where every class is always there.
@@ -56,6 +56,13 @@ class Evidence(NamedTuple):
     s: Table
     score: Table
     pixels: Table
+
+    @classmethod
+    def of(cls, maximum: Table, mu: Table, n: Table, s: Table, pixels: Table | int) -> Evidence:
+        """From what RMA found in some images, whose truth is not known; their pixels may be one number for all."""
+        maximum = precise(maximum)
+        pixels = pixels if isinstance(pixels, (Tensor, type(maximum))) else filled(maximum, pixels)
+        return cls(maximum, mu, n, s, maximum * torch.nan, pixels)
 
     @classmethod
     def from_rows(cls, rows: Tensor) -> Evidence:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,7 +24,15 @@ from rankseg_plugins.core.presence.curve import (
     fit_expectation,
     taken_at_their_word,
 )
-from rankseg_plugins.core.presence.reading import Truth, check_shares, number_of, read_excluded, read_frequencies
+from rankseg_plugins.core.presence.reading import (
+    STATE,
+    Truth,
+    check_shares,
+    number_of,
+    read_excluded,
+    read_frequencies,
+    what_is_wrong,
+)
 from rankseg_plugins.core.presence.rule import LEVELS, SCORE, Rule, gauss, mean_image_score, mean_scores
 from rankseg_plugins.core.probabilities import (
     check_by_class,
@@ -36,7 +43,7 @@ from rankseg_plugins.core.probabilities import (
 )
 from rankseg_plugins.core.processes import seed_of_process
 from rankseg_plugins.core.reservoir import Reservoir, gathered
-from rankseg_plugins.core.tables import Reader, Table, filled, precise, reader, to_tensor
+from rankseg_plugins.core.tables import Reader, Table, reader, to_tensor
 from rankseg_plugins.core.volumes import Classes, Volumes
 
 #: Options of RankSEG that are as useful here. Classes are pruned by their presence.
@@ -46,9 +53,6 @@ NEEDS_FIT = (
     "what a single class scores on other images decides whether it pays on this one, and with level='class' every "
     "class, where absent ones are skipped: update() and fit(), or choose absent='one' or rule=0.5, a threshold"
 )
-#: What a fit finds.
-STATE = (*Curve._fields, *Expectation._fields, "mean_score")
-RANGES = {"floor": (-1.0, 1.0), "below": (0.0, 1.0), "slope": (0.0, 1.0), "mean_score": (-1.0, 1.0)}
 
 
 class PresenceFit(NamedTuple):
@@ -91,8 +95,10 @@ class PresenceRankSEG(Fitted, RankSEG):
             :class:`~rankseg_plugins.RankSEG`.
 
     Attributes:
-        weight, offset, floor, below, slope, intercept, mean_score: what was fitted, float64, NaN before; all there is
-            in the ``state_dict``. A mean score of -1 is not known.
+        weight, offset, floor, below, slope, intercept, mean_score: what was fitted, float64, NaN before; part of the
+            ``state_dict``. A mean score of -1 is not known.
+        iou, smoothing, by_class, unscored: the ``metric``, ``smooth``, ``level`` and ``excluded`` that it was fitted
+            for, so that nothing is loaded that was fitted for others. Nothing else is in the ``state_dict``.
 
     Shape:
         - Input: (B, C, \*spatial), float16, bfloat16, float32 or float64 in [0, 1].
@@ -145,12 +151,12 @@ class PresenceRankSEG(Fitted, RankSEG):
         self.absent = read_choice("absent", absent, tuple(ABSENT))
         self.level = read_choice("level", level, LEVELS)
         self.excluded = read_excluded(excluded, num_classes)
-        self._refuse_without_effect()
         self._rule = Rule(
             *(self.rule, self.present, self.absent, self.level, self.excluded),
             gauss(num_classes - len(self.excluded)),
             self.output_mode == "multiclass",
         )
+        self._rule.refuse_without_effect()
         self.max_images, self.seed = read_integer("max_images", max_images, least=1), read_integer("seed", seed)
         RankSEG.check_classes(self, num_classes)
         sizes = {"weight": 3, "offset": num_classes, "intercept": num_classes, "mean_score": num_classes}
@@ -257,9 +263,7 @@ class PresenceRankSEG(Fitted, RankSEG):
         r"""What is kept of a batch of images (B, C, \*spatial), as float32 holds it, and RMA's masks of all classes."""
         steps = make_steps(Pixels(probs, valid_mask), self._objective(), 0.0)
         volumes = steps.search(self._objective(), 0.0)
-        mu, number = volumes.mu, number_of(probs, valid_mask)
-        pixels = number if isinstance(number, Tensor) else torch.full_like(mu[:, :1], number)
-        found = (steps.maximum, mu, volumes.n, volumes.s, torch.full_like(mu, torch.nan), pixels)
+        found = Evidence.of(steps.maximum, volumes.mu, volumes.n, volumes.s, number_of(probs, valid_mask))
         masks = steps.masks(volumes).unflatten(-1, probs.shape[2:])
         return Evidence(*(each.float().double() for each in found)), masks
 
@@ -287,7 +291,7 @@ class PresenceRankSEG(Fitted, RankSEG):
     def presence_of(self, evidence: Evidence) -> Tensor:
         """As :meth:`presence`, from what is known of images already; see :meth:`look`."""
         read = reader(evidence.maximum.device)
-        curve = Curve(*(read(getattr(self, name)) for name in Curve._fields))
+        curve, _, _ = self._learnt(read)
         return to_tensor(curve.presence(Evidence(*map(read, evidence)), self._objective()))
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None, presence: Tensor | None = None) -> Tensor:
@@ -343,49 +347,31 @@ class PresenceRankSEG(Fitted, RankSEG):
         return Classes(0.0 if presence is not None else self._floor(read, probs), choose)
 
     def _floor(self, read: Reader, probs: Tensor) -> float | Tensor:
-        if read is Tensor.numpy:
-            return max(0.0, self._buffers["floor"].item())
-        return read(self.floor).clamp(min=0).expand(probs.shape[:2])
+        floor = read(self.floor)
+        return floor.clamp(min=0).expand(probs.shape[:2]) if isinstance(floor, Tensor) else max(0.0, floor.item())
 
     def _choose(
         self, read: Reader, presence: Tensor | None, pixels: Tensor | int, maximum: Tensor, volumes: Volumes
     ) -> Table:
-        found = [read(each) for each in (maximum, volumes.mu, volumes.n, volumes.s)]
-        found[0] = precise(found[0])
-        number = read(pixels) if isinstance(pixels, Tensor) else filled(found[0], pixels)
-        evidence, objective = Evidence(*found, found[0] * math.nan, number), self._objective()
-        *curve, slope, intercept, mean = (read(self._buffers[name]) for name in STATE)
-        if presence is None:
-            q = Curve(*curve).presence(evidence, objective)
-        else:
-            q = read(presence.expand_as(maximum))
-        expected = None
-        if self.rule == SCORE:
-            line = (slope, intercept) if self.fitted else map(read, taken_at_their_word(self.num_classes))
-            expected = Expectation(*line).scores(evidence, q, objective)
+        number = read(pixels) if isinstance(pixels, Tensor) else pixels
+        largest, mu, n, s = (read(each) for each in (maximum, volumes.mu, volumes.n, volumes.s))
+        evidence = Evidence.of(largest, mu, n, s, number)
+        objective, (curve, line, mean) = self._objective(), self._learnt(read)
+        q = curve.presence(evidence, objective) if presence is None else read(presence.expand_as(maximum))
+        expected = line.scores(evidence, q, objective) if self.rule == SCORE else None
         return self._rule.shown(q, expected, mean, read(volumes.active))
+
+    def _learnt(self, read: Reader) -> tuple[Curve, Expectation, Table]:
+        buffers: dict[str, Any] = self._buffers
+        *curve, slope, intercept, mean = (read(buffers[name]) for name in STATE)
+        line = (slope, intercept) if self.fitted else map(read, taken_at_their_word(self.num_classes))
+        return Curve(*curve), Expectation(*line), mean
 
     @property
     def _needs_mean_scores(self) -> bool:
         """Whether it cannot decide without the mean scores, and has none."""
         alone = self.level == "class" or self.num_classes - len(self.excluded) == 1
         return self._rule.asks_mean and alone and not bool((self.mean_score >= 0).all())
-
-    def _refuse_without_effect(self) -> None:
-        by_score = self.rule == SCORE
-        skips = by_score and self.present == "union" and self.absent == "skip"
-        unused = {
-            "present": self.present != "union" and not by_score,
-            "absent": self.absent != "skip" and not (by_score and self.present == "union"),
-            "level": self.level != "image" and not skips,
-            "excluded": bool(self.excluded) and not by_score,
-        }
-        for name, refused in unused.items():
-            if refused:
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} has no effect with rule={self.rule!r}, present={self.present!r}, "
-                    f"absent={self.absent!r}; leave it out"
-                )
 
     def _keep(self, curve: Curve, expectation: Expectation, mean_score: Tensor | None = None) -> None:
         unknown = torch.full((self.num_classes,), -1.0)
@@ -408,13 +394,5 @@ class PresenceRankSEG(Fitted, RankSEG):
 
     def what_is_wrong(self, found: dict[str, Tensor]) -> str | None:
         """Why no decision can be made by a state; it may be one that is not fitted."""
-        problem, found = super().what_is_wrong(found), {name: found[name] for name in STATE if name in found}
-        if problem is not None or all(each.isnan().all() for each in found.values()):
-            return problem
-        if len(found) < len(STATE):
-            return f"presence holds {', '.join(STATE)}, got {', '.join(found)} alone"
-        for name, each in found.items():
-            low, high = RANGES.get(name, (-math.inf, math.inf))
-            if not (each.isfinite() & (each >= low) & (each <= high)).all():
-                return f"{name} of the presence must be finite and lie in [{low:g}, {high:g}], got {each.tolist()}"
-        return None
+        problem = super().what_is_wrong(found)
+        return what_is_wrong(found) if problem is None else problem

@@ -11,8 +11,13 @@ from torch import Tensor
 
 from rankseg_plugins.core.labels import read_truth
 from rankseg_plugins.core.options import read_integer, read_real
+from rankseg_plugins.core.presence.curve import Curve, Expectation
 from rankseg_plugins.core.probabilities import check_tensor, plain
 from rankseg_plugins.core.tracing import is_blind
+
+#: What a fit finds, and where some of it lies.
+STATE = (*Curve._fields, *Expectation._fields, "mean_score")
+_RANGES = {"floor": (-1.0, 1.0), "below": (0.0, 1.0), "slope": (0.0, 1.0), "mean_score": (-1.0, 1.0)}
 
 
 def read_excluded(excluded: Sequence[int], num_classes: int) -> tuple[int, ...]:
@@ -46,6 +51,20 @@ def check_shares(name: str, values: Tensor) -> Tensor:
         if len(strange):
             raise ValueError(f"{name} must lie in [0, 1], got {strange[0].item():g}")
     return values
+
+
+def what_is_wrong(state: dict[str, Tensor]) -> str | None:
+    """Why nothing can be decided by what a ``state_dict`` says of a fit; None also if that is all NaN: not fitted."""
+    found = {name: state[name] for name in STATE if name in state}
+    if all(each.isnan().all() for each in found.values()):
+        return None
+    if len(found) < len(STATE):
+        return f"presence holds {', '.join(STATE)}, got {', '.join(found)} alone"
+    for name, each in found.items():
+        low, high = _RANGES.get(name, (-math.inf, math.inf))
+        if not (each.isfinite() & (each >= low) & (each <= high)).all():
+            return f"{name} of the presence must be finite and lie in [{low:g}, {high:g}], got {each.tolist()}"
+    return None
 
 
 class Truth(NamedTuple):

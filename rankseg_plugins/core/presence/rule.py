@@ -81,6 +81,22 @@ class Rule(NamedTuple):
         """Whether it makes a difference what images score besides, M of the module."""
         return self.rule == SCORE and (self.present, self.absent) == ("union", "skip")
 
+    def refuse_without_effect(self) -> None:
+        """Raise a ``ValueError`` for an option that makes no difference beside the others."""
+        by_score = self.rule == SCORE
+        unused = {
+            "present": self.present != "union" and not by_score,
+            "absent": self.absent != "skip" and not (by_score and self.present == "union"),
+            "level": self.level != "image" and not self.asks_mean,
+            "excluded": bool(self.excluded) and not by_score,
+        }
+        for name, refused in unused.items():
+            if refused:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} has no effect with rule={self.rule!r}, present={self.present!r}, "
+                    f"absent={self.absent!r}; leave it out"
+                )
+
     def shown(self, q: Table, expected: Table | None, mean: Table, active: Table) -> Table:
         """The classes to show, (B, C) bool.
 

@@ -10,7 +10,7 @@ from processes import run
 
 from rankseg_plugins import PresenceRankSEG, RankSEG
 from rankseg_plugins.core.presence.curve import Expectation
-from rankseg_plugins.core.presence.decoder import STATE
+from rankseg_plugins.core.presence.reading import STATE
 from rankseg_plugins.scores import areas
 from rankseg_plugins.scores.levels import dice, iou
 
