@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,6 +60,16 @@ def test_the_best_of_all_sets(classes):
     best = image_score(subsets(classes)[1:, None], q, given).amax(0)
     torch.testing.assert_close(image_score(found, q, given), best, rtol=0, atol=1e-9)
     torch.testing.assert_close(values, best, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("classes", [1, 4, 21])
+def test_arrays_and_tensors_give_the_same_set(classes):
+    q, given = drawn(classes, classes, images=200)
+    nodes = gauss(classes)
+    found, values = best_set(q * given, q, nodes)
+    ours, worth = best_set((q * given).numpy(), q.numpy(), nodes)
+    np.testing.assert_array_equal(ours, found.numpy())
+    np.testing.assert_allclose(worth, values.numpy(), rtol=1e-12)
 
 
 def test_many_classes_that_are_hardly_ever_there():
