@@ -19,7 +19,7 @@ from rankseg_plugins.core import GlobalRankSEG, PresenceRankSEG, RankSEG
 from rankseg_plugins.core.options import read_integer
 from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.pooled.decoder import RULE
-from rankseg_plugins.core.presence.decoder import STATE
+from rankseg_plugins.core.presence.reading import STATE
 from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain, to_probabilities
 from rankseg_plugins.scores.checks import check_decoder
 

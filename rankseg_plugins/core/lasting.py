@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -65,11 +65,56 @@ class Lasting(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *problems)
 
 
+class Mark(NamedTuple):
+    """A buffer that says for which value of an option the numbers beside it were found.
+
+    Args:
+        option: its name.
+        choices: its two values, by their place; without them it is a number, or a tuple of classes.
+        matters: whether decisions depend on it; else numbers that were found for another value serve as well.
+    """
+
+    option: str
+    choices: tuple[str, ...] = ()
+    matters: bool = True
+
+    def write(self, value: Any, num_classes: int) -> Tensor:
+        """The value as a buffer holds it."""
+        if isinstance(value, tuple):
+            return torch.tensor([label in value for label in range(num_classes)], dtype=torch.int64, device="cpu")
+        number = self.choices.index(value) if self.choices else value
+        return torch.tensor(number, dtype=torch.int64 if self.choices else torch.float64, device="cpu")
+
+    def read(self, found: Tensor) -> Any:
+        """The value that a buffer holds."""
+        if found.ndim:
+            return tuple(found.flatten().nonzero()[:, 0].tolist())
+        return self.choices[bool(found)] if self.choices else found.item()
+
+
 class Fitted(Lasting):
     """A decoder of a known number of classes that can decide once its numbers are known."""
 
     num_classes: int
     _fitted = False
+
+    def marks(self) -> dict[str, Mark]:
+        """By the names of their buffers; see :meth:`mark`."""
+        raise NotImplementedError
+
+    def mark(self) -> None:
+        """Note that the numbers are found for this decoder: a state of another is not taken."""
+        for name, mark in self.marks().items():
+            value = mark.write(getattr(self, mark.option), self.num_classes)
+            self.keep(name, value.to(self._buffers[name]) if name in self._buffers else value)
+
+    def what_is_wrong(self, found: dict[str, Tensor]) -> str | None:
+        """Why no decision can be made by a state: it is for another option."""
+        for name, mark in self.marks().items():
+            ours, theirs = getattr(self, mark.option), mark.read(found[name]) if name in found else None
+            if mark.matters and theirs not in (None, ours):
+                return f"what was fitted is for {mark.option}={theirs!r}, this decoder has {ours!r}"
+        return None
 
     @property
     def fitted(self) -> bool:
@@ -92,5 +137,7 @@ class Fitted(Lasting):
         self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *problems: list[str]
     ) -> None:
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, *problems)
+        # States of earlier versions do not say what they are for.
+        problems[0][:] = [name for name in problems[0] if name.removeprefix(prefix) not in self.marks()]
         self._fitted = False
         self._fitted = self.fitted

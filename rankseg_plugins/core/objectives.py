@@ -19,7 +19,7 @@ from torch import Tensor
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """``numerator / denominator`` with 0 / 0 := 0."""
-    return numerator / denominator.masked_fill(denominator == 0, 1.0)
+    return numerator / (denominator + (denominator == 0))
 
 
 @dataclass(frozen=True)

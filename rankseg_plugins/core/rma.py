@@ -66,4 +66,4 @@ def search(steps: Steps, objective: Objective, classes: Classes) -> Volumes:
     volumes = steps.search(objective, classes.pruning)
     if classes.choose is None:
         return volumes
-    return volumes.only(classes.choose(steps.maximum.double(), volumes))
+    return volumes.only(classes.choose(steps.maximum, volumes))

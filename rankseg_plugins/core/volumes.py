@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from rankseg_plugins.core.tables import Table, library, reader_like, to_tensor
 
 
 @dataclass
@@ -24,11 +27,13 @@ class Volumes:
     mu: Tensor
     active: Tensor
 
-    def only(self, active: Tensor) -> Volumes:
+    def only(self, active: Table) -> Volumes:
         """Those of some of the active classes, (B, C) bool; the masks of the others are empty."""
-        active = self.active & active
-        threshold = self.threshold.masked_fill(~active, torch.inf)
-        return Volumes(threshold, self.n * active, self.s * active, self.mu, active)
+        threshold, n, s, kept = map(reader_like(active), (self.threshold, self.n, self.s, self.active))
+        kept = kept & active
+        threshold = library(kept).where(kept, threshold, math.inf)
+        threshold, n, s, kept = map(to_tensor, (threshold, n * kept, s * kept, kept))
+        return Volumes(threshold, n, s, self.mu, kept)
 
     def to(self, device: torch.device | str) -> Volumes:
         """The same in the memory of another device."""
@@ -40,12 +45,12 @@ class Classes(NamedTuple):
 
     Args:
         pruning: a class whose largest probability is not above it stays empty; one for all, or (B, C).
-        choose: which of the others are left, (B, C) bool, from the largest probability of every class (B, C) and RMA's
-            masks; None leaves them all.
+        choose: which of the others are left, a table (B, C) bool, from the largest probability of every class (B, C)
+            and RMA's masks; None leaves them all.
     """
 
     pruning: float | Tensor
-    choose: Callable[[Tensor, Volumes], Tensor] | None = None
+    choose: Callable[[Tensor, Volumes], Table] | None = None
 
 
 def round_down(threshold: Tensor, dtype: torch.dtype) -> Tensor:

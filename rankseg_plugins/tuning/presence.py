@@ -16,7 +16,7 @@ from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.core import PresenceRankSEG, RankSEG
 from rankseg_plugins.core.options import fold, read_integer, read_mode, read_real
 from rankseg_plugins.core.presence.curve import Evidence
-from rankseg_plugins.core.presence.decoder import LEVELS, SCORE
+from rankseg_plugins.core.presence.rule import LEVELS, SCORE
 from rankseg_plugins.scores.levels import SCORES
 from rankseg_plugins.scores.truth import count_known, known_pixels
 from rankseg_plugins.tuning.candidates import (

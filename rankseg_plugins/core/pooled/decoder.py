@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.labels import read_truth
-from rankseg_plugins.core.lasting import Fitted
+from rankseg_plugins.core.lasting import Fitted, Mark
 from rankseg_plugins.core.options import OUTPUT_MODES, read_choice, read_index, read_integer, read_real
 from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.plausibility import ChecksSums
@@ -113,7 +113,7 @@ class GlobalRankSEG(ChecksSums, Fitted):
             raise ValueError(f"{what}, got num_classes={num_classes}, void_index={void_index}")
         for name in RULE:
             self.keep(name, torch.full((num_classes,), torch.nan, dtype=torch.float64, device="cpu"))
-        self.keep("multilabel", torch.tensor(int(self.output_mode == "multilabel"), device="cpu"))
+        self.mark()
         self.reset()
 
     def extra_repr(self) -> str:
@@ -121,14 +121,18 @@ class GlobalRankSEG(ChecksSums, Fitted):
         names = ("num_classes", "metric", "output_mode", "max_pixels", "min_images", "min_dice", "void_index", "seed")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
+    def marks(self) -> dict[str, Mark]:
+        """A rule is for labels or for masks."""
+        return {"multilabel": Mark("output_mode", OUTPUT_MODES)}
+
     def _is_known(self) -> bool:
         return not bool(self.scale.isnan().any())
 
     def what_is_wrong(self, found: dict[str, Tensor]) -> str | None:
         """Why no decision can be made by a rule; it may be one that is not fitted."""
-        theirs = OUTPUT_MODES[int(bool(found["multilabel"]))] if "multilabel" in found else self.output_mode
-        if theirs != self.output_mode:
-            return f"the rule is for output_mode={theirs!r}, this decoder has {self.output_mode!r}"
+        problem = super().what_is_wrong(found)
+        if problem is not None:
+            return problem
         rule = {name: found[name] for name in RULE if name in found}
         if len(rule) == 1:
             return f"a rule holds {' and '.join(RULE)}, got {next(iter(rule))} alone"
@@ -140,13 +144,6 @@ class GlobalRankSEG(ChecksSums, Fitted):
         if not (rule["scale"].float() > 0).all():
             return f"scale of the rule must be above 0 in float32, got {rule['scale'].tolist()}"
         return None
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *problems: list[str]
-    ) -> None:
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *problems)
-        if f"{prefix}multilabel" in problems[0]:  # those of earlier versions do not say what their rule is for
-            problems[0].remove(f"{prefix}multilabel")
 
     def reset(self) -> None:
         """Forget the sample, so that another can be collected; what was fitted stays."""

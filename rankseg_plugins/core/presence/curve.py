@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.volumes import Volumes
+from rankseg_plugins.core.tables import Table, at_least, at_most, filled, library, like, precise, stacked
 
 #: Of the coefficients, of statistics of unit variance, and of the offsets; that of what all classes have in common only
 #: keeps it finite where every class is always there.
@@ -32,10 +32,14 @@ _PSEUDO = 5
 #: Newton's iteration, which takes about 8 rounds.
 _ROUNDS, _HALVINGS = 50, 30
 _SMALLEST = 1e-6
+#: Of the statistics, those that are logits; the other is a logarithm.
+_IS_LOGIT = (1, 0, 1)
+#: Of logits, whose exponential is finite.
+_SURE = 700
 
 
 class Evidence(NamedTuple):
-    """What is kept of images, float64: all (N, C), but ``pixels`` (N, 1).
+    """What is kept of images, float64: all (N, C), but ``pixels`` (N, 1). Tensors, or arrays of images to decide on.
 
     Args:
         maximum: largest probability of the class.
@@ -46,17 +50,19 @@ class Evidence(NamedTuple):
         pixels: of the image.
     """
 
-    maximum: Tensor
-    mu: Tensor
-    n: Tensor
-    s: Tensor
-    score: Tensor
-    pixels: Tensor
+    maximum: Table
+    mu: Table
+    n: Table
+    s: Table
+    score: Table
+    pixels: Table
 
     @classmethod
-    def of(cls, maximum: Tensor, volumes: Volumes, pixels: Tensor) -> Evidence:
-        """From what RMA found in some images, whose truth is not known."""
-        return cls(maximum, volumes.mu, volumes.n, volumes.s, torch.full_like(maximum, torch.nan), pixels)
+    def of(cls, maximum: Table, mu: Table, n: Table, s: Table, pixels: Table | int) -> Evidence:
+        """From what RMA found in some images, whose truth is not known; their pixels may be one number for all."""
+        maximum = precise(maximum)
+        pixels = pixels if isinstance(pixels, (Tensor, type(maximum))) else filled(maximum, pixels)
+        return cls(maximum, mu, n, s, maximum * torch.nan, pixels)
 
     @classmethod
     def from_rows(cls, rows: Tensor) -> Evidence:
@@ -72,13 +78,13 @@ class Evidence(NamedTuple):
         """A row for each image, (N, 5 C + 1)."""
         return torch.cat(list(self), 1)
 
-    def statistics(self, objective: Objective) -> Tensor:
+    def statistics(self, objective: Objective) -> Table:
         """What the curve looks at, (N, C, 3)."""
         expected = objective.score(self.s, self.n, self.mu)
-        mean = (self.mu / self.pixels.clamp(min=1)).clamp(min=_SMALLEST)
-        return torch.stack([_logit(self.maximum), mean.log(), _logit(expected)], -1)
+        x = at_least(stacked((self.maximum, self.mu / at_least(self.pixels, 1), expected)), _SMALLEST)
+        return library(x).log(x / at_least(1 - x * like(x, _IS_LOGIT), _SMALLEST))
 
-    def promised(self, q: Tensor, objective: Objective) -> Tensor:
+    def promised(self, q: Table, objective: Objective) -> Table:
         """Score that RMA expects of its mask given that the class is there, (N, C).
 
         Then a pixel belongs to the class with probability min(1, p / q).
@@ -87,9 +93,9 @@ class Evidence(NamedTuple):
             q: (N, C), how likely the class is there.
             objective: what is expected.
         """
-        likely = q.clamp(min=_SMALLEST)
-        s, mu = torch.minimum(self.s / likely, self.n), torch.minimum(self.mu / likely, self.pixels)
-        return objective.score(s, self.n, mu).masked_fill(self.n == 0, 0)
+        likely, least = at_least(q, _SMALLEST), library(q).minimum
+        s, mu = least(self.s / likely, self.n), least(self.mu / likely, self.pixels)
+        return objective.score(s, self.n, mu)
 
 
 class Curve(NamedTuple):
@@ -102,15 +108,16 @@ class Curve(NamedTuple):
         below: (1,), how likely such a class is there.
     """
 
-    weight: Tensor
-    offset: Tensor
-    floor: Tensor
-    below: Tensor
+    weight: Table
+    offset: Table
+    floor: Table
+    below: Table
 
-    def presence(self, evidence: Evidence, objective: Objective) -> Tensor:
+    def presence(self, evidence: Evidence, objective: Objective) -> Table:
         """How likely each class is there, (N, C)."""
         logit = (evidence.statistics(objective) * self.weight).sum(-1) + self.offset
-        return torch.where(evidence.maximum > self.floor, logit.sigmoid(), self.below)
+        both = library(logit)
+        return both.where(evidence.maximum > self.floor, 1 / (1 + both.exp(at_most(-logit, _SURE))), self.below)
 
 
 class Expectation(NamedTuple):
@@ -121,14 +128,13 @@ class Expectation(NamedTuple):
         intercept: (C,).
     """
 
-    slope: Tensor
-    intercept: Tensor
+    slope: Table
+    intercept: Table
 
-    def scores(self, evidence: Evidence, q: Tensor, objective: Objective) -> Tensor:
+    def scores(self, evidence: Evidence, q: Table, objective: Objective) -> Table:
         """Expected score of RMA's masks, 0 where the truth is empty, (N, C)."""
-        promised = evidence.promised(q, objective)
-        given = (self.intercept + self.slope * promised).clamp(0, 1)
-        return q * given.masked_fill(evidence.n == 0, 0)
+        given = self.intercept + self.slope * evidence.promised(q, objective)
+        return q * at_most(at_least(given, 0), 1) * (evidence.n > 0)
 
 
 def taken_at_their_word(classes: int) -> Expectation:
@@ -149,7 +155,7 @@ def fit_expectation(evidence: Evidence, q: Tensor, objective: Objective) -> Expe
     known = ~evidence.score.isnan()
     if not known.any():
         return taken_at_their_word(q.shape[1])
-    score, promised = evidence.score.nan_to_num(0), evidence.promised(q, objective) * known
+    score, promised = evidence.score.nan_to_num(0), evidence.promised(q, objective) * (known & (evidence.n > 0))
     number = known.sum(0) + _PSEUDO
     means = [(each.sum(0) + _PSEUDO * each.sum() / known.sum()) / number for each in (score, promised)]
     off_score, off_promised = ((each - mean) * known for each, mean in zip((score, promised), means, strict=True))
@@ -162,7 +168,8 @@ def constant(frequencies: Tensor) -> Curve:
     """The curve that knows no more than how often each class is there, (C,)."""
     nothing = torch.zeros(1, dtype=torch.float64)
     # With a largest probability of 0 a class has no mask.
-    return Curve(nothing.expand(3), _logit(frequencies.double()), nothing - 1, nothing)
+    offset = frequencies.double().clamp(_SMALLEST, 1 - _SMALLEST).logit()
+    return Curve(nothing.expand(3), offset, nothing - 1, nothing)
 
 
 def fit_curve(evidence: Evidence, there: Tensor, objective: Objective) -> Curve:
@@ -231,7 +238,3 @@ def _newton(x: Tensor, there: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
             break
     weight, offset = found[:k], found[k] + found[k + 1 :]
     return weight, offset
-
-
-def _logit(p: Tensor) -> Tensor:
-    return p.clamp(_SMALLEST, 1 - _SMALLEST).logit()

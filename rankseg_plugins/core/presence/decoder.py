@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.decoder import RankSEG
-from rankseg_plugins.core.lasting import Fitted
+from rankseg_plugins.core.lasting import Fitted, Mark
 from rankseg_plugins.core.objectives import OBJECTIVES
 from rankseg_plugins.core.options import ABSENT, PRESENT, read_choice, read_index, read_integer, read_real
 from rankseg_plugins.core.paths import make_steps
@@ -25,8 +24,16 @@ from rankseg_plugins.core.presence.curve import (
     fit_expectation,
     taken_at_their_word,
 )
-from rankseg_plugins.core.presence.reading import Truth, check_shares, number_of, read_excluded, read_frequencies
-from rankseg_plugins.core.presence.rule import best_set, gauss, mean_image_score, mean_scores
+from rankseg_plugins.core.presence.reading import (
+    STATE,
+    Truth,
+    check_shares,
+    number_of,
+    read_excluded,
+    read_frequencies,
+    what_is_wrong,
+)
+from rankseg_plugins.core.presence.rule import LEVELS, SCORE, Rule, gauss, mean_image_score, mean_scores
 from rankseg_plugins.core.probabilities import (
     check_by_class,
     check_floating,
@@ -36,11 +43,9 @@ from rankseg_plugins.core.probabilities import (
 )
 from rankseg_plugins.core.processes import seed_of_process
 from rankseg_plugins.core.reservoir import Reservoir, gathered
+from rankseg_plugins.core.tables import Reader, Table, reader, to_tensor
 from rankseg_plugins.core.volumes import Classes, Volumes
 
-#: The rule that asks what the score expects; a number is a threshold instead.
-SCORE = "score"
-LEVELS = ("image", "class")
 #: Options of RankSEG that are as useful here. Classes are pruned by their presence.
 OPTIONS = ("smooth", "output_mode", "solver", "unassigned_policy", "void_index", "eps")
 #: Why frequencies, or presence that is given, may not be enough.
@@ -48,9 +53,6 @@ NEEDS_FIT = (
     "what a single class scores on other images decides whether it pays on this one, and with level='class' every "
     "class, where absent ones are skipped: update() and fit(), or choose absent='one' or rule=0.5, a threshold"
 )
-#: What a fit finds.
-STATE = (*Curve._fields, *Expectation._fields, "mean_score")
-RANGES = {"floor": (-1.0, 1.0), "below": (0.0, 1.0), "slope": (0.0, 1.0), "mean_score": (-1.0, 1.0)}
 
 
 class PresenceFit(NamedTuple):
@@ -93,8 +95,10 @@ class PresenceRankSEG(Fitted, RankSEG):
             :class:`~rankseg_plugins.RankSEG`.
 
     Attributes:
-        weight, offset, floor, below, slope, intercept, mean_score: what was fitted, float64, NaN before; all there is
-            in the ``state_dict``. A mean score of -1 is not known.
+        weight, offset, floor, below, slope, intercept, mean_score: what was fitted, float64, NaN before; part of the
+            ``state_dict``. A mean score of -1 is not known.
+        iou, smoothing, by_class, unscored: the ``metric``, ``smooth``, ``level`` and ``excluded`` that it was fitted
+            for, so that nothing is loaded that was fitted for others. Nothing else is in the ``state_dict``.
 
     Shape:
         - Input: (B, C, \*spatial), float16, bfloat16, float32 or float64 in [0, 1].
@@ -147,14 +151,18 @@ class PresenceRankSEG(Fitted, RankSEG):
         self.absent = read_choice("absent", absent, tuple(ABSENT))
         self.level = read_choice("level", level, LEVELS)
         self.excluded = read_excluded(excluded, num_classes)
-        self._refuse_without_effect()
-        self._scored = [label for label in range(num_classes) if label not in self.excluded]
-        self._nodes = gauss(len(self._scored))
+        self._rule = Rule(
+            *(self.rule, self.present, self.absent, self.level, self.excluded),
+            gauss(num_classes - len(self.excluded)),
+            self.output_mode == "multiclass",
+        )
+        self._rule.refuse_without_effect()
         self.max_images, self.seed = read_integer("max_images", max_images, least=1), read_integer("seed", seed)
         RankSEG.check_classes(self, num_classes)
         sizes = {"weight": 3, "offset": num_classes, "intercept": num_classes, "mean_score": num_classes}
         for name in STATE:
             self.keep(name, torch.full((sizes.get(name, 1),), torch.nan, dtype=torch.float64, device="cpu"))
+        self.mark()
         self.reset()
         if frequencies is not None:
             self._keep(constant(read_frequencies(frequencies, num_classes)), taken_at_their_word(num_classes))
@@ -166,13 +174,17 @@ class PresenceRankSEG(Fitted, RankSEG):
         own = ("num_classes", "metric", "rule", "present", "absent", "level", "excluded", "max_images", "seed")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in (*own, *OPTIONS))
 
+    def marks(self) -> dict[str, Mark]:
+        """What the curve looks at is for a score; what images score besides, which is not always asked, for a level."""
+        return {
+            "iou": Mark("metric", tuple(OBJECTIVES)),
+            "smoothing": Mark("smooth"),
+            "by_class": Mark("level", LEVELS, self._rule.asks_mean),
+            "unscored": Mark("excluded", (), self._rule.asks_mean),
+        }
+
     def _is_known(self) -> bool:
         return not (bool(self.offset.isnan().any()) or self._needs_mean_scores)
-
-    @property
-    def curve(self) -> Curve:
-        """What was fitted."""
-        return Curve(*(getattr(self, name) for name in Curve._fields))
 
     def reset(self) -> None:
         """Forget the images, so that others can be collected; what was fitted stays."""
@@ -237,8 +249,9 @@ class PresenceRankSEG(Fitted, RankSEG):
         if self.level == "class":
             mean = mean_scores(expected, q, there)
         else:
-            some, likely, held = (each[:, self._scored] for each in (expected, q, there))
-            mean = mean_image_score(some, likely, held, self._nodes).expand(self.num_classes)
+            scored = [label for label in range(self.num_classes) if label not in self.excluded]
+            some, likely, held = (each[:, scored] for each in (expected, q, there))
+            mean = mean_image_score(some, likely, held, self._rule.nodes).expand(self.num_classes)
         self._keep(curve, expectation, mean)
         losses = [
             torch.nn.functional.binary_cross_entropy(each, there.double()) for each in (frequency.expand_as(q), q)
@@ -250,8 +263,9 @@ class PresenceRankSEG(Fitted, RankSEG):
         r"""What is kept of a batch of images (B, C, \*spatial), as float32 holds it, and RMA's masks of all classes."""
         steps = make_steps(Pixels(probs, valid_mask), self._objective(), 0.0)
         volumes = steps.search(self._objective(), 0.0)
-        found, masks = Evidence.of(steps.maximum.double(), volumes, number_of(probs, valid_mask)), steps.masks(volumes)
-        return Evidence(*(each.float().double() for each in found)), masks.unflatten(-1, probs.shape[2:])
+        found = Evidence.of(steps.maximum, volumes.mu, volumes.n, volumes.s, number_of(probs, valid_mask))
+        masks = steps.masks(volumes).unflatten(-1, probs.shape[2:])
+        return Evidence(*(each.float().double() for each in found)), masks
 
     def presence(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         r"""How likely each class is there: (B, C) float64.
@@ -276,8 +290,9 @@ class PresenceRankSEG(Fitted, RankSEG):
 
     def presence_of(self, evidence: Evidence) -> Tensor:
         """As :meth:`presence`, from what is known of images already; see :meth:`look`."""
-        curve = Curve(*(each.to(evidence.maximum.device) for each in self.curve))
-        return curve.presence(evidence, self._objective())
+        read = reader(evidence.maximum.device)
+        curve, _, _ = self._learnt(read)
+        return to_tensor(curve.presence(Evidence(*map(read, evidence)), self._objective()))
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None, presence: Tensor | None = None) -> Tensor:
         r"""Decide. The same as calling the module.
@@ -353,81 +368,50 @@ class PresenceRankSEG(Fitted, RankSEG):
         return self._decide(pixels, classes._replace(choose=choose)), told[0]
 
     def _classes_there(self, probs: Tensor, valid_mask: Tensor | None, presence: Tensor | None) -> Classes:
+        read = reader(probs.device)
         if presence is None:
             self._check_fitted()
-            floor = self.floor.to(probs.device, torch.float32).clamp(min=0)
         else:
             check_by_class("presence", check_floating("presence", presence), probs)
-            presence = check_shares("presence", presence.double()).to(probs.device)
-            floor = torch.zeros(1, device=probs.device)
+            presence = check_shares("presence", presence.detach().double()).to(probs.device)
             if not torch.compiler.is_compiling() and self._needs_mean_scores:
                 raise RuntimeError(f"presence is not enough here: {NEEDS_FIT}")
-        choose = partial(self._choose, presence, number_of(probs, valid_mask))
-        return Classes(floor.expand(probs.shape[:2]), choose)
+        choose = partial(self._choose, read, presence, number_of(probs, valid_mask))
+        return Classes(0.0 if presence is not None else self._floor(read, probs), choose)
 
-    def _choose(self, presence: Tensor | None, pixels: Tensor, maximum: Tensor, volumes: Volumes) -> Tensor:
-        evidence, objective = Evidence.of(maximum, volumes, pixels), self._objective()
-        q = self.presence_of(evidence) if presence is None else presence.expand_as(maximum)
-        if isinstance(self.rule, float):
-            taken, worth = q > self.rule, q
-        else:
-            expected = self._expectation(maximum.device).scores(evidence, q, objective)
-            taken, worth = self._taken(expected, q), expected
-        if self.output_mode == "multilabel":
-            return taken
-        # Every pixel has a label.
-        worth = worth.masked_fill(~volumes.active, -1)
-        return taken | ((worth == worth.amax(1, keepdim=True)) & ~(taken & volumes.active).any(1, keepdim=True))
+    def _floor(self, read: Reader, probs: Tensor) -> float | Tensor:
+        floor = read(self.floor)
+        return floor.clamp(min=0).expand(probs.shape[:2]) if isinstance(floor, Tensor) else max(0.0, floor.item())
 
-    def _expectation(self, device: torch.device) -> Expectation:
-        known = self if self.fitted else taken_at_their_word(self.num_classes)
-        return Expectation(known.slope.to(device), known.intercept.to(device))
+    def _choose(
+        self, read: Reader, presence: Tensor | None, pixels: Tensor | int, maximum: Tensor, volumes: Volumes
+    ) -> Table:
+        number = read(pixels) if isinstance(pixels, Tensor) else pixels
+        largest, mu, n, s = (read(each) for each in (maximum, volumes.mu, volumes.n, volumes.s))
+        evidence = Evidence.of(largest, mu, n, s, number)
+        objective, (curve, line, mean) = self._objective(), self._learnt(read)
+        q = curve.presence(evidence, objective) if presence is None else read(presence.expand_as(maximum))
+        expected = line.scores(evidence, q, objective) if self.rule == SCORE else None
+        return self._rule.shown(q, expected, mean, read(volumes.active))
 
-    def _taken(self, expected: Tensor, q: Tensor) -> Tensor:
-        taken = torch.ones_like(q, dtype=torch.bool)
-        if self.present == "label" or self.absent == "zero":
-            return taken
-        expected, q, mean = expected[:, self._scored], q[:, self._scored], self.mean_score.to(q.device)[self._scored]
-        if self.absent == "one":
-            pays = expected > 1 - q
-        elif self.level == "class":
-            pays = expected > (1 - q) * mean
-        else:
-            pays, value = best_set(expected, q, self._nodes)
-            # Where it is not known what other images score, each class that may be there is worth a try.
-            known = mean[:1].nan_to_num(0).clamp(min=0)
-            pays = pays & (value > (1 - q).prod(1) * known).unsqueeze(1)
-        taken[:, self._scored] = pays
-        return taken
+    def _learnt(self, read: Reader) -> tuple[Curve, Expectation, Table]:
+        buffers: dict[str, Any] = self._buffers
+        *curve, slope, intercept, mean = (read(buffers[name]) for name in STATE)
+        line = (slope, intercept) if self.fitted else map(read, taken_at_their_word(self.num_classes))
+        return Curve(*curve), Expectation(*line), mean
 
     @property
     def _needs_mean_scores(self) -> bool:
         """Whether it cannot decide without the mean scores, and has none."""
-        alone = self.level == "class" or len(self._scored) == 1
-        counts = self.rule == SCORE and (self.present, self.absent) == ("union", "skip") and alone
-        return counts and not bool((self.mean_score >= 0).all())
-
-    def _refuse_without_effect(self) -> None:
-        by_score = self.rule == SCORE
-        skips = by_score and self.present == "union" and self.absent == "skip"
-        unused = {
-            "present": self.present != "union" and not by_score,
-            "absent": self.absent != "skip" and not (by_score and self.present == "union"),
-            "level": self.level != "image" and not skips,
-            "excluded": bool(self.excluded) and not by_score,
-        }
-        for name, refused in unused.items():
-            if refused:
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} has no effect with rule={self.rule!r}, present={self.present!r}, "
-                    f"absent={self.absent!r}; leave it out"
-                )
+        alone = self.level == "class" or self.num_classes - len(self.excluded) == 1
+        return self._rule.asks_mean and alone and not bool((self.mean_score >= 0).all())
 
     def _keep(self, curve: Curve, expectation: Expectation, mean_score: Tensor | None = None) -> None:
         unknown = torch.full((self.num_classes,), -1.0)
         found = (*curve, *expectation, unknown if mean_score is None else mean_score)
         for name, value in zip(STATE, found, strict=True):
             self.keep(name, value.to(getattr(self, name)))
+        self.mark()
         self._fitted = True
 
     def _check(self, probs: Tensor, valid_mask: Tensor | None) -> None:
@@ -443,12 +427,5 @@ class PresenceRankSEG(Fitted, RankSEG):
 
     def what_is_wrong(self, found: dict[str, Tensor]) -> str | None:
         """Why no decision can be made by a state; it may be one that is not fitted."""
-        if found and len(found) < len(STATE):
-            return f"presence holds {', '.join(STATE)}, got {', '.join(found)} alone"
-        if all(each.isnan().all() for each in found.values()):
-            return None
-        for name, each in found.items():
-            low, high = RANGES.get(name, (-math.inf, math.inf))
-            if not (each.isfinite() & (each >= low) & (each <= high)).all():
-                return f"{name} of the presence must be finite and lie in [{low:g}, {high:g}], got {each.tolist()}"
-        return None
+        problem = super().what_is_wrong(found)
+        return what_is_wrong(found) if problem is None else problem

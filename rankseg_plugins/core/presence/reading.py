@@ -11,8 +11,13 @@ from torch import Tensor
 
 from rankseg_plugins.core.labels import read_truth
 from rankseg_plugins.core.options import read_integer, read_real
+from rankseg_plugins.core.presence.curve import Curve, Expectation
 from rankseg_plugins.core.probabilities import check_tensor, plain
 from rankseg_plugins.core.tracing import is_blind
+
+#: What a fit finds, and where some of it lies.
+STATE = (*Curve._fields, *Expectation._fields, "mean_score")
+_RANGES = {"floor": (-1.0, 1.0), "below": (0.0, 1.0), "slope": (0.0, 1.0), "mean_score": (-1.0, 1.0)}
 
 
 def read_excluded(excluded: Sequence[int], num_classes: int) -> tuple[int, ...]:
@@ -48,6 +53,20 @@ def check_shares(name: str, values: Tensor) -> Tensor:
     return values
 
 
+def what_is_wrong(state: dict[str, Tensor]) -> str | None:
+    """Why nothing can be decided by what a ``state_dict`` says of a fit; None also if that is all NaN: not fitted."""
+    found = {name: state[name] for name in STATE if name in state}
+    if all(each.isnan().all() for each in found.values()):
+        return None
+    if len(found) < len(STATE):
+        return f"presence holds {', '.join(STATE)}, got {', '.join(found)} alone"
+    for name, each in found.items():
+        low, high = _RANGES.get(name, (-math.inf, math.inf))
+        if not (each.isfinite() & (each >= low) & (each <= high)).all():
+            return f"{name} of the presence must be finite and lie in [{low:g}, {high:g}], got {each.tolist()}"
+    return None
+
+
 class Truth(NamedTuple):
     """What labels say of a batch.
 
@@ -69,7 +88,9 @@ class Truth(NamedTuple):
         if isinstance(labels, Tensor) and labels.dtype == torch.bool and labels.shape == probs.shape[:2]:
             if ignore_index is not None:
                 raise ValueError(f"ignore_index={ignore_index} has no effect with the classes of images")
-            return cls(labels.to(probs.device), number_of(probs, valid_mask)[:, 0] > 0)
+            number = number_of(probs, valid_mask)
+            there = labels.to(probs.device)
+            return cls(there, number[:, 0] > 0 if isinstance(number, Tensor) else torch.ones_like(there[:, 0]))
         masks, known = read_truth(labels, probs, ignore_index, valid_mask)
         return cls(masks.flatten(2).any(-1), known.flatten(1).any(-1), masks, known)
 
@@ -84,8 +105,8 @@ class Truth(NamedTuple):
         return score.masked_fill(~self.there, torch.nan)
 
 
-def number_of(probs: Tensor, valid_mask: Tensor | None) -> Tensor:
-    """Pixels of every image, (B, 1) float64."""
+def number_of(probs: Tensor, valid_mask: Tensor | None) -> Tensor | int:
+    """Pixels of every image: one number for all, or (B, 1) float64."""
     if valid_mask is None:
-        return torch.full((len(probs), 1), math.prod(probs.shape[2:]), dtype=torch.float64, device=probs.device)
+        return math.prod(probs.shape[2:])
     return valid_mask.expand(len(probs), *probs.shape[2:]).flatten(1).sum(1, keepdim=True).double()

@@ -23,12 +23,17 @@ where the class is there: a threshold on q.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.tracing import is_blind
+from rankseg_plugins.core.tables import Table, largest, library, like, may_look
 
+#: The rule that asks what the score expects; a number is a threshold instead.
+SCORE = "score"
+LEVELS = ("image", "class")
 #: Of Dinkelbach's iteration, which gives no more than a good beginning; of images there are more than of classes.
 _ROUNDS, _ROUNDS_OF_IMAGES = 8, 50
 #: Changes of the set in a graph that cannot look whether there is a better one; mostly there is none or one.
@@ -50,7 +55,87 @@ def gauss(classes: int) -> Nodes:
     return tuple(((x + 1) / 2).tolist()), tuple((weight / 2).tolist())
 
 
-def best_set(expected: Tensor, q: Tensor, nodes: Nodes) -> tuple[Tensor, Tensor]:
+class Rule(NamedTuple):
+    """How the classes to show are chosen; see :class:`~rankseg_plugins.PresenceRankSEG` for the options.
+
+    Args:
+        rule: ``"score"`` or a threshold.
+        present: option.
+        absent: option.
+        level: option.
+        excluded: option.
+        nodes: of the number of classes that are scored, see :func:`gauss`.
+        fills: whether every pixel needs a label, and an image with that a class.
+    """
+
+    rule: str | float
+    present: str
+    absent: str
+    level: str
+    excluded: tuple[int, ...]
+    nodes: Nodes
+    fills: bool
+
+    @property
+    def asks_mean(self) -> bool:
+        """Whether it makes a difference what images score besides, M of the module."""
+        return self.rule == SCORE and (self.present, self.absent) == ("union", "skip")
+
+    def refuse_without_effect(self) -> None:
+        """Raise a ``ValueError`` for an option that makes no difference beside the others."""
+        by_score = self.rule == SCORE
+        unused = {
+            "present": self.present != "union" and not by_score,
+            "absent": self.absent != "skip" and not (by_score and self.present == "union"),
+            "level": self.level != "image" and not self.asks_mean,
+            "excluded": bool(self.excluded) and not by_score,
+        }
+        for name, refused in unused.items():
+            if refused:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} has no effect with rule={self.rule!r}, present={self.present!r}, "
+                    f"absent={self.absent!r}; leave it out"
+                )
+
+    def shown(self, q: Table, expected: Table | None, mean: Table, active: Table) -> Table:
+        """The classes to show, (B, C) bool.
+
+        Args:
+            q: (B, C) float64.
+            expected: D of the module, (B, C) float64; a threshold needs none.
+            mean: M of the module, (C,) float64; NaN or negative where it is not known.
+            active: (B, C) bool, the classes with a mask.
+        """
+        taken = q > self.rule if expected is None else self.taken(q, expected, mean)
+        nothing = ~(taken & active).any(1, keepdims=True)
+        if not self.fills or (may_look(q) and not nothing.any()):
+            return taken
+        worth = library(q).where(active, q if expected is None else expected, -1.0)
+        return taken | (_is_largest(worth) & nothing)
+
+    def taken(self, q: Table, expected: Table, mean: Table) -> Table:
+        """Those that the score gains by, (B, C) bool; see :meth:`shown`."""
+        if self.present == "label" or self.absent == "zero":
+            return q >= 0
+        if not self.excluded:
+            return self.pays(q, expected, mean)
+        taken, scored = q >= 0, [label for label in range(q.shape[1]) if label not in self.excluded]
+        taken[:, scored] = self.pays(q[:, scored], expected[:, scored], mean[scored])
+        return taken
+
+    def pays(self, q: Table, expected: Table, mean: Table) -> Table:
+        """Likewise, of classes that are all scored."""
+        if self.absent == "one":
+            return expected > 1 - q
+        if self.level == "class":
+            return expected > (1 - q) * mean
+        pays, value = best_set(expected, q, self.nodes)
+        # Where it is not known what other images score, each class that may be there is worth a try.
+        known = library(mean).where(mean > 0, mean, 0.0)[0]
+        return pays & (value > (1 - q).prod(1) * known)[:, None]
+
+
+def best_set(expected: Table, q: Table, nodes: Nodes) -> tuple[Table, Table]:
     """The classes of the largest expected image score where truth or prediction count and absent ones are skipped.
 
     From Dinkelbach's set for the ratio of the expectations, one class after the other joins or leaves as long as that
@@ -66,17 +151,17 @@ def best_set(expected: Tensor, q: Tensor, nodes: Nodes) -> tuple[Tensor, Tensor]
 
     Source: Dinkelbach, "On nonlinear fractional programming", Management Science 13 (1967), for the first set.
     """
+    looks, values = may_look(q), _Values(expected, q, nodes)
     chosen = _first_set(expected, q, _ROUNDS)
-    values = _Values(q, nodes)
-    value, flipped = values.of(chosen, expected)
-    for _ in range(_BLIND_CHANGES if is_blind() else 4 * q.shape[1]):  # every change raises V: no set comes twice
-        best, label = flipped.max(1)
-        better = best > value * (1 + 1e-12)
-        if not is_blind() and not better.any():
+    value, flipped = values.of(chosen)
+    for _ in range(4 * q.shape[1] if looks else _BLIND_CHANGES):  # every change raises V: no set comes twice
+        better = flipped > value * (1 + 1e-12)
+        if looks and not better.any():
             break
-        chosen = chosen.scatter(1, label[:, None], chosen.gather(1, label[:, None]) ^ better[:, None])
-        value, flipped = values.of(chosen, expected)
-    return chosen, value
+        best = _is_largest(flipped)
+        chosen = chosen ^ (better & best & (best.cumsum(1) == 1))
+        value, flipped = values.of(chosen)
+    return chosen, value[:, 0]
 
 
 def mean_image_score(expected: Tensor, q: Tensor, there: Tensor, nodes: Nodes) -> Tensor:
@@ -120,37 +205,49 @@ def mean_scores(expected: Tensor, q: Tensor, there: Tensor) -> Tensor:
     return _ratio(chosen, expected, q).squeeze(1).where(there.any(0), torch.ones_like(q[:, 0]))
 
 
-def _first_set(expected: Tensor, q: Tensor, rounds: int) -> Tensor:
-    top = expected == expected.amax(1, keepdim=True)
+def _first_set(expected: Table, q: Table, rounds: int) -> Table:
+    looks, top = may_look(q), _is_largest(expected)
     chosen = (q > 0.5) | top
     for _ in range(rounds):
         following = (expected > (1 - q) * _ratio(chosen, expected, q)) | top
-        if not is_blind() and torch.equal(following, chosen):
+        if looks and not (following ^ chosen).any():
             break
         chosen = following
     return chosen
 
 
-def _ratio(chosen: Tensor, expected: Tensor, q: Tensor) -> Tensor:
-    return (expected * chosen).sum(1, keepdim=True) / torch.where(chosen, torch.ones_like(q), q).sum(1, keepdim=True)
+def _ratio(chosen: Table, expected: Table, q: Table) -> Table:
+    size = library(q).where(chosen, 1.0, q).sum(1, keepdims=True)
+    return (expected * chosen).sum(1, keepdims=True) / size
+
+
+def _is_largest(table: Table) -> Table:
+    return table == largest(table)
 
 
 class _Values:
-    """Expected scores of sets of classes."""
+    """Expected scores of sets of classes.
 
-    def __init__(self, q: Tensor, nodes: Nodes) -> None:
-        self.x, self.weight = (torch.tensor(each, dtype=q.dtype, device=q.device) for each in nodes)
-        #: (B, C, K), what a class contributes that is not taken.
-        self.factor = 1 - q.unsqueeze(-1) + q.unsqueeze(-1) * self.x
+    Args:
+        expected: (B, C).
+        q: (B, C).
+        nodes: of C classes.
+    """
 
-    def of(self, chosen: Tensor, expected: Tensor) -> tuple[Tensor, Tensor]:
-        """The expected score (B,) of a set, and (B, C) of those in which one class has changed sides."""
-        number = chosen.sum(1)
-        product = torch.where(chosen.unsqueeze(-1), torch.ones_like(self.factor), self.factor).prod(1)
-        weighted = self.weight * product * self.x ** (number - 1).unsqueeze(-1)
-        total = (expected * chosen).sum(1)
-        joined = (weighted.unsqueeze(1) * self.x / self.factor).sum(-1) * (total.unsqueeze(1) + expected)
-        left = (weighted.unsqueeze(1) * self.factor / self.x).sum(-1) * (total.unsqueeze(1) - expected)
-        # The last class stays: without any the image may have no score.
-        left = left.masked_fill((number == 1).unsqueeze(1), -torch.inf)
-        return weighted.sum(-1) * total, torch.where(chosen, left, joined)
+    def __init__(self, expected: Table, q: Table, nodes: Nodes) -> None:
+        self.expected = expected
+        self.x, weight = like(q, nodes)
+        self.weight = weight / self.x
+        #: (B, C, K), what a class contributes that is not taken; one that is taken contributes x.
+        self.factor = 1 - q[..., None] * (1 - self.x)
+
+    def of(self, chosen: Table) -> tuple[Table, Table]:
+        """The expected score (B, 1) of a set, and (B, C) of those in which one class has changed sides."""
+        where, taken = library(chosen).where, chosen[..., None]
+        before, after = where(taken, self.x, self.factor), where(taken, self.factor, self.x)
+        weighted = self.weight * before.prod(1)
+        total = (self.expected * chosen).sum(1, keepdims=True)
+        # 0 without the last class: it stays.
+        following = total + where(chosen, -self.expected, self.expected)
+        flipped = (after / before * weighted[:, None]).sum(-1) * following
+        return weighted.sum(1, keepdims=True) * total, flipped

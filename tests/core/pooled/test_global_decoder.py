@@ -235,7 +235,7 @@ def test_state_dict_carries_the_decision(output_mode):
     assert torch.equal(older(probs), decoder(probs))
     wrong = GlobalRankSEG(3, output_mode="multiclass" if output_mode == "multilabel" else "multilabel")
     for strict in (True, False):
-        with pytest.raises(RuntimeError, match=f"the rule is for output_mode='{output_mode}', this decoder has"):
+        with pytest.raises(RuntimeError, match=f"what was fitted is for output_mode='{output_mode}', this decoder has"):
             torch.nn.Sequential(wrong).load_state_dict(torch.nn.Sequential(decoder).state_dict(), strict=strict)
     assert not wrong.fitted
 

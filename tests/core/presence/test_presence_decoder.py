@@ -4,13 +4,14 @@ import copy
 import itertools
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from processes import run
 
 from rankseg_plugins import PresenceRankSEG, RankSEG
 from rankseg_plugins.core.presence.curve import Expectation
-from rankseg_plugins.core.presence.decoder import STATE
+from rankseg_plugins.core.presence.reading import STATE
 from rankseg_plugins.scores import areas
 from rankseg_plugins.scores.levels import dice, iou
 
@@ -62,7 +63,7 @@ def test_what_is_shown_is_decided_by_rankseg():
     assert not shown.all(1).all()
     evidence, q = decoder.look(probs)[0], decoder.presence(probs)
     line = Expectation(decoder.slope, decoder.intercept)
-    taken = decoder._taken(line.scores(evidence, q, decoder._objective()), q)
+    taken = decoder._rule.taken(q, line.scores(evidence, q, decoder._objective()), decoder.mean_score)
     assert torch.equal(decided, RankSEG()(probs, active=taken & (probs.flatten(2).amax(-1) > decoder.floor)))
 
 
@@ -192,6 +193,28 @@ def test_other_dimensions(spatial):
     assert fitted(probs, labels)(probs).shape == (9, *spatial)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"metric": "iou"},
+        {"smooth": 1.0},
+        {"rule": 0.3},
+        {"absent": "one"},
+        {"present": "label"},
+        {"level": "class"},
+        {"excluded": [0, 2]},
+        {"output_mode": "multilabel"},
+    ],
+)
+@pytest.mark.parametrize("padded", [False, True])
+def test_every_rule_is_blind_under_vmap_and_decides_the_same(options, padded):
+    probs, labels = images(40)
+    decoder = fitted(probs, labels, **options)
+    valid = (torch.arange(12) < 9).expand(12, 12) if padded else None
+    mapped = torch.func.vmap(lambda image: decoder(image[None], valid)[0])(probs)
+    assert torch.equal(mapped, decoder(probs, valid))
+
+
 @pytest.mark.parametrize("rule", ["score", 0.3])
 def test_a_graph_decides_the_same(rule):
     probs, labels = images(8)
@@ -222,6 +245,53 @@ def test_state_lasts():
             PresenceRankSEG(4).load_state_dict(broken)
     with pytest.raises(RuntimeError, match=r"presence holds weight, .*, got offset alone"):
         PresenceRankSEG(4).load_state_dict({"offset": decoder.offset}, strict=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"metric": "iou"}, "metric='dice', this decoder has 'iou'"),
+        ({"smooth": 1.0}, "smooth=0.0, this decoder has 1.0"),
+        ({"level": "class"}, "level='image', this decoder has 'class'"),
+        ({"excluded": [0, 2]}, r"excluded=\(\), this decoder has \(0, 2\)"),
+    ],
+)
+def test_a_state_of_other_options_is_refused(options, words):
+    probs, labels = images()
+    state, decoder = fitted(probs, labels).state_dict(), PresenceRankSEG(4, **options)
+    for strict in (True, False):
+        with pytest.raises(RuntimeError, match=f"what was fitted is for {words}"):
+            decoder.load_state_dict(state, strict=strict)
+    assert not decoder.fitted
+    with pytest.raises(RuntimeError, match="what was fitted is for"):
+        PresenceRankSEG(4).load_state_dict(fitted(probs, labels, **options).state_dict())
+
+
+@pytest.mark.parametrize("options", [{"rule": 0.4}, {"present": "label", "excluded": [0]}, {"absent": "one"}])
+def test_a_state_serves_every_rule_that_asks_no_more_of_it(options):
+    probs, labels = images()
+    decoder = PresenceRankSEG(4, **options)
+    decoder.load_state_dict(fitted(probs, labels, level="class").state_dict())
+    assert torch.equal(decoder(probs), fitted(probs, labels, **options)(probs))
+    with pytest.raises(RuntimeError, match="what was fitted is for level='class'"):
+        PresenceRankSEG(4).load_state_dict(decoder.state_dict())  # which tells for what it was fitted
+
+
+def test_a_state_that_does_not_say_what_it_is_for_is_taken():
+    probs, labels = images()
+    expected, decoder = fitted(probs, labels, metric="iou"), PresenceRankSEG(4, "iou")
+    decoder.load_state_dict({name: expected.state_dict()[name] for name in STATE})
+    assert torch.equal(decoder(probs), expected(probs))
+
+
+def test_images_without_a_valid_pixel():
+    probs, labels = images(3)
+    valid = torch.tensor([True, False, True])[:, None, None].expand(3, 12, 12)
+    decoder = fitted(probs, labels)
+    with np.errstate(all="raise"):
+        decided = decoder(probs, valid)
+    assert (decided[1] == 255).all()
+    assert torch.equal(decided[::2], decoder(probs[::2]))
 
 
 def test_memory_is_bounded_and_more_images_refine_nothing_else():

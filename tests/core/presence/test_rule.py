@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,29 +20,29 @@ SCORINGS = [
 
 
 def subsets(classes):
-    return [torch.tensor(each, dtype=torch.bool) for each in itertools.product([False, True], repeat=classes)]
+    """All of them, (2 ** C, C) bool, the empty one first."""
+    return torch.tensor(list(itertools.product([False, True], repeat=classes)))
 
 
-def image_score(taken, q, given, present, absent):
-    """The exact expected score of an image, by going through every set of classes that the truth may hold.
+def image_score(taken, q, given, present="union", absent="skip"):
+    """The exact expected score of images, by going through every set of classes that the truth may hold.
 
     Args:
-        taken: (C,) bool, classes with a mask.
-        q: (C,), how likely the truth holds each.
-        given: (C,), expected score of its mask where it does.
+        taken: (..., C) bool, classes with a mask.
+        q: (..., C), how likely the truth holds each.
+        given: (..., C), expected score of its mask where it does.
     """
-    total = weight = 0.0
-    for there in subsets(len(q)):
-        likely = torch.where(there, q, 1 - q).prod()
-        counted = there | taken if present == "union" else there
-        scores = torch.where(there & taken, given, torch.zeros_like(given))
-        if absent == "skip":
-            if counted.any():
-                total, weight = total + likely * scores[counted].mean(), weight + likely
-        else:
-            outside = float(absent == "one")
-            total, weight = total + likely * torch.where(counted, scores, outside).mean(), weight + likely
-    return float(total / weight)
+    there = subsets(q.shape[-1])
+    taken, q, given = (each.unsqueeze(-2) for each in (taken, q, given))
+    likely = torch.where(there, q, 1 - q).prod(-1)
+    counted = there | taken if present == "union" else there.expand(torch.broadcast_shapes(there.shape, taken.shape))
+    scores = torch.where(there & taken, given, 0.0)
+    if absent != "skip":
+        return (likely * scores.where(counted, torch.tensor(float(absent == "one")).double()).mean(-1)).sum(-1)
+    # The mean of the images that have a score.
+    number = counted.sum(-1)
+    likely = likely * (number > 0)
+    return (likely * (scores * counted).sum(-1) / number.clamp(min=1)).sum(-1) / likely.sum(-1)
 
 
 def drawn(seed, classes, images=1):
@@ -56,10 +57,19 @@ def test_the_best_of_all_sets(classes):
     """Of those that are not empty; each image of a batch for itself."""
     q, given = drawn(classes, classes, images=20)
     found, values = best_set(q * given, q, gauss(classes))
-    for taken, value, likely, score in zip(found, values, q, given, strict=True):
-        all_sets = [image_score(each, likely, score, "union", "skip") for each in subsets(classes)[1:]]
-        assert image_score(taken, likely, score, "union", "skip") == pytest.approx(max(all_sets), abs=1e-9)
-        assert value == pytest.approx(max(all_sets), abs=1e-9)
+    best = image_score(subsets(classes)[1:, None], q, given).amax(0)
+    torch.testing.assert_close(image_score(found, q, given), best, rtol=0, atol=1e-9)
+    torch.testing.assert_close(values, best, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("classes", [1, 4, 21])
+def test_arrays_and_tensors_give_the_same_set(classes):
+    q, given = drawn(classes, classes, images=200)
+    nodes = gauss(classes)
+    found, values = best_set(q * given, q, nodes)
+    ours, worth = best_set((q * given).numpy(), q.numpy(), nodes)
+    np.testing.assert_array_equal(ours, found.numpy())
+    np.testing.assert_allclose(worth, values.numpy(), rtol=1e-12)
 
 
 def test_many_classes_that_are_hardly_ever_there():
@@ -85,14 +95,12 @@ def test_within_a_thousandth_of_the_best_set(metric, present, absent):
     options = {"present": present, "absent": absent if present == "union" else "skip", "output_mode": "multilabel"}
     decided = PresenceRankSEG(classes, metric, **options).predict(given * q[..., None], presence=q)
     found = decided.any(-1)
-    gaps = []
-    for taken, likely, score in zip(found, q, scores, strict=True):
-        # Of images without any score the mean is learnt; see below.
-        sets = subsets(classes)[1 if absent == "skip" else 0 :]
-        best = max(image_score(each, likely, score, present, absent) for each in sets)
-        gaps.append(best - image_score(taken, likely, score, present, absent))
-    assert min(gaps) > -1e-12
-    assert sum(gaps) / images < 1e-3
+    # Of images without any score the mean is learnt; see below.
+    sets = subsets(classes)[1 if absent == "skip" else 0 :, None]
+    best = image_score(sets, q, scores, present, absent).amax(0)
+    gaps = best - image_score(found, q, scores, present, absent)
+    assert gaps.min() > -1e-12
+    assert gaps.mean() < 1e-3
 
 
 @pytest.mark.parametrize("images", [1, 4, 9])
@@ -117,7 +125,7 @@ def test_a_threshold_takes_the_best_images_for_the_score_of_the_data_set(metric,
     """Pixels of all images pooled, as the ratio of expectations, against every set of images; see the module."""
     generator, images, n, rest = torch.Generator().manual_seed(1), 10, 40, 60
     given = torch.tensor([precision] * n + [0.0] * rest, dtype=torch.float64)
-    sets = torch.stack(subsets(images)[1:])
+    sets = subsets(images)[1:]
     for _ in range(20):
         q = torch.rand(images, 1, dtype=torch.float64, generator=generator)
         right, shown, held = precision * n * (sets.double() @ q)[:, 0], n * sets.sum(1), precision * n * q.sum()
@@ -168,19 +176,18 @@ def test_images_that_may_be_empty_show_nothing_where_that_raises_the_mean():
     taken = found & (value > nothing * level)[:, None]
     assert 10 < taken.any(1).sum() < 60
 
-    def mean(taken):
-        scores = torch.tensor([image_score(*each, "union", "skip") for each in zip(taken, q, given, strict=True)])
-        counted = torch.where(taken.any(1), torch.ones(60, dtype=torch.float64), 1 - nothing)
-        return (scores * counted).sum().item() / counted.sum().item()
+    def parts(taken):
+        """What each image adds to the scores, and to the number of those that have one."""
+        counted = torch.where(taken.any(-1), 1.0, 1 - nothing)
+        return image_score(taken, q, given) * counted, counted
 
-    assert mean(taken) == pytest.approx(level.item(), abs=1e-6)
+    scores, counted = parts(taken)
+    ours = scores.sum() / counted.sum()
+    assert ours.item() == pytest.approx(level.item(), abs=1e-6)
     # Dinkelbach: a better choice would gain in an image on its own, at the mean of the best.
-    for index in range(60):
-        ours = mean(taken)
-        for each in subsets(3):
-            other = taken.clone()
-            other[index] = each
-            assert mean(other) <= ours + 1e-9
+    others, others_counted = parts(subsets(3)[:, None].expand(-1, 60, -1))
+    means = (scores.sum() - scores + others) / (counted.sum() - counted + others_counted)
+    assert means.max() <= ours + 1e-9
 
 
 def test_empty_images_stay_empty():
