@@ -72,7 +72,13 @@ def join(capacity: int, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 
     Args:
         capacity: of each of them.
-        parts: keys and rows of at least one.
+        parts: keys and rows of at least one; those of a single one are put into this order, too.
     """
     keys, rows = parts[0] if len(parts) == 1 else (torch.cat(each) for each in zip(*parts, strict=True))
-    return rows[keys.argsort(stable=True)[:capacity]]
+    order = keys.argsort(stable=True)
+    # In place, a column at a time, as rows are most of the memory; inference mode may have made them.
+    with torch.inference_mode():
+        keys.copy_(keys[order])
+        for column in rows.T:
+            column.copy_(column[order])
+    return rows[:capacity]

@@ -46,8 +46,8 @@ class GlobalRankSEG(ChecksSums, Fitted):
         metric: ``"iou"`` or ``"dice"``. In multilabel mode both have the same optimum.
         output_mode: ``"multiclass"`` gives one label per pixel, ``"multilabel"`` one bool mask per class.
         max_pixels: pixels in the sample, at least 1. It takes 4 bytes for each of them and each class, with labels
-            twice that; :meth:`fit` takes as much again and some 70 bytes for each pixel besides, and with several
-            processes holds their samples all at once.
+            twice that; :meth:`fit` takes some 70 bytes for each pixel besides, and with several processes holds their
+            samples all at once.
         min_images: a class is pursued if the *effective* number of images that hold it, (sum v)^2 / sum v^2, is at
             least this, >= 0; v is the mean squared probability of an image, or with labels the share of the class. It
             is the number of images only if all hold the class alike: five uneven images are fewer than 5.
