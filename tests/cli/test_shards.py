@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from rankseg_plugins.cli import console, processes
 from rankseg_plugins.cli.processes import own_device
 
 COMPARE = ("compare", "--probs", "probs", "--labels", "labels", "--resamples", 200)
-TUNE = ("tune", *COMPARE[1:], "--temperatures", "0.7,1", "--aggregation-levels", "samplewise,global")
+TUNE = ("tune", *COMPARE[1:], "--temperatures", 0.7, "--aggregation-levels", "samplewise,global")
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def test_torchrun_reports_what_one_process_does(places, launch):
 
 
 def test_tuning_in_two_processes(places, launch):
-    one, two = places(21, "one", "two")
+    one, two = places(11, "one", "two")
     runs = launch([two, two], *TUNE)
     assert_succeeded(runs)
     alone = launch([one], *TUNE)
@@ -181,6 +183,48 @@ def test_the_folder_is_one_for_all_processes(places, launch):
     runs = launch(apart, *COMPARE)
     assert [each.returncode for each in runs] == [2, 0]
     assert runs[0].stderr.startswith("error: report: must be one folder for all processes")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("number", [2, 3])
+def test_torchrun_tunes_as_one_process_does(places, launch, number):
+    one, several = places(23, "one", "several")
+    started = torchrun(several, number, *TUNE)
+    _, said = started.communicate()
+    assert started.returncode == 0, said
+    alone = launch([one], *TUNE)
+    assert_same(one, several, "tuned")
+    assert (one / "tuned/decoder.json").read_bytes() == (several / "tuned/decoder.json").read_bytes()
+    assert said == alone[0].stderr
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("bad", [("--resamples", "abc"), ("--score", "abc"), ()])
+def test_torchrun_shows_one_error(places, bad):
+    (place,) = places(5, "place")
+    spoil(place, 1, 2)
+    started = torchrun(place, 2, *COMPARE, *bad)
+    said = started.communicate()[1]
+    assert started.returncode == 1
+    assert len(re.findall("^error: |Invalid value for", said, re.MULTILINE)) == 1
+    assert re.search(r"Root Cause \(first observed failure\):[^=]*exitcode *: 2 ", said)
+
+
+@pytest.mark.exhaustive
+def test_ctrl_c_ends_all_and_the_run_goes_on(places, launch):
+    one, two = places(200, "one", "two")
+    started = torchrun(two, 2, *COMPARE, start_new_session=True)
+    while started.poll() is None and not any((two / "report").glob("results-*.jsonl")):
+        time.sleep(0.05)
+    os.killpg(started.pid, signal.SIGINT)
+    started.communicate()
+    assert started.returncode == 1
+    with pytest.raises(ProcessLookupError):
+        os.killpg(started.pid, 0)
+    assert not (two / "report/report.json").exists()
+    assert_succeeded(launch([two] * 3, *COMPARE))
+    assert_succeeded(launch([one], *COMPARE))
+    assert_same(one, two)
 
 
 def test_what_only_another_process_has_to_say_is_said(monkeypatch, capsys):
