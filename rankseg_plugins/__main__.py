@@ -13,8 +13,10 @@ def main() -> None:
     except ImportError as error:
         sys.exit(str(error))
     from rankseg_plugins.cli import app
+    from rankseg_plugins.cli.processes import together
 
-    app(prog_name="rankseg-plugins")
+    with together():
+        app(prog_name="rankseg-plugins")
 
 
 if __name__ == "__main__":

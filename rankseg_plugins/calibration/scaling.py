@@ -14,7 +14,6 @@ from rankseg_plugins.core.lasting import Lasting
 from rankseg_plugins.core.options import OUTPUT_MODES, read_index, read_integer
 from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_probs, class_masks, plain
-from rankseg_plugins.core.processes import seed_of_process
 from rankseg_plugins.core.reservoir import Reservoir, gathered
 from rankseg_plugins.scores.truth import known_pixels, to_truth
 
@@ -129,7 +128,7 @@ class TemperatureScaling(ChecksSums, Lasting):
         some = slice(None) if total is None else total.flatten() > 0
         rows = self._bounded(logits.flatten(1)[some].float(), true.flatten(1)[some])
         if self._sample is None:
-            self._sample = Reservoir(self.max_pixels, 2 * classes, seed_of_process(self.seed))
+            self._sample = Reservoir(self.max_pixels, 2 * classes, self.seed)
         self._sample.add(rows)
 
     def fit(self) -> TemperatureFit:

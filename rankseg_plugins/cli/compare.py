@@ -10,6 +10,7 @@ import typer
 from rankseg_plugins.cli import options
 from rankseg_plugins.cli.console import bad_input, note, show, show_json, warnings_as_notes
 from rankseg_plugins.cli.extra import read_extra_options, with_spacing
+from rankseg_plugins.cli.processes import own_device
 from rankseg_plugins.cli.reading import Reading, find
 from rankseg_plugins.cli.running import check_out, measure
 from rankseg_plugins.comparison.comparison import Comparison
@@ -124,7 +125,7 @@ def compare(
             scoring=scoring,
             extra=extra,
             panels=panels,
-            device=read_device("--device", device),
+            device=read_device("--device", own_device("--device", device)),
             output_mode=images.output_mode,
         )
     with warnings_as_notes():

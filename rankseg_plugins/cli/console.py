@@ -13,6 +13,8 @@ from typing import Any
 import typer
 from rich.console import Console, RenderableType
 
+from rankseg_plugins.cli.processes import may_say_error
+from rankseg_plugins.core.processes import gather
 from rankseg_plugins.report.words import printable
 
 BAD_INPUT = 2
@@ -23,9 +25,22 @@ WIDE = 1000
 _notes = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
+#: Every line of this process and its style.
+_noted: dict[str, str | None] = {}
+
+
 def note(line: str, style: str | None = None) -> None:
     """Print a line to standard error as it stands, whatever the names in it hold."""
+    _noted[line] = style
     _notes.print(printable(line), style=style)
+
+
+def note_for_all() -> None:
+    """Print what only other processes had to say."""
+    for part in gather(_noted):
+        for line, style in part.items():
+            if line not in _noted:
+                note(line, style)
 
 
 def show(figures: RenderableType) -> None:
@@ -64,6 +79,8 @@ def bad_input(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
+        if not may_say_error():
+            raise typer.Exit(BAD_INPUT) from error
         problem = f"{error.filename}: cannot be written: {error.strerror}" if isinstance(error, OSError) else error
         note(f"error: {problem}")
         raise typer.Exit(BAD_INPUT) from error

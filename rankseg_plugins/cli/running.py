@@ -1,4 +1,4 @@
-"""Every image through every decoder, continued where an earlier run stopped."""
+"""Every image through every decoder, continued where an earlier run stopped, in one process or in several."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from rankseg_plugins.calibration.tuned import TunedDecoder
+from rankseg_plugins.cli.console import note_for_all
+from rankseg_plugins.cli.processes import Steps, from_first, meet
 from rankseg_plugins.cli.reading import Images
 from rankseg_plugins.comparison.decoders import ByCase, Decoder
 from rankseg_plugins.comparison.facts import collect_facts
 from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.comparison.sample import Sample
+from rankseg_plugins.core.processes import number, rank, share
 from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.files.progress import progress_bar
-from rankseg_plugins.files.results import ResultsFile, check_run
-from rankseg_plugins.files.run import feed, run
+from rankseg_plugins.files.results import ResultsFile, check_run, collect, share_of
+from rankseg_plugins.files.run import feed, restore, run
 from rankseg_plugins.report.tuning import DECODER
 from rankseg_plugins.report.writing import FILES
 
@@ -46,7 +51,7 @@ def check_out(out: Path) -> None:
 def measure(
     images: Images, recorder: Recorder, out: Path, doing: str, conditions: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Measure every image that an earlier run did not.
+    """Measure every image that an earlier run did not; of several processes, only the first returns.
 
     Args:
         images: to be decoded.
@@ -66,8 +71,13 @@ def measure(
     if recorder.extra:
         spacing = images.cases[0].spacing  # one for all, if any
         asked |= {"extra scores": list(map(str, recorder.extra)), "spacing": None if spacing is None else list(spacing)}
-    results = ResultsFile(out / RESULTS, asked)
+    path = out / RESULTS
     with progress_bar(doing, len(images.cases)) as step:
+        if number() > 1:
+            _measure_share(images, recorder, path, asked, Steps(doing, step))
+            step = _ignore
+        collect(path)
+        results = ResultsFile(path, asked)
         hashes = run(images.cases, recorder, results, images.activation, images.reading.keep_going, step)
     results.close()
     if not recorder.measurements:
@@ -76,29 +86,76 @@ def measure(
     return collect_facts(sys.argv[1:], hashes, images.unmatched)
 
 
+def _measure_share(images: Images, recorder: Recorder, path: Path, asked: Mapping[str, Any], steps: Steps) -> None:
+    """Measure what one of several processes does; the first goes on when all have done theirs, and the others end.
+
+    What they measure lies in files, from which the first restores it as if it went on with an earlier run.
+    """
+    cases = {case.name: case for case in images.cases}
+    left = from_first(lambda: _left(images, recorder, path, asked))
+    steps.look(len(cases) - len(left) if rank() == 0 else 0)
+    for name in left:
+        if name not in cases:
+            raise InputError(images.reading.probs, f"must hold the same images for all processes: one lacks {name!r}")
+    results = ResultsFile(share_of(path, rank()), asked)
+    own = [cases[name] for name in left[share()]]
+    recorder.warn = recorder.warn and rank() == 0
+    run(own, recorder, results, images.activation, images.reading.keep_going, steps)
+    results.close()
+    recorder.forget()
+    meet(steps.look)
+    recorder.gather()
+    note_for_all()
+    if rank():
+        raise typer.Exit
+    for each in range(number()):
+        if not share_of(path, each).exists():
+            raise InputError(path.parent, f"must be one folder for all processes, and does not hold what {each} wrote")
+
+
+def _left(images: Images, recorder: Recorder, path: Path, asked: Mapping[str, Any]) -> list[str]:
+    """The images that no earlier run measured; its results are checked before others are waited for."""
+    collect(path)
+    results = ResultsFile(path, asked)
+    hashes = restore(images.cases, recorder, results, images.reading.keep_going)
+    results.close()
+    done = hashes.keys() | recorder.skipped.keys()
+    recorder.skipped = {}
+    recorder.forget()
+    return [case.name for case in images.cases if case.name not in done]
+
+
+def _ignore(*ignored: object) -> None:
+    """Of an image that was counted already."""
+
+
 def look_ahead(
     images: Images,
     recorder: Recorder,
     names: Iterable[str],
-    take: Callable[[Sample], Any],
+    take: Callable[[Sample, int], Any],
     out: Path,
     doing: str,
     conditions: Mapping[str, Any],
 ) -> None:
-    """Hand over every image that :func:`measure` will, before it does; see there.
+    """Hand over every image that :func:`measure` will, before it does, each to one process; see there.
 
     Args:
         images: to be handed over.
         recorder: what it would refuse is not handed over.
         names: of the decoders that :func:`measure` will have.
-        take: gets each of them.
+        take: gets each of them, and its number.
         out: folder with the results of an earlier run, if any.
         doing: title of the bar that is shown.
         conditions: of what is fitted.
     """
-    check_run(out / RESULTS, _asked_for(names, images, conditions))
+    path = out / RESULTS
+    from_first(lambda: collect(path))
+    check_run(path, _asked_for(names, images, conditions))
     with progress_bar(doing, len(images.cases)) as step:
-        feed(images.cases, recorder, take, out / RESULTS, images.activation, images.reading.keep_going, step)
+        steps = Steps(doing, step)
+        feed(images.cases, recorder, take, path, images.activation, images.reading.keep_going, steps)
+        meet(steps.look)
 
 
 def _asked_for(decoders: Iterable[str], images: Images, conditions: Mapping[str, Any] | None) -> dict[str, Any]:

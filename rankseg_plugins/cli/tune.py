@@ -10,6 +10,7 @@ import typer
 
 from rankseg_plugins.cli import options
 from rankseg_plugins.cli.console import bad_input, note, show, show_json, warnings_as_notes
+from rankseg_plugins.cli.processes import from_first, own_device
 from rankseg_plugins.cli.reading import Images, Reading, find
 from rankseg_plugins.cli.running import check_out, look_ahead, measure
 from rankseg_plugins.comparison.scoring import Scoring
@@ -137,7 +138,7 @@ def tune(
             keep=_kept(keep),
             ignore_index=ignore_index,
             scoring=Scoring(present=present, absent=absent, excluded=tuple(exclude)),
-            device=read_device("--device", device),
+            device=read_device("--device", own_device("--device", device)),
         )
     with warnings_as_notes():
         facts = race.run(tuner, images, out)
@@ -213,7 +214,9 @@ class _Race(NamedTuple):
         names = [*(tuner.candidates if fitting.samplewise else (ARGMAX,)), *fitting.names]
         # What is skipped later does not shape what is fitted.
         look_ahead(images, tuner.recorder, names, fitting.update, out, "fitting", fitting.conditions)
-        tuner.enter(fitting.fit(), samplewise=fitting.samplewise)
+        fitting.gather()
+        fitted = fitting.fit()
+        tuner.enter(from_first(lambda: fitted), samplewise=fitting.samplewise)
 
 
 def _write(found: Tuned, out: Path, as_json: bool) -> None:

@@ -175,6 +175,15 @@ class Recorder:
         if probs is not None:
             self._look_at(probs)
 
+    def begin_pictures(self) -> list[str]:
+        """Forget all pictures, to keep those of the extremes of all images; return the names of these images."""
+        self.extremes = Extremes(self.extremes.count, self.num_classes, self.ignore_index)
+        gains = [(self.gain(each), each.name) for each in self.measurements] if self.extremes.count else []
+        # Earlier images win ties, as while they stream by.
+        improved = sorted((each for each in gains if each[0] > 0), key=lambda each: -each[0])
+        damaged = sorted((each for each in gains if each[0] < 0), key=lambda each: each[0])
+        return [name for side in (improved, damaged) for _, name in side[: self.extremes.count]]
+
     def picture(self, sample: Sample) -> None:
         """Decode an image that was measured by an earlier run once more, for its picture only."""
         self._measure(sample)
@@ -194,6 +203,10 @@ class Recorder:
         if found != ((len(self.decoders), columns, self.num_classes) if columns else None):
             raise ValueError(f"extra scores of {measurement.name!r} must be {columns} for each class, got {found}")
         self._remember(measurement)
+
+    def forget(self) -> None:
+        """Let go of what was measured, to restore it from where it was written to; pictures stay."""
+        self.measurements, self.calibration = [], None
 
     def gather(self) -> None:
         """Bring the images of all processes together on each of them, sorted by name; in one process only sort.
@@ -253,8 +266,9 @@ class Recorder:
         self.measurements.append(replace(measurement, calibration=None, presence=None))
 
     def _pool(self, found: Calibration | None) -> None:
-        so_far = self.calibration
-        self.calibration = so_far if found is None else found if so_far is None else so_far + found
+        if found is not None:
+            found, so_far = found.rounded(), self.calibration
+            self.calibration = found if so_far is None else so_far + found
 
     def gain(self, measurement: Measurement) -> float:
         """Score of an image with the second decoder minus that with the baseline; NaN where one has none."""

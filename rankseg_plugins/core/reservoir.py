@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.processes import gather
+from rankseg_plugins.core.processes import gather, seed_of_process
 
 
 class Reservoir:
     """Keeps the pixels with the smallest random keys: every pixel seen so far is kept with the same probability.
 
     Images count by their size, the order in which they come does not matter, and two reservoirs are joined by keeping
-    the smallest keys of both. As long as the capacity is not reached, all pixels are kept.
+    the smallest keys of both. As long as the capacity is not reached, all pixels are kept. Where images are numbered,
+    the keys of each are its own, so that several processes keep what a single one does.
 
     Args:
         capacity: pixels to keep, at least 1.
@@ -31,15 +33,18 @@ class Reservoir:
     """
 
     def __init__(self, capacity: int, columns: int, seed: int = 0) -> None:
-        self.capacity, self.seen = capacity, 0
+        self.capacity, self.seen, self._seed = capacity, 0, seed
         # Keys are drawn on the CPU, so that the device of the rows does not change which of them are kept.
-        self._generator = torch.Generator("cpu").manual_seed(seed)
+        self._generator = torch.Generator("cpu").manual_seed(seed_of_process(seed))
         self.keys = torch.empty(0, dtype=torch.float64, device="cpu")
         self.rows = torch.empty(0, columns, device="cpu")
 
-    def add(self, rows: Tensor) -> None:
-        """Offer rows (N, columns); those that are kept are copied as float32 to the CPU."""
-        keys = torch.rand(len(rows), dtype=torch.float64, generator=self._generator, device="cpu")
+    def add(self, rows: Tensor, number: int | None = None) -> None:
+        """Offer rows (N, columns), of a numbered image or not; what is kept is copied as float32 to the CPU."""
+        if number is None:
+            keys = torch.rand(len(rows), dtype=torch.float64, generator=self._generator, device="cpu")
+        else:
+            keys = torch.from_numpy(np.random.default_rng([self._seed % 2**64, number]).random(len(rows)))
         if len(self.keys) == self.capacity:
             chosen = (keys < self.keys.max()).nonzero().squeeze(1)
         else:
@@ -63,15 +68,17 @@ def gathered(capacity: int, ours: Reservoir | None) -> Tensor | None:
 
 
 def join(capacity: int, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """The rows of one reservoir that saw what several saw; those of a single one are not copied.
+    """The rows of one reservoir that saw what several saw, in the order of their keys: that of arrival does not matter.
 
     Args:
         capacity: of each of them.
-        parts: keys and rows of at least one.
+        parts: keys and rows of at least one; those of a single one are put into this order, too.
     """
-    (keys, rows), *others = parts
-    if not others:
-        return rows
-    joined = Reservoir(capacity, rows.shape[1])
-    joined.join(torch.cat([keys, *(each for each, _ in others)]), torch.cat([rows, *(each for _, each in others)]))
-    return joined.rows
+    keys, rows = parts[0] if len(parts) == 1 else (torch.cat(each) for each in zip(*parts, strict=True))
+    order = keys.argsort(stable=True)
+    # In place, a column at a time, as rows are most of the memory; inference mode may have made them.
+    with torch.inference_mode():
+        keys.copy_(keys[order])
+        for column in rows.T:
+            column.copy_(column[order])
+    return rows[:capacity]

@@ -21,7 +21,7 @@ from rankseg_plugins._strict_json import read_json
 from rankseg_plugins._version import __version__
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.comparison.measuring import Measurement
-from rankseg_plugins.files.errors import InputError
+from rankseg_plugins.files.errors import InputError, blaming
 
 VERSION = 3
 
@@ -98,12 +98,32 @@ class ResultsFile:
         Raises:
             InputError: if it cannot be written, such as on a full disk; the file stays as it was.
         """
+        self._append(_line(_row(result)))
+
+    def _append(self, line: bytes) -> None:
         size = os.fstat(self._file).st_size
         try:
-            self._write(_line(_row(result)))
+            self._write(line)
         except OSError as error:
             os.ftruncate(self._file, size)
             raise InputError(self.path, f"cannot be written: {error.strerror or error}") from error
+
+    def take_in(self, path: Path) -> None:
+        """Add all images of another file of the same run, and remove that.
+
+        Raises:
+            InputError: if it is of another run, or one of the files cannot be written.
+        """
+        try:
+            with path.open("rb") as file:
+                if differing := _differing(file.readline(), _first_line(self.path)):
+                    raise _of_another_run(path, differing)
+                for line in file:
+                    if line.endswith(b"\n"):
+                        self._append(line)
+            path.unlink()
+        except OSError as error:
+            raise InputError(path, f"cannot be read or removed: {error.strerror or error}") from error
 
     def close(self) -> None:
         """Let go of the file."""
@@ -119,6 +139,33 @@ class ResultsFile:
             for line in file:
                 whole += len(line) if line.endswith(b"\n") else 0
         os.ftruncate(self._file, whole)
+
+
+def share_of(path: Path, rank: int) -> Path:
+    """The file of results of one of several processes, which lies beside that of all."""
+    return path.with_name(f"{path.stem}-{rank}{path.suffix}")
+
+
+def collect(path: Path) -> None:
+    """Take into a file of results what several processes measured, in this run or in one that was interrupted.
+
+    Args:
+        path: the file of all, perhaps absent.
+
+    Raises:
+        InputError: if results belong to another run than others, are damaged, or cannot be written.
+    """
+    for share in sorted(path.parent.glob(f"{path.stem}-*{path.suffix}")):
+        if not share.stem.removeprefix(f"{path.stem}-").isdigit():
+            continue
+        with blaming(share):
+            if _holds_no_image(share):
+                share.unlink()
+                continue
+            asked = dict(read_json(_first_line(share)))
+        results = ResultsFile(path, asked)
+        results.take_in(share)
+        results.close()
 
 
 def damaged(path: Path, number: int, error: Exception) -> InputError:

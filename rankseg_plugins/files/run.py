@@ -13,6 +13,7 @@ import numpy as np
 from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.comparison.sample import Sample, check_exclusive
 from rankseg_plugins.core.probabilities import to_probabilities
+from rankseg_plugins.core.processes import share
 from rankseg_plugins.files.cases import Case
 from rankseg_plugins.files.errors import InputError, blaming
 from rankseg_plugins.files.results import Measured, Result, ResultsFile, damaged, measured
@@ -51,7 +52,7 @@ def run(
         InputError: for the first image that cannot be read or scored, unless ``keep_going``; if results cannot be
             written, or belong to other files or to other contents of these.
     """
-    hashes = _restore(cases, recorder, results, keep_going)
+    hashes = restore(cases, recorder, results, keep_going)
     restored = set(hashes)
     for case in cases:
         if case.name not in restored and case.name not in recorder.skipped:
@@ -70,27 +71,28 @@ def run(
                 hashes[case.name] = inputs
                 results.append(Result(measurement, inputs, stamp))
         on_image(case)
-    _add_pictures([case for case in cases if case.name in restored], recorder, activation)
     order = {case.name: index for index, case in enumerate(cases)}
     recorder.measurements.sort(key=lambda measurement: order[measurement.name])
+    recorder.skipped = dict(sorted(recorder.skipped.items(), key=lambda item: order[item[0]]))
+    _complete_pictures(cases, recorder, activation)
     return hashes
 
 
 def feed(
     cases: Sequence[Case],
     recorder: Recorder,
-    take: Callable[[Sample], Any],
+    take: Callable[[Sample, int], Any],
     results: Path,
     activation: str = "identity",
     keep_going: bool = False,
     on_image: Callable[[Case], None] = lambda case: None,
 ) -> None:
-    """Hand over every image, for a pass over the files before :func:`run`.
+    """Hand over every image, or the share of this process, for a pass over the files before :func:`run`.
 
     Args:
-        cases: the images.
+        cases: the images, of all processes.
         recorder: as for :func:`run`; what it would refuse is not handed over.
-        take: gets each of them.
+        take: gets each of them, and its number among all.
         results: of the earlier run that :func:`run` is to continue, perhaps absent.
         activation: what turns the values on disk into probabilities.
         keep_going: leave out images that cannot be read or are not valid; :func:`run` says which.
@@ -103,13 +105,13 @@ def feed(
     names, earlier = {case.name for case in cases}, measured(results)
     for name in earlier:
         _check_known(name, names, results)
-    for case in cases:
+    for number, case in list(enumerate(cases))[share()]:
         try:
             sample = case.sample()
             inputs = _hash(sample) if case.name in earlier else ""
             sample = _prepared(case, sample, activation, recorder.output_mode)
             _blaming(case, recorder.check, sample)
-            _blaming(case, take, sample)
+            _blaming(case, take, sample, number)
         except InputError:
             if not keep_going:
                 raise
@@ -134,8 +136,8 @@ def first_sample(cases: Sequence[Case], activation: str, keep_going: bool) -> Sa
     raise ValueError("cases must hold at least one image")
 
 
-def _restore(cases: Sequence[Case], recorder: Recorder, results: ResultsFile, keep_going: bool) -> dict[str, str]:
-    """Take over what an earlier run measured; return the hashes of the inputs by name."""
+def restore(cases: Sequence[Case], recorder: Recorder, results: ResultsFile, keep_going: bool) -> dict[str, str]:
+    """Take over what was measured before; see :func:`run`, which does so first."""
     known = {case.name: case for case in cases}
     hashes: dict[str, str] = {}
     counts: dict[str, np.ndarray] = {}
@@ -205,14 +207,15 @@ def _blaming(case: Case, function: Callable[..., R], *args: Any) -> R:
         raise InputError(case.places["target" in problem], problem) from error
 
 
-def _add_pictures(restored: Sequence[Case], recorder: Recorder, activation: str) -> None:
-    """Decode the images again that belong to the extremes but were measured by an earlier run."""
-    gains = {measurement.name: recorder.gain(measurement) for measurement in recorder.measurements}
-    changed = [case for case in restored if gains[case.name] < 0 or gains[case.name] > 0]  # not NaN either
-    ranked = sorted(changed, key=lambda case: gains[case.name])
-    count = recorder.extremes.count
-    for case in {case.name: case for case in (*ranked[:count], *ranked[::-1][:count])}.values():
-        recorder.picture(_prepared(case, case.sample(), activation, recorder.output_mode))
+def _complete_pictures(cases: Sequence[Case], recorder: Recorder, activation: str) -> None:
+    """Keep those of the extremes of all images, of which some were measured before and are decoded again."""
+    held = {example.name: example for example in recorder.extremes.all()}
+    extremes = set(recorder.begin_pictures())
+    for case in cases:
+        if case.name in extremes and case.name in held:
+            recorder.extremes.keep(held[case.name])
+        elif case.name in extremes:
+            recorder.picture(_prepared(case, case.sample(), activation, recorder.output_mode))
 
 
 def _hash(sample: Sample) -> str:

@@ -13,6 +13,7 @@ from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.decoder import SOLVERS
 from rankseg_plugins.core.options import read_choice, read_mode, read_real
+from rankseg_plugins.core.processes import gather
 from rankseg_plugins.tuning.choosing import ARGMAX
 
 AGGREGATION_LEVELS = ("samplewise", "global")
@@ -185,19 +186,28 @@ class GlobalCandidates:
                 "images, or leave 'global' out"
             )
 
-    def update(self, sample: Sample) -> None:
+    def update(self, sample: Sample, number: int | None = None) -> None:
         """Add an image to all samples of pixels; its truth is not looked at.
+
+        Args:
+            sample: the image.
+            number: among the images of all processes; None counts those of this one.
 
         Raises:
             TypeError: if its probabilities are no tensor.
             ValueError: if they are not valid.
         """
+        number = self._images if number is None else number
         for temperature, decoders in self._fitting.items():
             scaled = sample.probs.unsqueeze(0)
             scaled = scaled if temperature == 1 else self._scalings[temperature](scaled)
             for decoder in decoders:
-                decoder.update(scaled)
+                decoder.update(scaled, number=number)
         self._images += 1
+
+    def gather(self) -> None:
+        """Count the images of all processes; their pixels are brought together by the fit."""
+        self._images = sum(gather(self._images))
 
     def fit(self) -> dict[str, TunedDecoder]:
         """The fitted decoders by name.

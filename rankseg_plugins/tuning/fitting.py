@@ -36,15 +36,24 @@ class Fitting:
         if self._of_all is not None:
             self._of_all.check_number(images)
 
-    def update(self, sample: Sample) -> None:
+    def update(self, sample: Sample, number: int | None = None) -> None:
         """Take note of an image.
+
+        Args:
+            sample: the image.
+            number: among the images of all processes; None counts those of this one.
 
         Raises:
             TypeError: if a tensor is of the wrong kind.
             ValueError: if probabilities or labels are not valid or do not fit.
         """
         for each in self._parts:
-            each.update(sample)
+            each.update(sample, number)
+
+    def gather(self) -> None:
+        """Bring the images of all processes together on each of them, in the order of their numbers; then all fit."""
+        for each in self._parts:
+            each.gather()
 
     def fit(self) -> dict[str, Candidate]:
         """The fitted candidates by name.

@@ -17,6 +17,7 @@ from rankseg_plugins.core import PresenceRankSEG, RankSEG
 from rankseg_plugins.core.options import fold, read_integer, read_mode, read_real
 from rankseg_plugins.core.presence.curve import Evidence
 from rankseg_plugins.core.presence.rule import LEVELS, SCORE
+from rankseg_plugins.core.processes import gather
 from rankseg_plugins.scores.levels import SCORES
 from rankseg_plugins.scores.truth import count_known, known_pixels
 from rankseg_plugins.tuning.candidates import (
@@ -38,8 +39,9 @@ BY_THRESHOLD: tuple[str | float, ...] = (0.2, 0.5)
 
 
 class _Held(NamedTuple):
-    """What is kept of an image: its case, the classes that it holds (1, C), and evidence by temperature and metric."""
+    """What is kept of an image: its number, its case, the classes that it holds (1, C), and evidence of the grid."""
 
+    number: int
     case: str
     there: Tensor
     evidence: list[Evidence]
@@ -155,8 +157,12 @@ class PresenceCandidates:
         check_names(self.names)
         self._held: list[_Held] = []
 
-    def update(self, sample: Sample) -> None:
+    def update(self, sample: Sample, number: int | None = None) -> None:
         """Take note of an image.
+
+        Args:
+            sample: the image.
+            number: among the images of all processes; None counts those of this one.
 
         Raises:
             TypeError: if a tensor is of the wrong kind.
@@ -172,7 +178,13 @@ class PresenceCandidates:
             areas = count_known(masks, truth, self.num_classes, self.ignore_index)
             there = areas.label > 0
             evidence.append(found._replace(score=SCORES[looking.metric](areas).masked_fill(~there, torch.nan)))
-        self._held.append(_Held(sample.drawn_as, there, evidence))
+        number = len(self._held) if number is None else number
+        self._held.append(_Held(number, sample.drawn_as, there, evidence))
+
+    def gather(self) -> None:
+        """Bring the images of all processes together on each of them, in the order of their numbers."""
+        together = [each for part in gather(self._held) for each in part]
+        self._held = sorted(together, key=lambda each: each.number)
 
     def fit(self) -> dict[str, ByCase]:
         """The fitted decoders by name.

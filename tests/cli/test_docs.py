@@ -26,7 +26,7 @@ def tables(path):
 def test_options_exist(page):
     commands = typer.main.get_command(app).commands.values()
     known = {option for command in commands for each in command.params for option in each.opts}
-    known |= {"--split"}  # of benchmarks.datasets
+    known |= {"--split", "--nproc-per-node"}  # of benchmarks.datasets and torchrun
     used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text()))
     assert used <= known, used - known
 

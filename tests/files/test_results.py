@@ -7,14 +7,17 @@ import shutil
 
 import numpy as np
 import pytest
-from image_folders import environment, make_image
+from image_folders import DECODERS, environment, make_image
 from typer.testing import CliRunner
 
 from rankseg_plugins import PresenceRankSEG
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.cli import app
+from rankseg_plugins.comparison import Recorder
+from rankseg_plugins.files import run as files
+from rankseg_plugins.files.cases import find_cases
 from rankseg_plugins.files.errors import InputError
-from rankseg_plugins.files.results import ResultsFile, check_run
+from rankseg_plugins.files.results import ResultsFile, check_run, collect, share_of
 
 #: Options that make a run short.
 QUICK = {"compare": [], "tune": ["--temperatures", "1", "--pruning-probs", "0.5"]}
@@ -88,6 +91,51 @@ def test_a_torn_line_is_no_image(tmp_path):
     check_run(path, {"classes": 3})
     ResultsFile(path, {"classes": 3}).close()
     assert [json.loads(line)["classes"] for line in path.read_text().splitlines()] == [3]
+
+
+def test_what_processes_left_is_taken_into_one_file(tmp_path):
+    path, other = tmp_path / "results.jsonl", tmp_path / "results-of-mine.jsonl"
+    other.write_text("kept")
+    for rank, lines in enumerate([b'{"image": "a"}\n', b"", b'{"image": "b"}\n{"image": "c"}\n{"image"']):
+        ResultsFile(share_of(path, rank), {"classes": 2}).close()
+        with share_of(path, rank).open("ab") as file:
+            file.write(lines)
+    collect(path)
+    collect(path)
+    assert [json.loads(line)["image"] for line in path.read_text().splitlines()[1:]] == ["a", "b", "c"]
+    assert sorted(tmp_path.iterdir()) == [other, path]
+
+
+def test_but_not_into_those_of_another_run(tmp_path):
+    path = tmp_path / "results.jsonl"
+    for place, classes in ((path, 3), (share_of(path, 0), 2)):
+        ResultsFile(place, {"classes": classes}).close()
+        with place.open("ab") as file:
+            file.write(b'{"image": "a"}\n')
+    before = [place.read_bytes() for place in (path, share_of(path, 0))]
+    with pytest.raises(InputError, match=r"results.jsonl: belongs to a run with other classes"):
+        collect(path)
+    assert [place.read_bytes() for place in (path, share_of(path, 0))] == before
+
+
+def test_the_first_of_equal_images_is_drawn_also_if_later_ones_were_measured_before(folders):
+    """As in a run that nothing interrupts."""
+    for index in range(1, 5):
+        for part in ("probs", "labels"):
+            path = next((folders / part).glob("image00.*"))
+            shutil.copy(path, folders / part / f"image{index:02d}{path.suffix}")
+    cases = find_cases(folders / "probs", folders / "labels").cases[:5]
+
+    def drawn(path, *parts):
+        for part in parts:
+            recorder = Recorder(DECODERS, num_classes=3, ignore_index=255, panels=2)
+            results = ResultsFile(path, {})
+            files.run(part, recorder, results)
+            results.close()
+        return [example.name for example in recorder.extremes.all()]
+
+    assert drawn(folders / "one.jsonl", cases) == ["image00", "image01"]
+    assert drawn(folders / "two.jsonl", cases[2:4], cases) == ["image00", "image01"]
 
 
 #: Every way through a run: one pass, one pass of many candidates, and two passes.

@@ -16,7 +16,7 @@ from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.pooled.fit import GlobalFit, affine_argmax, best_thresholds, fit_labels, fit_masks, sums_of
 from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain
-from rankseg_plugins.core.processes import gather, seed_of_process
+from rankseg_plugins.core.processes import gather
 from rankseg_plugins.core.reservoir import Reservoir, join
 from rankseg_plugins.core.tracing import check_values, is_blind
 from rankseg_plugins.core.volumes import round_down
@@ -159,6 +159,7 @@ class GlobalRankSEG(ChecksSums, Fitted):
         labels: Tensor | None = None,
         valid_mask: Tensor | None = None,
         ignore_index: int | None = None,
+        number: int | None = None,
     ) -> None:
         r"""Add a batch of images to the sample.
 
@@ -169,6 +170,8 @@ class GlobalRankSEG(ChecksSums, Fitted):
                 zeros and ones. Any dtype that holds whole numbers.
             valid_mask: optional bool (B, \*spatial) or (\*spatial); False leaves a pixel out.
             ignore_index: label of pixels that are left out; not with masks.
+            number: of the first image, where images are numbered from 0: several processes that share them then keep
+                the sample that a single one would.
 
         Raises:
             TypeError: for tensors or an ``ignore_index`` of the wrong type.
@@ -194,15 +197,15 @@ class GlobalRankSEG(ChecksSums, Fitted):
         self._look_at_sums(probs, kept)
         columns = torch.cat(parts, 1).flatten(2)
         if self._sample is None:
-            self._sample = Reservoir(self.max_pixels, columns.shape[1], seed_of_process(self.seed))
+            self._sample = Reservoir(self.max_pixels, columns.shape[1], self.seed)
         self._with_labels = labels is not None
-        for image, inside in zip(columns.movedim(1, 2), kept.flatten(1), strict=True):
+        for index, (image, inside) in enumerate(zip(columns.movedim(1, 2), kept.flatten(1), strict=True)):
             rows = image if inside.all() else image[inside]
             if len(rows):
                 shown = rows[:, -self.num_classes :].double().square().mean(0).cpu()
                 # Not in place: inference mode may have made the sum so far.
                 self._evidence = self._evidence + torch.stack([torch.ones_like(shown), shown, shown.square()])
-                self._sample.add(rows.clamp(0, 1))
+                self._sample.add(rows.clamp(0, 1), None if number is None else number + index)
 
     def fit(self) -> GlobalFit:
         """Find the rule; with several processes, which must all call it, from the samples of all, the same on each.

@@ -41,7 +41,6 @@ from rankseg_plugins.core.probabilities import (
     check_valid_mask,
     plain,
 )
-from rankseg_plugins.core.processes import seed_of_process
 from rankseg_plugins.core.reservoir import Reservoir, gathered
 from rankseg_plugins.core.tables import Reader, Table, reader, to_tensor
 from rankseg_plugins.core.volumes import Classes, Volumes
@@ -220,7 +219,7 @@ class PresenceRankSEG(Fitted, RankSEG):
         rows = torch.cat([evidence.rows(), truth.there.double()], 1)
         self._look_at_sums(probs, valid_mask)
         if self._sample is None:
-            self._sample = Reservoir(self.max_images, rows.shape[1], seed_of_process(self.seed))
+            self._sample = Reservoir(self.max_images, rows.shape[1], self.seed)
         self._sample.add(rows[truth.counts])
 
     def fit(self) -> PresenceFit:

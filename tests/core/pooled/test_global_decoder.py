@@ -100,13 +100,14 @@ def test_labels_give_the_measured_scores(metric, output_mode):
     assert not torch.equal(blind.offset, decoder.offset)
 
 
-def test_the_sample_is_uniform_over_pixels_of_images_of_all_sizes():
+@pytest.mark.parametrize("numbered", [False, True])
+def test_the_sample_is_uniform_over_pixels_of_images_of_all_sizes(numbered):
     images = [torch.zeros(60, 1), torch.ones(20, 1), torch.full((120, 1), 2.0)]
     drawn = torch.zeros(3)
     for seed in range(400):
         reservoir = Reservoir(capacity=10, columns=1, seed=seed)
-        for image in images:
-            reservoir.add(image)
+        for number, image in enumerate(images):
+            reservoir.add(image, number if numbered else None)
         assert len(reservoir.rows) == 10
         drawn += torch.bincount(reservoir.rows[:, 0].long(), minlength=3)
     expected = torch.tensor([0.3, 0.1, 0.6]) * 4000
@@ -401,14 +402,19 @@ SHARES = {"uneven": (slice(0, 9), slice(9, 12)), "none": (slice(0, 12), slice(0,
 def _one_process(rank, folder):
     probs, labels = network(images=12)
     found = {}
-    for name, (max_pixels, output_mode, blind) in itertools.product(SHARES, SETTINGS):
+    for name, numbered, setting in itertools.product(SHARES, (False, True), SETTINGS):
         share = SHARES[name][rank]
-        decoder = GlobalRankSEG(3, max_pixels=max_pixels, output_mode=output_mode)
-        if len(probs[share]):
-            decoder.update(probs[share], None if blind else labels[share])
-        fit = decoder.fit()
-        found[name, max_pixels, output_mode, blind] = (decoder.scale, decoder.offset, fit.after)
+        found[(name, numbered, *setting)] = fitted_to_share(probs, labels, share, numbered, *setting)
     torch.save(found, f"{folder}/{rank}.pt")
+
+
+def fitted_to_share(probs, labels, share, numbered, max_pixels, output_mode, blind):
+    decoder = GlobalRankSEG(3, max_pixels=max_pixels, output_mode=output_mode)
+    if len(probs[share]):
+        number = share.start if numbered else None
+        decoder.update(probs[share], None if blind else labels[share], number=number)
+    fit = decoder.fit()
+    return decoder.scale, decoder.offset, fit.after
 
 
 @pytest.fixture(scope="module")
@@ -424,11 +430,21 @@ def test_two_processes_give_what_one_gives(shares, of_two_processes):
     ours, theirs = of_two_processes
     probs, labels = network(images=12)
     for max_pixels, output_mode, blind in SETTINGS:
-        values = ours[shares, max_pixels, output_mode, blind]
-        torch.testing.assert_close(values, theirs[shares, max_pixels, output_mode, blind], rtol=0, atol=0)
+        values = ours[shares, False, max_pixels, output_mode, blind]
+        torch.testing.assert_close(values, theirs[shares, False, max_pixels, output_mode, blind], rtol=0, atol=0)
         decoder, found = fitted(probs, None if blind else labels, output_mode=output_mode)
         tolerance = 1e-6 if max_pixels == 100_000 else 0.1
         torch.testing.assert_close(values, (decoder.scale, decoder.offset, found.after), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+@pytest.mark.parametrize("shares", SHARES)
+def test_of_numbered_images_two_processes_keep_the_sample_of_one(shares, of_two_processes):
+    probs, labels = network(images=12)
+    for setting in SETTINGS:
+        expected = fitted_to_share(probs, labels, slice(0, 12), True, *setting)
+        for each in of_two_processes:
+            torch.testing.assert_close(each[(shares, True, *setting)], expected, rtol=0, atol=0)
 
 
 def test_a_refused_batch_leaves_nothing_behind():
