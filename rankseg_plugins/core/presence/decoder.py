@@ -360,9 +360,11 @@ class PresenceRankSEG(Fitted, RankSEG):
         pixels, told = Pixels.of_logits(logits, activation, None, temperature, self.num_classes), []
         classes, number = self._classes_there(pixels.values, None, None), number_of(pixels.values, None)
 
-        def choose(maximum: Tensor, volumes: Volumes) -> Tensor:
-            told.append(self.presence_of(Evidence.of(maximum, volumes, number)))
-            return self._choose(told[0], number, maximum, volumes)
+        def choose(maximum: Tensor, volumes: Volumes) -> Table:
+            read = reader(maximum.device)
+            evidence = self._evidence(read, number, maximum, volumes)
+            told.append(torch.as_tensor(self._learnt(read)[0].presence(evidence, self._objective())))
+            return self._choose(read, told[0], number, maximum, volumes)
 
         return self._decide(pixels, classes._replace(choose=choose)), told[0]
 
@@ -385,13 +387,17 @@ class PresenceRankSEG(Fitted, RankSEG):
     def _choose(
         self, read: Reader, presence: Tensor | None, pixels: Tensor | int, maximum: Tensor, volumes: Volumes
     ) -> Table:
-        number = read(pixels) if isinstance(pixels, Tensor) else pixels
-        largest, mu, n, s = (read(each) for each in (maximum, volumes.mu, volumes.n, volumes.s))
-        evidence = Evidence.of(largest, mu, n, s, number)
+        evidence = self._evidence(read, pixels, maximum, volumes)
         objective, (curve, line, mean) = self._objective(), self._learnt(read)
         q = curve.presence(evidence, objective) if presence is None else read(presence.expand_as(maximum))
         expected = line.scores(evidence, q, objective) if self.rule == SCORE else None
         return self._rule.shown(q, expected, mean, read(volumes.active))
+
+    @staticmethod
+    def _evidence(read: Reader, pixels: Tensor | int, maximum: Tensor, volumes: Volumes) -> Evidence:
+        number = read(pixels) if isinstance(pixels, Tensor) else pixels
+        largest, mu, n, s = (read(each) for each in (maximum, volumes.mu, volumes.n, volumes.s))
+        return Evidence.of(largest, mu, n, s, number)
 
     def _learnt(self, read: Reader) -> tuple[Curve, Expectation, Table]:
         buffers: dict[str, Any] = self._buffers
