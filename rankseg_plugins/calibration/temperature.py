@@ -64,14 +64,16 @@ def to_logits(values: Tensor, activation: str, output_mode: str) -> tuple[Tensor
     probs = to_probabilities(values, activation)
     check_values(probs)
     probs = probs.clamp(0, 1)
-    return (probs.log(), probs.sum(1, keepdim=True)) if output_mode == "multiclass" else (probs.logit(), None)
+    total = probs.sum(1, keepdim=True) if output_mode == "multiclass" else None
+    return probs.logit_() if total is None else probs.log_(), total
 
 
 def scaled(logits: Tensor, total: Tensor | None, temperature: Tensor, output_mode: str) -> Tensor:
     """Probabilities at a temperature, (1,) or (C,), from what :func:`to_logits` gives."""
     by_channel = temperature.to(logits).view(-1, *[1] * (logits.ndim - 2))
     probs = activate(logits / by_channel, output_mode)
-    return probs if total is None else (probs * total).masked_fill(total == 0, 0).clamp(max=1)
+    # In place: new memory for each of these would take longer than the softmax.
+    return probs if total is None else probs.mul_(total).masked_fill_(total == 0, 0).clamp_(max=1)
 
 
 def activate(logits: Tensor, output_mode: str) -> Tensor:

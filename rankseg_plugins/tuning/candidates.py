@@ -193,8 +193,7 @@ class GlobalCandidates:
             ValueError: if they are not valid.
         """
         for temperature, decoders in self._fitting.items():
-            scaled = sample.probs.unsqueeze(0)
-            scaled = scaled if temperature == 1 else self._scalings[temperature](scaled)
+            scaled = self._scalings[temperature](sample.probs.unsqueeze(0))
             for decoder in decoders:
                 decoder.update(scaled)
         self._images += 1

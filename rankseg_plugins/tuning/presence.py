@@ -170,7 +170,7 @@ class PresenceCandidates:
             return
         evidence = []
         for looking, scaling in zip(self._looking, self._scaling, strict=True):
-            found, masks = looking.look(probs if scaling.temperature == 1 else scaling.scaling(probs))
+            found, masks = looking.look(scaling.scaling(probs))
             areas = count_known(masks, truth, self.num_classes, self.ignore_index)
             there = areas.label > 0
             evidence.append(found._replace(score=SCORES[looking.metric](areas).masked_fill(~there, torch.nan)))

@@ -319,6 +319,9 @@ class PresenceRankSEG(Fitted, RankSEG):
         classes = self._classes_there(pixels.values, pixels.valid, plain(presence))
         return self._decide(pixels, classes)
 
+    def _classes(self, probs: Tensor, active: Tensor | None) -> Classes:
+        return self._classes_there(probs, None, active)
+
     def _classes_there(self, probs: Tensor, valid_mask: Tensor | None, presence: Tensor | None) -> Classes:
         if presence is None:
             self._check_fitted()

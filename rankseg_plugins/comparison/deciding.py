@@ -1,0 +1,91 @@
+"""Every decoder on one image: what several of them need is worked out once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rankseg_plugins.calibration.tuned import TunedDecoder, takes_logits
+from rankseg_plugins.comparison.decoders import Decoder
+from rankseg_plugins.core import RankSEG
+from rankseg_plugins.core.sharing import Once
+
+Scale = Callable[[Tensor], Tensor]
+
+
+class Decided(NamedTuple):
+    """What a decoder decides.
+
+    Args:
+        decision: what it returned.
+        seconds: what it takes alone: what several decoders need counts for each of them.
+        key: of the decision; decoders whose decisions are one have the same.
+    """
+
+    decision: Tensor
+    seconds: float
+    key: str | int
+
+
+def decide_each(decoders: Mapping[str, Decoder], probs: Tensor) -> dict[str, Decided]:
+    r"""Decide by every decoder; on a CPU, RankSEGs at the same temperature share what they have in common.
+
+    Args:
+        decoders: callables on (1, C, \*spatial) probabilities by name.
+        probs: (1, C, \*spatial), in the form that decoders take.
+
+    Example:
+        >>> probs = torch.tensor([[[0.8, 0.7, 0.4], [0.2, 0.3, 0.6]]])
+        >>> decoders = {f"{each:g}": RankSEG(pruning_prob=each) for each in (0.1, 0.3, 0.7)}
+        >>> [each.decision.tolist() for each in decide_each(decoders, probs).values()]
+        [[[0, 0, 1]], [[0, 0, 1]], [[0, 0, 0]]]
+    """
+    groups: dict[tuple[float, str], dict[str, tuple[Scale, RankSEG]]] = {}
+    for name, decoder in decoders.items():
+        temperature, scale, inner = _parts(decoder)
+        can_share = probs.device.type == "cpu" and takes_logits(inner) and takes_logits(decoder)
+        if can_share and isinstance(inner, RankSEG) and inner.by_thresholds:
+            groups.setdefault((temperature, inner.output_mode), {})[name] = scale, inner
+    found: dict[str, Decided] = {}
+    for group in groups.values():
+        if len(group) > 1:
+            found |= _together(group, probs)
+    return {name: found[name] if name in found else _alone(name, decoder, probs) for name, decoder in decoders.items()}
+
+
+def _parts(decoder: Decoder) -> tuple[float, Scale, Decoder]:
+    """A temperature, what it makes of probabilities, and what decides on these."""
+    if isinstance(decoder, TunedDecoder):
+        return decoder.temperature, decoder.scaling, decoder.decoder
+    return 1.0, lambda probs: probs, decoder
+
+
+def _together(group: Mapping[str, tuple[Scale, RankSEG]], probs: Tensor) -> dict[str, Decided]:
+    """Decide by RankSEGs at the same temperature."""
+    once = Once()
+
+    def decide(scale: Scale, decoder: RankSEG) -> Decided:
+        start = once.clock()
+        scaled = once("probs", lambda: scale(probs))
+        steps = once("steps", lambda: decoder.share(scaled, once))
+        decision = decoder.decide_by(steps, scaled)
+        # The place in memory.
+        return Decided(decision, once.clock() - start, decision.data_ptr())
+
+    return {name: decide(*each) for name, each in group.items()}
+
+
+def _alone(name: str, decoder: Decoder, probs: Tensor) -> Decided:
+    start = _now(probs)
+    decision = decoder(probs)
+    return Decided(decision, _now(probs) - start, name)
+
+
+def _now(probs: Tensor) -> float:
+    if probs.is_cuda:
+        torch.cuda.synchronize(probs.device)
+    return time.perf_counter()
