@@ -101,8 +101,9 @@ def calibration(probs: Tensor, truth: Tensor, kept: Tensor | None = None, bins: 
     probs, truth = probs.flatten(1), truth.flatten(1) if truth.dtype == torch.bool else truth.flatten()
     kept = torch.ones_like(probs[:1], dtype=torch.bool) if kept is None else kept.reshape(-1, probs.shape[1])
     of_piece = _of_masks if truth.dtype == torch.bool else _of_labels
-    pieces = zip(*(each.split(CHUNK, -1) for each in (probs, truth, kept)), strict=True)
-    return Calibration(*torch.stack([of_piece(*piece, bins) for piece in pieces]).sum(0).cpu().numpy())
+    pieces = [each.split(CHUNK, -1) for each in (probs, truth, kept)]
+    sums = [of_piece(some, true, counts, bins) for some, true, counts in zip(*pieces, strict=True)]
+    return Calibration(*torch.stack(sums).sum(0).cpu().numpy())
 
 
 def _of_masks(probs: Tensor, masks: Tensor, kept: Tensor, bins: int) -> Tensor:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from rankseg_plugins.calibration.temperature import Scaling
 from rankseg_plugins.calibration.tuned import TunedDecoder, takes_logits
 from rankseg_plugins.comparison.decoders import Decoder
 from rankseg_plugins.core import RankSEG
-from rankseg_plugins.core.sharing import Once
-
-Scale = Callable[[Tensor], Tensor]
+from rankseg_plugins.core.sharing import Clock, Once
 
 
 class Decided(NamedTuple):
@@ -44,39 +44,39 @@ def decide_each(decoders: Mapping[str, Decoder], probs: Tensor) -> dict[str, Dec
         >>> [each.decision.tolist() for each in decide_each(decoders, probs).values()]
         [[[0, 0, 1]], [[0, 0, 1]], [[0, 0, 0]]]
     """
-    groups: dict[tuple[float, str], dict[str, tuple[Scale, RankSEG]]] = {}
+    groups: dict[tuple[float, str], dict[str, RankSEG]] = {}
     for name, decoder in decoders.items():
-        temperature, scale, inner = _parts(decoder)
+        temperature, inner = _parts(decoder)
         can_share = probs.device.type == "cpu" and takes_logits(inner) and takes_logits(decoder)
         if can_share and isinstance(inner, RankSEG) and inner.by_thresholds:
-            groups.setdefault((temperature, inner.output_mode), {})[name] = scale, inner
+            groups.setdefault((temperature, inner.output_mode), {})[name] = inner
     found: dict[str, Decided] = {}
-    for group in groups.values():
+    clock = Clock()
+    scalings = {mode: Scaling(probs, mode, Once(clock)) for _, mode in groups}
+    for (temperature, mode), group in groups.items():
         if len(group) > 1:
-            found |= _together(group, probs)
+            found |= _together(group, partial(scalings[mode].at, temperature), clock)
     return {name: found[name] if name in found else _alone(name, decoder, probs) for name, decoder in decoders.items()}
 
 
-def _parts(decoder: Decoder) -> tuple[float, Scale, Decoder]:
-    """A temperature, what it makes of probabilities, and what decides on these."""
-    if isinstance(decoder, TunedDecoder):
-        return decoder.temperature, decoder.scaling, decoder.decoder
-    return 1.0, lambda probs: probs, decoder
+def _parts(decoder: Decoder) -> tuple[float, Decoder]:
+    """Its temperature, and what decides at it."""
+    return (decoder.temperature, decoder.decoder) if isinstance(decoder, TunedDecoder) else (1.0, decoder)
 
 
-def _together(group: Mapping[str, tuple[Scale, RankSEG]], probs: Tensor) -> dict[str, Decided]:
+def _together(group: Mapping[str, RankSEG], scaled: Callable[[], Tensor], clock: Clock) -> dict[str, Decided]:
     """Decide by RankSEGs at the same temperature."""
-    once = Once()
+    once = Once(clock)
 
-    def decide(scale: Scale, decoder: RankSEG) -> Decided:
-        start = once.clock()
-        scaled = once("probs", lambda: scale(probs))
-        steps = once("steps", lambda: decoder.share(scaled, once))
-        decision = decoder.decide_by(steps, scaled)
+    def decide(decoder: RankSEG) -> Decided:
+        start = clock.now()
+        probs = once("probs", scaled)
+        steps = once("steps", lambda: decoder.share(probs, once))
+        decision = decoder.decide_by(steps, probs)
         # The place in memory.
-        return Decided(decision, once.clock() - start, decision.data_ptr())
+        return Decided(decision, clock.now() - start, decision.data_ptr())
 
-    return {name: decide(*each) for name, each in group.items()}
+    return {name: decide(decoder) for name, decoder in group.items()}
 
 
 def _alone(name: str, decoder: Decoder, probs: Tensor) -> Decided:

@@ -16,8 +16,22 @@ from rankseg_plugins.core.volumes import Volumes
 T = TypeVar("T")
 
 
+class Clock:
+    """Seconds that go on by what work took also where it was done before: everybody reads what it takes alone."""
+
+    def __init__(self) -> None:
+        self.saved = 0.0
+
+    def now(self) -> float:
+        """Seconds from any beginning."""
+        return time.perf_counter() + self.saved
+
+
 class Once:
     """Work that is done when it is first asked for; all others get what was found, and must not write to it.
+
+    Args:
+        clock: of those who ask; None: nobody looks.
 
     Example:
         >>> once = Once()
@@ -25,24 +39,20 @@ class Once:
         (3, 3)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
         self._found: dict[Hashable, tuple[Any, float]] = {}
-        self._saved = 0.0
+        self._clock = clock or Clock()
 
     def __call__(self, key: Hashable, work: Callable[[], T]) -> T:
         """What ``work`` returns, or what it returned before under this key."""
         if key in self._found:
             found, seconds = self._found[key]
-            self._saved += seconds
+            self._clock.saved += seconds
             return found
-        start = self.clock()
+        start = self._clock.now()
         found = work()
-        self._found[key] = found, self.clock() - start
+        self._found[key] = found, self._clock.now() - start
         return found
-
-    def clock(self) -> float:
-        """Seconds on a clock that goes on by what work took, also where it was done before."""
-        return time.perf_counter() + self._saved
 
 
 class SharedSteps:
