@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.kernels import has_numba
+
 BINS = 15
 #: Pixels that are binned at once: bounds the memory for large volumes.
-CHUNK = 1 << 22
+CHUNK = 1 << 20
 #: Of a pixel; a power of 2, so that multiples are exact.
 GRAIN = 2.0**-20
 
@@ -116,41 +118,40 @@ def calibration(probs: Tensor, truth: Tensor, kept: Tensor | None = None, bins: 
     Returns:
         C rows, and one more for the top label if C > 1 and the truth is one label per pixel.
     """
-    probs, classes = probs.flatten(1), len(probs)
-    masks = truth.flatten(1) if truth.dtype == torch.bool else None
-    labels = None if masks is not None else truth.flatten()
+    probs, truth = probs.flatten(1), truth.flatten(1) if truth.dtype == torch.bool else truth.flatten()
     kept = torch.ones_like(probs[:1], dtype=torch.bool) if kept is None else kept.reshape(-1, probs.shape[1])
-    kept = kept.expand(classes if masks is not None else 1, -1)
-    top = classes > 1 and labels is not None
-    sums = torch.zeros(3, classes + top, bins, dtype=torch.float64, device="cpu")
-    for start in range(0, probs.shape[1], CHUNK):
-        part = slice(start, start + CHUNK)
-        if masks is not None:
-            for row, held in enumerate(kept[:, part]):
-                index = _add(sums[:2, row], probs[row, part][held].double())
-                sums[2, row] += torch.bincount(index[masks[row, part][held]], minlength=bins).cpu()
-        if labels is not None:
-            held = kept[0, part] & (probs[:, part] > 0).any(0)
-            confidence, true = probs[:, part][:, held].double(), labels[part][held]
-            for row in range(classes):
-                _add(sums[:2, row], confidence[row])
-            index = true * bins + _bin(confidence.gather(0, true[None])[0], bins)
-            sums[2, :classes] += torch.bincount(index, minlength=classes * bins).view(classes, bins).cpu()
-        if top and labels is not None:
-            largest, decided = confidence.max(0)
-            index = _add(sums[:2, -1], largest)
-            sums[2, -1] += torch.bincount(index[decided == true], minlength=bins).cpu()
-    return Calibration(*sums.numpy())
+    of_piece = _of_masks if truth.dtype == torch.bool else _of_labels
+    pieces = [each.split(CHUNK, -1) for each in (probs, truth, kept)]
+    sums = [of_piece(some, true, counts, bins) for some, true, counts in zip(*pieces, strict=True)]
+    return Calibration(*torch.stack(sums).sum(0).cpu().numpy())
 
 
-def _add(sums: Tensor, confidence: Tensor) -> Tensor:
-    """Add to the counts and confidences; return the bin of every pixel."""
-    bins = sums.shape[1]
-    index = _bin(confidence, bins)
-    sums[0] += torch.bincount(index, minlength=bins).cpu()
-    sums[1] += torch.bincount(index, weights=confidence, minlength=bins).cpu()
-    return index
+def _of_masks(probs: Tensor, masks: Tensor, kept: Tensor, bins: int) -> Tensor:
+    """The three fields, (3, C, bins)."""
+    return torch.stack([*_binned(probs, kept, bins), _binned(probs, kept & masks, bins)[0]])
 
 
-def _bin(confidence: Tensor, bins: int) -> Tensor:
-    return (confidence * bins).long().clamp_(0, bins - 1)
+def _of_labels(probs: Tensor, labels: Tensor, kept: Tensor, bins: int) -> Tensor:
+    """Likewise, with the top label if there is more than one class."""
+    kept, labels = kept & (probs.amax(0) > 0), labels.where(kept[0], 0)
+    masks = torch.zeros_like(probs, dtype=torch.bool).scatter_(0, labels[None], True)
+    sums = _of_masks(probs, masks, kept, bins)
+    if len(probs) == 1:
+        return sums
+    largest, decided = probs.max(0)
+    return torch.cat([sums, _of_masks(largest[None], (decided == labels)[None], kept, bins)], 1)
+
+
+def _binned(probs: Tensor, kept: Tensor, bins: int) -> tuple[Tensor, Tensor]:
+    """Number and sum of the probabilities that are kept in every bin, each (rows, bins) float64."""
+    if probs.device.type == "cpu" and probs.dtype == torch.float32 and has_numba():
+        from rankseg_plugins.core.kernels.cpu.bins import binned
+
+        return binned(probs, kept, bins)
+    values, rows, width = probs.double(), len(probs), bins + 1
+    # What does not count goes to a bin of its own: faster than leaving it out.
+    index = (values * bins).long().clamp_(0, bins - 1).masked_fill_(~kept, bins)
+    index += width * torch.arange(rows, device=probs.device).unsqueeze(1)
+    sums = (torch.bincount(index.flatten(), each, minlength=rows * width) for each in (None, values.flatten()))
+    number, total = (each.view(rows, width)[:, :bins].double() for each in sums)
+    return number, total

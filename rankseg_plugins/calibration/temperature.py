@@ -12,6 +12,7 @@ from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.core.options import read_real
 from rankseg_plugins.core.pixels import TEMPERATURE_RANGE
 from rankseg_plugins.core.probabilities import check_probs, plain, to_probabilities
+from rankseg_plugins.core.sharing import Once
 from rankseg_plugins.core.tracing import check_values
 
 #: What gives probabilities over logits that are divided themselves.
@@ -46,9 +47,36 @@ def scale_probs(probs: Tensor, temperature: float, output_mode: str = "multiclas
                  [0.3333]]])
     """
     check_probs("probs", probs)
-    # float32, as TemperatureScaling holds it: both are to give the same to the last digit.
-    divisor = torch.full((1,), read_temperature("temperature", temperature), device=probs.device)
-    return scaled(*to_logits(plain(probs), "identity", output_mode), divisor, output_mode)
+    return Scaling(probs, output_mode)._at(read_temperature("temperature", temperature))
+
+
+class Scaling:
+    r"""Probabilities at several temperatures, whose logits are worked out once.
+
+    Args:
+        probs: (B, C, \*spatial) probabilities.
+        output_mode: ``"multiclass"`` or ``"multilabel"``.
+        once: keeps the logits.
+
+    Example:
+        >>> Scaling(torch.tensor([[[0.8], [0.2]]])).at(2.0)
+        tensor([[[0.6667],
+                 [0.3333]]])
+    """
+
+    def __init__(self, probs: Tensor, output_mode: str = "multiclass", once: Once | None = None) -> None:
+        self._probs, self._mode, self._once = plain(probs), output_mode, once or Once()
+
+    def at(self, temperature: float) -> Tensor:
+        """As :func:`scale_probs`, but the probabilities themselves at 1, where rounding could change a tie."""
+        return self._probs if temperature == 1 else self._at(temperature)
+
+    @torch.no_grad()
+    def _at(self, temperature: float) -> Tensor:
+        logits = self._once("logits", lambda: to_logits(self._probs, "identity", self._mode))
+        # float32, as TemperatureScaling holds it: both are to give the same to the last digit.
+        divisor = torch.full((1,), temperature, device=self._probs.device)
+        return scaled(*logits, divisor, self._mode)
 
 
 def read_temperature(name: str, value: object) -> float:
@@ -64,14 +92,19 @@ def to_logits(values: Tensor, activation: str, output_mode: str) -> tuple[Tensor
     probs = to_probabilities(values, activation)
     check_values(probs)
     probs = probs.clamp(0, 1)
-    return (probs.log(), probs.sum(1, keepdim=True)) if output_mode == "multiclass" else (probs.logit(), None)
+    if output_mode != "multiclass":
+        return probs.logit_(), None
+    total = probs.sum(1, keepdim=True)
+    # No softmax of minus infinity alone: what it gives is multiplied by 0.
+    return probs.log_().masked_fill_(total == 0, 0), total
 
 
 def scaled(logits: Tensor, total: Tensor | None, temperature: Tensor, output_mode: str) -> Tensor:
     """Probabilities at a temperature, (1,) or (C,), from what :func:`to_logits` gives."""
     by_channel = temperature.to(logits).view(-1, *[1] * (logits.ndim - 2))
     probs = activate(logits / by_channel, output_mode)
-    return probs if total is None else (probs * total).masked_fill(total == 0, 0).clamp(max=1)
+    # In place: new memory for each of these would take longer than the softmax.
+    return probs if total is None else probs.mul_(total).clamp_(max=1)
 
 
 def activate(logits: Tensor, output_mode: str) -> Tensor:

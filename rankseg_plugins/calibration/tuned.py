@@ -126,7 +126,6 @@ class TunedDecoder(nn.Module):
         """Decide; see the class, and :meth:`rankseg_plugins.RankSEG.predict`."""
         probs, valid_mask = plain(probs), plain(valid_mask)
         check_probs("probs", probs, self.num_classes)
-        # Not scaled at 1, where rounding could change a tie.
         if self.temperature == 1:
             return self.decoder(probs, valid_mask)
         check_valid_mask(probs, valid_mask)
@@ -135,8 +134,9 @@ class TunedDecoder(nn.Module):
         return self.decoder(self.scaling(inside), valid_mask)
 
     def scaling(self, probs: Tensor) -> Tensor:
-        r"""The probabilities (B, C, \*spatial) at its temperature."""
-        return scale_probs(probs, self.temperature, self.output_mode)
+        r"""The probabilities (B, C, \*spatial) at its temperature; at 1 these themselves."""
+        # Rounding could change a tie.
+        return probs if self.temperature == 1 else scale_probs(probs, self.temperature, self.output_mode)
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """The same as calling the module."""
@@ -322,7 +322,7 @@ def decide(decoder: Any, logits: Tensor, activation: str) -> Tensor:
         >>> decide(lambda probs: probs[:, 1:] > 0.1, torch.tensor([[[1.0, 3.0], [0.0, 0.0]]]), "softmax")
         tensor([[[ True, False]]])
     """
-    if activation != "identity" and _takes_logits(decoder):
+    if activation != "identity" and takes_logits(decoder):
         return decoder.predict_logits(logits, activation)
     return decoder(to_probabilities(logits, activation))
 
@@ -341,12 +341,13 @@ def decide_knowing(decoder: Any, logits: Tensor, activation: str) -> tuple[Tenso
         True
     """
     knows = decoder.knows_presence if isinstance(decoder, TunedDecoder) else isinstance(decoder, PresenceRankSEG)
-    if knows and _takes_logits(decoder):
+    if knows and takes_logits(decoder):
         return decoder.decision_and_presence(logits, activation)
     return decide(decoder, logits, activation), None
 
 
-def _takes_logits(decoder: Any) -> bool:
+def takes_logits(decoder: Any) -> bool:
+    """Whether calling it does no more than what this package made it do: no other class, and no hook."""
     if type(decoder) not in (RankSEG, PresenceRankSEG, GlobalRankSEG, TunedDecoder):
         return False
     return not (decoder._forward_hooks or decoder._forward_pre_hooks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.calibration.reliability import Calibration, calibration
-from rankseg_plugins.calibration.tuned import decide_knowing
+from rankseg_plugins.comparison.deciding import decide_each
 from rankseg_plugins.comparison.decoders import ByCase, Decoder
 from rankseg_plugins.comparison.presence import judged
 from rankseg_plugins.comparison.sample import Sample, overlap
@@ -30,7 +29,7 @@ class Measurement:
         name: of the image.
         case: what is drawn as one in the bootstrap.
         counts: (decoders, 3, C) int64: intersection, prediction area and label area.
-        seconds: (decoders,) decode time, NaN where it was not taken.
+        seconds: (decoders,) decode time of each alone, NaN where it was not taken.
         calibration: of the probabilities; None where there are none.
         presence: (decoders, C) how likely each of them took each class to be there, NaN where that is not known; None
             where it is of none. See :func:`~rankseg_plugins.comparison.presence.judged`.
@@ -81,33 +80,38 @@ def measure(
         ValueError: if probabilities are not finite or outside [0, 1], or sizes or labels do not fit.
     """
     probs, truth = prepare(sample, num_classes, ignore_index, device, output_mode)
-    forms = ((1, *probs.shape[2:]), tuple(probs.shape))
-    counts, seconds, decisions, told = [], [], [], []
-    for name, decoder in decoders.items():
-        decided, q, taken = _timed(decoder.of(sample.drawn_as) if isinstance(decoder, ByCase) else decoder, probs)
-        with naming(name):
-            decided = plain(check_tensor("decision", decided))
-        shape = tuple(decided.shape)
-        if shape not in forms:
-            raise ValueError(f"{name} gave shape {shape} for probs of shape {forms[1]}")
-        if shape == forms[decided.dtype == torch.bool] and not decided.is_floating_point():
-            counted = count_known(decided, truth, num_classes, ignore_index)
-        else:  # neither labels nor masks: refused there, in words
-            counted = count(decided, truth, num_classes, ignore_index)
-        counts.append(torch.cat(list(counted)).cpu().numpy())
-        seconds.append(taken)
-        decisions.append(decided[0])
-        told.append(None if q is None else q[0])
+    of_case = {name: each.of(sample.drawn_as) if isinstance(each, ByCase) else each for name, each in decoders.items()}
+    decided = decide_each(of_case, probs)
+    # Decisions that are one are counted once.
+    counted: dict[str | int, np.ndarray] = {}
+    for name, each in decided.items():
+        if each.key not in counted:
+            counted[each.key] = _count(name, each.decision, probs, truth, ignore_index)
+    decisions = [plain(each.decision)[0] for each in decided.values()]
     measurement = Measurement(
         sample.name,
         sample.drawn_as,
-        np.stack(counts),
-        np.array(seconds),
+        np.stack([counted[each.key] for each in decided.values()]),
+        np.array([each.seconds for each in decided.values()]),
         _calibrate(probs[0], truth[0], ignore_index),
-        judged(told, truth[0], probs.ndim - 2, ignore_index),
+        judged([each.presence for each in decided.values()], truth[0], probs.ndim - 2, ignore_index),
         measure_decisions(extra, decisions, truth[0], num_classes, ignore_index, sample.spacing),
     )
     return measurement, truth[0], decisions
+
+
+def _count(name: str, decision: Tensor, probs: Tensor, truth: Tensor, ignore_index: int | None) -> np.ndarray:
+    """(3, C) of what a decoder returned."""
+    with naming(name):
+        decision = plain(check_tensor("decision", decision))
+    forms = ((1, *probs.shape[2:]), tuple(probs.shape))
+    shape = tuple(decision.shape)
+    if shape not in forms:
+        raise ValueError(f"{name} gave shape {shape} for probs of shape {forms[1]}")
+    # Neither labels nor masks: refused there, in words.
+    fits = shape == forms[decision.dtype == torch.bool] and not decision.is_floating_point()
+    areas = (count_known if fits else count)(decision, truth, probs.shape[1], ignore_index)
+    return torch.cat(list(areas)).cpu().numpy()
 
 
 def measure_decisions(
@@ -174,15 +178,3 @@ def _calibrate(probs: Tensor, truth: Tensor, ignore_index: int | None) -> Calibr
     if truth.ndim == probs.ndim or len(probs) == 1:
         truth = (truth == 1).reshape(probs.shape)
     return calibration(probs.clamp(0, 1), truth, kept)
-
-
-def _timed(decoder: Decoder, probs: Tensor) -> tuple[Tensor, Tensor | None, float]:
-    start = _now(probs)
-    decided, q = decide_knowing(decoder, probs, "identity")
-    return decided, q, _now(probs) - start
-
-
-def _now(probs: Tensor) -> float:
-    if probs.is_cuda:
-        torch.cuda.synchronize(probs.device)
-    return time.perf_counter()

@@ -76,11 +76,12 @@ def bootstrap(
 
 def _ends(distribution: np.ndarray, confidence: float) -> np.ndarray:
     """Quantiles of each row; SciPy's own would be NaN as soon as one draw is."""
-    ends = np.full((len(distribution), 2), np.nan)
-    known = ~np.isnan(distribution).all(1)
     quantiles = [(1 - confidence) / 2, (1 + confidence) / 2]
-    if known.any():
-        ends[known] = np.nanquantile(distribution[known], quantiles, axis=1).T
+    ends = np.quantile(distribution, quantiles, axis=1).T
+    # Row by row, which takes many times as long.
+    some = np.isnan(ends[:, 0]) & ~np.isnan(distribution).all(1)
+    if some.any():
+        ends[some] = np.nanquantile(distribution[some], quantiles, axis=1).T
     return ends
 
 

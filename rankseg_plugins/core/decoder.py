@@ -24,7 +24,8 @@ from rankseg_plugins.core.probabilities import (
     plain,
     to_masks,
 )
-from rankseg_plugins.core.rma import search
+from rankseg_plugins.core.rma import Steps, search
+from rankseg_plugins.core.sharing import Once, SharedSteps
 from rankseg_plugins.core.solvers.exact import expected_scores, search_exact
 from rankseg_plugins.core.solvers.rankdice import SOLVERS as RANKDICE_SOLVERS
 from rankseg_plugins.core.solvers.rankdice import search_rankdice
@@ -267,9 +268,26 @@ class RankSEG(ChecksSums):
         fill = decided.masked_fill if blind else decided.masked_fill_
         return fill(~valid_mask, self.void_index)
 
-    def _by_volumes(self, pixels: Pixels, classes: Classes) -> Tensor:
+    @property
+    def by_thresholds(self) -> bool:
+        """Whether RMA finds its masks: then :meth:`decide_by` can take the steps of others."""
         # The scores of all volumes are equal where smooth is very large.
-        solver, objective = self.solver if self.smooth <= _FLAT_SMOOTH else "RMA", self._objective()
+        return self.metric != "acc" and (self.solver == "RMA" or self.smooth > _FLAT_SMOOTH)
+
+    @torch.no_grad()
+    def share(self, probs: Tensor, once: Once) -> SharedSteps:
+        """Steps on probabilities (B, C, *spatial) that several decoders take; this one looks at their sums."""
+        steps = make_steps(Pixels(probs), self._objective(), 0.0)
+        self._look_at_sums(probs)
+        return SharedSteps(steps, once)
+
+    @torch.no_grad()
+    def decide_by(self, steps: Steps, probs: Tensor) -> Tensor:
+        """As :meth:`predict`, by steps on these probabilities; their shape is not checked."""
+        return self._read_off(steps, search(steps, self._objective(), self._classes(probs, None)), probs)
+
+    def _by_volumes(self, pixels: Pixels, classes: Classes) -> Tensor:
+        solver, objective = "RMA" if self.by_thresholds else self.solver, self._objective()
         if self.solver != "RMA":
             if is_blind():
                 raise RuntimeError(
@@ -284,11 +302,14 @@ class RankSEG(ChecksSums):
             searches: dict[str, Callable[..., Volumes]] = {"exact": search_exact}
             searches |= {name: partial(search_rankdice, solver=name, eps=self.eps) for name in RANKDICE_SOLVERS}
             volumes = searches[solver](steps.values(), steps.maximum, volumes, objective)
+        return self._read_off(steps, volumes, pixels.values)
+
+    def _read_off(self, steps: Steps, volumes: Volumes, probs: Tensor) -> Tensor:
         if self.output_mode == "multiclass":
-            decided = steps.labels(volumes, objective, self._unassigned_label())
+            decided = steps.labels(volumes, self._objective(), self._unassigned_label())
         else:
             decided = steps.masks(volumes)
-        return decided.unflatten(-1, pixels.values.shape[2:])
+        return decided.unflatten(-1, probs.shape[2:])
 
     def _objective(self) -> Objective:
         return OBJECTIVES[self.metric](self.smooth)

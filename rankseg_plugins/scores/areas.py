@@ -14,6 +14,8 @@ from torch import Tensor
 from rankseg_plugins.core.options import read_index, read_integer
 from rankseg_plugins.core.probabilities import check_tensor, class_masks, plain
 
+_KINDS = (torch.uint8, torch.int16, torch.int32, torch.int64)
+
 
 class Areas(NamedTuple):
     """Pixel counts, each (B, C) int64.
@@ -75,28 +77,49 @@ def areas_of_known(prediction: Tensor, target: Tensor, num_classes: int, ignore_
     masks = _check(prediction, target, num_classes)
     kept = None if target.dtype == torch.bool or ignore_index is None else target != ignore_index
     if not masks:
-        kept = torch.ones_like(target, dtype=torch.bool) if kept is None else kept
-        if prediction.dtype != torch.bool:
-            return _areas_of_labels(prediction, target, kept, num_classes)
-        kept = kept.unsqueeze(1)
-    true, predicted = target == 1 if masks else _as_masks(target, num_classes), _as_masks(prediction, num_classes)
+        return _areas_of_labels(prediction, target.long(), kept, num_classes)
+    true, predicted = target == 1, _as_masks(prediction, num_classes)
     if kept is not None:
         true, predicted = true & kept, predicted & kept
     return Areas(*(mask.flatten(2).sum(2) for mask in (predicted & true, predicted, true)))
 
 
-def _areas_of_labels(prediction: Tensor, target: Tensor, kept: Tensor, num_classes: int) -> Areas:
+def _areas_of_labels(prediction: Tensor, target: Tensor, kept: Tensor | None, num_classes: int) -> Areas:
     # What does not count goes to a class of its own: faster than leaving pixels out.
-    images, width = len(target), num_classes + 1
-    first = width * torch.arange(images, device=target.device).view(-1, *[1] * (target.ndim - 1))
-    prediction, target = prediction.long(), target.long().where(kept, num_classes)
-    prediction = prediction.where(kept & (prediction >= 0) & (prediction < num_classes), num_classes)
+    nowhere = num_classes
+    if prediction.dtype == torch.bool:
+        index = target if kept is None else target.where(kept, 0)
+        held = prediction.gather(1, index.unsqueeze(1)).squeeze(1)
+        number = (prediction if kept is None else prediction & kept.unsqueeze(1)).flatten(2).sum(2)
+    else:
+        prediction = _within(prediction.long(), num_classes)
+        held = prediction == target
+        number = _count(prediction if kept is None else prediction.where(kept, nowhere), num_classes)
+    if kept is not None:
+        target = target.where(kept, nowhere)
+    return Areas(_count(target.where(held, nowhere), num_classes), number, _count(target, num_classes))
 
-    def count(labels: Tensor) -> Tensor:
-        found = torch.bincount((labels + first).flatten(), minlength=images * width)
-        return found.view(images, width)[:, :num_classes]
 
-    return Areas(count(target.where(prediction == target, num_classes)), count(prediction), count(target))
+def _within(labels: Tensor, num_classes: int) -> Tensor:
+    """Labels of which those that are no class are ``num_classes``."""
+    if not labels.numel():
+        return labels
+    low, high = (each.item() for each in labels.aminmax())
+    return (
+        labels
+        if low >= 0 and high <= num_classes
+        else labels.where((labels >= 0) & (labels < num_classes), num_classes)
+    )
+
+
+def _count(labels: Tensor, num_classes: int) -> Tensor:
+    """Pixels of every image and class, (B, C), from labels of 0 to ``num_classes``."""
+    images, width = len(labels), num_classes + 1
+    # The narrowest type takes a third of the time.
+    kind = next(each for each in _KINDS if images * width - 1 <= torch.iinfo(each).max)
+    first = torch.arange(0, images * width, width, device=labels.device, dtype=kind)
+    numbered = labels.flatten(1).to(kind) + first.unsqueeze(1)
+    return torch.bincount(numbered.flatten(), minlength=images * width).view(images, width)[:, :num_classes]
 
 
 def _as_masks(labels: Tensor, num_classes: int) -> Tensor:

@@ -6,13 +6,14 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar, cast
 
-from rankseg_plugins.calibration.temperature import read_temperature
+from rankseg_plugins.calibration.temperature import Scaling, read_temperature
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison.decoders import ByCase
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.decoder import SOLVERS
 from rankseg_plugins.core.options import read_choice, read_mode, read_real
+from rankseg_plugins.core.probabilities import check_floating
 from rankseg_plugins.core.processes import gather
 from rankseg_plugins.tuning.choosing import ARGMAX
 
@@ -170,11 +171,10 @@ class GlobalCandidates:
     ) -> None:
         mode = read_mode(output_mode, num_classes)
         self.num_classes, self._images = num_classes, 0
-        argmax = RankSEG("acc", output_mode=mode)
         found, of_metrics = read_temperatures(temperatures), read_metrics(metrics)
         self.names = tuple(_name(metric, temperature) for temperature in found for metric in of_metrics)
         check_names(self.names)
-        self._scalings = {each: TunedDecoder(argmax, num_classes, each).scaling for each in found}
+        self._mode = mode
         self._fitting = {each: [GlobalRankSEG(num_classes, metric, mode) for metric in of_metrics] for each in found}
 
     def check_number(self, images: int) -> None:
@@ -198,11 +198,11 @@ class GlobalCandidates:
             ValueError: if they are not valid.
         """
         number = self._images if number is None else number
+        check_floating("probs", sample.probs)
+        scaling = Scaling(sample.probs.unsqueeze(0), self._mode)
         for temperature, decoders in self._fitting.items():
-            scaled = sample.probs.unsqueeze(0)
-            scaled = scaled if temperature == 1 else self._scalings[temperature](scaled)
             for decoder in decoders:
-                decoder.update(scaled, number=number)
+                decoder.update(scaling.at(temperature), number=number)
         self._images += 1
 
     def gather(self) -> None:

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rankseg_plugins.calibration.temperature import Scaling
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison.decoders import ByCase
 from rankseg_plugins.comparison.measuring import prepare
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.comparison.scoring import Scoring
-from rankseg_plugins.core import PresenceRankSEG, RankSEG
+from rankseg_plugins.core import PresenceRankSEG
 from rankseg_plugins.core.options import fold, read_integer, read_mode, read_real
 from rankseg_plugins.core.presence.curve import Evidence
 from rankseg_plugins.core.presence.rule import LEVELS, SCORE
@@ -150,7 +151,6 @@ class PresenceCandidates:
             "seed": self._seed,
         }
         self._looking = [PresenceRankSEG(num_classes, metric, output_mode=mode) for _, metric in self._grid]
-        self._scaling = [TunedDecoder(RankSEG("acc", output_mode=mode), num_classes, each) for each, _ in self._grid]
         rules = usual_rules(scoring, level) if rules is None else read_rules(rules)
         self._ways = [(rule, solver) for rule in rules for solver in read_solvers(solvers)]
         self.names = tuple(self._name(*each, *way) for each in self._grid for way in self._ways)
@@ -172,9 +172,9 @@ class PresenceCandidates:
         known = known_pixels(truth, self.ignore_index)
         if known is not None and not known.any():
             return
-        evidence = []
-        for looking, scaling in zip(self._looking, self._scaling, strict=True):
-            found, masks = looking.look(probs if scaling.temperature == 1 else scaling.scaling(probs))
+        evidence, scaling = [], Scaling(probs, self._mode)
+        for looking, (temperature, _) in zip(self._looking, self._grid, strict=True):
+            found, masks = looking.look(scaling.at(temperature))
             areas = count_known(masks, truth, self.num_classes, self.ignore_index)
             there = areas.label > 0
             evidence.append(found._replace(score=SCORES[looking.metric](areas).masked_fill(~there, torch.nan)))

@@ -42,6 +42,7 @@ from rankseg_plugins.core.probabilities import (
     plain,
 )
 from rankseg_plugins.core.reservoir import Reservoir, gathered
+from rankseg_plugins.core.rma import Steps, search
 from rankseg_plugins.core.tables import Reader, Table, reader, to_tensor
 from rankseg_plugins.core.volumes import Classes, Volumes
 
@@ -357,8 +358,20 @@ class PresenceRankSEG(Fitted, RankSEG):
             >>> decoder.decision_and_presence(torch.tensor([[[3.0, -1.0], [0.0, 0.0]]]))[0]
             tensor([[0, 0]])
         """
-        pixels, told = Pixels.of_logits(logits, activation, None, temperature, self.num_classes), []
-        classes, number = self._classes_there(pixels.values, None, None), number_of(pixels.values, None)
+        pixels = Pixels.of_logits(logits, activation, None, temperature, self.num_classes)
+        classes, told = self._telling(pixels.values)
+        return self._decide(pixels, classes), told[0]
+
+    @torch.no_grad()
+    def decision_and_presence_by(self, steps: Steps, probs: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`decision_and_presence`, by steps on these probabilities; their shape is not checked."""
+        classes, told = self._telling(probs)
+        return self._read_off(steps, search(steps, self._objective(), classes), probs), told[0]
+
+    def _telling(self, probs: Tensor) -> tuple[Classes, list[Tensor]]:
+        """The classes that are decided on, and a list that then holds how likely each is there."""
+        classes, number = self._classes_there(probs, None, None), number_of(probs, None)
+        told: list[Tensor] = []
 
         def choose(maximum: Tensor, volumes: Volumes) -> Table:
             read = reader(maximum.device)
@@ -366,7 +379,10 @@ class PresenceRankSEG(Fitted, RankSEG):
             told.append(torch.as_tensor(self._learnt(read)[0].presence(evidence, self._objective())))
             return self._choose(read, told[0], number, maximum, volumes)
 
-        return self._decide(pixels, classes._replace(choose=choose)), told[0]
+        return classes._replace(choose=choose), told
+
+    def _classes(self, probs: Tensor, active: Tensor | None) -> Classes:
+        return self._classes_there(probs, None, active)
 
     def _classes_there(self, probs: Tensor, valid_mask: Tensor | None, presence: Tensor | None) -> Classes:
         read = reader(probs.device)
