@@ -13,7 +13,7 @@ except ImportError:  # what needs nothing else of numba runs as it is written
     njit = None
 
 #: A quotient by 0 is infinite or NaN: to raise an error instead, numbers would be divided one by one.
-_OPTIONS = {"nogil": True, "error_model": "numpy"}
+_OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
 #: Changes with any file beside this one.
 _STAMP = tuple(
     (file.name, file.stat().st_mtime, file.stat().st_size) for file in sorted(Path(__file__).parent.glob("*.py"))
@@ -38,9 +38,11 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Any:
 #: code, the same in every run.
 _ANY_ORDER = {"reassoc", "nsz", "contract"}
 #: What Python calls.
-kernel: Any = partial(_compiled, fastmath=_ANY_ORDER)
+kernel: Any = partial(_compiled, fastmath=_ANY_ORDER, no_cfunc_wrapper=True)
 #: What kernels call.
 _INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 fast: Any = partial(_compiled, fastmath=_ANY_ORDER, **_INNER)
 #: Likewise, every operation as it is written.
 exact: Any = partial(_compiled, fastmath={"contract"}, **_INNER)
+#: Likewise, compiled as a part of what calls it: an array is returned by no other function.
+inline: Any = partial(_compiled, inline="always")

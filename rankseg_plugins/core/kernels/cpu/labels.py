@@ -15,21 +15,19 @@ ONE = 1 << 16
 
 
 @kernel
-def select(first, last, source, plan, rows, masks, like):
-    """The masks (B, C, pixels) themselves."""
-    top, inverse = np.empty(plan.width, like.dtype), np.empty(plan.width, like.dtype)
-    row = np.empty(plan.width, like.dtype)
+def select(first, last, source, plan, rows, peaks, masks, space):
+    """The masks (B, C, pixels) themselves; ``space`` (3, width) is overwritten."""
+    top, inverse, row = space[0], space[1], space[2]
     for task in range(first, last):
         image, part = task // plan.tasks, task % plan.tasks
         for chunk in range(part * plan.share, min((part + 1) * plan.share, plan.chunks)):
             start, known = chunk * plan.width, False
-            size = min(plan.width, source.pixels - start)
+            size = min(plan.width, source.form.pixels - start)
             t, v = top[:size], inverse[:size]
-            for label in range(source.classes):
+            for label in range(source.form.classes):
                 into = masks[image, label, start : start + size]
-                like[0] = rows.threshold[image, label]
-                threshold = like[0]
-                if not rows.peaks[image, label, chunk] > threshold:
+                threshold = space.dtype.type(rows[image, label].threshold)
+                if not peaks[image, label, chunk] > threshold:
                     for i in range(size):
                         into[i] = False
                     continue
@@ -42,7 +40,7 @@ def select(first, last, source, plan, rows, masks, like):
 
 
 @kernel
-def choose(first, last, source, plan, rows, labels, disputed, shared_n, shared_s, like):
+def choose(first, last, source, plan, rows, peaks, labels, disputed, shared, codes, space):
     """Label the pixels that one class selected; the others are :data:`NOBODY`'s, or :data:`SEVERAL` classes'.
 
     Args:
@@ -51,29 +49,26 @@ def choose(first, last, source, plan, rows, labels, disputed, shared_n, shared_s
         source: the probabilities.
         plan: how they are cut.
         rows: the masks.
+        peaks: (B, C, chunks), largest probability of each chunk.
         labels: (B, pixels).
         disputed: (B, chunks), number of the pixels that are left.
-        shared_n: (tasks, C), number of the pixels that a class shares with others.
-        shared_s: (tasks, C), sum of them.
-        like: (1,) in the precision of the probabilities.
+        shared: (tasks, C, 2), count and sum of the pixels that a class shares with others.
+        codes: (width,) int32, is overwritten.
+        space: (3, width), likewise.
     """
-    top, inverse = np.empty(plan.width, like.dtype), np.empty(plan.width, like.dtype)
-    row, bounds = np.empty(plan.width, like.dtype), np.empty(source.classes, like.dtype)
-    codes = np.empty(plan.width, np.int32)
+    top, inverse, row = space[0], space[1], space[2]
     for task in range(first, last):
         image, part = task // plan.tasks, task % plan.tasks
-        for label in range(source.classes):
-            bounds[label] = rows.threshold[image, label]
         for chunk in range(part * plan.share, min((part + 1) * plan.share, plan.chunks)):
             start, known = chunk * plan.width, False
-            size = min(plan.width, source.pixels - start)
+            size = min(plan.width, source.form.pixels - start)
             t, v, code = top[:size], inverse[:size], codes[:size]
             # A pixel adds up one code per class that selected it: from the sum, a single class reads off its own index.
             for i in range(size):
                 code[i] = 0
-            for label in range(source.classes):
-                bound = bounds[label]
-                if rows.peaks[image, label, chunk] > bound:
+            for label in range(source.form.classes):
+                bound = space.dtype.type(rows[image, label].threshold)
+                if peaks[image, label, chunk] > bound:
                     if not known:
                         normalizers(source, image, start, row, t, v)
                         known = True
@@ -82,7 +77,7 @@ def choose(first, last, source, plan, rows, labels, disputed, shared_n, shared_s
                     for i in range(size):
                         code[i] += one if p[i] > bound else 0
             if source.valid.size:
-                valid = source.valid[start + (image * source.pixels if source.per_image else 0) :]
+                valid = source.valid[start + (image * source.form.pixels if source.form.per_image else 0) :]
                 for i in range(size):
                     code[i] = code[i] if valid[i] else ONE
             into, nobody, several = labels[image, start : start + size], 0, 0
@@ -93,20 +88,20 @@ def choose(first, last, source, plan, rows, labels, disputed, shared_n, shared_s
             disputed[image, chunk] = nobody + several
             if not several:
                 continue
-            for label in range(source.classes):
-                bound = bounds[label]
-                if rows.peaks[image, label, chunk] > bound:
+            for label in range(source.form.classes):
+                bound = space.dtype.type(rows[image, label].threshold)
+                if peaks[image, label, chunk] > bound:
                     p = probs_at(source, image, label, start, t, v, row[:size])
                     n, s = 0, 0.0
                     for i in range(size):
                         n += (p[i] > bound) & (code[i] >= 2 * ONE)
                         s += p[i] if (p[i] > bound) & (code[i] >= 2 * ONE) else 0
-                    shared_n[task, label] += n
-                    shared_s[task, label] += s
+                    shared[task, label, 0] += n
+                    shared[task, label, 1] += s
 
 
 @kernel
-def settle(first, last, source, plan, rows, goal, labels, disputed, competes, void, void_index, like):
+def settle(first, last, source, plan, rows, goal, labels, disputed, competes, void, void_index, best, places, space):
     """Give the pixels that are left to the class that gains most: of those that selected it, or of all that compete.
 
     A pixel without any probability is labelled 0, as by argmax.
@@ -123,24 +118,21 @@ def settle(first, last, source, plan, rows, goal, labels, disputed, competes, vo
         competes: (B, C) bool, classes that may take a pixel that nobody selected.
         void: whether such a pixel is labelled ``void_index`` instead.
         void_index: any label.
-        like: (1,) in the precision of the probabilities.
+        best: (width,) float64, is overwritten.
+        places: (3, width) int64, likewise.
+        space: (6, width), likewise.
     """
-    top, inverse = np.empty(plan.width, like.dtype), np.empty(plan.width, like.dtype)
-    t, v = np.empty(plan.width, like.dtype), np.empty(plan.width, like.dtype)
-    row, peak = np.empty(plan.width, like.dtype), np.empty(plan.width, like.dtype)
-    place, winner = np.empty(plan.width, np.int64), np.empty(plan.width, np.int64)
-    best, nobody = np.empty(plan.width, np.float64), np.empty(plan.width, np.bool_)
-    bounds = np.empty(source.classes, like.dtype)
+    top, inverse, row, t, v, peak = space[0], space[1], space[2], space[3], space[4], space[5]
+    place, winner, nobody = places[0], places[1], places[2]
     for task in range(first, last):
-        image, part = task // plan.tasks, task % plan.tasks
-        every = competes[image].all()
-        for label in range(source.classes):
-            bounds[label] = rows.threshold[image, label]
+        image, part, every = task // plan.tasks, task % plan.tasks, True
+        for label in range(source.form.classes):
+            every &= competes[image, label]
         for chunk in range(part * plan.share, min((part + 1) * plan.share, plan.chunks)):
             if disputed[image, chunk] == 0:
                 continue
             start = chunk * plan.width
-            size = min(plan.width, source.pixels - start)
+            size = min(plan.width, source.form.pixels - start)
             into, number = labels[image, start : start + size], 0
             for i in range(size):
                 if into[i] == NOBODY and void:
@@ -159,7 +151,7 @@ def settle(first, last, source, plan, rows, goal, labels, disputed, competes, vo
                 t[k], v[k] = top[place[k]], inverse[place[k]]
             for k in range(count):
                 best[k], winner[k], peak[k] = -np.inf, 0, 0
-            for label in range(source.classes):
+            for label in range(source.form.classes):
                 if not competes[image, label]:
                     continue
                 p = row[:count]
@@ -167,12 +159,13 @@ def settle(first, last, source, plan, rows, goal, labels, disputed, competes, vo
                     load_some(source, image, label, start, place[:number], t, v, p)
                 else:
                     p = probs_at(source, image, label, start, top[:size], inverse[:size], p)
-                take(p, label, bounds[label], gains(rows, goal, image, label), goal.dice, nobody, best, winner, peak)
+                bound = space.dtype.type(rows[image, label].threshold)
+                take(p, label, bound, gains(rows[image, label], goal), goal.dice, nobody, best, winner, peak)
             bare = 0
             for k in range(count):
                 bare += peak[k] == 0
             if bare and not every:
-                for label in range(source.classes):
+                for label in range(source.form.classes):
                     if not competes[image, label]:
                         load(source, image, label, start, top[:size], inverse[:size], row[:size])
                         for k in range(count):
@@ -183,9 +176,9 @@ def settle(first, last, source, plan, rows, goal, labels, disputed, competes, vo
 
 
 @exact
-def gains(rows, goal, image, label):
+def gains(row, goal):
     """What the gain of a pixel that joins the mask of a row is made of: see :func:`take`."""
-    m, t, mu = rows.s[image, label], rows.n[image, label], rows.mu[image, label]
+    m, t, mu = row.s, row.n, row.mu
     if goal.dice:
         d = t + mu + 1 + goal.smooth
         loss = 0.0 if goal.smooth == 0 else goal.smooth / d / (t + mu + goal.smooth)
@@ -209,6 +202,6 @@ def take(p, label, bound, parts, dice, nobody, best, winner, peak):
         else:
             size = scale - x
             gain = (x - level * (1 - x)) / (size if size != 0 else 1.0)
-        gain = gain if nobody[k] | (p[k] > bound) else -np.inf
+        gain = gain if (nobody[k] != 0) | (p[k] > bound) else -np.inf
         winner[k] = label if gain > best[k] else winner[k]
         best[k] = gain if gain > best[k] else best[k]

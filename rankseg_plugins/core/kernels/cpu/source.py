@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.reading import ACTIVATIONS, BFLOAT16, FLOAT16, WHOLE, Source
+from rankseg_plugins.core.kernels.cpu.reading import ACTIVATIONS, BFLOAT16, FLOAT16, FORM, WHOLE, Source
 from rankseg_plugins.core.kernels.cpu.rows import Plan
 from rankseg_plugins.core.kernels.cpu.threads import run
 from rankseg_plugins.core.pixels import Pixels
@@ -37,42 +37,44 @@ def make_source(pixels: Pixels) -> Source:
         values = values.contiguous()
     sizes, strides = _collapsed(values)
     batch, classes, half = *values.shape[:2], _HALVES.get(values.dtype, WHOLE)
-    memory, nothing = _memory(values), scratch((0, 0), values.dtype)
-    top = inverse = nothing
-    if pixels.compete and classes >= _KEPT:
-        top, inverse = (scratch((batch, math.prod(sizes)), values.dtype) for _ in range(2))
-    valid = pixels.valid
+    memory, valid, number = _memory(values), pixels.valid, math.prod(sizes)
     flat = half == WHOLE and sizes[:2] == (1, 1) and strides[2] == 1
+    form = np.zeros(1, FORM)[0]
+    for name, value in {
+        **dict(zip(("image", "label", "outer", "inner", "step"), (*values.stride()[:2], *strides), strict=True)),
+        "lines": sizes[1],
+        "length": sizes[2],
+        "classes": classes,
+        "pixels": number,
+        "half": half,
+        "activation": ACTIVATIONS[pixels.activation],
+        "flat": flat,
+        "direct": flat and pixels.activation == "identity" and valid is None,
+        "per_image": valid is not None and valid.ndim == values.ndim - 1,
+        # In the precision in which the values are divided.
+        "temperature": scratch((0,), values.dtype).dtype.type(pixels.temperature),
+    }.items():
+        form[name] = value
+    kept = pixels.compete and classes >= _KEPT
     return Source(
         values=memory if half == WHOLE else np.empty(0, np.float32),
         bits=memory if half != WHOLE else np.empty(0, np.uint16),
-        half=half,
-        sizes=sizes,
-        strides=(values.stride(0), values.stride(1), *strides),
-        classes=classes,
-        pixels=math.prod(sizes),
-        flat=flat,
-        direct=flat and pixels.activation == "identity" and valid is None,
-        clamps=False,
         valid=np.empty(0, np.uint8) if valid is None else valid.contiguous().view(torch.uint8).flatten().numpy(),
-        per_image=valid is not None and valid.ndim == values.ndim - 1,
-        activation=ACTIVATIONS[pixels.activation],
-        temperature=nothing.dtype.type(pixels.temperature),
-        top=top,
-        inverse=inverse,
+        norms=scratch((2, batch, number) if kept else (0, 0, 0), values.dtype),
+        form=form,
     )
 
 
 def make_plan(source: Source) -> Plan:
     """How the pixels are cut; it depends on the shape alone, and so do the sums."""
-    width = _WIDTH
-    while source.activation in (ACTIVATIONS["softmax"], ACTIVATIONS["normalize"]) and width > _NARROW:
-        if width * source.classes <= _CACHED:
+    width, pixels, classes = _WIDTH, source.pixels, source.classes
+    while source.form["activation"] in (ACTIVATIONS["softmax"], ACTIVATIONS["normalize"]) and width > _NARROW:
+        if width * classes <= _CACHED:
             break
         width //= 2
-    width = source.pixels if source.pixels <= _SMALL else width
-    chunks = -(-source.pixels // width)
-    share = -(-chunks // min(chunks, _TASKS, -(-source.pixels * source.classes // _TASK)))
+    width = pixels if pixels <= _SMALL else width
+    chunks = -(-pixels // width)
+    share = -(-chunks // min(chunks, _TASKS, -(-pixels * classes // _TASK)))
     return Plan(width, chunks, share, -(-chunks // share))
 
 

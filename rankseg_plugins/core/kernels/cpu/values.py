@@ -32,14 +32,12 @@ class CpuValues:
     def within(self, label: int, mask: Tensor) -> CpuValues:
         """See :class:`~rankseg_plugins.core.values.Values`."""
         # The peaks of all pixels are as good as those of some, where chunks are passed over.
-        source, first = self._source, label * self._source.strides[1]
+        source = self._source.but(classes=1, direct=False, per_image=True)
+        first = label * int(source.form["label"])
         source = source._replace(
             values=source.values[first:],
             bits=source.bits[first:],
-            classes=1,
-            direct=False,
             valid=mask.contiguous().view(torch.uint8).flatten().numpy(),
-            per_image=True,
         )
         return CpuValues(source, self._plan, self._peaks[:, label : label + 1].copy())
 
@@ -89,7 +87,9 @@ class CpuValues:
         tables_in = (each.contiguous().numpy() for each in (*bounds, orders))
         arguments = (self._peaks, *tables_in, chebyshev, counts, sums, values)
         over_tasks(
-            lambda *part: moments.look(*part, self._source, self._plan, *arguments),
+            lambda *part: moments.look(
+                *part, self._source, self._plan, *arguments, scratch((4, self._plan.width + 1), self.dtype), np.empty((3, moments.BLOCK))
+            ),
             self._source,
             self._plan,
             self.shape[0],
