@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 try:
     from numba import njit
+    from numba.core.caching import FunctionCache
 except ImportError:  # what needs nothing else of numba runs as it is written
-    njit = None
+    njit, FunctionCache = None, object
 
-#: A quotient by 0 is infinite or NaN: to raise an error instead, numbers would be divided one by one.
+#: A quotient by 0 is infinite or NaN: to raise an error instead, numbers would be divided one by one. All memory is
+#: handed to a kernel: to count who holds it would be most of the code.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
 #: Changes with any file beside this one.
 _STAMP = tuple(
@@ -20,17 +23,27 @@ _STAMP = tuple(
 )
 
 
+class _Kept(FunctionCache):  # type: ignore[misc]
+    """What numba compiled, on disk."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        # numba compiles anew where the file of a function has changed, not those of the functions that it calls.
+        self._cache_file._source_stamp = _STAMP
+
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        # numba would first import all that it can compile, which takes longer than to load what is compiled.
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(signature, context)
+
+
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
     if njit is None:
         return function
-    try:
-        found = njit(cache=True, **_OPTIONS, **options)(function)
-    except RuntimeError:  # no folder, neither beside this file nor of the user, that can be written to
-        return njit(**_OPTIONS, **options)(function)
-    # numba compiles anew where the file of a function has changed, not those of the functions that it calls.
-    kept: Any = getattr(getattr(found, "_cache", None), "_cache_file", None)
-    if hasattr(kept, "_source_stamp"):
-        kept._source_stamp = _STAMP
+    found = njit(**_OPTIONS, **options)(function)
+    # Where neither a folder beside this file nor one of the user can be written to, nothing is kept.
+    with suppress(RuntimeError):
+        found._cache = _Kept(function)
     return found
 
 
