@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rankseg_plugins.core.kernels.cpu.compiling import exact, kernel
-from rankseg_plugins.core.kernels.cpu.reading import load, load_some, normalizers, probs_at
+from rankseg_plugins.core.kernels.cpu.reading import normalizers, probs_at, probs_of
 
 #: What stands for a pixel that no class, or several classes selected, until it is settled.
 NOBODY, SEVERAL = -1, -2
@@ -15,7 +15,7 @@ ONE = 1 << 16
 
 
 @kernel
-def select(first, last, source, plan, rows, peaks, masks, space):
+def select(first, last, source, making, plan, rows, peaks, masks, space):
     """The masks (B, C, pixels) themselves; ``space`` (3, width) is overwritten."""
     top, inverse, row = space[0], space[1], space[2]
     for task in range(first, last):
@@ -32,21 +32,22 @@ def select(first, last, source, plan, rows, peaks, masks, space):
                         into[i] = False
                     continue
                 if not known:
-                    normalizers(source, image, start, row, t, v)
+                    normalizers(source, making, image, start, row, t, v)
                     known = True
-                p = probs_at(source, image, label, start, t, v, row[:size])
+                p = probs_at(source, making, image, label, start, t, v, row[:size])
                 for i in range(size):
                     into[i] = p[i] > threshold
 
 
 @kernel
-def choose(first, last, source, plan, rows, peaks, labels, disputed, shared, codes, space):
+def choose(first, last, source, making, plan, rows, peaks, labels, disputed, shared, codes, space):
     """Label the pixels that one class selected; the others are :data:`NOBODY`'s, or :data:`SEVERAL` classes'.
 
     Args:
         first: task.
         last: task, not included.
         source: the probabilities.
+        making: what makes them, or None.
         plan: how they are cut.
         rows: the masks.
         peaks: (B, C, chunks), largest probability of each chunk.
@@ -70,16 +71,17 @@ def choose(first, last, source, plan, rows, peaks, labels, disputed, shared, cod
                 bound = space.dtype.type(rows[image, label].threshold)
                 if peaks[image, label, chunk] > bound:
                     if not known:
-                        normalizers(source, image, start, row, t, v)
+                        normalizers(source, making, image, start, row, t, v)
                         known = True
-                    p = probs_at(source, image, label, start, t, v, row[:size])
+                    p = probs_at(source, making, image, label, start, t, v, row[:size])
                     one = np.int32(ONE + label)
                     for i in range(size):
                         code[i] += one if p[i] > bound else 0
-            if source.valid.size:
-                valid = source.valid[start + (image * source.form.pixels if source.form.per_image else 0) :]
-                for i in range(size):
-                    code[i] = code[i] if valid[i] else ONE
+            if making is not None:
+                if making.valid.size:
+                    valid = making.valid[start + (image * source.form.pixels if source.form.per_image else 0) :]
+                    for i in range(size):
+                        code[i] = code[i] if valid[i] else ONE
             into, nobody, several = labels[image, start : start + size], 0, 0
             for i in range(size):
                 nobody += code[i] < ONE
@@ -91,7 +93,7 @@ def choose(first, last, source, plan, rows, peaks, labels, disputed, shared, cod
             for label in range(source.form.classes):
                 bound = space.dtype.type(rows[image, label].threshold)
                 if peaks[image, label, chunk] > bound:
-                    p = probs_at(source, image, label, start, t, v, row[:size])
+                    p = probs_at(source, making, image, label, start, t, v, row[:size])
                     n, s = 0, 0.0
                     for i in range(size):
                         n += (p[i] > bound) & (code[i] >= 2 * ONE)
@@ -101,7 +103,7 @@ def choose(first, last, source, plan, rows, peaks, labels, disputed, shared, cod
 
 
 @kernel
-def settle(first, last, source, plan, rows, goal, labels, disputed, competes, void, void_index, best, places, space):
+def settle(first, last, source, making, plan, rows, goal, labels, disputed, competes, void, void_index, best, places, space):
     """Give the pixels that are left to the class that gains most: of those that selected it, or of all that compete.
 
     A pixel without any probability is labelled 0, as by argmax.
@@ -110,6 +112,7 @@ def settle(first, last, source, plan, rows, goal, labels, disputed, competes, vo
         first: task.
         last: task, not included.
         source: the probabilities.
+        making: what makes them, or None.
         plan: how they are cut.
         rows: the masks; ``n`` and ``s`` without the pixels that a class shares with others.
         goal: what is maximised.
@@ -140,7 +143,7 @@ def settle(first, last, source, plan, rows, goal, labels, disputed, competes, vo
                 elif into[i] < 0:
                     place[number], nobody[number] = i, into[i] == NOBODY
                     number += 1
-            normalizers(source, image, start, row, top[:size], inverse[:size])
+            normalizers(source, making, image, start, row, top[:size], inverse[:size])
             # Most of the pixels: all of them are read, which costs less than to pick them out.
             some = 4 * number < size
             if not some:
@@ -156,9 +159,9 @@ def settle(first, last, source, plan, rows, goal, labels, disputed, competes, vo
                     continue
                 p = row[:count]
                 if some:
-                    load_some(source, image, label, start, place[:number], t, v, p)
+                    probs_of(source, making, image, label, start, place[:number], t, v, p)
                 else:
-                    p = probs_at(source, image, label, start, top[:size], inverse[:size], p)
+                    p = probs_at(source, making, image, label, start, top[:size], inverse[:size], p)
                 bound = space.dtype.type(rows[image, label].threshold)
                 take(p, label, bound, gains(rows[image, label], goal), goal.dice, nobody, best, winner, peak)
             bare = 0
@@ -167,9 +170,9 @@ def settle(first, last, source, plan, rows, goal, labels, disputed, competes, vo
             if bare and not every:
                 for label in range(source.form.classes):
                     if not competes[image, label]:
-                        load(source, image, label, start, top[:size], inverse[:size], row[:size])
+                        p = probs_at(source, making, image, label, start, top[:size], inverse[:size], row[:size])
                         for k in range(count):
-                            peak[k] = max(row[place[k] if some else k], peak[k])
+                            peak[k] = max(p[place[k] if some else k], peak[k])
             for k in range(number):
                 at = k if some else place[k]
                 into[place[k]] = winner[at] if peak[at] > 0 else 0

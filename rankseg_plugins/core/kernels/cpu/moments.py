@@ -13,7 +13,7 @@ BLOCK = 512
 
 
 @kernel
-def look(first, last, source, plan, peaks, low, high, orders, chebyshev, counts, sums, values, space, powers):
+def look(first, last, source, making, plan, peaks, low, high, orders, chebyshev, counts, sums, values, space, powers):
     """Look at the pixels with ``low < p <= high``, in one of three ways.
 
     Per task and row, as in :mod:`~rankseg_plugins.core.kernels.cpu.rows`: what is added up over the tasks in order is
@@ -23,6 +23,7 @@ def look(first, last, source, plan, peaks, low, high, orders, chebyshev, counts,
         first: task.
         last: task, not included.
         source: the probabilities.
+        making: what makes them, or None.
         plan: how they are cut.
         peaks: (B, C, chunks), largest probability of every chunk.
         low: (B, C), in the precision of the probabilities; infinity where a row takes no part.
@@ -47,9 +48,9 @@ def look(first, last, source, plan, peaks, low, high, orders, chebyshev, counts,
                 if not (peaks[image, label, chunk] > least and most > least):
                     continue
                 if not known:
-                    normalizers(source, image, start, row, top[:size], inverse[:size])
+                    normalizers(source, making, image, start, row, top[:size], inverse[:size])
                     known = True
-                p = probs_at(source, image, label, start, top[:size], inverse[:size], row[:size])
+                p = probs_at(source, making, image, label, start, top[:size], inverse[:size], row[:size])
                 if values.size:
                     number, to = keep_between(p, least, most, kept, 0), counts[task, label]
                     copy(kept, values[to : to + number])

@@ -25,7 +25,7 @@ FORM = np.dtype(
     [
         *((name, np.int64) for name in ("image", "label", "outer", "inner", "step", "lines", "length")),
         *((name, np.int64) for name in ("classes", "pixels", "half", "activation")),
-        *((name, np.bool_) for name in ("flat", "direct", "clamps", "per_image")),
+        *((name, np.bool_) for name in ("flat", "clamps", "per_image")),
         ("temperature", np.float64),
     ],
     align=True,
@@ -33,14 +33,10 @@ FORM = np.dtype(
 
 
 class Source(NamedTuple):
-    """A tensor (B, C, pixels) in memory, and what makes probabilities of it.
+    """A tensor (B, C, pixels) in memory.
 
     Args:
         values: all of its memory in float32 or float64; empty where it is in half precision.
-        bits: all of its memory, 16 bits each, in half precision; else empty.
-        valid: pixels that count, of all images or of each; empty where all do.
-        norms: (2, B, pixels) largest value of each pixel, of softmax, and 1 / sum over the classes, of softmax and
-            normalize; empty where they are not kept.
         form: the numbers, a record of :data:`FORM`.
 
             - ``image``, ``label``, ``outer``, ``inner``, ``step``: strides of images, classes, and three dimensions
@@ -51,16 +47,12 @@ class Source(NamedTuple):
             - ``half``: which of the half precisions.
             - ``activation``: one of the constants above.
             - ``flat``: whether the pixels of a class are neighbours in memory, in float32 or float64.
-            - ``direct``: whether they are probabilities within [0, 1], too, and all are valid.
             - ``clamps``: whether some probabilities lie a little outside of [0, 1].
             - ``per_image``: whether the valid pixels are given for each image.
             - ``temperature``: divides the values.
     """
 
     values: np.ndarray
-    bits: np.ndarray
-    valid: np.ndarray
-    norms: np.ndarray
     form: np.void
 
     @property
@@ -79,6 +71,24 @@ class Source(NamedTuple):
         for name, number in numbers.items():
             form[name] = number
         return self._replace(form=form)
+
+
+class Making(NamedTuple):
+    """What makes probabilities of the values, beside the numbers of their form.
+
+    There is None where the values are probabilities in [0, 1], all valid, and the pixels of a class are neighbours in
+    memory: numba leaves out what is done where there is one, and compiles the rest in half the time.
+
+    Args:
+        bits: all memory, 16 bits each, in half precision; else empty.
+        valid: pixels that count, of all images or of each; empty where all do.
+        norms: (2, B, pixels) largest value of each pixel, of softmax, and 1 / sum over the classes, of softmax and
+            normalize; empty where they are not kept.
+    """
+
+    bits: np.ndarray
+    valid: np.ndarray
+    norms: np.ndarray
 
 
 @intrinsic
@@ -167,7 +177,7 @@ def copy(values, into):
 
 
 @fast
-def read_values(source, image, label, start, out):
+def read_values(source, making, image, label, start, out):
     """Values of the pixels from ``start`` on, as many as ``out`` holds, divided by the temperature."""
     form = source.form
     length, lines, step, half = form.length, form.lines, form.step, form.half
@@ -184,10 +194,10 @@ def read_values(source, image, label, start, out):
                 for i in range(number):
                     into[i] = source.values[first + i * step]
         elif step == 1:
-            read_halves(source.bits[first : first + number], half, into)
+            read_halves(making.bits[first : first + number], half, into)
         else:
             for i in range(number):
-                read_halves(source.bits[first + i * step : first + i * step + 1], half, into[i : i + 1])
+                read_halves(making.bits[first + i * step : first + i * step + 1], half, into[i : i + 1])
         line, place, done = line + 1, 0, done + number
     if form.temperature != 1:
         temperature = out.dtype.type(form.temperature)
@@ -196,53 +206,53 @@ def read_values(source, image, label, start, out):
 
 
 @inline
-def values_at(source, image, label, start, into):
+def values_at(source, making, image, label, start, into):
     """As :func:`read_values`, without a copy where the values are what is in memory."""
     if source.form.flat and source.form.temperature == 1:
         first = image * source.form.image + label * source.form.label + start
         return source.values[first : first + len(into)]
-    read_values(source, image, label, start, into)
+    read_values(source, making, image, label, start, into)
     return into
 
 
 @fast
-def read_normalizers(source, image, start, scratch, top, inverse):
+def read_normalizers(source, making, image, start, scratch, top, inverse):
     """Largest value of each pixel, of softmax, and 1 / sum over the classes, as many as ``top`` holds."""
     size = len(top)
     into = scratch[:size]
     for i in range(size):
         inverse[i] = 0
     if source.form.activation == SOFTMAX:
-        read_values(source, image, np.int64(0), start, top)
+        read_values(source, making, image, np.int64(0), start, top)
         for label in range(1, source.form.classes):
-            row = values_at(source, image, label, start, into)
+            row = values_at(source, making, image, label, start, into)
             for i in range(size):
                 top[i] = row[i] if row[i] > top[i] else top[i]
         for label in range(source.form.classes):
-            row = values_at(source, image, label, start, into)
+            row = values_at(source, making, image, label, start, into)
             for i in range(size):
                 inverse[i] += exponential(row[i] - top[i])
         for i in range(size):
             inverse[i] = 1 / inverse[i]
     else:
         for label in range(source.form.classes):
-            row = values_at(source, image, label, start, into)
+            row = values_at(source, making, image, label, start, into)
             for i in range(size):
                 inverse[i] += row[i]
         for i in range(size):
             inverse[i] = 1 / inverse[i] if inverse[i] != 0 else inverse[i]
 
 
-@fast
-def normalizers(source, image, start, scratch, top, inverse):
+@inline
+def normalizers(source, making, image, start, scratch, top, inverse):
     """As :func:`read_normalizers`, from where they are kept; nothing for activations of each class alone."""
-    size = len(top)
-    if source.form.activation == SOFTMAX or source.form.activation == NORMALIZE:
-        if source.norms.size:
-            copy(source.norms[0, image, start : start + size], top)
-            copy(source.norms[1, image, start : start + size], inverse)
-        else:
-            read_normalizers(source, image, start, scratch, top, inverse)
+    if making is not None:
+        if source.form.activation == SOFTMAX or source.form.activation == NORMALIZE:
+            if making.norms.size:
+                copy(making.norms[0, image, start : start + len(top)], top)
+                copy(making.norms[1, image, start : start + len(top)], inverse)
+            else:
+                read_normalizers(source, making, image, start, scratch, top, inverse)
 
 
 @fast
@@ -278,11 +288,11 @@ def clamp(p):
 
 
 @fast
-def load(source, image, label, start, top, inverse, out):
+def load(source, making, image, label, start, top, inverse, out):
     """Probabilities of one class, of as many pixels as ``out`` holds."""
-    activate(source, values_at(source, image, label, start, out), top, inverse, out)
-    if source.valid.size:
-        valid = source.valid[start + (image * source.form.pixels if source.form.per_image else 0) :]
+    activate(source, values_at(source, making, image, label, start, out), top, inverse, out)
+    if making.valid.size:
+        valid = making.valid[start + (image * source.form.pixels if source.form.per_image else 0) :]
         for i in range(len(out)):
             out[i] = out[i] if valid[i] else 0
     if source.form.clamps:
@@ -290,17 +300,29 @@ def load(source, image, label, start, top, inverse, out):
 
 
 @inline
-def probs_at(source, image, label, start, top, inverse, into):
+def probs_at(source, making, image, label, start, top, inverse, into):
     """As :func:`load`, without a copy where the probabilities are what is in memory."""
-    if source.form.direct:
-        return values_at(source, image, label, start, into)
-    load(source, image, label, start, top, inverse, into)
+    if making is None:
+        first = image * source.form.image + label * source.form.label + start
+        return source.values[first : first + len(into)]
+    load(source, making, image, label, start, top, inverse, into)
     return into
 
 
+@inline
+def probs_of(source, making, image, label, start, places, top, inverse, into):
+    """As :func:`probs_at`, for pixels at places that are counted from ``start``, and the normalizers of these."""
+    if making is None:
+        first = image * source.form.image + label * source.form.label + start
+        for k in range(len(places)):
+            into[k] = source.values[first + places[k]]
+    else:
+        load_some(source, making, image, label, start, places, top, inverse, into)
+
+
 @fast
-def load_some(source, image, label, start, places, top, inverse, out):
-    """As :func:`load`, for pixels at places that are counted from ``start``, and the normalizers of these."""
+def load_some(source, making, image, label, start, places, top, inverse, out):
+    """As :func:`load`, for some pixels: see :func:`probs_of`."""
     form = source.form
     base = image * form.image + label * form.label
     if form.flat:
@@ -313,7 +335,7 @@ def load_some(source, image, label, start, places, top, inverse, out):
             if form.half == WHOLE:
                 out[k] = source.values[at]
             else:
-                read_halves(source.bits[at : at + 1], form.half, out[k : k + 1])
+                read_halves(making.bits[at : at + 1], form.half, out[k : k + 1])
     if form.temperature != 1:
         temperature = out.dtype.type(form.temperature)
         for k in range(len(places)):

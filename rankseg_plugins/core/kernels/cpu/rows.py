@@ -80,7 +80,7 @@ def highest_bits(p):
 
 
 @kernel
-def survey(first, last, source, plan, sample, places, begins, mu, upper, peaks, odd, space):
+def survey(first, last, source, making, plan, sample, places, begins, mu, upper, peaks, odd, space):
     """Per task and class: sum of the probabilities; count and sum of those above 1/2, and above 1/8.
 
     Per chunk: the largest probability. Of each row: the probabilities at ``places``, of which those in a chunk begin
@@ -94,13 +94,14 @@ def survey(first, last, source, plan, sample, places, begins, mu, upper, peaks, 
             start = chunk * plan.width
             size = min(plan.width, source.form.pixels - start)
             t, v = top[:size], inverse[:size]
-            if source.form.activation == SOFTMAX or source.form.activation == NORMALIZE:
-                read_normalizers(source, image, start, row, t, v)
-                if source.norms.size:
-                    copy(t, source.norms[0, image, start : start + size])
-                    copy(v, source.norms[1, image, start : start + size])
+            if making is not None:
+                if source.form.activation == SOFTMAX or source.form.activation == NORMALIZE:
+                    read_normalizers(source, making, image, start, row, t, v)
+                    if making.norms.size:
+                        copy(t, making.norms[0, image, start : start + size])
+                        copy(v, making.norms[1, image, start : start + size])
             for label in range(source.form.classes):
-                p = probs_at(source, image, label, start, t, v, row[:size])
+                p = probs_at(source, making, image, label, start, t, v, row[:size])
                 highest = highest_bits(p)
                 if highest > one:
                     copy(p, row[:size])
@@ -215,13 +216,14 @@ def keep_between(p, low, high, values, to):
 
 
 @kernel
-def collect(first, last, source, plan, rows, peaks, values, labels, found, counts, sums, space):
+def collect(first, last, source, making, plan, rows, peaks, values, labels, found, counts, sums, space):
     """Per task: the values between the bounds of open rows, and the classes that they are of, as far as there is room.
 
     Args:
         first: task.
         last: task, not included.
         source: the probabilities.
+        making: what makes them, or None.
         plan: how they are cut.
         rows: what is known of them.
         peaks: (B, C, chunks), largest probability of each chunk.
@@ -244,9 +246,9 @@ def collect(first, last, source, plan, rows, peaks, values, labels, found, count
                 if not (rows[image, label].is_open and peaks[image, label, chunk] > low):
                     continue
                 if not known:
-                    normalizers(source, image, start, row, t, v)
+                    normalizers(source, making, image, start, row, t, v)
                     known = True
-                p = probs_at(source, image, label, start, t, v, row[:size])
+                p = probs_at(source, making, image, label, start, t, v, row[:size])
                 if peaks[image, label, chunk] > high:
                     upper, s = above(p, high)
                     counts[task, label, 0] += upper
@@ -404,7 +406,7 @@ def solve(values, space, n, s, low, high, mu, goal):
 
 
 @kernel
-def finish_small(first, last, source, plan, rows, goal, space):
+def finish_small(first, last, source, making, plan, rows, goal, space):
     """Find the threshold of every open row of small images, which are one chunk each.
 
     ``space`` (4, width) is overwritten.
@@ -418,9 +420,9 @@ def finish_small(first, last, source, plan, rows, goal, space):
             if not known.is_open:
                 continue
             if not ready:
-                normalizers(source, image, start, row, top, inverse)
+                normalizers(source, making, image, start, row, top, inverse)
                 ready = True
-            values = probs_at(source, image, label, start, top, inverse, row)
+            values = probs_at(source, making, image, label, start, top, inverse, row)
             low = threshold_of(known.mu, size, known.mu, goal.dice, goal.smooth)
             known.threshold, known.n, known.s = solve(values, ranked, 0, 0.0, low, 1.0, known.mu, goal)
             known.is_open = False

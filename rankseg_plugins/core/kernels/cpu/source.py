@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.reading import ACTIVATIONS, BFLOAT16, FLOAT16, FORM, WHOLE, Source
+from rankseg_plugins.core.kernels.cpu.reading import ACTIVATIONS, BFLOAT16, FLOAT16, FORM, WHOLE, Making, Source
 from rankseg_plugins.core.kernels.cpu.rows import Plan
 from rankseg_plugins.core.kernels.cpu.threads import run
 from rankseg_plugins.core.pixels import Pixels
@@ -30,7 +30,7 @@ CALL = 1 << 16
 _HALVES = {torch.float16: FLOAT16, torch.bfloat16: BFLOAT16}
 
 
-def make_source(pixels: Pixels) -> Source:
+def make_source(pixels: Pixels) -> tuple[Source, Making | None]:
     """The values where they lie: a copy is made only of pixels that lie in more than three dimensions of memory."""
     values = pixels.values.detach()
     if len(_collapsed(values)[0]) > 3:
@@ -49,20 +49,28 @@ def make_source(pixels: Pixels) -> Source:
         "half": half,
         "activation": ACTIVATIONS[pixels.activation],
         "flat": flat,
-        "direct": flat and pixels.activation == "identity" and valid is None,
         "per_image": valid is not None and valid.ndim == values.ndim - 1,
         # In the precision in which the values are divided.
         "temperature": scratch((0,), values.dtype).dtype.type(pixels.temperature),
     }.items():
         form[name] = value
-    kept = pixels.compete and classes >= _KEPT
-    return Source(
-        values=memory if half == WHOLE else np.empty(0, np.float32),
-        bits=memory if half != WHOLE else np.empty(0, np.uint16),
-        valid=np.empty(0, np.uint8) if valid is None else valid.contiguous().view(torch.uint8).flatten().numpy(),
-        norms=scratch((2, batch, number) if kept else (0, 0, 0), values.dtype),
-        form=form,
-    )
+    whole = half == WHOLE
+    source = Source(memory if whole else np.empty(0, np.float32), form)
+    if flat and pixels.activation == "identity" and valid is None:
+        return source, None
+    making = nothing(values.dtype)
+    if not whole:
+        making = making._replace(bits=memory)
+    if valid is not None:
+        making = making._replace(valid=valid.contiguous().view(torch.uint8).flatten().numpy())
+    if pixels.compete and classes >= _KEPT:
+        making = making._replace(norms=scratch((2, batch, number), values.dtype))
+    return source, making
+
+
+def nothing(dtype: torch.dtype) -> Making:
+    """What makes probabilities of values that are some."""
+    return Making(np.empty(0, np.uint16), np.empty(0, np.uint8), scratch((0, 0, 0), dtype))
 
 
 def make_plan(source: Source) -> Plan:

@@ -13,7 +13,7 @@ from torch import Tensor
 from rankseg_plugins.core.kernels.cpu import labels as label_kernels
 from rankseg_plugins.core.kernels.cpu import rows as row_kernels
 from rankseg_plugins.core.kernels.cpu.rows import ROW, Goal
-from rankseg_plugins.core.kernels.cpu.source import CALL, decision, joined, make_plan, make_source, over_tasks, scratch
+from rankseg_plugins.core.kernels.cpu.source import CALL, decision, joined, make_plan, make_source, nothing, over_tasks, scratch
 from rankseg_plugins.core.kernels.cpu.threads import run
 from rankseg_plugins.core.kernels.cpu.values import CpuValues
 from rankseg_plugins.core.objectives import Dice, Objective
@@ -38,11 +38,11 @@ class CpuSteps:
 
     def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels
-        self.source = make_source(pixels)
+        self.source, self.making = make_source(pixels)
         self.plan = make_plan(self.source)
         self.tables = int(pixels.values.shape[0]), self.source.classes
         #: Half precision is compared in float32, which takes twice the memory: there is less of it.
-        self.narrow = 2 if len(self.source.bits) else 1
+        self.narrow = 2 if self.source.form["half"] else 1
         self.tasks = self.tables[0] * self.plan.tasks
         self.dtype = torch.promote_types(pixels.values.dtype, torch.float32)
         self.rows, self.peaks = np.zeros(self.tables, ROW), scratch((*self.tables, self.plan.chunks), self.dtype)
@@ -61,7 +61,8 @@ class CpuSteps:
         if odd[:, 0].any():
             self.pixels.check()
         if odd[:, 1].any():
-            self.source = self.source.but(direct=False, clamps=True)
+            self.source = self.source.but(clamps=True)
+            self.making = self.making or nothing(self.dtype)
         self.rows["mu"] = self._joined(sums)
         self.maximum, self.surveyed = torch.from_numpy(self.peaks.max(2)), True
         return sample, self._joined(upper)
@@ -153,7 +154,7 @@ class CpuSteps:
         """See :class:`~rankseg_plugins.core.rma.Steps`."""
         if not self.surveyed:
             self._survey()
-        return CpuValues(self.source, self.plan, self.peaks)
+        return CpuValues(self.source, self.making, self.plan, self.peaks)
 
     def _take(self, volumes: Volumes) -> None:
         for name in ("threshold", "n", "s"):
@@ -163,10 +164,11 @@ class CpuSteps:
         self, kernel: Callable[..., object], *arguments: Any, space: int = 3, more: Callable[[], Any] = tuple
     ) -> None:
         """For all tasks, with memory that each call of the kernel may overwrite."""
-        shape, before = (space, self.plan.width), (self.source, self.plan)
+        shape, before = (space, self.plan.width), (self.source, self.making, self.plan)
         over_tasks(
             lambda *part: kernel(*part, *before, *arguments, *more(), scratch(shape, self.dtype)),
-            *before,
+            self.source,
+            self.plan,
             self.tables[0],
         )
 
