@@ -16,7 +16,7 @@ ONE = 1 << 16
 
 @kernel
 def select(first, last, source, making, plan, rows, peaks, masks, space):
-    """The masks (B, C, pixels) themselves; ``space`` (3, width) is overwritten."""
+    """The masks (B, C, pixels) themselves; ``space`` (6, width) is overwritten."""
     top, inverse, row = space[0], space[1], space[2]
     for task in range(first, last):
         image, part = task // plan.tasks, task % plan.tasks
@@ -55,7 +55,7 @@ def choose(first, last, source, making, plan, rows, peaks, labels, disputed, sha
         disputed: (B, chunks), number of the pixels that are left.
         shared: (tasks, C, 2), count and sum of the pixels that a class shares with others.
         codes: (width,) int32, is overwritten.
-        space: (3, width), likewise.
+        space: (6, width), likewise.
     """
     top, inverse, row = space[0], space[1], space[2]
     for task in range(first, last):
@@ -103,7 +103,7 @@ def choose(first, last, source, making, plan, rows, peaks, labels, disputed, sha
 
 
 @kernel
-def settle(first, last, source, making, plan, rows, goal, labels, disputed, competes, void, void_index, best, places, space):
+def settle(first, last, source, making, plan, rows, goal, labels, disputed, competes, void, void_index, best, places, nobody, space):
     """Give the pixels that are left to the class that gains most: of those that selected it, or of all that compete.
 
     A pixel without any probability is labelled 0, as by argmax.
@@ -122,11 +122,12 @@ def settle(first, last, source, making, plan, rows, goal, labels, disputed, comp
         void: whether such a pixel is labelled ``void_index`` instead.
         void_index: any label.
         best: (width,) float64, is overwritten.
-        places: (3, width) int64, likewise.
+        places: (2, width) int64, likewise.
+        nobody: (width,) bool, likewise.
         space: (6, width), likewise.
     """
     top, inverse, row, t, v, peak = space[0], space[1], space[2], space[3], space[4], space[5]
-    place, winner, nobody = places[0], places[1], places[2]
+    place, winner = places[0], places[1]
     for task in range(first, last):
         image, part, every = task // plan.tasks, task % plan.tasks, True
         for label in range(source.form.classes):
@@ -205,6 +206,6 @@ def take(p, label, bound, parts, dice, nobody, best, winner, peak):
         else:
             size = scale - x
             gain = (x - level * (1 - x)) / (size if size != 0 else 1.0)
-        gain = gain if (nobody[k] != 0) | (p[k] > bound) else -np.inf
+        gain = gain if nobody[k] | (p[k] > bound) else -np.inf
         winner[k] = label if gain > best[k] else winner[k]
         best[k] = gain if gain > best[k] else best[k]

@@ -85,7 +85,7 @@ def survey(first, last, source, making, plan, sample, places, begins, mu, upper,
 
     Per chunk: the largest probability. Of each row: the probabilities at ``places``, of which those in a chunk begin
     at ``begins``. Per task: how many values are no probabilities, and in how many pieces some lie a little outside of
-    [0, 1]. ``space`` (3, width) is overwritten.
+    [0, 1]. ``space`` (6, width) is overwritten.
     """
     top, inverse, row, one = space[0], space[1], space[2], as_bits(space.dtype.type(1))
     for task in range(first, last):
@@ -232,7 +232,7 @@ def collect(first, last, source, making, plan, rows, peaks, values, labels, foun
         found: (tasks,), number of them.
         counts: (tasks, C, 3), number above the upper bound, between the bounds, and between them without room.
         sums: (tasks, C, 2), sum above the upper bound, and between the bounds.
-        space: (3, width), is overwritten.
+        space: (6, width), is overwritten.
     """
     top, inverse, row, room = space[0], space[1], space[2], values.shape[1]
     for task in range(first, last):
@@ -409,7 +409,7 @@ def solve(values, space, n, s, low, high, mu, goal):
 def finish_small(first, last, source, making, plan, rows, goal, space):
     """Find the threshold of every open row of small images, which are one chunk each.
 
-    ``space`` (4, width) is overwritten.
+    ``space`` (6, width) is overwritten.
     """
     size, start = plan.width, np.int64(0)
     top, inverse, row, ranked = space[0], space[1], space[2], space[3]

@@ -39,8 +39,7 @@ def make_source(pixels: Pixels) -> tuple[Source, Making | None]:
     batch, classes, half = *values.shape[:2], _HALVES.get(values.dtype, WHOLE)
     memory, valid, number = _memory(values), pixels.valid, math.prod(sizes)
     flat = half == WHOLE and sizes[:2] == (1, 1) and strides[2] == 1
-    form = np.zeros(1, FORM)[0]
-    for name, value in {
+    form = {
         **dict(zip(("image", "label", "outer", "inner", "step"), (*values.stride()[:2], *strides), strict=True)),
         "lines": sizes[1],
         "length": sizes[2],
@@ -49,13 +48,15 @@ def make_source(pixels: Pixels) -> tuple[Source, Making | None]:
         "half": half,
         "activation": ACTIVATIONS[pixels.activation],
         "flat": flat,
+        "clamps": False,
         "per_image": valid is not None and valid.ndim == values.ndim - 1,
         # In the precision in which the values are divided.
-        "temperature": scratch((0,), values.dtype).dtype.type(pixels.temperature),
-    }.items():
-        form[name] = value
+        "temperature": pixels.temperature if values.dtype == torch.float64 else np.float32(pixels.temperature),
+    }
     whole = half == WHOLE
-    source = Source(memory if whole else np.empty(0, np.float32), form)
+    source = Source(
+        memory if whole else np.empty(0, np.float32), np.array([tuple(form[name] for name in FORM.names)], FORM)[0]
+    )
     if flat and pixels.activation == "identity" and valid is None:
         return source, None
     making = nothing(values.dtype)

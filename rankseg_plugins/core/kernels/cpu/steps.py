@@ -46,7 +46,9 @@ class CpuSteps:
         self.tasks = self.tables[0] * self.plan.tasks
         self.dtype = torch.promote_types(pixels.values.dtype, torch.float32)
         self.rows, self.peaks = np.zeros(self.tables, ROW), scratch((*self.tables, self.plan.chunks), self.dtype)
-        self.surveyed = False
+        self._surveyed = False
+        # Memory of the calls of kernels that have ended, for those that follow.
+        self._spaces: list[dict[str, np.ndarray]] = []
 
     def _survey(self) -> tuple[np.ndarray, np.ndarray]:
         """Read every value once: a sample of every row, and what the survey counted of it."""
@@ -64,7 +66,7 @@ class CpuSteps:
             self.source = self.source.but(clamps=True)
             self.making = self.making or nothing(self.dtype)
         self.rows["mu"] = self._joined(sums)
-        self.maximum, self.surveyed = torch.from_numpy(self.peaks.max(2)), True
+        self.maximum, self._surveyed = torch.from_numpy(self.peaks.max(2)), True
         return sample, self._joined(upper)
 
     def search(self, objective: Objective, pruning: float | Tensor) -> Volumes:
@@ -74,11 +76,11 @@ class CpuSteps:
         rows["is_open"] = active.numpy()
         rows["threshold"], rows["n"], rows["s"] = np.inf, 0, 0
         if self.plan.chunks == 1:
-            self._over_tasks(row_kernels.finish_small, rows, goal, space=4)
+            self._over_tasks(row_kernels.finish_small, rows, goal)
         else:
             guessed, room = (goal, self.source.pixels, sample, upper), sample.shape[2:]
             self._over_rows(
-                row_kernels.guess, *guessed, work=sample.size, more=lambda: (scratch(room, self.dtype),)
+                row_kernels.guess, *guessed, work=sample.size, more=lambda: (np.empty(room, sample.dtype),)
             )
             del sample  # before the next memory is made
             while rows["is_open"].any():
@@ -134,9 +136,9 @@ class CpuSteps:
         batch, classes = self.tables
         labels = decision((batch, self.source.pixels), torch.int64)
         disputed = np.zeros((batch, self.plan.chunks), np.int64)
-        shared, width = np.zeros((self.tasks, classes, 2)), self.plan.width
+        shared = np.zeros((self.tasks, classes, 2))
         tables = self.rows, self.peaks, labels.numpy(), disputed, shared
-        self._over_tasks(label_kernels.choose, *tables, more=lambda: (np.empty(width, np.int32),))
+        self._over_tasks(label_kernels.choose, *tables, room=("codes", "rows"))
         if disputed.any():
             shared = self._joined(shared)
             self.rows["n"] -= shared[..., 0]
@@ -145,14 +147,13 @@ class CpuSteps:
             competes = (volumes.active | ~volumes.active.any(1, keepdim=True)).numpy()
             self._over_tasks(
                 label_kernels.settle, self.rows, _goal(objective), labels.numpy(), disputed, competes,
-                void_index is not None, void_index or 0, space=6,
-                more=lambda: (np.empty(width), np.empty((3, width), np.int64)),
+                void_index is not None, void_index or 0, room=("best", "places", "nobody", "rows"),
             )  # fmt: skip
         return labels
 
     def values(self) -> CpuValues:
         """See :class:`~rankseg_plugins.core.rma.Steps`."""
-        if not self.surveyed:
+        if not self._surveyed:
             self._survey()
         return CpuValues(self.source, self.making, self.plan, self.peaks)
 
@@ -160,17 +161,19 @@ class CpuSteps:
         for name in ("threshold", "n", "s"):
             self.rows[name] = getattr(volumes, name).numpy()
 
-    def _over_tasks(
-        self, kernel: Callable[..., object], *arguments: Any, space: int = 3, more: Callable[[], Any] = tuple
-    ) -> None:
-        """For all tasks, with memory that each call of the kernel may overwrite."""
-        shape, before = (space, self.plan.width), (self.source, self.making, self.plan)
-        over_tasks(
-            lambda *part: kernel(*part, *before, *arguments, *more(), scratch(shape, self.dtype)),
-            self.source,
-            self.plan,
-            self.tables[0],
-        )
+    def _over_tasks(self, kernel: Callable[..., object], *arguments: Any, room: tuple[str, ...] = ("rows",)) -> None:
+        """For all tasks, with the named parts of memory that each call of the kernel may overwrite."""
+
+        def work(first: int, last: int) -> None:
+            try:
+                space = self._spaces.pop()
+            except IndexError:
+                space = _space(self.plan.width, self.peaks.dtype)
+            parts = (space[name] for name in room)
+            kernel(first, last, self.source, self.making, self.plan, *arguments, *parts)
+            self._spaces.append(space)
+
+        over_tasks(work, self.source, self.plan, self.tables[0])
 
     def _over_rows(
         self, kernel: Callable[..., object], *arguments: Any, work: int, more: Callable[[], Any] = tuple
@@ -181,6 +184,17 @@ class CpuSteps:
 
     def _joined(self, tables: np.ndarray) -> np.ndarray:
         return joined(tables, self.plan)
+
+
+def _space(width: int, dtype: Any) -> dict[str, np.ndarray]:
+    """What kernels overwrite: see :mod:`~rankseg_plugins.core.kernels.cpu.labels` for the last four."""
+    return {
+        "rows": np.empty((6, width), dtype),
+        "codes": np.empty(width, np.int32),
+        "best": np.empty(width),
+        "places": np.empty((2, width), np.int64),
+        "nobody": np.empty(width, np.bool_),
+    }
 
 
 def _goal(objective: Objective) -> Goal:

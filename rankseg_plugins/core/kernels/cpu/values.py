@@ -88,7 +88,7 @@ class CpuValues:
         arguments = (self._peaks, *tables_in, chebyshev, counts, sums, values)
         over_tasks(
             lambda *part: moments.look(
-                *part, self._source, self._making, self._plan, *arguments, scratch((4, self._plan.width + 1), self.dtype), np.empty((3, moments.BLOCK))
+                *part, self._source, self._making, self._plan, *arguments, np.empty((4, self._plan.width + 1), self._peaks.dtype), np.empty((3, moments.BLOCK))
             ),
             self._source,
             self._plan,
