@@ -23,7 +23,7 @@ _STAMP = tuple(
 )
 
 
-class _Kept(FunctionCache):  # type: ignore[misc]
+class _Kept(FunctionCache):
     """What numba compiled, on disk."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -34,7 +34,11 @@ class _Kept(FunctionCache):  # type: ignore[misc]
     def load_overload(self, signature: Any, context: Any) -> Any:
         # numba would first import all that it can compile, which takes longer than to load what is compiled.
         with self._guard_against_spurious_io_errors():
-            return self._load_overload(signature, context)
+            try:
+                return self._load_overload(signature, context)
+            except (AttributeError, ImportError):  # of another version of this package, with other types
+                self.flush()
+        return None
 
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:

@@ -77,11 +77,10 @@ def choose(first, last, source, making, plan, rows, peaks, labels, disputed, sha
                     one = np.int32(ONE + label)
                     for i in range(size):
                         code[i] += one if p[i] > bound else 0
-            if making is not None:
-                if making.valid.size:
-                    valid = making.valid[start + (image * source.form.pixels if source.form.per_image else 0) :]
-                    for i in range(size):
-                        code[i] = code[i] if valid[i] else ONE
+            if making is not None and making.valid.size:
+                valid = making.valid[start + (image * source.form.pixels if source.form.per_image else 0) :]
+                for i in range(size):
+                    code[i] = code[i] if valid[i] else ONE
             into, nobody, several = labels[image, start : start + size], 0, 0
             for i in range(size):
                 nobody += code[i] < ONE
@@ -103,7 +102,24 @@ def choose(first, last, source, making, plan, rows, peaks, labels, disputed, sha
 
 
 @kernel
-def settle(first, last, source, making, plan, rows, goal, labels, disputed, competes, void, void_index, best, places, nobody, space):
+def settle(
+    first,
+    last,
+    source,
+    making,
+    plan,
+    rows,
+    goal,
+    labels,
+    disputed,
+    competes,
+    void,
+    void_index,
+    best,
+    places,
+    nobody,
+    space,
+):
     """Give the pixels that are left to the class that gains most: of those that selected it, or of all that compete.
 
     A pixel without any probability is labelled 0, as by argmax.

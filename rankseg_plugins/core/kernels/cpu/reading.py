@@ -223,6 +223,7 @@ def read_normalizers(source, making, image, start, scratch, top, inverse):
     for i in range(size):
         inverse[i] = 0
     if source.form.activation == SOFTMAX:
+        # A plain 0 is a type of its own, for which numba would compile all of this anew.
         read_values(source, making, image, np.int64(0), start, top)
         for label in range(1, source.form.classes):
             row = values_at(source, making, image, label, start, into)
@@ -246,13 +247,12 @@ def read_normalizers(source, making, image, start, scratch, top, inverse):
 @inline
 def normalizers(source, making, image, start, scratch, top, inverse):
     """As :func:`read_normalizers`, from where they are kept; nothing for activations of each class alone."""
-    if making is not None:
-        if source.form.activation == SOFTMAX or source.form.activation == NORMALIZE:
-            if making.norms.size:
-                copy(making.norms[0, image, start : start + len(top)], top)
-                copy(making.norms[1, image, start : start + len(top)], inverse)
-            else:
-                read_normalizers(source, making, image, start, scratch, top, inverse)
+    if making is not None and (source.form.activation == SOFTMAX or source.form.activation == NORMALIZE):
+        if making.norms.size:
+            copy(making.norms[0, image, start : start + len(top)], top)
+            copy(making.norms[1, image, start : start + len(top)], inverse)
+        else:
+            read_normalizers(source, making, image, start, scratch, top, inverse)
 
 
 @fast

@@ -94,12 +94,11 @@ def survey(first, last, source, making, plan, sample, places, begins, mu, upper,
             start = chunk * plan.width
             size = min(plan.width, source.form.pixels - start)
             t, v = top[:size], inverse[:size]
-            if making is not None:
-                if source.form.activation == SOFTMAX or source.form.activation == NORMALIZE:
-                    read_normalizers(source, making, image, start, row, t, v)
-                    if making.norms.size:
-                        copy(t, making.norms[0, image, start : start + size])
-                        copy(v, making.norms[1, image, start : start + size])
+            if making is not None and (source.form.activation == SOFTMAX or source.form.activation == NORMALIZE):
+                read_normalizers(source, making, image, start, row, t, v)
+                if making.norms.size:
+                    copy(t, making.norms[0, image, start : start + size])
+                    copy(v, making.norms[1, image, start : start + size])
             for label in range(source.form.classes):
                 p = probs_at(source, making, image, label, start, t, v, row[:size])
                 highest = highest_bits(p)
@@ -349,7 +348,7 @@ def sort_falling(values):
         _sift(values, first, size)
     for end in range(size - 1, 0, -1):
         values[0], values[end] = values[end], values[0]
-        _sift(values, np.int64(0), end)
+        _sift(values, np.int64(0), end)  # a plain 0 would be compiled for anew
 
 
 @exact
@@ -411,7 +410,7 @@ def finish_small(first, last, source, making, plan, rows, goal, space):
 
     ``space`` (6, width) is overwritten.
     """
-    size, start = plan.width, np.int64(0)
+    size, start = plan.width, np.int64(0)  # a plain 0 would be compiled for anew
     top, inverse, row, ranked = space[0], space[1], space[2], space[3]
     for image in range(first, last):
         ready = False

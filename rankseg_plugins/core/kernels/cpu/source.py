@@ -55,22 +55,21 @@ def make_source(pixels: Pixels) -> tuple[Source, Making | None]:
     }
     whole = half == WHOLE
     source = Source(
-        memory if whole else np.empty(0, np.float32), np.array([tuple(form[name] for name in FORM.names)], FORM)[0]
+        memory if whole else np.empty(0, np.float32),
+        np.array([tuple(form[name] for name in FORM.names or ())], FORM)[0],
     )
     if flat and pixels.activation == "identity" and valid is None:
         return source, None
-    making = nothing(values.dtype)
-    if not whole:
-        making = making._replace(bits=memory)
-    if valid is not None:
-        making = making._replace(valid=valid.contiguous().view(torch.uint8).flatten().numpy())
-    if pixels.compete and classes >= _KEPT:
-        making = making._replace(norms=scratch((2, batch, number), values.dtype))
-    return source, making
+    kept = pixels.compete and classes >= _KEPT
+    return source, Making(
+        bits=np.empty(0, np.uint16) if whole else memory,
+        valid=np.empty(0, np.uint8) if valid is None else valid.contiguous().view(torch.uint8).flatten().numpy(),
+        norms=scratch((2, batch, number) if kept else (0, 0, 0), values.dtype),
+    )
 
 
 def nothing(dtype: torch.dtype) -> Making:
-    """What makes probabilities of values that are some."""
+    """What makes probabilities of values that are probabilities."""
     return Making(np.empty(0, np.uint16), np.empty(0, np.uint8), scratch((0, 0, 0), dtype))
 
 

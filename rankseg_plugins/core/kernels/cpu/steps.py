@@ -13,7 +13,16 @@ from torch import Tensor
 from rankseg_plugins.core.kernels.cpu import labels as label_kernels
 from rankseg_plugins.core.kernels.cpu import rows as row_kernels
 from rankseg_plugins.core.kernels.cpu.rows import ROW, Goal
-from rankseg_plugins.core.kernels.cpu.source import CALL, decision, joined, make_plan, make_source, nothing, over_tasks, scratch
+from rankseg_plugins.core.kernels.cpu.source import (
+    CALL,
+    decision,
+    joined,
+    make_plan,
+    make_source,
+    nothing,
+    over_tasks,
+    scratch,
+)
 from rankseg_plugins.core.kernels.cpu.threads import run
 from rankseg_plugins.core.kernels.cpu.values import CpuValues
 from rankseg_plugins.core.objectives import Dice, Objective
@@ -79,9 +88,7 @@ class CpuSteps:
             self._over_tasks(row_kernels.finish_small, rows, goal)
         else:
             guessed, room = (goal, self.source.pixels, sample, upper), sample.shape[2:]
-            self._over_rows(
-                row_kernels.guess, *guessed, work=sample.size, more=lambda: (np.empty(room, sample.dtype),)
-            )
+            self._over_rows(row_kernels.guess, *guessed, work=sample.size, more=lambda: (np.empty(room, sample.dtype),))
             del sample  # before the next memory is made
             while rows["is_open"].any():
                 self._look(goal)

@@ -36,9 +36,7 @@ class CpuValues:
         source, making = self._source.but(classes=1, per_image=True), self._making or nothing(self.dtype)
         first = label * int(source.form["label"])
         source = source._replace(values=source.values[first:])
-        making = making._replace(
-            bits=making.bits[first:], valid=mask.contiguous().view(torch.uint8).flatten().numpy()
-        )
+        making = making._replace(bits=making.bits[first:], valid=mask.contiguous().view(torch.uint8).flatten().numpy())
         return CpuValues(source, making, self._plan, self._peaks[:, label : label + 1].copy())
 
     def count_above(self, active: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +86,13 @@ class CpuValues:
         arguments = (self._peaks, *tables_in, chebyshev, counts, sums, values)
         over_tasks(
             lambda *part: moments.look(
-                *part, self._source, self._making, self._plan, *arguments, np.empty((4, self._plan.width + 1), self._peaks.dtype), np.empty((3, moments.BLOCK))
+                *part,
+                self._source,
+                self._making,
+                self._plan,
+                *arguments,
+                np.empty((4, self._plan.width + 1), self._peaks.dtype),
+                np.empty((3, moments.BLOCK)),
             ),
             self._source,
             self._plan,
