@@ -130,7 +130,11 @@ def _prepare(found: Any, rows: np.ndarray, rates: Rates, rest: Tensor, base: Ten
 
 def _over_rows(kernel: Any, found: Any, *arguments: Any, size: int) -> None:
     number = len(found.n)
-    run(lambda *part: kernel(*part, found, *arguments), number, max(1, number * _CALL // size))
+    run(
+        lambda *part: kernel(*part, found, *arguments, np.empty((4, found.u.shape[1]))),
+        number,
+        max(1, number * _CALL // size),
+    )
 
 
 def _moments(values: Values, wanted: Tensor) -> tuple[Tensor, Tensor]:

@@ -124,5 +124,11 @@ def _start(
 
 
 def _over_rows(kernel: Any, found: Any, *arguments: Any, size: int) -> None:
-    number = len(found.n)
-    run(lambda *part: kernel(*part, found, *arguments), number, max(1, number * _CALL // size))
+    from rankseg_plugins.core.kernels.cpu.shares import NODES
+
+    number, most = len(found.n), max(NODES, int(found.widths.max()))
+    run(
+        lambda *part: kernel(*part, found, *arguments, np.empty((NODES, most)), np.empty((NODES + 4, most))),
+        number,
+        max(1, number * _CALL // size),
+    )

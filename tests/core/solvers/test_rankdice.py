@@ -108,7 +108,7 @@ def compiled(function):
     return call
 
 
-fill_pmf, add_share, make_kernel = map(compiled, (shares.fill_pmf, shares.add_share, shares.make_kernel))
+fill_pmf, add_share, fill_kernel = map(compiled, (shares.fill_pmf, shares.add_share, shares.fill_kernel))
 
 
 def interval_of(moments, eps, pixels):
@@ -136,7 +136,9 @@ def test_shares_of_pixels_and_masks(kind, power):
         0.0, np.array([kind]), moments, np.array([float(first)]), np.array([width]),
         np.zeros((1, max(width, shares.NODES))), empty, empty.copy(), empty, np.zeros((4, 1)),
     )  # fmt: skip
-    kernel = np.eye(width) if kind == shares.OWN else make_kernel(rows, 0)
+    kernel = np.eye(width) if kind == shares.OWN else np.empty((shares.NODES, width))
+    if kind == shares.INTERPOLATED:
+        assert fill_kernel(rows, 0, kernel) == shares.NODES
     for value, pmf in zip(p, expected, strict=True):
         rows.shares[:] = 0
         add_share(rows, 0, value, 2, np.empty(width + shares.NODES))

@@ -3,34 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 try:
     from numba import njit
+    from numba.core.caching import FunctionCache
 except ImportError:  # what needs nothing else of numba runs as it is written
-    njit = None
+    njit, FunctionCache = None, object
 
-#: A quotient by 0 is infinite or NaN: to raise an error instead, numbers would be divided one by one.
-_OPTIONS = {"nogil": True, "error_model": "numpy"}
+#: A quotient by 0 is infinite or NaN: to raise an error instead, numbers would be divided one by one. All memory is
+#: handed to a kernel: to count who holds it would be most of the code.
+_OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
 #: Changes with any file beside this one.
 _STAMP = tuple(
     (file.name, file.stat().st_mtime, file.stat().st_size) for file in sorted(Path(__file__).parent.glob("*.py"))
 )
 
 
+class _Kept(FunctionCache):
+    """What numba compiled, on disk."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        # numba compiles anew where the file of a function has changed, not those of the functions that it calls.
+        self._cache_file._source_stamp = _STAMP
+
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        # numba would first import all that it can compile, which takes longer than to load what is compiled.
+        with self._guard_against_spurious_io_errors():
+            try:
+                return self._load_overload(signature, context)
+            except (AttributeError, ImportError):  # of another version of this package, with other types
+                self.flush()
+        return None
+
+
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
     if njit is None:
         return function
-    try:
-        found = njit(cache=True, **_OPTIONS, **options)(function)
-    except RuntimeError:  # no folder, neither beside this file nor of the user, that can be written to
-        return njit(**_OPTIONS, **options)(function)
-    # numba compiles anew where the file of a function has changed, not those of the functions that it calls.
-    kept: Any = getattr(getattr(found, "_cache", None), "_cache_file", None)
-    if hasattr(kept, "_source_stamp"):
-        kept._source_stamp = _STAMP
+    found = njit(**_OPTIONS, **options)(function)
+    # Where neither a folder beside this file nor one of the user can be written to, nothing is kept.
+    with suppress(RuntimeError):
+        found._cache = _Kept(function)
     return found
 
 
@@ -38,9 +55,11 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Any:
 #: code, the same in every run.
 _ANY_ORDER = {"reassoc", "nsz", "contract"}
 #: What Python calls.
-kernel: Any = partial(_compiled, fastmath=_ANY_ORDER)
+kernel: Any = partial(_compiled, fastmath=_ANY_ORDER, no_cfunc_wrapper=True)
 #: What kernels call.
 _INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 fast: Any = partial(_compiled, fastmath=_ANY_ORDER, **_INNER)
 #: Likewise, every operation as it is written.
 exact: Any = partial(_compiled, fastmath={"contract"}, **_INNER)
+#: Likewise, compiled as a part of what calls it: an array is returned by no other function.
+inline: Any = partial(_compiled, inline="always")

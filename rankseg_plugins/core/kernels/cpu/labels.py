@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rankseg_plugins.core.kernels.cpu.compiling import exact, kernel
-from rankseg_plugins.core.kernels.cpu.reading import load, load_some, normalizers, probs_at
+from rankseg_plugins.core.kernels.cpu.reading import normalizers, probs_at, probs_of
 
 #: What stands for a pixel that no class, or several classes selected, until it is settled.
 NOBODY, SEVERAL = -1, -2
@@ -15,74 +15,70 @@ ONE = 1 << 16
 
 
 @kernel
-def select(first, last, source, plan, rows, masks, like):
-    """The masks (B, C, pixels) themselves."""
-    top, inverse = np.empty(plan.width, like.dtype), np.empty(plan.width, like.dtype)
-    row = np.empty(plan.width, like.dtype)
+def select(first, last, source, making, plan, rows, peaks, masks, space):
+    """The masks (B, C, pixels) themselves; ``space`` (6, width) is overwritten."""
+    top, inverse, row = space[0], space[1], space[2]
     for task in range(first, last):
         image, part = task // plan.tasks, task % plan.tasks
         for chunk in range(part * plan.share, min((part + 1) * plan.share, plan.chunks)):
             start, known = chunk * plan.width, False
-            size = min(plan.width, source.pixels - start)
+            size = min(plan.width, source.form.pixels - start)
             t, v = top[:size], inverse[:size]
-            for label in range(source.classes):
+            for label in range(source.form.classes):
                 into = masks[image, label, start : start + size]
-                like[0] = rows.threshold[image, label]
-                threshold = like[0]
-                if not rows.peaks[image, label, chunk] > threshold:
+                threshold = space.dtype.type(rows[image, label].threshold)
+                if not peaks[image, label, chunk] > threshold:
                     for i in range(size):
                         into[i] = False
                     continue
                 if not known:
-                    normalizers(source, image, start, row, t, v)
+                    normalizers(source, making, image, start, row, t, v)
                     known = True
-                p = probs_at(source, image, label, start, t, v, row[:size])
+                p = probs_at(source, making, image, label, start, t, v, row[:size])
                 for i in range(size):
                     into[i] = p[i] > threshold
 
 
 @kernel
-def choose(first, last, source, plan, rows, labels, disputed, shared_n, shared_s, like):
+def choose(first, last, source, making, plan, rows, peaks, labels, disputed, shared, codes, space):
     """Label the pixels that one class selected; the others are :data:`NOBODY`'s, or :data:`SEVERAL` classes'.
 
     Args:
         first: task.
         last: task, not included.
         source: the probabilities.
+        making: what makes them, or None.
         plan: how they are cut.
         rows: the masks.
+        peaks: (B, C, chunks), largest probability of each chunk.
         labels: (B, pixels).
         disputed: (B, chunks), number of the pixels that are left.
-        shared_n: (tasks, C), number of the pixels that a class shares with others.
-        shared_s: (tasks, C), sum of them.
-        like: (1,) in the precision of the probabilities.
+        shared: (tasks, C, 2), count and sum of the pixels that a class shares with others.
+        codes: (width,) int32, is overwritten.
+        space: (6, width), likewise.
     """
-    top, inverse = np.empty(plan.width, like.dtype), np.empty(plan.width, like.dtype)
-    row, bounds = np.empty(plan.width, like.dtype), np.empty(source.classes, like.dtype)
-    codes = np.empty(plan.width, np.int32)
+    top, inverse, row = space[0], space[1], space[2]
     for task in range(first, last):
         image, part = task // plan.tasks, task % plan.tasks
-        for label in range(source.classes):
-            bounds[label] = rows.threshold[image, label]
         for chunk in range(part * plan.share, min((part + 1) * plan.share, plan.chunks)):
             start, known = chunk * plan.width, False
-            size = min(plan.width, source.pixels - start)
+            size = min(plan.width, source.form.pixels - start)
             t, v, code = top[:size], inverse[:size], codes[:size]
             # A pixel adds up one code per class that selected it: from the sum, a single class reads off its own index.
             for i in range(size):
                 code[i] = 0
-            for label in range(source.classes):
-                bound = bounds[label]
-                if rows.peaks[image, label, chunk] > bound:
+            for label in range(source.form.classes):
+                bound = space.dtype.type(rows[image, label].threshold)
+                if peaks[image, label, chunk] > bound:
                     if not known:
-                        normalizers(source, image, start, row, t, v)
+                        normalizers(source, making, image, start, row, t, v)
                         known = True
-                    p = probs_at(source, image, label, start, t, v, row[:size])
+                    p = probs_at(source, making, image, label, start, t, v, row[:size])
                     one = np.int32(ONE + label)
                     for i in range(size):
                         code[i] += one if p[i] > bound else 0
-            if source.valid.size:
-                valid = source.valid[start + (image * source.pixels if source.per_image else 0) :]
+            if making is not None and making.valid.size:
+                valid = making.valid[start + (image * source.form.pixels if source.form.per_image else 0) :]
                 for i in range(size):
                     code[i] = code[i] if valid[i] else ONE
             into, nobody, several = labels[image, start : start + size], 0, 0
@@ -93,20 +89,37 @@ def choose(first, last, source, plan, rows, labels, disputed, shared_n, shared_s
             disputed[image, chunk] = nobody + several
             if not several:
                 continue
-            for label in range(source.classes):
-                bound = bounds[label]
-                if rows.peaks[image, label, chunk] > bound:
-                    p = probs_at(source, image, label, start, t, v, row[:size])
+            for label in range(source.form.classes):
+                bound = space.dtype.type(rows[image, label].threshold)
+                if peaks[image, label, chunk] > bound:
+                    p = probs_at(source, making, image, label, start, t, v, row[:size])
                     n, s = 0, 0.0
                     for i in range(size):
                         n += (p[i] > bound) & (code[i] >= 2 * ONE)
                         s += p[i] if (p[i] > bound) & (code[i] >= 2 * ONE) else 0
-                    shared_n[task, label] += n
-                    shared_s[task, label] += s
+                    shared[task, label, 0] += n
+                    shared[task, label, 1] += s
 
 
 @kernel
-def settle(first, last, source, plan, rows, goal, labels, disputed, competes, void, void_index, like):
+def settle(
+    first,
+    last,
+    source,
+    making,
+    plan,
+    rows,
+    goal,
+    labels,
+    disputed,
+    competes,
+    void,
+    void_index,
+    best,
+    places,
+    nobody,
+    space,
+):
     """Give the pixels that are left to the class that gains most: of those that selected it, or of all that compete.
 
     A pixel without any probability is labelled 0, as by argmax.
@@ -115,6 +128,7 @@ def settle(first, last, source, plan, rows, goal, labels, disputed, competes, vo
         first: task.
         last: task, not included.
         source: the probabilities.
+        making: what makes them, or None.
         plan: how they are cut.
         rows: the masks; ``n`` and ``s`` without the pixels that a class shares with others.
         goal: what is maximised.
@@ -123,24 +137,22 @@ def settle(first, last, source, plan, rows, goal, labels, disputed, competes, vo
         competes: (B, C) bool, classes that may take a pixel that nobody selected.
         void: whether such a pixel is labelled ``void_index`` instead.
         void_index: any label.
-        like: (1,) in the precision of the probabilities.
+        best: (width,) float64, is overwritten.
+        places: (2, width) int64, likewise.
+        nobody: (width,) bool, likewise.
+        space: (6, width), likewise.
     """
-    top, inverse = np.empty(plan.width, like.dtype), np.empty(plan.width, like.dtype)
-    t, v = np.empty(plan.width, like.dtype), np.empty(plan.width, like.dtype)
-    row, peak = np.empty(plan.width, like.dtype), np.empty(plan.width, like.dtype)
-    place, winner = np.empty(plan.width, np.int64), np.empty(plan.width, np.int64)
-    best, nobody = np.empty(plan.width, np.float64), np.empty(plan.width, np.bool_)
-    bounds = np.empty(source.classes, like.dtype)
+    top, inverse, row, t, v, peak = space[0], space[1], space[2], space[3], space[4], space[5]
+    place, winner = places[0], places[1]
     for task in range(first, last):
-        image, part = task // plan.tasks, task % plan.tasks
-        every = competes[image].all()
-        for label in range(source.classes):
-            bounds[label] = rows.threshold[image, label]
+        image, part, every = task // plan.tasks, task % plan.tasks, True
+        for label in range(source.form.classes):
+            every &= competes[image, label]
         for chunk in range(part * plan.share, min((part + 1) * plan.share, plan.chunks)):
             if disputed[image, chunk] == 0:
                 continue
             start = chunk * plan.width
-            size = min(plan.width, source.pixels - start)
+            size = min(plan.width, source.form.pixels - start)
             into, number = labels[image, start : start + size], 0
             for i in range(size):
                 if into[i] == NOBODY and void:
@@ -148,7 +160,7 @@ def settle(first, last, source, plan, rows, goal, labels, disputed, competes, vo
                 elif into[i] < 0:
                     place[number], nobody[number] = i, into[i] == NOBODY
                     number += 1
-            normalizers(source, image, start, row, top[:size], inverse[:size])
+            normalizers(source, making, image, start, row, top[:size], inverse[:size])
             # Most of the pixels: all of them are read, which costs less than to pick them out.
             some = 4 * number < size
             if not some:
@@ -159,33 +171,34 @@ def settle(first, last, source, plan, rows, goal, labels, disputed, competes, vo
                 t[k], v[k] = top[place[k]], inverse[place[k]]
             for k in range(count):
                 best[k], winner[k], peak[k] = -np.inf, 0, 0
-            for label in range(source.classes):
+            for label in range(source.form.classes):
                 if not competes[image, label]:
                     continue
                 p = row[:count]
                 if some:
-                    load_some(source, image, label, start, place[:number], t, v, p)
+                    probs_of(source, making, image, label, start, place[:number], t, v, p)
                 else:
-                    p = probs_at(source, image, label, start, top[:size], inverse[:size], p)
-                take(p, label, bounds[label], gains(rows, goal, image, label), goal.dice, nobody, best, winner, peak)
+                    p = probs_at(source, making, image, label, start, top[:size], inverse[:size], p)
+                bound = space.dtype.type(rows[image, label].threshold)
+                take(p, label, bound, gains(rows[image, label], goal), goal.dice, nobody, best, winner, peak)
             bare = 0
             for k in range(count):
                 bare += peak[k] == 0
             if bare and not every:
-                for label in range(source.classes):
+                for label in range(source.form.classes):
                     if not competes[image, label]:
-                        load(source, image, label, start, top[:size], inverse[:size], row[:size])
+                        p = probs_at(source, making, image, label, start, top[:size], inverse[:size], row[:size])
                         for k in range(count):
-                            peak[k] = max(row[place[k] if some else k], peak[k])
+                            peak[k] = max(p[place[k] if some else k], peak[k])
             for k in range(number):
                 at = k if some else place[k]
                 into[place[k]] = winner[at] if peak[at] > 0 else 0
 
 
 @exact
-def gains(rows, goal, image, label):
+def gains(row, goal):
     """What the gain of a pixel that joins the mask of a row is made of: see :func:`take`."""
-    m, t, mu = rows.s[image, label], rows.n[image, label], rows.mu[image, label]
+    m, t, mu = row.s, row.n, row.mu
     if goal.dice:
         d = t + mu + 1 + goal.smooth
         loss = 0.0 if goal.smooth == 0 else goal.smooth / d / (t + mu + goal.smooth)

@@ -9,11 +9,11 @@ from rankseg_plugins.core.kernels.cpu.reading import copy, normalizers, probs_at
 from rankseg_plugins.core.kernels.cpu.rows import between, keep_between
 
 #: Pixels whose powers are added up at a time: three rows of float64 stay in the nearest cache.
-_BLOCK = 512
+BLOCK = 512
 
 
 @kernel
-def look(first, last, source, plan, peaks, low, high, orders, chebyshev, counts, sums, values):
+def look(first, last, source, making, plan, peaks, low, high, orders, chebyshev, counts, sums, values, space, powers):
     """Look at the pixels with ``low < p <= high``, in one of three ways.
 
     Per task and row, as in :mod:`~rankseg_plugins.core.kernels.cpu.rows`: what is added up over the tasks in order is
@@ -23,6 +23,7 @@ def look(first, last, source, plan, peaks, low, high, orders, chebyshev, counts,
         first: task.
         last: task, not included.
         source: the probabilities.
+        making: what makes them, or None.
         plan: how they are cut.
         peaks: (B, C, chunks), largest probability of every chunk.
         low: (B, C), in the precision of the probabilities; infinity where a row takes no part.
@@ -32,23 +33,24 @@ def look(first, last, source, plan, peaks, low, high, orders, chebyshev, counts,
         counts: (tasks, C), rises by the number of pixels.
         sums: (tasks, C, most), rises by their sums.
         values: where the pixels are written to, from ``counts`` on; if it is empty, they are not.
+        space: (4, width + 1), is overwritten.
+        powers: (3, :data:`BLOCK`), likewise.
     """
-    top, inverse = np.empty(plan.width, peaks.dtype), np.empty(plan.width, peaks.dtype)
-    row, kept = np.empty(plan.width, peaks.dtype), np.empty(plan.width + 1, peaks.dtype)
-    base, before, current = np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK)
+    top, inverse, row, kept = space[0], space[1], space[2], space[3]
+    base, before, current = powers[0], powers[1], powers[2]
     for task in range(first, last):
         image, part = task // plan.tasks, task % plan.tasks
         for chunk in range(part * plan.share, min((part + 1) * plan.share, plan.chunks)):
             start, known = chunk * plan.width, False
-            size = min(plan.width, source.pixels - start)
-            for label in range(source.classes):
+            size = min(plan.width, source.form.pixels - start)
+            for label in range(source.form.classes):
                 least, most = low[image, label], high[image, label]
                 if not (peaks[image, label, chunk] > least and most > least):
                     continue
                 if not known:
-                    normalizers(source, image, start, row, top[:size], inverse[:size])
+                    normalizers(source, making, image, start, row, top[:size], inverse[:size])
                     known = True
-                p = probs_at(source, image, label, start, top[:size], inverse[:size], row[:size])
+                p = probs_at(source, making, image, label, start, top[:size], inverse[:size], row[:size])
                 if values.size:
                     number, to = keep_between(p, least, most, kept, 0), counts[task, label]
                     copy(kept, values[to : to + number])
@@ -58,8 +60,8 @@ def look(first, last, source, plan, peaks, low, high, orders, chebyshev, counts,
                     counts[task, label] += number
                     sums[task, label, 0] += total
                 else:
-                    for begin in range(0, size, _BLOCK):
-                        block, into = p[begin : begin + _BLOCK], sums[task, label, : orders[image, label]]
+                    for begin in range(0, size, BLOCK):
+                        block, into = p[begin : begin + BLOCK], sums[task, label, : orders[image, label]]
                         series(block, least, most, chebyshev, base, before, current, into)
 
 

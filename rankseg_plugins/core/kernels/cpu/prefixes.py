@@ -167,7 +167,7 @@ def total_odds(decay, x, odds, smooth):
 
 
 @kernel
-def prepare(first, last, rows, fastest, reach, orders, rest, base, out, out_ends, within, within_ends):
+def prepare(first, last, rows, fastest, reach, orders, rest, base, out, out_ends, within, within_ends, space):
     """Set up rows with the mask of their upper bound, and score it.
 
     Args:
@@ -183,12 +183,16 @@ def prepare(first, last, rows, fastest, reach, orders, rest, base, out, out_ends
         out_ends: (A + 1,) where the rows begin.
         within: the large pixels inside.
         within_ends: (A + 1,) likewise.
+        space: (4, N), is overwritten.
     """
-    product, scratch, nowhere = np.ones(rows.u.shape[1]), np.empty((2, rows.u.shape[1])), np.zeros(1)
+    product, nowhere, log_nobody = space[2], space[3, :1], space[3, 1:2]
+    nowhere[0] = 0.0
+    for i in range(len(product)):
+        product[i] = 1.0
     for row in range(first, last):
         nodes = rule(fastest[row], reach[row], rows.u[row], rows.weights[row])
         rows.nodes[row] = nodes
-        u, x, decay = rows.u[row, :nodes], scratch[0, :nodes], scratch[1, :nodes]
+        u, x, decay = rows.u[row, :nodes], space[0, :nodes], space[1, :nodes]
         fill_x(u, x)
         logs, inside = rows.log_total[row, :nodes], rows.inside[row, :nodes]
         outer, inner = rest[row, : orders[row]], base[row, : orders[row]]
@@ -212,7 +216,6 @@ def prepare(first, last, rows, fastest, reach, orders, rest, base, out, out_ends
             score = score_of(rows, s, x, inside, decay)
         elif rows.smooth > 0:
             # P(Z = 0) apart, whose exponent may be tiny.
-            log_nobody = np.empty(1)
             log_nobody[0] = log_product(outer, 1.0) + log_product(inner, 1.0)
             add_logs(others, nowhere, product[:1], log_nobody)
             nobody, score = math.exp(log_nobody[0]), 0.0
@@ -239,15 +242,17 @@ def score_of(rows, s, x, inside, decay):
 
 
 @kernel
-def advance(first, last, rows, values, ends, times, floor):
+def advance(first, last, rows, values, ends, times, floor, space):
     """Let the masks grow by ranked pixels: see ``Piece`` in :mod:`rankseg_plugins.core.solvers.pieces`.
 
     A run of equal probabilities is taken as a whole or not at all; of equal scores the smaller mask is the better.
+    ``space`` (4, N) is overwritten.
     """
-    scratch, factors = np.empty((2, rows.u.shape[1])), np.ones(rows.u.shape[1])
+    for i in range(space.shape[1]):
+        space[2, i] = 1.0
     for row in range(first, last):
         nodes, n, s = rows.nodes[row], rows.n[row], rows.s[row]
-        x, decay, product = scratch[0, :nodes], scratch[1, :nodes], factors[:nodes]
+        x, decay, product = space[0, :nodes], space[1, :nodes], space[2, :nodes]
         inside = rows.inside[row, :nodes]
         fill_x(rows.u[row, :nodes], x)
         left, at = 0, ends[row + 1] - 1

@@ -9,7 +9,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact, fast
+from rankseg_plugins.core.kernels.cpu.compiling import exact, fast, inline
 from rankseg_plugins.core.probabilities import TOLERANCE
 
 IDENTITY, SOFTMAX, SIGMOID, NORMALIZE = 0, 1, 2, 3
@@ -19,44 +19,76 @@ WHOLE, FLOAT16, BFLOAT16 = 0, 1, 2
 LOWEST, HIGHEST = -TOLERANCE, 1 + TOLERANCE
 
 
+#: What a :class:`Source` is told in numbers. Kernels are handed one address, where each number of a tuple would be an
+#: argument: most of what there is to compile would only pass them on.
+FORM = np.dtype(
+    [
+        *((name, np.int64) for name in ("image", "label", "outer", "inner", "step", "lines", "length")),
+        *((name, np.int64) for name in ("classes", "pixels", "half", "activation")),
+        *((name, np.bool_) for name in ("flat", "clamps", "per_image")),
+        ("temperature", np.float64),
+    ],
+    align=True,
+)
+
+
 class Source(NamedTuple):
-    """A tensor (B, C, pixels) in memory, and what makes probabilities of it.
+    """A tensor (B, C, pixels) in memory.
 
     Args:
         values: all of its memory in float32 or float64; empty where it is in half precision.
-        bits: all of its memory, 16 bits each, in half precision; else empty.
-        half: which of the half precisions.
-        sizes: of three dimensions that the pixels lie in.
-        strides: of images, classes, and these three dimensions.
-        classes: C.
-        pixels: product of the sizes.
-        flat: whether the pixels of a class are neighbours in memory, in float32 or float64.
-        direct: whether they are probabilities within [0, 1], too, and all are valid.
-        clamps: whether some probabilities lie a little outside of [0, 1].
-        valid: pixels that count, of all images or of each; empty where all do.
-        per_image: whether they are given for each image.
-        activation: one of the constants above.
-        temperature: divides the values.
-        top: (B, pixels) largest value of each pixel, of softmax; what stands here is empty until it is found.
-        inverse: (B, pixels) 1 / sum over the classes, of softmax and normalize.
+        form: the numbers, a record of :data:`FORM`.
+
+            - ``image``, ``label``, ``outer``, ``inner``, ``step``: strides of images, classes, and three dimensions
+              that the pixels lie in.
+            - ``lines``, ``length``: sizes of the last two of these.
+            - ``classes``: C.
+            - ``pixels``: product of the three sizes.
+            - ``half``: which of the half precisions.
+            - ``activation``: one of the constants above.
+            - ``flat``: whether the pixels of a class are neighbours in memory, in float32 or float64.
+            - ``clamps``: whether some probabilities lie a little outside of [0, 1].
+            - ``per_image``: whether the valid pixels are given for each image.
+            - ``temperature``: divides the values.
     """
 
     values: np.ndarray
+    form: np.void
+
+    @property
+    def classes(self) -> int:
+        """C."""
+        return int(self.form["classes"])
+
+    @property
+    def pixels(self) -> int:
+        """Of an image."""
+        return int(self.form["pixels"])
+
+    def but(self, **numbers: Any) -> Source:
+        """The same but for some numbers of its form."""
+        form = self.form.copy()
+        for name, number in numbers.items():
+            form[name] = number
+        return self._replace(form=form)
+
+
+class Making(NamedTuple):
+    """What makes probabilities of the values, beside the numbers of their form.
+
+    There is None where the values are probabilities in [0, 1], all valid, and the pixels of a class are neighbours in
+    memory: numba leaves out what is done where there is one, and compiles the rest in half the time.
+
+    Args:
+        bits: all memory, 16 bits each, in half precision; else empty.
+        valid: pixels that count, of all images or of each; empty where all do.
+        norms: (2, B, pixels) largest value of each pixel, of softmax, and 1 / sum over the classes, of softmax and
+            normalize; empty where they are not kept.
+    """
+
     bits: np.ndarray
-    half: int
-    sizes: tuple[int, int, int]
-    strides: tuple[int, int, int, int, int]
-    classes: int
-    pixels: int
-    flat: bool
-    direct: bool
-    clamps: bool
     valid: np.ndarray
-    per_image: bool
-    activation: int
-    temperature: Any
-    top: np.ndarray
-    inverse: np.ndarray
+    norms: np.ndarray
 
 
 @intrinsic
@@ -145,99 +177,98 @@ def copy(values, into):
 
 
 @fast
-def read_values(source, image, label, start, out):
+def read_values(source, making, image, label, start, out):
     """Values of the pixels from ``start`` on, as many as ``out`` holds, divided by the temperature."""
-    _, lines, length = source.sizes
-    outer, inner, step = source.strides[2], source.strides[3], source.strides[4]
-    base = image * source.strides[0] + label * source.strides[1]
+    form = source.form
+    length, lines, step, half = form.length, form.lines, form.step, form.half
+    base = image * form.image + label * form.label
     line, place, done = start // length, start % length, 0
     while done < len(out):
         number = min(length - place, len(out) - done)
-        first = base + (line // lines) * outer + (line % lines) * inner + place * step
+        first = base + (line // lines) * form.outer + (line % lines) * form.inner + place * step
         into = out[done : done + number]
-        if source.half == WHOLE:
+        if half == WHOLE:
             if step == 1:
-                values = source.values[first : first + number]
-                for i in range(number):
-                    into[i] = values[i]
+                copy(source.values[first : first + number], into)
             else:
                 for i in range(number):
                     into[i] = source.values[first + i * step]
         elif step == 1:
-            read_halves(source.bits[first : first + number], source.half, into)
+            read_halves(making.bits[first : first + number], half, into)
         else:
             for i in range(number):
-                read_halves(source.bits[first + i * step : first + i * step + 1], source.half, into[i : i + 1])
+                read_halves(making.bits[first + i * step : first + i * step + 1], half, into[i : i + 1])
         line, place, done = line + 1, 0, done + number
-    if source.temperature != 1:
+    if form.temperature != 1:
+        temperature = out.dtype.type(form.temperature)
         for i in range(len(out)):
-            out[i] /= source.temperature
+            out[i] /= temperature
 
 
-@fast
-def values_at(source, image, label, start, into):
+@inline
+def values_at(source, making, image, label, start, into):
     """As :func:`read_values`, without a copy where the values are what is in memory."""
-    if source.flat and source.temperature == 1:
-        first = image * source.strides[0] + label * source.strides[1] + start
+    if source.form.flat and source.form.temperature == 1:
+        first = image * source.form.image + label * source.form.label + start
         return source.values[first : first + len(into)]
-    read_values(source, image, label, start, into)
+    read_values(source, making, image, label, start, into)
     return into
 
 
 @fast
-def read_normalizers(source, image, start, scratch, top, inverse):
+def read_normalizers(source, making, image, start, scratch, top, inverse):
     """Largest value of each pixel, of softmax, and 1 / sum over the classes, as many as ``top`` holds."""
     size = len(top)
     into = scratch[:size]
     for i in range(size):
         inverse[i] = 0
-    if source.activation == SOFTMAX:
-        read_values(source, image, 0, start, top)
-        for label in range(1, source.classes):
-            row = values_at(source, image, label, start, into)
+    if source.form.activation == SOFTMAX:
+        # A plain 0 is a type of its own, for which numba would compile all of this anew.
+        read_values(source, making, image, np.int64(0), start, top)
+        for label in range(1, source.form.classes):
+            row = values_at(source, making, image, label, start, into)
             for i in range(size):
                 top[i] = row[i] if row[i] > top[i] else top[i]
-        for label in range(source.classes):
-            row = values_at(source, image, label, start, into)
+        for label in range(source.form.classes):
+            row = values_at(source, making, image, label, start, into)
             for i in range(size):
                 inverse[i] += exponential(row[i] - top[i])
         for i in range(size):
             inverse[i] = 1 / inverse[i]
     else:
-        for label in range(source.classes):
-            row = values_at(source, image, label, start, into)
+        for label in range(source.form.classes):
+            row = values_at(source, making, image, label, start, into)
             for i in range(size):
                 inverse[i] += row[i]
         for i in range(size):
             inverse[i] = 1 / inverse[i] if inverse[i] != 0 else inverse[i]
 
 
-@fast
-def normalizers(source, image, start, scratch, top, inverse):
+@inline
+def normalizers(source, making, image, start, scratch, top, inverse):
     """As :func:`read_normalizers`, from where they are kept; nothing for activations of each class alone."""
-    size = len(top)
-    if source.activation == SOFTMAX or source.activation == NORMALIZE:
-        if source.inverse.size:
-            copy(source.inverse[image, start : start + size], inverse)
-            copy(source.top[image, start : start + size], top)
+    if making is not None and (source.form.activation == SOFTMAX or source.form.activation == NORMALIZE):
+        if making.norms.size:
+            copy(making.norms[0, image, start : start + len(top)], top)
+            copy(making.norms[1, image, start : start + len(top)], inverse)
         else:
-            read_normalizers(source, image, start, scratch, top, inverse)
+            read_normalizers(source, making, image, start, scratch, top, inverse)
 
 
 @fast
 def activate(source, values, top, inverse, out):
     """Probabilities ``out`` of some values; the two may be the same."""
     size = len(out)
-    if source.activation == SOFTMAX:
+    if source.form.activation == SOFTMAX:
         for i in range(size):
             out[i] = exponential(values[i] - top[i]) * inverse[i]
-    elif source.activation == SIGMOID:
+    elif source.form.activation == SIGMOID:
         for i in range(size):
             # From the side where nothing overflows.
             small = exponential(-values[i] if values[i] > 0 else values[i])
             share = small / (small + np.float32(1))
             out[i] = np.float32(1) - share if values[i] > 0 else share
-    elif source.activation == NORMALIZE:
+    elif source.form.activation == NORMALIZE:
         for i in range(size):
             out[i] = values[i] * inverse[i]
     else:
@@ -257,46 +288,58 @@ def clamp(p):
 
 
 @fast
-def load(source, image, label, start, top, inverse, out):
+def load(source, making, image, label, start, top, inverse, out):
     """Probabilities of one class, of as many pixels as ``out`` holds."""
-    activate(source, values_at(source, image, label, start, out), top, inverse, out)
-    if source.valid.size:
-        valid = source.valid[start + (image * source.pixels if source.per_image else 0) :]
+    activate(source, values_at(source, making, image, label, start, out), top, inverse, out)
+    if making.valid.size:
+        valid = making.valid[start + (image * source.form.pixels if source.form.per_image else 0) :]
         for i in range(len(out)):
             out[i] = out[i] if valid[i] else 0
-    if source.clamps:
+    if source.form.clamps:
         clamp(out)
 
 
-@fast
-def probs_at(source, image, label, start, top, inverse, into):
+@inline
+def probs_at(source, making, image, label, start, top, inverse, into):
     """As :func:`load`, without a copy where the probabilities are what is in memory."""
-    if source.direct:
-        return values_at(source, image, label, start, into)
-    load(source, image, label, start, top, inverse, into)
+    if making is None:
+        first = image * source.form.image + label * source.form.label + start
+        return source.values[first : first + len(into)]
+    load(source, making, image, label, start, top, inverse, into)
     return into
 
 
+@inline
+def probs_of(source, making, image, label, start, places, top, inverse, into):
+    """As :func:`probs_at`, for pixels at places that are counted from ``start``, and the normalizers of these."""
+    if making is None:
+        first = image * source.form.image + label * source.form.label + start
+        for k in range(len(places)):
+            into[k] = source.values[first + places[k]]
+    else:
+        load_some(source, making, image, label, start, places, top, inverse, into)
+
+
 @fast
-def load_some(source, image, label, start, places, top, inverse, out):
-    """As :func:`load`, for pixels at places that are counted from ``start``, and the normalizers of these."""
-    base = image * source.strides[0] + label * source.strides[1]
-    if source.flat:
+def load_some(source, making, image, label, start, places, top, inverse, out):
+    """As :func:`load`, for some pixels: see :func:`probs_of`."""
+    form = source.form
+    base = image * form.image + label * form.label
+    if form.flat:
         for k in range(len(places)):
             out[k] = source.values[base + start + places[k]]
     else:
-        _, lines, length = source.sizes
         for k in range(len(places)):
-            line, place = (start + places[k]) // length, (start + places[k]) % length
-            at = base + line // lines * source.strides[2] + line % lines * source.strides[3] + place * source.strides[4]
-            if source.half == WHOLE:
+            line, place = (start + places[k]) // form.length, (start + places[k]) % form.length
+            at = base + line // form.lines * form.outer + line % form.lines * form.inner + place * form.step
+            if form.half == WHOLE:
                 out[k] = source.values[at]
             else:
-                bits = source.bits[at]
-                out[k] = from_float16(bits) if source.half == FLOAT16 else from_bfloat16(bits)
-    if source.temperature != 1:
+                read_halves(making.bits[at : at + 1], form.half, out[k : k + 1])
+    if form.temperature != 1:
+        temperature = out.dtype.type(form.temperature)
         for k in range(len(places)):
-            out[k] /= source.temperature
+            out[k] /= temperature
     activate(source, out, top, inverse, out)
-    if source.clamps:
+    if form.clamps:
         clamp(out)

@@ -46,30 +46,20 @@ class Plan(NamedTuple):
     tasks: int
 
 
-class Rows(NamedTuple):
-    """What is known of every row, (B, C), float64 unless said otherwise.
-
-    Args:
-        peaks: (B, C, chunks) largest probability of each chunk, in the precision of the probabilities.
-        mu: sum of the probabilities.
-        is_open: bool, whether its threshold is still looked for.
-        least: a threshold that the best one is known to reach.
-        low: lower bound of the threshold, or as good as one.
-        high: upper bound; every pixel above it belongs to the mask.
-        n: count of the mask, of a row that is no longer open.
-        s: sum of it.
-        threshold: what its pixels lie above; infinity where a class is not active.
-    """
-
-    peaks: np.ndarray
-    mu: np.ndarray
-    is_open: np.ndarray
-    least: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    n: np.ndarray
-    s: np.ndarray
-    threshold: np.ndarray
+#: What is known of every row, in a table (B, C).
+#:
+#: - mu: sum of the probabilities.
+#: - is_open: whether its threshold is still looked for.
+#: - least: a threshold that the best one is known to reach.
+#: - low: lower bound of the threshold, or as good as one.
+#: - high: upper bound; every pixel above it belongs to the mask.
+#: - n: count of the mask, of a row that is no longer open.
+#: - s: sum of it.
+#: - threshold: what its pixels lie above; infinity where a class is not active.
+ROW = np.dtype(
+    [*((name, np.float64) for name in ("mu", "least", "low", "high", "n", "s", "threshold")), ("is_open", np.bool_)],
+    align=True,
+)
 
 
 class Goal(NamedTuple):
@@ -90,28 +80,27 @@ def highest_bits(p):
 
 
 @kernel
-def survey(first, last, source, plan, sample, places, begins, mu, upper, peaks, odd):
+def survey(first, last, source, making, plan, sample, places, begins, mu, upper, peaks, odd, space):
     """Per task and class: sum of the probabilities; count and sum of those above 1/2, and above 1/8.
 
     Per chunk: the largest probability. Of each row: the probabilities at ``places``, of which those in a chunk begin
     at ``begins``. Per task: how many values are no probabilities, and in how many pieces some lie a little outside of
-    [0, 1].
+    [0, 1]. ``space`` (6, width) is overwritten.
     """
-    top, inverse = np.empty(plan.width, sample.dtype), np.empty(plan.width, sample.dtype)
-    row, one = np.empty(plan.width, sample.dtype), as_bits(np.ones(1, sample.dtype)[0])
+    top, inverse, row, one = space[0], space[1], space[2], as_bits(space.dtype.type(1))
     for task in range(first, last):
         image, part = task // plan.tasks, task % plan.tasks
         for chunk in range(part * plan.share, min((part + 1) * plan.share, plan.chunks)):
             start = chunk * plan.width
-            size = min(plan.width, source.pixels - start)
+            size = min(plan.width, source.form.pixels - start)
             t, v = top[:size], inverse[:size]
-            if source.activation == SOFTMAX or source.activation == NORMALIZE:
-                read_normalizers(source, image, start, row, t, v)
-                if source.inverse.size:
-                    copy(v, source.inverse[image, start : start + size])
-                    copy(t, source.top[image, start : start + size])
-            for label in range(source.classes):
-                p = probs_at(source, image, label, start, t, v, row[:size])
+            if making is not None and (source.form.activation == SOFTMAX or source.form.activation == NORMALIZE):
+                read_normalizers(source, making, image, start, row, t, v)
+                if making.norms.size:
+                    copy(t, making.norms[0, image, start : start + size])
+                    copy(v, making.norms[1, image, start : start + size])
+            for label in range(source.form.classes):
+                p = probs_at(source, making, image, label, start, t, v, row[:size])
                 highest = highest_bits(p)
                 if highest > one:
                     copy(p, row[:size])
@@ -145,29 +134,30 @@ def above(values, bound):
 
 
 @kernel
-def guess(first, last, rows, goal, pixels, sample, upper):
+def guess(first, last, rows, goal, pixels, sample, upper, space):
     """Bounds of the threshold of open rows, from a sample of their pixels; they nearly always hold.
 
     With count and sum of the sample, Dinkelbach's iteration finds a threshold that is off by their sampling error.
-    ``upper`` (B, C, cuts, 2) is what the survey counted.
+    ``upper`` (B, C, cuts, 2) is what the survey counted; ``space``, as long as a sample, is overwritten.
     """
     classes, size = sample.shape[1:]
     for row in range(first, last):
         image, label = row // classes, row % classes
-        if not rows.is_open[image, label]:
+        known = rows[image, label]
+        if not known.is_open:
             continue
-        mu, values, scale = rows.mu[image, label], sample[image, label], pixels / size
+        mu, values, scale = known.mu, sample[image, label], pixels / size
         ceiling, least = ceiling_of(mu, goal.dice, goal.smooth), threshold_of(mu, pixels, mu, goal.dice, goal.smooth)
         for cut in range(len(CUTS)):
             # Any mask gives a lower bound; where it is below the mask's own threshold, the best one is, too.
-            n, s = upper[image, label, cut]
+            n, s = upper[image, label, cut, 0], upper[image, label, cut, 1]
             raised = threshold_of(s, n, mu, goal.dice, goal.smooth)
             least = max(least, raised, CUTS[cut] if raised >= CUTS[cut] else 0.0)
             if raised < CUTS[cut]:
                 ceiling = min(ceiling, _with_margin(CUTS[cut], mu, goal))
         # What lies above 1/2 is known; the sample stands for the rest.
-        n, s = upper[image, label, 0]
-        below, number = np.empty(size, sample.dtype), 0
+        n, s = upper[image, label, 0, 0], upper[image, label, 0, 1]
+        below, number = space, 0
         for i in range(size):
             below[number] = values[i]
             number += values[i] <= CUTS[0]
@@ -185,8 +175,7 @@ def guess(first, last, rows, goal, pixels, sample, upper):
             square += (below[i] - bound) ** 2 if below[i] > bound else 0
         reach = _DEVIATIONS * scale * math.sqrt(square) / (size_there + mu) + 1e-6
         low, high = max(least, bound - reach), min(ceiling, _with_margin(bound + reach, mu, goal))
-        rows.least[image, label] = least
-        rows.low[image, label], rows.high[image, label] = round_down(low, sample), round_down(high, sample)
+        known.least, known.low, known.high = least, round_down(low, sample), round_down(high, sample)
 
 
 @exact
@@ -226,38 +215,40 @@ def keep_between(p, low, high, values, to):
 
 
 @kernel
-def collect(first, last, source, plan, rows, values, labels, found, counts, sums):
+def collect(first, last, source, making, plan, rows, peaks, values, labels, found, counts, sums, space):
     """Per task: the values between the bounds of open rows, and the classes that they are of, as far as there is room.
 
     Args:
         first: task.
         last: task, not included.
         source: the probabilities.
+        making: what makes them, or None.
         plan: how they are cut.
         rows: what is known of them.
+        peaks: (B, C, chunks), largest probability of each chunk.
         values: (tasks, room), what is found.
         labels: (tasks, room), likewise.
         found: (tasks,), number of them.
         counts: (tasks, C, 3), number above the upper bound, between the bounds, and between them without room.
         sums: (tasks, C, 2), sum above the upper bound, and between the bounds.
+        space: (6, width), is overwritten.
     """
-    top, inverse = np.empty(plan.width, values.dtype), np.empty(plan.width, values.dtype)
-    row, room = np.empty(plan.width, values.dtype), values.shape[1]
+    top, inverse, row, room = space[0], space[1], space[2], values.shape[1]
     for task in range(first, last):
         image, part = task // plan.tasks, task % plan.tasks
         for chunk in range(part * plan.share, min((part + 1) * plan.share, plan.chunks)):
             start, known = chunk * plan.width, False
-            size = min(plan.width, source.pixels - start)
+            size = min(plan.width, source.form.pixels - start)
             t, v = top[:size], inverse[:size]
-            for label in range(source.classes):
-                low, high = values.dtype.type(rows.low[image, label]), values.dtype.type(rows.high[image, label])
-                if not (rows.is_open[image, label] and rows.peaks[image, label, chunk] > low):
+            for label in range(source.form.classes):
+                low, high = space.dtype.type(rows[image, label].low), space.dtype.type(rows[image, label].high)
+                if not (rows[image, label].is_open and peaks[image, label, chunk] > low):
                     continue
                 if not known:
-                    normalizers(source, image, start, row, t, v)
+                    normalizers(source, making, image, start, row, t, v)
                     known = True
-                p = probs_at(source, image, label, start, t, v, row[:size])
-                if rows.peaks[image, label, chunk] > high:
+                p = probs_at(source, making, image, label, start, t, v, row[:size])
+                if peaks[image, label, chunk] > high:
                     upper, s = above(p, high)
                     counts[task, label, 0] += upper
                     sums[task, label, 0] += s
@@ -306,35 +297,33 @@ def finish(first, last, rows, goal, counts, sums, ends, grouped):
     classes = counts.shape[1]
     for row in range(first, last):
         image, label = row // classes, row % classes
-        if not rows.is_open[image, label]:
+        known = rows[image, label]
+        if not known.is_open:
             continue
-        mu, low, high = rows.mu[image, label], rows.low[image, label], rows.high[image, label]
-        (n, inside, lost), (s, m) = counts[image, label], sums[image, label]
+        mu, low, high = known.mu, known.low, known.high
+        n, inside, lost = counts[image, label, 0], counts[image, label, 1], counts[image, label, 2]
+        s, m = sums[image, label, 0], sums[image, label, 1]
         upper = threshold_of(s, n, mu, goal.dice, goal.smooth)
         lower = threshold_of(s + m, n + inside, mu, goal.dice, goal.smooth)
         ceiling = ceiling_of(mu, goal.dice, goal.smooth)
-        least = max(rows.least[image, label], upper, lower)
+        least = max(known.least, upper, lower)
         if round_down(upper, grouped) > high and high < round_down(ceiling, grouped):
             low, high = least, ceiling
-        elif lower < low and low > rows.least[image, label]:
+        elif lower < low and low > known.least:
             high, low = _with_margin(low, mu, goal), least
         elif not lost:
             here = grouped[ends[image, label] - inside : ends[image, label]]
-            rows.threshold[image, label], rows.n[image, label], rows.s[image, label] = solve(
-                here, n, s, low, high, mu, goal
-            )
-            rows.is_open[image, label] = False
+            known.threshold, known.n, known.s = solve(here, here, n, s, low, high, mu, goal)
+            known.is_open = False
             continue
         elif (not goal.dice or goal.smooth == 0) and round_down(least, grouped) <= low:
             # All that lies between the bounds belongs to the mask.
-            rows.threshold[image, label], rows.n[image, label], rows.s[image, label] = low, n + inside, s + m
-            rows.is_open[image, label] = False
+            known.threshold, known.n, known.s, known.is_open = low, n + inside, s + m, False
             continue
         else:
             high = min(high, _with_margin(_chord(n, s, n + inside, s + m, low, high, mu, goal), mu, goal))
             low = least
-        rows.least[image, label] = least
-        rows.low[image, label], rows.high[image, label] = round_down(low, grouped), round_down(max(low, high), grouped)
+        known.least, known.low, known.high = least, round_down(low, grouped), round_down(max(low, high), grouped)
 
 
 @exact
@@ -359,7 +348,7 @@ def sort_falling(values):
         _sift(values, first, size)
     for end in range(size - 1, 0, -1):
         values[0], values[end] = values[end], values[0]
-        _sift(values, 0, end)
+        _sift(values, np.int64(0), end)  # a plain 0 would be compiled for anew
 
 
 @exact
@@ -378,11 +367,12 @@ def _sift(values, at, size):
 
 
 @fast
-def solve(values, n, s, low, high, mu, goal):
+def solve(values, space, n, s, low, high, mu, goal):
     """Threshold, count and sum of the best mask, from the values between two bounds and the mask above them.
 
     Of a ratio by Dinkelbach's iteration. Smoothed Dice may leave out the least probable pixels of that mask: these
-    are ranked, and a run of equal values is taken as a whole or not at all.
+    are ranked, and a run of equal values is taken as a whole or not at all. ``space`` is overwritten; it is as long as
+    the values, and may be their own.
     """
     bound, count, total, going = low, 0, 0.0, True
     while going:
@@ -395,11 +385,12 @@ def solve(values, n, s, low, high, mu, goal):
     top = min(high, bound + margin(n + mu, goal.smooth))
     upper, upper_sum = above(values, top)
     n, s = n + upper, s + upper_sum
-    ranked, number = np.empty(count - upper, values.dtype), 0
+    number = 0
     for i in range(len(values)):
         if values[i] > bound and values[i] <= top:
-            ranked[number] = values[i]
+            space[number] = values[i]
             number += 1
+    ranked = space[:number]
     sort_falling(ranked)
     threshold = float(ranked[0]) if len(ranked) else top
     best, best_n, best_s = smooth_score(s, n, mu, goal.smooth), n, s
@@ -414,21 +405,23 @@ def solve(values, n, s, low, high, mu, goal):
 
 
 @kernel
-def finish_small(first, last, source, rows, goal, like):
-    """Find the threshold of every open row of small images, which are one chunk each."""
-    size = source.pixels
-    top, inverse, row = np.empty(size, like.dtype), np.empty(size, like.dtype), np.empty(size, like.dtype)
+def finish_small(first, last, source, making, plan, rows, goal, space):
+    """Find the threshold of every open row of small images, which are one chunk each.
+
+    ``space`` (6, width) is overwritten.
+    """
+    size, start = plan.width, np.int64(0)  # a plain 0 would be compiled for anew
+    top, inverse, row, ranked = space[0], space[1], space[2], space[3]
     for image in range(first, last):
-        known = False
-        for label in range(source.classes):
-            if not rows.is_open[image, label]:
+        ready = False
+        for label in range(source.form.classes):
+            known = rows[image, label]
+            if not known.is_open:
                 continue
-            if not known:
-                normalizers(source, image, 0, row, top, inverse)
-                known = True
-            values = probs_at(source, image, label, 0, top, inverse, row)
-            mu = rows.mu[image, label]
-            low = threshold_of(mu, size, mu, goal.dice, goal.smooth)
-            found = solve(values, 0, 0.0, low, 1.0, mu, goal)
-            rows.threshold[image, label], rows.n[image, label], rows.s[image, label] = found
-            rows.is_open[image, label] = False
+            if not ready:
+                normalizers(source, making, image, start, row, top, inverse)
+                ready = True
+            values = probs_at(source, making, image, label, start, top, inverse, row)
+            low = threshold_of(known.mu, size, known.mu, goal.dice, goal.smooth)
+            known.threshold, known.n, known.s = solve(values, ranked, 0, 0.0, low, 1.0, known.mu, goal)
+            known.is_open = False

@@ -40,6 +40,5 @@ def ceiling_of(mu, dice, smooth):
 @exact
 def round_down(threshold, like):
     """Largest number of the precision of the array ``like`` not above ``threshold``."""
-    cell = np.empty(2, like.dtype)
-    cell[0], cell[1] = threshold, -np.inf
-    return cell[0] if cell[0] <= threshold else np.nextafter(cell[0], cell[1])
+    rounded = like.dtype.type(threshold)
+    return rounded if rounded <= threshold else np.nextafter(rounded, like.dtype.type(-np.inf))

@@ -192,24 +192,22 @@ def combine(weights, matrix, shares):
 
 
 @exact
-def make_kernel(rows, row):
-    """(M, W); the shares of single pixels need none."""
+def fill_kernel(rows, row, kernel):
+    """(M, W), in a larger table; returns M. The shares of single pixels need none, and get what the blind ones get."""
     width = rows.widths[row]
     mean, variance, third = rows.moments[0, row], rows.moments[1, row], rows.moments[2, row]
-    if rows.kinds[row] == INTERPOLATED:
-        kernel = np.empty((NODES, width))
-        for m in range(NODES):
-            fill_pmf_without(POINTS[m], mean, variance, third, rows.first[row], kernel[m])
-        return kernel
-    return make_pmf(rows, row).reshape(1, width)
+    if rows.kinds[row] != INTERPOLATED:
+        fill_pmf(mean, variance, third, rows.first[row], kernel[0, :width])
+        return 1
+    for m in range(NODES):
+        fill_pmf_without(POINTS[m], mean, variance, third, rows.first[row], kernel[m, :width])
+    return NODES
 
 
 @exact
-def make_pmf(rows, row):
+def fill_own_pmf(rows, row, pmf):
     """P(Z = z), (W,)."""
-    pmf = np.empty(rows.widths[row])
     fill_pmf(rows.moments[0, row], rows.moments[1, row], rows.moments[2, row], rows.first[row], pmf)
-    return pmf
 
 
 @exact
@@ -238,15 +236,15 @@ def add_share(rows, row, p, times, scratch):
 
 
 @exact
-def score_alone(rows, row, n, kernel, pmf):
-    """Score of a mask of n pixels, by itself."""
-    a, kind = n + 1 + rows.smooth + rows.first[row], rows.kinds[row]
+def score_alone(rows, row, number, kernel, pmf):
+    """Score of the mask by itself; ``number`` is that of the rows of its kernel."""
+    a, kind = rows.n[row] + 1 + rows.smooth + rows.first[row], rows.kinds[row]
     if kind == OWN:
         taken = mean_reciprocal(a, rows.shares[row, : rows.widths[row]])
     else:
         taken = 0.0
-        for m in range(len(kernel)):
-            taken += rows.shares[row, m] * mean_reciprocal(a, kernel[m])
+        for m in range(number):
+            taken += rows.shares[row, m] * mean_reciprocal(a, kernel[m, : len(pmf)])
     return 2 * taken + (rows.smooth * mean_reciprocal(a - 1, pmf) if rows.smooth > 0 else 0.0)
 
 
@@ -259,11 +257,15 @@ def take_better(rows, row, threshold, score):
 
 
 @kernel
-def prepare(first, last, rows):
-    """Score the masks that rows begin with, and the empty ones, which are better where they score the same."""
+def prepare(first, last, rows, kernel, space):
+    """Score the masks that rows begin with, and the empty ones, which are better where they score the same.
+
+    ``kernel`` (NODES, most) and ``space`` (NODES + 4, most) are overwritten; ``most`` is at least W, and NODES.
+    """
     for row in range(first, last):
-        kernel, pmf = make_kernel(rows, row), make_pmf(rows, row)
-        score = score_alone(rows, row, rows.n[row], kernel, pmf)
+        number, pmf = fill_kernel(rows, row, kernel), space[0, : rows.widths[row]]
+        fill_own_pmf(rows, row, pmf)
+        score = score_alone(rows, row, number, kernel, pmf)
         rows.best[1, row], rows.best[2, row], rows.best[3, row] = rows.n[row], rows.s[row], score
         if rows.smooth > 0:
             empty = rows.smooth * mean_reciprocal(rows.first[row] + rows.smooth, pmf)
@@ -272,16 +274,21 @@ def prepare(first, last, rows):
 
 
 @kernel
-def advance(first, last, rows, values, ends, times, floor):
-    """Let the masks grow by ranked pixels: see ``Piece`` in :mod:`rankseg_plugins.core.solvers.pieces`."""
+def advance(first, last, rows, values, ends, times, floor, kernel, space):
+    """Let the masks grow by ranked pixels: see ``Piece`` in :mod:`rankseg_plugins.core.solvers.pieces`.
+
+    ``kernel`` and ``space`` are those of :func:`prepare`.
+    """
+    scratch, weights, others, table = space[1], space[2, :NODES], space[3, :NODES], space[4:]
     for row in range(first, last):
-        kernel, pmf, at = make_kernel(rows, row), make_pmf(rows, row), ends[row + 1] - 1
-        scratch = np.empty(max(NODES, rows.widths[row]))
+        number, pmf, at = fill_kernel(rows, row, kernel), space[0, : rows.widths[row]], ends[row + 1] - 1
+        fill_own_pmf(rows, row, pmf)
+        for i in range(NODES):
+            others[i] = 0.0
         if times > 1:
             grow(rows, row, np.float64(values[at]), times, scratch)
-            take_better(rows, row, floor[row], score_alone(rows, row, rows.n[row], kernel, pmf))
+            take_better(rows, row, floor[row], score_alone(rows, row, number, kernel, pmf))
             continue
-        weights, table, others = np.empty(NODES), np.empty((NODES, len(kernel))), np.zeros(NODES)
         while at >= ends[row]:
             # The denominator grows to twice its size at most, so that few points give its reciprocal to 1e-15.
             start = rows.n[row] + 2 + rows.smooth + rows.first[row]
@@ -289,8 +296,8 @@ def advance(first, last, rows, values, ends, times, floor):
             alone = rows.kinds[row] == OWN or length <= NODES
             for i in range(0 if alone else NODES):
                 a = start + (length - 1) * POINTS[i]
-                for m in range(len(kernel)):
-                    table[i, m] = mean_reciprocal(a, kernel[m])
+                for m in range(number):
+                    table[i, m] = mean_reciprocal(a, kernel[m, : len(pmf)])
                 if rows.smooth > 0:
                     others[i] = mean_reciprocal(a - 1, pmf)
             for j in range(length):
@@ -302,9 +309,9 @@ def advance(first, last, rows, values, ends, times, floor):
                 if following == p or rows.n[row] < rows.least[row]:
                     continue
                 if alone:
-                    score = score_alone(rows, row, rows.n[row], kernel, pmf)
+                    score = score_alone(rows, row, number, kernel, pmf)
                 else:
                     interpolate(j / (length - 1), weights)
-                    score = 2 * combine(weights, table, rows.shares[row, : len(kernel)])
+                    score = 2 * combine(weights, table, rows.shares[row, :number])
                     score += rows.smooth * dot(weights, others)
                 take_better(rows, row, following, score)

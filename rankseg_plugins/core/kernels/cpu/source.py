@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.reading import ACTIVATIONS, BFLOAT16, FLOAT16, WHOLE, Source
+from rankseg_plugins.core.kernels.cpu.reading import ACTIVATIONS, BFLOAT16, FLOAT16, FORM, WHOLE, Making, Source
 from rankseg_plugins.core.kernels.cpu.rows import Plan
 from rankseg_plugins.core.kernels.cpu.threads import run
 from rankseg_plugins.core.pixels import Pixels
@@ -30,49 +30,59 @@ CALL = 1 << 16
 _HALVES = {torch.float16: FLOAT16, torch.bfloat16: BFLOAT16}
 
 
-def make_source(pixels: Pixels) -> Source:
+def make_source(pixels: Pixels) -> tuple[Source, Making | None]:
     """The values where they lie: a copy is made only of pixels that lie in more than three dimensions of memory."""
     values = pixels.values.detach()
     if len(_collapsed(values)[0]) > 3:
         values = values.contiguous()
     sizes, strides = _collapsed(values)
     batch, classes, half = *values.shape[:2], _HALVES.get(values.dtype, WHOLE)
-    memory, nothing = _memory(values), scratch((0, 0), values.dtype)
-    top = inverse = nothing
-    if pixels.compete and classes >= _KEPT:
-        top, inverse = (scratch((batch, math.prod(sizes)), values.dtype) for _ in range(2))
-    valid = pixels.valid
+    memory, valid, number = _memory(values), pixels.valid, math.prod(sizes)
     flat = half == WHOLE and sizes[:2] == (1, 1) and strides[2] == 1
-    return Source(
-        values=memory if half == WHOLE else np.empty(0, np.float32),
-        bits=memory if half != WHOLE else np.empty(0, np.uint16),
-        half=half,
-        sizes=sizes,
-        strides=(values.stride(0), values.stride(1), *strides),
-        classes=classes,
-        pixels=math.prod(sizes),
-        flat=flat,
-        direct=flat and pixels.activation == "identity" and valid is None,
-        clamps=False,
-        valid=np.empty(0, np.uint8) if valid is None else valid.contiguous().view(torch.uint8).flatten().numpy(),
-        per_image=valid is not None and valid.ndim == values.ndim - 1,
-        activation=ACTIVATIONS[pixels.activation],
-        temperature=nothing.dtype.type(pixels.temperature),
-        top=top,
-        inverse=inverse,
+    form = {
+        **dict(zip(("image", "label", "outer", "inner", "step"), (*values.stride()[:2], *strides), strict=True)),
+        "lines": sizes[1],
+        "length": sizes[2],
+        "classes": classes,
+        "pixels": number,
+        "half": half,
+        "activation": ACTIVATIONS[pixels.activation],
+        "flat": flat,
+        "clamps": False,
+        "per_image": valid is not None and valid.ndim == values.ndim - 1,
+        # In the precision in which the values are divided.
+        "temperature": pixels.temperature if values.dtype == torch.float64 else np.float32(pixels.temperature),
+    }
+    whole = half == WHOLE
+    source = Source(
+        memory if whole else np.empty(0, np.float32),
+        np.array([tuple(form[name] for name in FORM.names or ())], FORM)[0],
     )
+    if flat and pixels.activation == "identity" and valid is None:
+        return source, None
+    kept = pixels.compete and classes >= _KEPT
+    return source, Making(
+        bits=np.empty(0, np.uint16) if whole else memory,
+        valid=np.empty(0, np.uint8) if valid is None else valid.contiguous().view(torch.uint8).flatten().numpy(),
+        norms=scratch((2, batch, number) if kept else (0, 0, 0), values.dtype),
+    )
+
+
+def nothing(dtype: torch.dtype) -> Making:
+    """What makes probabilities of values that are probabilities."""
+    return Making(np.empty(0, np.uint16), np.empty(0, np.uint8), scratch((0, 0, 0), dtype))
 
 
 def make_plan(source: Source) -> Plan:
     """How the pixels are cut; it depends on the shape alone, and so do the sums."""
-    width = _WIDTH
-    while source.activation in (ACTIVATIONS["softmax"], ACTIVATIONS["normalize"]) and width > _NARROW:
-        if width * source.classes <= _CACHED:
+    width, pixels, classes = _WIDTH, source.pixels, source.classes
+    while source.form["activation"] in (ACTIVATIONS["softmax"], ACTIVATIONS["normalize"]) and width > _NARROW:
+        if width * classes <= _CACHED:
             break
         width //= 2
-    width = source.pixels if source.pixels <= _SMALL else width
-    chunks = -(-source.pixels // width)
-    share = -(-chunks // min(chunks, _TASKS, -(-source.pixels * source.classes // _TASK)))
+    width = pixels if pixels <= _SMALL else width
+    chunks = -(-pixels // width)
+    share = -(-chunks // min(chunks, _TASKS, -(-pixels * classes // _TASK)))
     return Plan(width, chunks, share, -(-chunks // share))
 
 

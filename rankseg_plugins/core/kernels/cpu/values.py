@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.kernels.cpu import moments
-from rankseg_plugins.core.kernels.cpu.reading import Source
+from rankseg_plugins.core.kernels.cpu.reading import Making, Source
 from rankseg_plugins.core.kernels.cpu.rows import Plan
-from rankseg_plugins.core.kernels.cpu.source import joined, over_tasks, scratch
+from rankseg_plugins.core.kernels.cpu.source import joined, nothing, over_tasks, scratch
 from rankseg_plugins.core.volumes import round_down
 
 
@@ -20,28 +20,24 @@ class CpuValues:
 
     Args:
         source: the probabilities; of each class alone.
+        making: what makes them, or None.
         plan: how they are cut.
         peaks: (B, C, chunks), largest probability of every chunk, in the precision of the probabilities.
     """
 
-    def __init__(self, source: Source, plan: Plan, peaks: np.ndarray) -> None:
-        self._source, self._plan, self._peaks = source, plan, peaks
+    def __init__(self, source: Source, making: Making | None, plan: Plan, peaks: np.ndarray) -> None:
+        self._source, self._making, self._plan, self._peaks = source, making, plan, peaks
         self.shape = torch.Size((peaks.shape[0], source.classes, source.pixels))
         self.dtype = torch.from_numpy(peaks[:0]).dtype
 
     def within(self, label: int, mask: Tensor) -> CpuValues:
         """See :class:`~rankseg_plugins.core.values.Values`."""
         # The peaks of all pixels are as good as those of some, where chunks are passed over.
-        source, first = self._source, label * self._source.strides[1]
-        source = source._replace(
-            values=source.values[first:],
-            bits=source.bits[first:],
-            classes=1,
-            direct=False,
-            valid=mask.contiguous().view(torch.uint8).flatten().numpy(),
-            per_image=True,
-        )
-        return CpuValues(source, self._plan, self._peaks[:, label : label + 1].copy())
+        source, making = self._source.but(classes=1, per_image=True), self._making or nothing(self.dtype)
+        first = label * int(source.form["label"])
+        source = source._replace(values=source.values[first:])
+        making = making._replace(bits=making.bits[first:], valid=mask.contiguous().view(torch.uint8).flatten().numpy())
+        return CpuValues(source, making, self._plan, self._peaks[:, label : label + 1].copy())
 
     def count_above(self, active: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
         """See :class:`~rankseg_plugins.core.values.Values`."""
@@ -89,7 +85,15 @@ class CpuValues:
         tables_in = (each.contiguous().numpy() for each in (*bounds, orders))
         arguments = (self._peaks, *tables_in, chebyshev, counts, sums, values)
         over_tasks(
-            lambda *part: moments.look(*part, self._source, self._plan, *arguments),
+            lambda *part: moments.look(
+                *part,
+                self._source,
+                self._making,
+                self._plan,
+                *arguments,
+                np.empty((4, self._plan.width + 1), self._peaks.dtype),
+                np.empty((3, moments.BLOCK)),
+            ),
             self._source,
             self._plan,
             self.shape[0],
