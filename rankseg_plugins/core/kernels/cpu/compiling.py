@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -10,9 +11,9 @@ from typing import Any
 
 try:
     from numba import njit
-    from numba.core.caching import FunctionCache
+    from numba.core.caching import FunctionCache, IndexDataCacheFile
 except ImportError:  # what needs nothing else of numba runs as it is written
-    njit, FunctionCache = None, object
+    njit, FunctionCache, IndexDataCacheFile = None, object, object
 
 #: A quotient by 0 is infinite or NaN: to raise an error instead, numbers would be divided one by one. All memory is
 #: handed to a kernel: to count who holds it would be most of the code.
@@ -23,13 +24,25 @@ _STAMP = tuple(
 )
 
 
+class _Files(IndexDataCacheFile):
+    """What numba compiled of a function, a file for each signature.
+
+    numba numbers them: of two processes that compile at once for different types, one would run the other's code.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        name = self._data_name(int(hashlib.sha256(repr(key).encode()).hexdigest()[:12], 16))
+        self._save_data(name, data)
+        self._save_index({**self._load_index(), key: name})
+
+
 class _Kept(FunctionCache):
     """What numba compiled, on disk."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
         # numba compiles anew where the file of a function has changed, not those of the functions that it calls.
-        self._cache_file._source_stamp = _STAMP
+        self._cache_file = _Files(self._cache_path, self._impl.filename_base, _STAMP)
 
     def load_overload(self, signature: Any, context: Any) -> Any:
         # numba would first import all that it can compile, which takes longer than to load what is compiled.

@@ -120,6 +120,20 @@ def test_numba_is_imported_by_a_decision_alone():
     """)
 
 
+def test_processes_that_compile_at_once_for_other_types_do_not_take_each_others_code(tmp_path, monkeypatch):
+    from rankseg_plugins.core.kernels.cpu.compiling import _Files
+
+    first, second = (_Files(str(tmp_path), "kernel", 0) for _ in range(2))
+    first.save("float32", "code for float32")
+    known = first._load_index()
+    monkeypatch.setattr(second, "_load_index", dict)  # it looked before the first had saved
+    second.save("float64", "code for float64")
+    assert first._load_data(known["float32"]) == "code for float32"
+    assert second.load("float32") is None
+    monkeypatch.undo()
+    assert second.load("float64") == "code for float64"
+
+
 def test_where_no_compiled_code_can_be_kept():
     passes("""
         from numba.core import caching
