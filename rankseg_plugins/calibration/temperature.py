@@ -13,7 +13,7 @@ from rankseg_plugins.core.options import read_real
 from rankseg_plugins.core.pixels import TEMPERATURE_RANGE
 from rankseg_plugins.core.probabilities import check_probs, plain, to_probabilities
 from rankseg_plugins.core.sharing import Once
-from rankseg_plugins.core.tracing import check_values
+from rankseg_plugins.core.tracing import check_values, is_blind
 
 #: What gives probabilities over logits that are divided themselves.
 OF_LOGITS = (("softmax", "multiclass"), ("sigmoid", "multilabel"))
@@ -47,7 +47,8 @@ def scale_probs(probs: Tensor, temperature: float, output_mode: str = "multiclas
                  [0.3333]]])
     """
     check_probs("probs", probs)
-    return Scaling(probs, output_mode)._at(read_temperature("temperature", temperature))
+    logits = to_logits(plain(probs), "identity", output_mode)
+    return _at(logits, read_temperature("temperature", temperature), output_mode)
 
 
 class Scaling:
@@ -69,14 +70,17 @@ class Scaling:
 
     def at(self, temperature: float) -> Tensor:
         """As :func:`scale_probs`, but the probabilities themselves at 1, where rounding could change a tie."""
-        return self._probs if temperature == 1 else self._at(temperature)
+        if temperature == 1:
+            return self._probs
+        with torch.no_grad():
+            logits = self._once("logits", lambda: to_logits(self._probs, "identity", self._mode))
+            return _at(logits, temperature, self._mode)
 
-    @torch.no_grad()
-    def _at(self, temperature: float) -> Tensor:
-        logits = self._once("logits", lambda: to_logits(self._probs, "identity", self._mode))
-        # float32, as TemperatureScaling holds it: both are to give the same to the last digit.
-        divisor = torch.full((1,), temperature, device=self._probs.device)
-        return scaled(*logits, divisor, self._mode)
+
+def _at(logits: tuple[Tensor, Tensor | None], temperature: float, output_mode: str) -> Tensor:
+    # float32, as TemperatureScaling holds it: both are to give the same to the last digit.
+    divisor = torch.full((1,), temperature, device=logits[0].device)
+    return scaled(*logits, divisor, output_mode)
 
 
 def read_temperature(name: str, value: object) -> float:
@@ -103,8 +107,12 @@ def scaled(logits: Tensor, total: Tensor | None, temperature: Tensor, output_mod
     """Probabilities at a temperature, (1,) or (C,), from what :func:`to_logits` gives."""
     by_channel = temperature.to(logits).view(-1, *[1] * (logits.ndim - 2))
     probs = activate(logits / by_channel, output_mode)
+    if total is None:
+        return probs
+    if is_blind():
+        return (probs * total).clamp(max=1)
     # In place: new memory for each of these would take longer than the softmax.
-    return probs if total is None else probs.mul_(total).clamp_(max=1)
+    return probs.mul_(total).clamp_(max=1)
 
 
 def activate(logits: Tensor, output_mode: str) -> Tensor:

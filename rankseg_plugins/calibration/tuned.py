@@ -136,7 +136,7 @@ class TunedDecoder(nn.Module):
     def scaling(self, probs: Tensor) -> Tensor:
         r"""The probabilities (B, C, \*spatial) at its temperature; at 1 these themselves."""
         # Rounding could change a tie.
-        return probs if self.temperature == 1 else scale_probs(probs, self.temperature, self.output_mode)
+        return plain(probs) if self.temperature == 1 else scale_probs(probs, self.temperature, self.output_mode)
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """The same as calling the module."""

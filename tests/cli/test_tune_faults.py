@@ -23,9 +23,9 @@ def test_an_empty_folder(softened):
 
 
 def test_warnings_of_the_fitting_pass_are_notes(softened, monkeypatch):
-    def update(self, probs):
+    def update(self, *given):
         warnings.warn("something about the images", UserWarning, stacklevel=2)
-        return original(self, probs)
+        return original(self, *given)
 
     original = GlobalCandidates.update
     monkeypatch.setattr(GlobalCandidates, "update", update)
