@@ -60,3 +60,16 @@ def folders(tmp_path):
         np.savez_compressed(tmp_path / f"probs/image{index:02d}.npz", probs=probs)
         Image.fromarray(labels).save(tmp_path / f"labels/image{index:02d}.png")
     return tmp_path
+
+
+@pytest.fixture
+def softened(tmp_path):
+    """A folder of files; every name is that of the sample."""
+    import numpy as np
+    from softened_images import make_images
+
+    for part, images in zip(("probs", "labels"), make_images(), strict=True):
+        (tmp_path / part).mkdir()
+        for index, image in enumerate(images):
+            np.save(tmp_path / f"{part}/image{index:02d}.npy", image.numpy())
+    return tmp_path

@@ -76,7 +76,7 @@ def _binned(q: np.ndarray, there: np.ndarray) -> Calibration:
     known, sums = np.flatnonzero(~np.isnan(q)), np.zeros((3, len(q), BINS))
     index = np.minimum((BINS * q[known]).astype(np.int64), BINS - 1)
     sums[:, known, index] = np.stack([np.ones(len(known)), q[known], there[known]])
-    return Calibration(*sums)
+    return Calibration(*sums).rounded()
 
 
 def together(parts: Iterable[Presence]) -> Presence:

@@ -206,7 +206,7 @@ class Recorder:
 
     def forget(self) -> None:
         """Let go of what was measured, to restore it from where it was written to; pictures stay."""
-        self.measurements, self.calibration = [], None
+        self.measurements, self.calibration, self.presence = [], None, {}
 
     def gather(self) -> None:
         """Bring the images of all processes together on each of them, sorted by name; in one process only sort.
