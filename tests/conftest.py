@@ -65,7 +65,6 @@ def folders(tmp_path):
 @pytest.fixture
 def softened(tmp_path):
     """A folder of files; every name is that of the sample."""
-    import numpy as np
     from softened_images import make_images
 
     for part, images in zip(("probs", "labels"), make_images(), strict=True):
