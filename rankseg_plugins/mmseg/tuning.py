@@ -33,6 +33,8 @@ SUFFIX = ".rankseg.json"
 #: MMEngine's defaults of the names of checkpoints.
 BY_EPOCH, BY_ITERATION = "epoch_{}.pth", "iter_{}.pth"
 
+#: Between a path and the place of its image in the data set.
+NUMBER = " (no. "
 NO_PROBABILITIES = "the network gives NaN or infinite values"
 
 OPTIONS = options_but("num_classes", "objective", "output_mode", "ignore_index", "scoring", "device", "others")
@@ -139,10 +141,12 @@ class RankSEGTuningHook(Hook):
             if position < len(runner.val_dataloader.dataset):
                 path = _path(sample)
                 probs = _probabilities(model_of(runner), sample, path)
+                # Windows of one file have one path: their order shall not depend on who measured them.
+                name = f"{path}{NUMBER}{position:08d})"
                 if probs.isfinite().all():
-                    self._tuner.add(Sample(path, probs, _truth(sample, path), self._case(path)))
+                    self._tuner.add(Sample(name, probs, _truth(sample, path), self._case(path) or path))
                 else:
-                    self._tuner.recorder.skipped[f"{path} (no. {position})"] = f"{path}: {NO_PROBABILITIES}"
+                    self._tuner.recorder.skipped[name] = f"{path}: {NO_PROBABILITIES}"
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Choose from the images of all processes, log the verdict and write the decoder."""
@@ -189,8 +193,7 @@ class RankSEGTuningHook(Hook):
         if not recorder.measurements:
             runner.logger.warning("RankSEG has no image to tune on, and writes no decoder")
             return
-        # Sorted by name; windows of one file have one.
-        names = distinct([measurement.name for measurement in recorder.measurements])
+        names = distinct([measurement.name.rpartition(NUMBER)[0] for measurement in recorder.measurements])
         named = zip(recorder.measurements, names, strict=True)
         recorder.measurements = [replace(measurement, name=name) for measurement, name in named]
         found = tuner.finish(**self.finishing)

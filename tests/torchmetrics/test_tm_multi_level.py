@@ -79,8 +79,9 @@ def test_the_state_does_not_grow():
     sizes = []
     for seed in range(3):
         metric.update(*make(seed=seed))
-        sizes.append(len(pickle.dumps(metric.metric_state)))
-    assert len(set(sizes)) == 1
+        # Tensors, not a pickle: its length depends on what happens to be the same object.
+        sizes.append({name: (state.dtype, state.shape) for name, state in metric.metric_state.items()})
+    assert sizes[0] == sizes[1] == sizes[2]
     assert not any(isinstance(state, list) for state in metric.metric_state.values())
 
 
