@@ -188,8 +188,8 @@ def softened_rows() -> Iterator[str]:
 
 def main(paths: list[str]) -> None:
     print(
-        "| data | objective, present | `min_cases` | without presence: gain | least to most | certainly worse | unguarded "
-        "| **with presence: gain** | least to most | certainly worse | unguarded | chosen |"
+        "| data | objective, present | `min_cases` | without presence: gain | least to most | certainly worse "
+        "| unguarded | **with presence: gain** | least to most | certainly worse | unguarded | chosen |"
     )
     print("| --- | --- |" + 9 * " ---: |" + " --- |")
     for path in map(Path, paths):

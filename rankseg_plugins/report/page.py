@@ -98,8 +98,8 @@ def _notes(comparison: Comparison) -> list[str]:
         found.append(f"Only {cases} cases: intervals are told of {FEWEST} or more.")
     elif any(np.isnan(each[:, 1:]).any() for each in comparison.differences.levels.values()):
         found.append(
-            f"Too few cases for intervals of means over classes: more than {SELDOM:.0%} of the classes are held by fewer "
-            f"than {FEWEST} cases."
+            f"Too few cases for intervals of means over classes: fewer than {FEWEST} hold a class, of more than "
+            f"{SELDOM:.0%} of the classes."
         )
     absent = [name for name, images, *_ in comparison.tables.classes if not images]
     if absent:
