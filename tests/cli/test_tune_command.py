@@ -17,6 +17,8 @@ from torchmetrics.segmentation import DiceScore
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.tuning import tune
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 def without_times(found):
     """Figures but for what differs from run to run."""
@@ -28,6 +30,7 @@ def without_times(found):
 
 
 @pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
+@pytest.mark.painted
 def test_finds_what_the_python_api_finds(softened):
     done = run(softened, *OPTIONS, "--json")
     assert done.exit_code == 0, done.stderr
