@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from image_folders import environment
+from image_folders import UNPAINTED, environment
 from softened_images import OPTIONS, OPTIONS_OF, RACE, make_images, run, samples
 from torchmetrics.segmentation import DiceScore
 
@@ -55,7 +55,7 @@ def test_finds_what_the_python_api_finds(softened):
 def test_table_and_page(softened, monkeypatch):
     """Of a process of its own; nothing is broken into lines for a pipe."""
     monkeypatch.setitem(os.environ, "COLUMNS", "60")
-    command = [sys.executable, "-m", "rankseg_plugins", "tune", *OPTIONS]
+    command = [sys.executable, "-c", UNPAINTED, "tune", *OPTIONS]
     paths = [str(part) for name in ("probs", "labels") for part in (f"--{name}", softened / name)]
     done = subprocess.run([*command, *paths, "--out", str(softened / "tuned")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

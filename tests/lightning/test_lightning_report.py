@@ -158,7 +158,9 @@ import lightning_nets
 from torch.utils.data import DataLoader
 from rankseg_plugins import PresenceRankSEG
 from rankseg_plugins.lightning import RankSEGCallback
+from rankseg_plugins.report import charts
 
+charts.to_png = lambda figure: b""
 package, folder = sys.argv[1:]
 decoder = PresenceRankSEG(3, present="label", frequencies=[1.0, 0.7, 0.4])
 callback = RankSEGCallback(decoder, num_classes=3, ignore_index=255, report=folder)
