@@ -7,6 +7,7 @@ import textwrap
 
 import pytest
 from places import ROOT
+from sweeps import sweep
 
 MAKE = """
     import torch
@@ -41,7 +42,7 @@ def test_several_threads_decide_at_once():
     """)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@sweep("method", ["fork", "spawn"], lambda method: method == "fork")
 def test_a_worker_decides(method, tmp_path):
     """One that was forked after its parent had decided finds no threads left."""
     file = tmp_path / "workers.py"
