@@ -115,7 +115,8 @@ class Comparison:
         seed: of the resamples.
         presence: how likely decoders took classes to be there, in bins against whether they are; of those that know.
         extra: extra scores that were measured.
-        groups: by column, such as ``"scanner"``, the value of every image: a dict by the name of the image or of its case.
+        groups: by column, such as ``"scanner"``, the value of every image: a dict by the name of the image or of its
+            case.
 
     Raises:
         TypeError: for groups of another form.
@@ -300,7 +301,7 @@ class Comparison:
 
     @cached_property
     def expected_scores(self) -> np.ndarray | None:
-        """What every decoder is expected to score on every image, (decoders, N) float64; None where it was not asked for.
+        """What every decoder is expected to score on every image, (decoders, N) float64; None where none was asked for.
 
         See :mod:`rankseg_plugins.comparison.expected`.
         """

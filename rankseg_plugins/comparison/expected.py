@@ -2,17 +2,17 @@ r"""What decisions are expected to score, and how far that tells which images ca
 
 For an image, a decision and class c let e_c be the exact expected Dice or IoU of its mask S_c, were pixels independent
 with the probabilities that the decoder decides by (at its temperature, if it has one); and q_c how likely the class
-counts: 1 where it is shown, otherwise the largest probability that a pixel has of it. With a the value of ``absent``, over
-the C classes that are scored, the expected score of the image is
+counts: 1 where it is shown, otherwise the largest probability that a pixel has of it. With a the value of ``absent``,
+over the C classes that are scored, the expected score of the image is
 
     absent="skip":           sum_c e_c / sum_c q_c
     absent="zero", "one":    sum_c (e_c + a (1 - q_c)) / C
 
-Where nothing is shown and absent classes are skipped it is 0: if such an image has a score, it is that. Two things cannot
-be known without labels, and are taken as they are above: whether a class that is shown is there (it counts, under
-``present="label"`` too), and how likely a class that is not shown is there: independent pixels would make the haze of many
-small probabilities a certainty, whereas the largest of them is what the truth holds it with at least. Pixels that the truth
-ignores take part, as labels alone tell which those are.
+Where nothing is shown and absent classes are skipped it is 0: if such an image has a score, it is that. Two things
+cannot be known without labels, and are taken as they are above. A class that is shown is taken to be there: it counts,
+under ``present="label"`` too. A class that is not shown is taken to be there as likely as its most probable pixel is of
+it: independent pixels would make a certainty of the haze of many small probabilities. Pixels that the truth ignores
+take part, as labels alone tell which those are.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def expect(score: str, decoders: Iterable[Decoder], decisions: Sequence[Tensor],
     Args:
         score: one of :data:`EXPECTED`.
         decoders: who decided, in the order of ``decisions``.
-        decisions: labels (\*spatial) of any integers, or bool masks (C, \*spatial). With C = 1 label 1 is the foreground.
+        decisions: labels (\*spatial) of any integers, or bool masks (C, \*spatial). With C = 1 label 1 is the
+            foreground.
         probs: (C, \*spatial) probabilities.
 
     Returns:
@@ -80,10 +81,10 @@ def expect(score: str, decoders: Iterable[Decoder], decisions: Sequence[Tensor],
     scaled: dict[object, Tensor] = {}
     rows = []
     for decoder, decision in zip(decoders, decisions, strict=True):
-        tuned = isinstance(decoder, TunedDecoder)
-        at = (decoder.temperature, decoder.output_mode) if isinstance(decoder, TunedDecoder) else (1.0, "")
+        tuned = decoder if isinstance(decoder, TunedDecoder) else None
+        at = None if tuned is None else (tuned.temperature, tuned.output_mode)
         if at not in scaled:
-            scaled[at] = decoder.scaling(probs[None])[0] if tuned else probs
+            scaled[at] = probs if tuned is None else tuned.scaling(probs[None])[0]
         key = decision.data_ptr(), at
         if key not in found:
             found[key] = _expect(score, decision, scaled[at])

@@ -58,9 +58,7 @@ def collect_facts(
     return facts
 
 
-def describe_tuned(
-    decoders: Mapping[str, Decoder], scoring: Scoring, measurements: Sequence[Measurement]
-) -> list[str]:
+def describe_tuned(decoders: Mapping[str, Decoder], scoring: Scoring, measurements: Sequence[Measurement]) -> list[str]:
     """Sentences on decoders that were tuned where other classes count, or on the images that they are compared on."""
     tuned = {name: each for name, each in decoders.items() if isinstance(each, TunedDecoder) and not each.is_argmax}
     found = []

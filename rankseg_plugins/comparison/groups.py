@@ -119,7 +119,14 @@ def split(comparison: Comparison, values: Mapping[str, str]) -> dict[str, Compar
     for each in comparison.measurements:
         parts.setdefault(str(group_of(values, each.name, each.case)), []).append(each)
     # What was pooled over all images, and pictures of the extremes of all, are of no group.
-    nothing = {"calibration": None, "improved": (), "damaged": (), "skipped": {}, "presence": {}, "groups": {}}
+    nothing: dict[str, Any] = {
+        "calibration": None,
+        "improved": (),
+        "damaged": (),
+        "skipped": {},
+        "presence": {},
+        "groups": {},
+    }
     return {
         value: replace(comparison, measurements=tuple(measured), **nothing) for value, measured in sorted(parts.items())
     }
@@ -128,8 +135,8 @@ def split(comparison: Comparison, values: Mapping[str, str]) -> dict[str, Compar
 def least_cases(confidence: float) -> int:
     """Cases below which a group is too small to say: were all of them to get better, chance could not be ruled out.
 
-    That is, the smallest p-value of a two-sided sign test, 2^(1 - n), is above ``1 - confidence``. The bootstrap would say
-    something all the same: with few cases its intervals are too narrow.
+    That is, the smallest p-value of a two-sided sign test, 2^(1 - n), is above ``1 - confidence``. The bootstrap would
+    say something all the same: with few cases its intervals are too narrow.
 
     Example:
         >>> least_cases(0.95), least_cases(0.99)

@@ -23,7 +23,7 @@ from rankseg_plugins.comparison.groups import Groups, check_groups, read_groups
 from rankseg_plugins.comparison.measuring import Measurement, calibrate, measure, measure_decisions, prepare, to_areas
 from rankseg_plugins.comparison.presence import Presence, judged, presence_of, together
 from rankseg_plugins.comparison.sample import Sample, as_sample, check_exclusive, first_of, fitting_mode, read_name
-from rankseg_plugins.comparison.scoring import Scoring, read_scoring
+from rankseg_plugins.comparison.scoring import Scoring, check_class_names, read_scoring
 from rankseg_plugins.core.options import read_index, read_mode
 from rankseg_plugins.core.probabilities import plain
 from rankseg_plugins.core.processes import gather
@@ -296,13 +296,13 @@ class Recorder:
 
         Args:
             class_names: C names; None numbers the classes.
-            **options: ``facts`` (None: versions of the packages), ``resamples``, ``confidence``, ``seed`` and ``groups``
-                of :class:`Comparison`.
+            **options: ``facts`` (None: versions of the packages), ``resamples``, ``confidence``, ``seed`` and
+                ``groups`` of :class:`Comparison`.
 
         Raises:
             TypeError: for groups of another form.
-            ValueError: without any image, with two of the same name, if the class names do not fit, or if an image is in
-                no group.
+            ValueError: without any image, with two of the same name, if the class names do not fit, or if an image is
+                in no group.
         """
         if self.warn and self.calibration is not None and not self._warned:
             self._warned = warn_if_unsure(self.calibration, self.num_classes)
@@ -354,7 +354,8 @@ def compare(
         ignore_index: label of the truth whose pixels do not count.
         class_names: C names; None numbers the classes.
         scoring: what counts as better; None is image Dice over the classes in truth or prediction.
-        extra: see :class:`Recorder`, as for ``risk_coverage``.
+        extra: see :class:`Recorder`.
+        risk_coverage: likewise.
         groups: see :class:`Comparison`; an image that is in none is refused before it is decoded.
         panels: pictures to keep of the most improved images, and of the most damaged.
         device: where to decode.
@@ -397,17 +398,3 @@ def compare(
         if on_measured:
             on_measured(measurement)
     return recorder.comparison(class_names, groups=groups, **options)
-
-
-def check_class_names(class_names: Sequence[str] | None, num_classes: int) -> tuple[str, ...]:
-    """Bring class names into one form; None numbers the classes, and one class is called foreground.
-
-    Raises:
-        ValueError: if the number of names is not ``num_classes``, or two are the same.
-    """
-    if class_names is None:
-        return ("foreground",) if num_classes == 1 else tuple(f"class {label}" for label in range(num_classes))
-    names = tuple(str(name) for name in class_names)
-    if len(names) != num_classes or len(set(names)) < num_classes:
-        raise ValueError(f"class_names must be {num_classes} different names, got {len(names)}: {', '.join(names)}")
-    return names

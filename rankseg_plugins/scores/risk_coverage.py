@@ -4,9 +4,9 @@ The *risk* of an image is 1 minus its score. Accept the images one by one, those
 the *coverage* is the share that is accepted, the risk at a coverage the mean over what is accepted so far. The mean of
 that over all coverages is the area under the risk-coverage curve, AURC.
 
-Source: Geifman & El-Yaniv, "Selective classification for deep neural networks" (NeurIPS 2017), the curve; Geifman, Uziel
-& El-Yaniv, "Bias-reduced uncertainty estimation for deep neural classifiers" (ICLR 2019), its area and the excess over
-the best order; Cattelan & Silva, "How to fix a broken confidence estimator" (UAI 2024), the excess as a share.
+Source: Geifman & El-Yaniv, "Selective classification for deep neural networks" (NeurIPS 2017), the curve; Geifman,
+Uziel & El-Yaniv, "Bias-reduced uncertainty estimation for deep neural classifiers" (ICLR 2019), its area and the excess
+over the best order; Cattelan & Silva, "How to fix a broken confidence estimator" (UAI 2024), the excess as a share.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class RiskCoverage(NamedTuple):
 def risk_coverage(expected: Any, scores: Any) -> RiskCoverage:
     """Risk against coverage where images are accepted in the order of their expected score.
 
-    Images of equal expected score are in no order: each of them counts with their mean risk, which is what random orders
-    among them give on average.
+    Images of equal expected score are in no order: each of them counts with their mean risk, which is what random
+    orders among them give on average.
 
     Args:
         expected: (N,) the larger, the earlier an image is accepted; any scale, NaN where it is not known.
@@ -106,8 +106,8 @@ def risk_coverage(expected: Any, scores: Any) -> RiskCoverage:
     if ((risks < 0) | (risks > 1)).any():
         raise ValueError(f"scores must lie in [0, 1], got {scores[known].min()} to {scores[known].max()}")
     number = np.arange(1, len(risks) + 1)
-    curves = (np.cumsum(each) / number for each in (_in_order(expected, risks), np.sort(risks)))
-    return RiskCoverage(number / max(len(risks), 1), *curves, int((~known).sum()))
+    risk, best = (np.cumsum(each) / number for each in (_in_order(expected, risks), np.sort(risks)))
+    return RiskCoverage(number / max(len(risks), 1), risk, best, int((~known).sum()))
 
 
 def _in_order(expected: np.ndarray, risks: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Risk-coverage curves against loops over every order of the images."""
 
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_against_every_order(seed):
     scores, expected = rng.random(6), rng.integers(0, 3, 6) / 2.0
     risks = 1 - scores
     orders = list(permutations(range(6)))
-    allowed = [order for order in orders if all(expected[a] >= expected[b] for a, b in zip(order, order[1:]))]
+    allowed = [order for order in orders if all(expected[a] >= expected[b] for a, b in pairwise(order))]
     assert 1 < len(allowed) < len(orders)
     found = risk_coverage(expected, scores)
     np.testing.assert_allclose(found.risk, np.mean([curve(order, risks) for order in allowed], 0))
