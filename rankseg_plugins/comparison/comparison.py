@@ -269,7 +269,7 @@ class Comparison:
         return judge(self, decoder or self.candidates[0])
 
     def by_group(self, groups: Mapping[str, str]) -> dict[str, Comparison]:
-        """The images of each group as a comparison of their own, with intervals of the same bootstrap over its cases.
+        """The images of each group as a comparison of their own, with intervals over its cases.
 
         What was pooled over all images (calibration, presence) and their pictures are left out of it.
 

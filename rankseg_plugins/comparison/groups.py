@@ -135,8 +135,8 @@ def split(comparison: Comparison, values: Mapping[str, str]) -> dict[str, Compar
 def least_cases(confidence: float) -> int:
     """Cases below which a group is too small to say: were all of them to get better, chance could not be ruled out.
 
-    That is, the smallest p-value of a two-sided sign test, 2^(1 - n), is above ``1 - confidence``. The bootstrap would
-    say something all the same: with few cases its intervals are too narrow.
+    That is, the smallest p-value of a two-sided sign test, 2^(1 - n), is above ``1 - confidence``. An interval would
+    say something all the same: of few cases it is too narrow.
 
     Example:
         >>> least_cases(0.95), least_cases(0.99)

@@ -149,8 +149,8 @@ def _groups(comparison: Comparison, table: GroupTable) -> Section:
         )
         rows.append((row.value, str(row.images), str(row.cases), percent(row.baseline), *cells))
     text = (
-        f"Of the images of each {table.column} the {unit(comparison.scoring)}: {comparison.decoders[0]} in percent, and the "
-        f"gain of the others in points with its {confidence:g} % bootstrap interval over the cases of the group. With "
+        f"Of the images of each {table.column} the {unit(comparison.scoring)}: {comparison.decoders[0]} in percent, "
+        f"and the gain of the others in points with its {confidence:g} % interval over the cases of the group. With "
         f"fewer than {least} cases a group is too small to say. Of many groups a few look certain by chance: "
         f"about {100 - confidence:g} % of those in which nothing changes."
     )
@@ -185,7 +185,7 @@ def _trust(comparison: Comparison) -> list[Section]:
     left_out = sorted({row.curve.left_out for row in trust_rows(comparison)})
     if left_out[-1]:
         number = " to ".join(map(str, dict.fromkeys((left_out[0], left_out[-1]))))
-        text += f" Left out: {number} images without a score, in which no class counts."
+        text += f" Left out, as no class counts in them: {number} image{'' if left_out[-1] == 1 else 's'}."
     head = ("decoder", "expected, %", "reached, %", "AURC, %", "ideal", "random", "normalised excess", "images")
     return [Section("Which images can be trusted", text, head, rows)]
 
