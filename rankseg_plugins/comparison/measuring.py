@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rankseg_plugins.calibration.reliability import Calibration, calibration
 from rankseg_plugins.comparison.deciding import decide_each
-from rankseg_plugins.comparison.decoders import ByCase, Decoder
+from rankseg_plugins.comparison.decoders import Decoder, of_case
 from rankseg_plugins.comparison.expected import expect
 from rankseg_plugins.comparison.presence import judged
 from rankseg_plugins.comparison.sample import Sample, overlap
@@ -86,8 +86,8 @@ def measure(
         ValueError: if probabilities are not finite or outside [0, 1], or sizes or labels do not fit.
     """
     probs, truth = prepare(sample, num_classes, ignore_index, device, output_mode)
-    of_case = {name: each.of(sample.drawn_as) if isinstance(each, ByCase) else each for name, each in decoders.items()}
-    decided = decide_each(of_case, probs)
+    deciding = of_case(decoders, sample.drawn_as)
+    decided = decide_each(deciding, probs)
     # Decisions that are one are counted once.
     counted: dict[str | int, np.ndarray] = {}
     for name, each in decided.items():
@@ -102,7 +102,7 @@ def measure(
         _calibrate(probs[0], truth[0], ignore_index),
         judged([each.presence for each in decided.values()], truth[0], probs.ndim - 2, ignore_index),
         measure_decisions(extra, decisions, truth[0], num_classes, ignore_index, sample.spacing),
-        None if expected is None else expect(expected, of_case.values(), decisions, probs[0]),
+        None if expected is None else expect(expected, deciding.values(), decisions, probs[0]),
     )
     return measurement, truth[0], decisions
 

@@ -15,7 +15,7 @@ from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.calibration.temperature import warn_if_softened, warn_if_unsure
 from rankseg_plugins.calibration.tuned import as_decoder
 from rankseg_plugins.comparison.comparison import Comparison
-from rankseg_plugins.comparison.decoders import Decoder, NamedDecoder, common_mode, named_decoders
+from rankseg_plugins.comparison.decoders import Decoder, NamedDecoder, common_mode, named_decoders, of_case
 from rankseg_plugins.comparison.examples import Extremes
 from rankseg_plugins.comparison.expected import check_expected, expect
 from rankseg_plugins.comparison.facts import collect_facts, describe_tuned
@@ -181,10 +181,10 @@ class Recorder:
         extra = measure_decisions(
             self.extra, decisions, truth, self.num_classes, self.ignore_index, read_spacing("spacing", spacing)
         )
-        expected = None
+        drawn_as, expected = name if case is None else case, None
         if self.expected is not None and probs is not None:
-            expected = expect(self.expected, self.decoders.values(), decisions, plain(probs).detach())
-        drawn_as = name if case is None else case
+            deciding = of_case(self.decoders, drawn_as).values()
+            expected = expect(self.expected, deciding, decisions, plain(probs).detach())
         measurement = Measurement(name, drawn_as, counts, unknown, found, told, extra, expected)
         self._remember(measurement)
         self._offer(measurement, truth, decisions)

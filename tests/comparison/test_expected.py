@@ -11,6 +11,7 @@ from rankseg_plugins import RankSEG
 from rankseg_plugins.calibration.temperature import scale_probs
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison import Recorder, Sample, Scoring, compare
+from rankseg_plugins.comparison.decoders import ByCase
 from rankseg_plugins.comparison.expected import expect, expected_image_scores
 from rankseg_plugins.comparison.tables import to_csv, to_dict
 from rankseg_plugins.report.page import read_page
@@ -161,6 +162,19 @@ def test_decided_elsewhere():
     np.testing.assert_array_equal(recorder.comparison().expected_scores, expected.expected_scores)
     with pytest.raises(ValueError, match="probs of 'z' must be given, as risk_coverage=True needs them"):
         recorder.add_decided("z", sample.labels, decisions)
+
+
+def test_a_case_is_judged_by_who_decides_on_it():
+    """Also where the decision was made elsewhere."""
+    sharp = TunedDecoder(RankSEG("acc"), num_classes=3, temperature=0.3)
+    decoders = {"argmax": RankSEG("acc"), "by case": ByCase(RankSEG("acc"), [sharp], {"image01": 0})}
+    found = compare(make_samples(2), decoders, ignore_index=255, risk_coverage=True).expected_scores
+    assert found[0, 0] == found[1, 0]
+    assert found[0, 1] < found[1, 1]
+    recorder = Recorder(decoders, num_classes=3, ignore_index=255, risk_coverage=True)
+    for sample in make_samples(2):
+        recorder.add_decided(sample.name, sample.labels, [sample.probs.argmax(0)] * 2, sample.probs)
+    np.testing.assert_array_equal(recorder.comparison().expected_scores, found)
 
 
 def test_bad_options():
