@@ -102,9 +102,7 @@ def compare(
         int,
         typer.Option(help="Pictures of the most improved images, and of the most damaged.", **options.RUNNING),
     ] = 5,
-    resamples: options.Resamples = 10_000,
     confidence: options.Confidence = 0.95,
-    seed: options.Seed = 0,
     keep_going: options.KeepGoing = False,
     fail_below: Annotated[
         float | None,
@@ -154,9 +152,7 @@ def compare(
     with warnings_as_notes():
         with bad_input(InputError):
             facts = measure(images, recorder, out, "comparing")
-        comparison = recorder.comparison(
-            images.class_names, facts=facts, resamples=resamples, confidence=confidence, seed=seed, groups=table
-        )
+        comparison = recorder.comparison(images.class_names, facts=facts, confidence=confidence, groups=table)
     with bad_input(OSError):
         page = write_report(comparison, out)
     _show(page, out, as_json)

@@ -11,6 +11,7 @@ import numpy as np
 
 from rankseg_plugins.comparison.phrases import points, sign, span, unit
 from rankseg_plugins.comparison.sample import read_name
+from rankseg_plugins.comparison.statistics import FEWEST
 
 if TYPE_CHECKING:
     from rankseg_plugins.comparison.comparison import Comparison
@@ -30,15 +31,15 @@ class GroupRow(NamedTuple):
         images: their number.
         cases: the number of their cases.
         baseline: mean score of an image.
-        gains: of each other decoder the mean difference, NaN without images, and its interval; None where the cases are
-            too few to say, see :func:`least_cases`.
+        gains: of each other decoder the mean difference, NaN without a score, and both ends of its interval, NaN where
+            the cases are too few to say.
     """
 
     value: str
     images: int
     cases: int
     baseline: float
-    gains: list[tuple[float, tuple[float, float] | None]]
+    gains: list[tuple[float, float, float]]
 
 
 class GroupTable(NamedTuple):
@@ -132,19 +133,6 @@ def split(comparison: Comparison, values: Mapping[str, str]) -> dict[str, Compar
     }
 
 
-def least_cases(confidence: float) -> int:
-    """Cases below which a group is too small to say: were all of them to get better, chance could not be ruled out.
-
-    That is, the smallest p-value of a two-sided sign test, 2^(1 - n), is above ``1 - confidence``. An interval would
-    say something all the same: of few cases it is too narrow.
-
-    Example:
-        >>> least_cases(0.95), least_cases(0.99)
-        (6, 8)
-    """
-    return math.ceil(1 - math.log2(1 - confidence))
-
-
 def group_tables(comparison: Comparison) -> list[GroupTable]:
     """Every column; see :attr:`Comparison.group_tables`, which keeps them."""
     known = {*comparison.names, *(each.case for each in comparison.measurements)}
@@ -159,18 +147,12 @@ def group_tables(comparison: Comparison) -> list[GroupTable]:
 
 
 def _row(value: str, part: Comparison) -> GroupRow:
-    scores = [part.scoring.image_scores(part.areas(name)) for name in part.decoders]
-    gains = []
-    for index, found in enumerate(scores[1:]):
-        differences = found - scores[0]
-        pairs = ~np.isnan(differences)
-        interval = None
-        if len(np.unique(part.cases[pairs])) >= least_cases(part.confidence):
-            low, high = part.differences.paired[index].tolist()
-            interval = low, high
-        gains.append((_mean(differences[pairs]), interval))
-    cases = int(part.cases.max()) + 1
-    return GroupRow(value, len(part.names), cases, _mean(scores[0][~np.isnan(scores[0])]), gains)
+    baseline, *others = (part.scoring.image_scores(part.areas(name)) for name in part.decoders)
+    gains = [
+        (_mean_of_known(scores - baseline), *ends.tolist())
+        for scores, ends in zip(others, part.differences.paired, strict=True)
+    ]
+    return GroupRow(value, len(part.names), int(part.cases.max()) + 1, _mean_of_known(baseline), gains)
 
 
 def group_losses(comparison: Comparison) -> list[str]:
@@ -179,11 +161,11 @@ def group_losses(comparison: Comparison) -> list[str]:
     for index, decoder in enumerate(comparison.candidates):
         whole = sign(*comparison.paired(decoder).interval)
         lost = [
-            f"{table.column} {row.value}, {points(gain)} points ({span(*interval)}; {row.images} images)"
+            f"{table.column} {row.value}, {points(gain)} points ({span(low, high)}; {row.images} images)"
             for table in comparison.group_tables
             for row in table.rows
-            for gain, interval in [row.gains[index]]
-            if interval is not None and sign(*interval) == "loss"
+            for gain, low, high in [row.gains[index]]
+            if sign(low, high) == "loss"
         ]
         if lost and whole != "loss":
             over = "improves it" if whole == "gain" else "makes no certain difference to it"
@@ -196,15 +178,15 @@ def group_losses(comparison: Comparison) -> list[str]:
 
 def group_notes(comparison: Comparison) -> list[str]:
     """What to know of groups: which are too small to say, and which names have no image."""
-    notes, least = [], least_cases(comparison.confidence)
+    notes = []
     small = [
         f"{table.column} {row.value} ({row.cases})"
         for table in comparison.group_tables
         for row in table.rows
-        if any(interval is None for _, interval in row.gains)
+        if any(math.isnan(low) for _, low, _ in row.gains)
     ]
     if small:
-        notes.append(f"Groups with fewer than {least} cases are too small to say: {_named(small, 6)}.")
+        notes.append(f"Groups of fewer than {FEWEST} cases with a score are too small to say: {_named(small, 6)}.")
     for table in comparison.group_tables:
         if table.unused:
             number = len(table.unused)
@@ -224,8 +206,8 @@ def groups_as_dict(comparison: Comparison) -> dict[str, Any]:
                 "cases": row.cases,
                 "baseline": row.baseline,
                 "gains": {
-                    name: {"mean": gain, "interval": interval}
-                    for name, (gain, interval) in zip(comparison.candidates, row.gains, strict=True)
+                    name: {"mean": gain, "interval": ends}
+                    for name, (gain, *ends) in zip(comparison.candidates, row.gains, strict=True)
                 },
             }
             for row in table.rows
@@ -240,5 +222,6 @@ def _named(names: Iterable[str], most: int = MOST_NAMED) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else float("nan")
+def _mean_of_known(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")

@@ -296,8 +296,8 @@ class Recorder:
 
         Args:
             class_names: C names; None numbers the classes.
-            **options: ``facts`` (None: versions of the packages), ``resamples``, ``confidence``, ``seed`` and
-                ``groups`` of :class:`Comparison`.
+            **options: ``facts`` (None: versions of the packages), ``confidence`` and ``groups`` of
+                :class:`Comparison`.
 
         Raises:
             TypeError: for groups of another form.
@@ -360,7 +360,7 @@ def compare(
         panels: pictures to keep of the most improved images, and of the most damaged.
         device: where to decode.
         on_measured: called after each image.
-        **options: ``facts``, ``resamples``, ``confidence`` and ``seed`` of :class:`Comparison`.
+        **options: ``facts`` and ``confidence`` of :class:`Comparison`.
 
     Returns:
         The comparison. Memory grows with the number of images only by their counts: 3 integers for each decoder

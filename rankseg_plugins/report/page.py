@@ -6,14 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.expected import trust_rows
-from rankseg_plugins.comparison.groups import GroupTable, group_losses, group_notes, least_cases
+from rankseg_plugins.comparison.groups import GroupTable, group_losses, group_notes
+from rankseg_plugins.comparison.intervals import SELDOM
 from rankseg_plugins.comparison.phrases import NONE, percent, points, span, unit
+from rankseg_plugins.comparison.statistics import FEWEST
 from rankseg_plugins.report.words import CONVENTIONS, describe_left_out
 
-#: With fewer cases the intervals are rough.
-FEW_CASES = 20
 #: Probabilities that differ less from frequencies are as high as they should be.
 AS_HIGH = 0.005
 
@@ -101,8 +103,13 @@ def _verdicts(comparison: Comparison) -> list[tuple[str, str]]:
 def _notes(comparison: Comparison) -> list[str]:
     found = [f"{CONVENTIONS}.", *(f"{each}." for each in comparison.cautions)]
     cases = int(comparison.cases.max()) + 1
-    if cases < FEW_CASES:
-        found.append(f"Only {cases} cases: the intervals are rough, and usually too narrow.")
+    if cases < FEWEST:
+        found.append(f"Only {cases} cases: intervals are told of {FEWEST} or more.")
+    elif any(np.isnan(each[:, 1:]).any() for each in comparison.differences.levels.values()):
+        found.append(
+            f"Too few cases for intervals of means over classes: fewer than {FEWEST} hold a class, of more than "
+            f"{SELDOM:.0%} of the classes."
+        )
     absent = [name for name, images, *_ in comparison.tables.classes if not images]
     if absent:
         found.append(f"No truth holds {_some(absent)}. Pixels that are given to such a class only cost.")
@@ -140,19 +147,15 @@ def describe_presence(found: Mapping[str, Any], decoder: str, where: str) -> Sec
 
 def _groups(comparison: Comparison, table: GroupTable) -> Section:
     """Gain and interval in each group of a column."""
-    least, confidence = least_cases(comparison.confidence), 100 * comparison.confidence
     rows = []
     for row in table.rows:
-        cells = (
-            points(gain) + (f" ({span(*interval)})" if interval else "" if math.isnan(gain) else " (too few cases)")
-            for gain, interval in row.gains
-        )
+        cells = (points(gain) + ("" if math.isnan(gain) else f" ({span(low, high)})") for gain, low, high in row.gains)
         rows.append((row.value, str(row.images), str(row.cases), percent(row.baseline), *cells))
+    confidence = 100 * comparison.confidence
     text = (
         f"Of the images of each {table.column} the {unit(comparison.scoring)}: {comparison.decoders[0]} in percent, "
-        f"and the gain of the others in points with its {confidence:g} % interval over the cases of the group. With "
-        f"fewer than {least} cases a group is too small to say. Of many groups a few look certain by chance: "
-        f"about {100 - confidence:g} % of those in which nothing changes."
+        f"and the gain of the others in points with its {confidence:g} % interval over the cases of the group. Of many "
+        f"groups a few look certain by chance: about {100 - confidence:g} % of those in which nothing changes."
     )
     head = (table.column, "images", "cases", f"{comparison.decoders[0]}, %", *comparison.candidates)
     return Section(f"Groups by {table.column}", text, head, tuple(rows))

@@ -68,7 +68,7 @@ def test_report_holds_what_the_python_api_finds(folders):
             "Groups by scanner",
             "Which images can be trusted",
             area,
-            "fewer than 6 cases are too small to say: scanner A (4), scanner B (3)",
+            "fewer than 5 cases with a score are too small to say: scanner A (4), scanner B (3)",
             "The groups by scanner hold 1 name of no image here: p9.",
         ):
             assert said in text

@@ -59,14 +59,12 @@ def test_a_prompt_shows_few_lines():
     assert lines[-1] == "and 10 more"
     gains = [float(re.search(r" ([+-]?\d+\.\d\d)  ", line)[1]) for line in lines[3:-1]]
     assert gains == sorted(gains, reverse=True)
-    assert len(repr(tune(samples, min_cases=0, resamples=50)).splitlines()) <= 15
+    assert len(repr(tune(samples, min_cases=0)).splitlines()) <= 15
 
 
 def test_a_decoder_measured_on_its_own_images_is_named(tmp_path):
     samples = softened(40, 1, 2.0, 24)
-    tune(samples, pruning_probs=[0.5], temperatures=[0.5], presence=[], resamples=100).decoder.save(
-        tmp_path / "it.json"
-    )
+    tune(samples, pruning_probs=[0.5], temperatures=[0.5], presence=[]).decoder.save(tmp_path / "it.json")
     renamed = [Sample(f"other {each.name}", each.probs, each.labels) for each in samples]
     for again in (samples, renamed, samples[:30]):
         with pytest.warns(UserWarning, match=r"it.json was tuned on images that are measured here, \d+ of \d+"):

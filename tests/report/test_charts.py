@@ -21,7 +21,7 @@ def comparison():
     samples.append(("certain", sure, sure.argmax(0)))
     decoders = [*DECODERS, "rankseg(metric=iou)"]
     with pytest.warns(UserWarning, match="the probabilities are too unsure"):
-        return compare(samples, decoders, ignore_index=255, risk_coverage=True, resamples=50)
+        return compare(samples, decoders, ignore_index=255, risk_coverage=True)
 
 
 def pixels(png):
