@@ -19,6 +19,7 @@ from rankseg_plugins.comparison.recording import DECODERS, Recorder
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.comparison.tables import to_dict
 from rankseg_plugins.files.errors import InputError
+from rankseg_plugins.files.grouping import check_table, read_table
 from rankseg_plugins.report import write_report
 from rankseg_plugins.report.page import Page
 from rankseg_plugins.report.terminal import to_terminal
@@ -76,6 +77,25 @@ def compare(
     map_labels: options.MapLabels = None,
     orientation: options.Orientation = None,
     group_by: options.GroupBy = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table (CSV) whose first column, name, names images or cases; each other column, such as scanner or "
+            "site, says their group. Every group gets its gain and interval.",
+            parser=options.read_path,
+            metavar="FILE",
+            **options.INTERVALS,
+        ),
+    ] = None,
+    risk_coverage: Annotated[
+        bool,
+        typer.Option(
+            "--risk-coverage",
+            help="Measure which images can be trusted, by what decisions are expected to score; takes several times as "
+            "long.",
+            **options.SCORING,
+        ),
+    ] = False,
     activation: options.Activation = "identity",
     device: options.Device = "cpu",
     panels: Annotated[
@@ -114,14 +134,17 @@ def compare(
             activation,
             keep_going,
         )
+        table = {} if groups is None else read_table(groups)
         check_out(out)
         images = with_spacing(find(reading), spacing)
+        check_table(groups, table, images.cases)
         recorder = Recorder(
             decoder,
             num_classes=images.classes,
             ignore_index=ignore_index,
             scoring=scoring,
             extra=extra,
+            risk_coverage=risk_coverage,
             panels=panels,
             device=read_device("--device", own_device("--device", device)),
             output_mode=images.output_mode,
@@ -129,7 +152,7 @@ def compare(
     with warnings_as_notes():
         with bad_input(InputError):
             facts = measure(images, recorder, out, "comparing")
-        comparison = recorder.comparison(images.class_names, facts=facts, confidence=confidence)
+        comparison = recorder.comparison(images.class_names, facts=facts, confidence=confidence, groups=table)
     with bad_input(OSError):
         page = write_report(comparison, out)
     _show(page, out, as_json)

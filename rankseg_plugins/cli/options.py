@@ -12,7 +12,7 @@ READING, SCORING, INTERVALS, RUNNING = (
 )
 
 
-def _path(given: str | Path) -> Path:
+def read_path(given: str | Path) -> Path:
     """Path takes an empty text for the folder one is in, which is a variable that is not set more often."""
     if not str(given):
         raise typer.BadParameter("must not be empty; '.' is the folder you are in")
@@ -23,20 +23,20 @@ Probs = Annotated[
     Path,
     typer.Option(
         help="Probabilities: a folder of .npz (also nnU-Net's), .npy or .pt files, or one .npz of all.",
-        parser=_path,
+        parser=read_path,
         metavar="PATH",
     ),
 ]
 Labels = Annotated[
     Path | None,
     typer.Option(
-        help="Truth: a folder of PNG, NIfTI, .npy or .npz files with the same names.", parser=_path, metavar="PATH"
+        help="Truth: a folder of PNG, NIfTI, .npy or .npz files with the same names.", parser=read_path, metavar="PATH"
     ),
 ]
 Out = Annotated[
     Path,
     typer.Option(
-        help="Folder for the report; an interrupted run is continued there.", parser=_path, metavar="DIRECTORY"
+        help="Folder for the report; an interrupted run is continued there.", parser=read_path, metavar="DIRECTORY"
     ),
 ]
 IgnoreIndex = Annotated[int, typer.Option(help="Label whose pixels do not count.", **READING)]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rankseg_plugins.cli.console import note
-from rankseg_plugins.comparison.recording import check_class_names
 from rankseg_plugins.comparison.sample import Sample, fitting_mode
+from rankseg_plugins.comparison.scoring import check_class_names
 from rankseg_plugins.core.plausibility import describe_sums
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, to_probabilities
 from rankseg_plugins.files.cases import Case, Found, find_cases, one_against_rest, relabel

@@ -71,6 +71,8 @@ def measure(
     if recorder.extra:
         spacing = images.cases[0].spacing  # one for all, if any
         asked |= {"extra scores": list(map(str, recorder.extra)), "spacing": None if spacing is None else list(spacing)}
+    if recorder.expected is not None:
+        asked["expected score"] = recorder.expected
     path = out / RESULTS
     with progress_bar(doing, len(images.cases)) as step:
         if number() > 1:

@@ -17,7 +17,9 @@ import torch
 
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.comparison.examples import Example
+from rankseg_plugins.comparison.expected import expected_image_scores
 from rankseg_plugins.comparison.extra import ExtraFigures, extra_entries, extra_figures
+from rankseg_plugins.comparison.groups import Groups, GroupTable, check_groups, group_tables, read_groups, split
 from rankseg_plugins.comparison.intervals import Differences, level_differences
 from rankseg_plugins.comparison.measuring import Measurement, to_areas
 from rankseg_plugins.comparison.presence import Presence, describe_presence
@@ -30,6 +32,7 @@ from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.extra import ExtraScore
 from rankseg_plugins.scores.levels import LEVELS, SCORES, accuracy, class_table, worst
+from rankseg_plugins.scores.risk_coverage import RiskCoverage, risk_coverage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -110,6 +113,12 @@ class Comparison:
         confidence: of the intervals.
         presence: how likely decoders took classes to be there, in bins against whether they are; of those that know.
         extra: extra scores that were measured.
+        groups: by column, such as ``"scanner"``, the value of every image: a dict by the name of the image or of its
+            case.
+
+    Raises:
+        TypeError: for groups of another form.
+        ValueError: without measurements, with two of one name, or if an image is in no group.
     """
 
     decoders: tuple[str, ...]
@@ -125,11 +134,14 @@ class Comparison:
     confidence: float = 0.95
     presence: Presence = field(default_factory=dict)
     extra: tuple[ExtraScore, ...] = ()
+    groups: Groups = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.measurements:
             raise ValueError("nothing to compare: no image was scored")
         _check_names(self.names)
+        object.__setattr__(self, "groups", read_groups(self.groups))
+        check_groups(self.groups, ((each.name, each.case) for each in self.measurements))
 
     def __repr__(self) -> str:
         return "\n".join(summary(self))
@@ -250,6 +262,64 @@ class Comparison:
             'rankseg(metric=dice) makes no certain difference to image Dice (union): '
         """
         return judge(self, decoder or self.candidates[0])
+
+    def by_group(self, groups: Mapping[str, str]) -> dict[str, Comparison]:
+        """The images of each group as a comparison of their own, with intervals over its cases.
+
+        What was pooled over all images (calibration, presence) and their pictures are left out of it.
+
+        Args:
+            groups: by the name of an image, or of its case, the group that it is in; other names have no effect.
+
+        Returns:
+            By group, sorted.
+
+        Raises:
+            TypeError: if names and groups are no words.
+            ValueError: if an image is in no group.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
+            >>> found = compare([("a", probs, torch.tensor([0, 1, 1])), ("b", probs, torch.tensor([0, 0, 1]))])
+            >>> {site: part.level("argmax", "dice", "image") for site, part in found.by_group({"a": 1, "b": 2}).items()}
+            {'1': 0.6666666666666666, '2': 1.0}
+        """
+        read = read_groups({"group": groups})
+        check_groups(read, ((each.name, each.case) for each in self.measurements))
+        return split(self, read["group"])
+
+    @cached_property
+    def group_tables(self) -> list[GroupTable]:
+        """Gain and interval in every group, for each column of :attr:`groups`."""
+        return group_tables(self)
+
+    @cached_property
+    def expected_scores(self) -> np.ndarray | None:
+        """What every decoder is expected to score on every image, (decoders, N) float64; None where none was asked for.
+
+        See :mod:`rankseg_plugins.comparison.expected`.
+        """
+        found = [each.expected for each in self.measurements if each.expected is not None]
+        return expected_image_scores(np.stack(found, 1), self.scoring) if len(found) == len(self.names) else None
+
+    def risk_coverage(self, decoder: str) -> RiskCoverage:
+        """Which images can be trusted: the risk-coverage curve in the order of what a decoder is expected to score.
+
+        Raises:
+            ValueError: if it is not one of :attr:`decoders`, or the comparison was made without ``risk_coverage=True``.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> sure, unsure = torch.tensor([[0.9, 0.1], [0.1, 0.9]]), torch.tensor([[0.6, 0.4], [0.4, 0.6]])
+            >>> samples = [("a", sure, torch.tensor([0, 1])), ("b", unsure, torch.tensor([0, 0]))]
+            >>> compare(samples, risk_coverage=True).risk_coverage("argmax").risk
+            array([0.        , 0.33333333])
+        """
+        if self.expected_scores is None:
+            raise ValueError("risk_coverage needs a comparison that was made with risk_coverage=True")
+        scores = self.scoring.image_scores(self.areas(decoder))
+        return risk_coverage(self.expected_scores[self.decoders.index(decoder)], scores)
 
     @cached_property
     def extra_entries(self) -> np.ndarray:

@@ -93,6 +93,11 @@ class ByCase(nn.Module):
         return decided
 
 
+def of_case(decoders: Mapping[str, Decoder], case: str) -> dict[str, Decoder]:
+    """Who decides on the images of a case, by name."""
+    return {name: each.of(case) if isinstance(each, ByCase) else each for name, each in decoders.items()}
+
+
 def parse_decoder(text: str) -> NamedDecoder:
     """Read a decoder from text.
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from rankseg_plugins.calibration.reliability import Calibration, calibration
 from rankseg_plugins.comparison.deciding import decide_each
-from rankseg_plugins.comparison.decoders import ByCase, Decoder
+from rankseg_plugins.comparison.decoders import Decoder, of_case
+from rankseg_plugins.comparison.expected import expect
 from rankseg_plugins.comparison.presence import judged
 from rankseg_plugins.comparison.sample import Sample, overlap
 from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_tensor, plain
@@ -35,6 +36,8 @@ class Measurement:
             where it is of none. See :func:`~rankseg_plugins.comparison.presence.judged`.
         extra: (decoders, K, C) float64, what :func:`~rankseg_plugins.scores.extra.measure_extra` gave for each decoder;
             None where nothing was asked for.
+        expected: (decoders, 2, C) float64, what :func:`~rankseg_plugins.comparison.expected.expect` gave; None where it
+            was not asked for.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Measurement:
     calibration: Calibration | None = None
     presence: np.ndarray | None = None
     extra: np.ndarray | None = None
+    expected: np.ndarray | None = None
 
 
 def to_areas(counts: np.ndarray) -> Areas:
@@ -59,6 +63,7 @@ def measure(
     device: str | torch.device = "cpu",
     output_mode: str | None = None,
     extra: Sequence[ExtraScore] = (),
+    expected: str | None = None,
 ) -> tuple[Measurement, Tensor, list[Tensor]]:
     r"""Decode one image once with each decoder, and count.
 
@@ -71,6 +76,7 @@ def measure(
         device: where to decode.
         output_mode: of the decoders, where it is known.
         extra: what to measure of the decisions beside their counts.
+        expected: score whose expectation is worked out: ``"dice"`` or ``"iou"``; None is none.
 
     Returns:
         The measurement; truth and decisions of all decoders in the form of scores, without the batch dimension.
@@ -80,8 +86,8 @@ def measure(
         ValueError: if probabilities are not finite or outside [0, 1], or sizes or labels do not fit.
     """
     probs, truth = prepare(sample, num_classes, ignore_index, device, output_mode)
-    of_case = {name: each.of(sample.drawn_as) if isinstance(each, ByCase) else each for name, each in decoders.items()}
-    decided = decide_each(of_case, probs)
+    deciding = of_case(decoders, sample.drawn_as)
+    decided = decide_each(deciding, probs)
     # Decisions that are one are counted once.
     counted: dict[str | int, np.ndarray] = {}
     for name, each in decided.items():
@@ -96,6 +102,7 @@ def measure(
         _calibrate(probs[0], truth[0], ignore_index),
         judged([each.presence for each in decided.values()], truth[0], probs.ndim - 2, ignore_index),
         measure_decisions(extra, decisions, truth[0], num_classes, ignore_index, sample.spacing),
+        None if expected is None else expect(expected, deciding.values(), decisions, probs[0]),
     )
     return measurement, truth[0], decisions
 

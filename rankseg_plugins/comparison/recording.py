@@ -13,16 +13,17 @@ from torch import Tensor
 
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.calibration.temperature import warn_if_softened, warn_if_unsure
-from rankseg_plugins.calibration.tuned import TunedDecoder, as_decoder
+from rankseg_plugins.calibration.tuned import as_decoder
 from rankseg_plugins.comparison.comparison import Comparison
-from rankseg_plugins.comparison.decoders import Decoder, NamedDecoder, common_mode, named_decoders
+from rankseg_plugins.comparison.decoders import Decoder, NamedDecoder, common_mode, named_decoders, of_case
 from rankseg_plugins.comparison.examples import Extremes
-from rankseg_plugins.comparison.facts import collect_facts
+from rankseg_plugins.comparison.expected import check_expected, expect
+from rankseg_plugins.comparison.facts import collect_facts, describe_tuned
+from rankseg_plugins.comparison.groups import Groups, check_groups, read_groups
 from rankseg_plugins.comparison.measuring import Measurement, calibrate, measure, measure_decisions, prepare, to_areas
 from rankseg_plugins.comparison.presence import Presence, judged, presence_of, together
 from rankseg_plugins.comparison.sample import Sample, as_sample, check_exclusive, first_of, fitting_mode, read_name
-from rankseg_plugins.comparison.scoring import Scoring, read_scoring
-from rankseg_plugins.comparison.seen import describe_seen
+from rankseg_plugins.comparison.scoring import Scoring, check_class_names, read_scoring
 from rankseg_plugins.core.options import read_index, read_mode
 from rankseg_plugins.core.probabilities import plain
 from rankseg_plugins.core.processes import gather
@@ -44,6 +45,8 @@ class Recorder:
         scoring: what counts as better.
         extra: one extra score or several, such as
             :class:`Boundaries(2) <rankseg_plugins.scores.boundaries.Boundaries>`, that are measured beside.
+        risk_coverage: whether to work out what every decision is expected to score, for
+            :meth:`Comparison.risk_coverage`; of Dice or IoU, and several times the work of the decisions.
         panels: pictures to keep of the most improved images, and of the most damaged.
         device: where to decode.
         output_mode: of the decoders that do not say: ``"multiclass"``, or ``"multilabel"``, in which argmax is the
@@ -72,6 +75,7 @@ class Recorder:
         ignore_index: int | None = None,
         scoring: Scoring | None = None,
         extra: ExtraScore | Sequence[ExtraScore] = (),
+        risk_coverage: bool = False,
         panels: int = 5,
         device: str | torch.device = "cpu",
         output_mode: str | None = None,
@@ -95,6 +99,7 @@ class Recorder:
         self.ignore_index = read_index("ignore_index", ignore_index)
         self.scoring = read_scoring(scoring)
         self.extra = read_extra(extra, num_classes)
+        self.expected = check_expected(risk_coverage, self.scoring)
         self._kept = self.scoring.kept(num_classes)
         self.extremes = Extremes(panels, num_classes, ignore_index)
         self.measurements: list[Measurement] = []
@@ -126,7 +131,7 @@ class Recorder:
         prepare(sample, self.num_classes, self.ignore_index, output_mode=self.output_mode)
 
     def _measure(self, sample: Sample) -> Measurement:
-        options = (self.num_classes, self.ignore_index, self.device, self.output_mode, self.extra)
+        options = (self.num_classes, self.ignore_index, self.device, self.output_mode, self.extra, self.expected)
         measurement, truth, decisions = measure(sample, self.decoders, *options)
         self._offer(measurement, truth, decisions)
         return measurement
@@ -148,13 +153,20 @@ class Recorder:
             name: of the image.
             labels: truth (\*spatial), or masks (C, \*spatial).
             decisions: of every decoder, likewise, in the order of ``decoders``.
-            probs: (C, \*spatial) probabilities, for the calibration; None leaves it out.
+            probs: (C, \*spatial) probabilities, for the calibration, and for what decisions are expected to score; None
+                leaves the calibration out.
             case: see :class:`Sample`.
             calibration: of the probabilities, where it was measured already; ``probs`` are not needed then.
             presence: of every decoder (C,), how likely it took each class to be there; None of one that knows nothing
                 of it. None: of none.
             spacing: see :class:`Sample`.
+
+        Raises:
+            TypeError: if a tensor is of the wrong kind.
+            ValueError: if they do not fit, or probabilities are needed and absent.
         """
+        if self.expected is not None and probs is None:
+            raise ValueError(f"probs of {name!r} must be given, as risk_coverage=True needs them")
         if len(decisions) != len(self.decoders):
             raise ValueError(f"decisions must be one for each of {list(self.decoders)}, got {len(decisions)}")
         labels, decisions = plain(labels), [plain(each) for each in decisions]
@@ -169,7 +181,11 @@ class Recorder:
         extra = measure_decisions(
             self.extra, decisions, truth, self.num_classes, self.ignore_index, read_spacing("spacing", spacing)
         )
-        measurement = Measurement(name, name if case is None else case, counts, unknown, found, told, extra)
+        drawn_as, expected = name if case is None else case, None
+        if self.expected is not None and probs is not None:
+            deciding = of_case(self.decoders, drawn_as).values()
+            expected = expect(self.expected, deciding, decisions, plain(probs).detach())
+        measurement = Measurement(name, drawn_as, counts, unknown, found, told, extra, expected)
         self._remember(measurement)
         self._offer(measurement, truth, decisions)
         if probs is not None:
@@ -202,6 +218,9 @@ class Recorder:
         found = None if measurement.extra is None else measurement.extra.shape
         if found != ((len(self.decoders), columns, self.num_classes) if columns else None):
             raise ValueError(f"extra scores of {measurement.name!r} must be {columns} for each class, got {found}")
+        found = None if measurement.expected is None else measurement.expected.shape
+        if found != (None if self.expected is None else (len(self.decoders), 2, self.num_classes)):
+            raise ValueError(f"expected scores of {measurement.name!r} must be two for each class, got {found}")
         self._remember(measurement)
 
     def forget(self) -> None:
@@ -241,17 +260,7 @@ class Recorder:
 
     def _cautions(self) -> tuple[str, ...]:
         """Sentences on decoders that were tuned where other classes count or on these images; warns of them once."""
-        tuned = {name: each for name, each in self.decoders.items() if isinstance(each, TunedDecoder)}
-        found = [
-            sentence
-            for name, each in tuned.items()
-            if not each.is_argmax
-            for sentence in (
-                self.scoring.describe_other(each.evidence, name),
-                describe_seen(each.evidence, self.measurements, name),
-            )
-            if sentence is not None
-        ]
+        found = describe_tuned(self.decoders, self.scoring, self.measurements)
         if self.warn and not self._compared:
             self._compared = True
             for sentence in found:
@@ -287,10 +296,13 @@ class Recorder:
 
         Args:
             class_names: C names; None numbers the classes.
-            **options: ``facts`` (None: versions of the packages) and ``confidence`` of :class:`Comparison`.
+            **options: ``facts`` (None: versions of the packages), ``confidence`` and ``groups`` of
+                :class:`Comparison`.
 
         Raises:
-            ValueError: without any image, with two of the same name, or if the class names do not fit.
+            TypeError: for groups of another form.
+            ValueError: without any image, with two of the same name, if the class names do not fit, or if an image is
+                in no group.
         """
         if self.warn and self.calibration is not None and not self._warned:
             self._warned = warn_if_unsure(self.calibration, self.num_classes)
@@ -322,6 +334,8 @@ def compare(
     class_names: Sequence[str] | None = None,
     scoring: Scoring | None = None,
     extra: ExtraScore | Sequence[ExtraScore] = (),
+    risk_coverage: bool = False,
+    groups: Groups | None = None,
     panels: int = 5,
     device: str | torch.device = "cpu",
     on_measured: Callable[[Measurement], None] | None = None,
@@ -341,6 +355,8 @@ def compare(
         class_names: C names; None numbers the classes.
         scoring: what counts as better; None is image Dice over the classes in truth or prediction.
         extra: see :class:`Recorder`.
+        risk_coverage: likewise.
+        groups: see :class:`Comparison`; an image that is in none is refused before it is decoded.
         panels: pictures to keep of the most improved images, and of the most damaged.
         device: where to decode.
         on_measured: called after each image.
@@ -361,6 +377,7 @@ def compare(
         >>> found.level("argmax", "dice", "image"), found.paired("rankseg(metric=dice)").ties
         (0.8333333333333333, 2)
     """
+    groups = read_groups(groups or {})
     first, samples = first_of(samples)
     recorder = Recorder(
         decoders,
@@ -368,28 +385,16 @@ def compare(
         ignore_index=ignore_index,
         scoring=scoring,
         extra=extra,
+        risk_coverage=risk_coverage,
         panels=panels,
         device=device,
         output_mode=fitting_mode(first),
     )
     for given in samples:
         sample = as_sample(given)
+        check_groups(groups, [(sample.name, sample.drawn_as)])
         with naming(sample.name):
             measurement = recorder.add(sample)
         if on_measured:
             on_measured(measurement)
-    return recorder.comparison(class_names, **options)
-
-
-def check_class_names(class_names: Sequence[str] | None, num_classes: int) -> tuple[str, ...]:
-    """Bring class names into one form; None numbers the classes, and one class is called foreground.
-
-    Raises:
-        ValueError: if the number of names is not ``num_classes``, or two are the same.
-    """
-    if class_names is None:
-        return ("foreground",) if num_classes == 1 else tuple(f"class {label}" for label in range(num_classes))
-    names = tuple(str(name) for name in class_names)
-    if len(names) != num_classes or len(set(names)) < num_classes:
-        raise ValueError(f"class_names must be {num_classes} different names, got {len(names)}: {', '.join(names)}")
-    return names
+    return recorder.comparison(class_names, groups=groups, **options)

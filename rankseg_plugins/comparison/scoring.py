@@ -1,8 +1,8 @@
-"""What counts as better: the score, and which classes of an image have one."""
+"""What counts as better: the score, and which classes of an image have one; and their names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,3 +101,17 @@ def read_scoring(scoring: object) -> Scoring:
     if not isinstance(scoring, Scoring):
         raise TypeError(f"scoring must be a Scoring, such as Scoring('iou'), got {scoring!r}")
     return scoring
+
+
+def check_class_names(class_names: Sequence[str] | None, num_classes: int) -> tuple[str, ...]:
+    """Bring class names into one form; None numbers the classes, and one class is called foreground.
+
+    Raises:
+        ValueError: if the number of names is not ``num_classes``, or two are the same.
+    """
+    if class_names is None:
+        return ("foreground",) if num_classes == 1 else tuple(f"class {label}" for label in range(num_classes))
+    names = tuple(str(name) for name in class_names)
+    if len(names) != num_classes or len(set(names)) < num_classes:
+        raise ValueError(f"class_names must be {num_classes} different names, got {len(names)}: {', '.join(names)}")
+    return names

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from rankseg_plugins.comparison.expected import trust_as_dict
 from rankseg_plugins.comparison.extra import mean_of_known
+from rankseg_plugins.comparison.groups import groups_as_dict
 from rankseg_plugins.comparison.intervals import FIGURES
 from rankseg_plugins.comparison.phrases import percent, points, span, unit
 from rankseg_plugins.comparison.verdict import headlines
@@ -247,6 +249,8 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
         for name in ("dice", "iou"):
             by_class = scoring.entries(areas, name)
             columns |= {f"{name} {title}": by_class[:, c] for c, title in enumerate(comparison.scored_classes)}
+        if comparison.expected_scores is not None:
+            columns[f"expected_{scoring.score}"] = comparison.expected_scores[index]
         if comparison.extra:
             by_image = mean_of_known(comparison.extra_entries[index], -1)
             columns |= {each.name: by_image[k] for k, each in enumerate(columns_of(comparison.extra))}
@@ -295,6 +299,8 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
             "confidence": comparison.confidence,
             "facts": comparison.facts,
             **_extra_as_dict(comparison),
+            **trust_as_dict(comparison),
+            **groups_as_dict(comparison),
         }
     )
 

@@ -1,8 +1,21 @@
-"""Cases by name: the patient of a slice, the drive of a frame."""
+"""Cases by name, the patient of a slice or the drive of a frame; and groups of them by a table."""
 
 from __future__ import annotations
 
+import csv
 import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rankseg_plugins.comparison.groups import Groups, check_groups
+from rankseg_plugins.files.errors import InputError, blaming
+
+if TYPE_CHECKING:
+    from rankseg_plugins.files.cases import Case
+
+#: Of the first column of a table of groups.
+NAME = "name"
 
 
 def read_pattern(option: str, pattern: str) -> re.Pattern[str]:
@@ -46,3 +59,53 @@ def case_of(name: str, pattern: re.Pattern[str], option: str) -> str:
         how = "does not match" if match is None else "has an empty match in"
         raise ValueError(f"{option} {pattern.pattern!r} {how} the name {name!r}")
     return match[0]
+
+
+def read_table(path: Path) -> dict[str, dict[str, str]]:
+    """Groups of images or cases: a CSV file with a head, whose first column is ``name``.
+
+    Returns:
+        By each other column, the value of every name; see :class:`~rankseg_plugins.comparison.Comparison`.
+
+    Raises:
+        InputError: if it cannot be read or is no such table; the message names the row.
+    """
+    with blaming(path), path.open(encoding="utf-8-sig", newline="") as file:
+        head, *rows = list(csv.reader(file, strict=True)) or [[]]
+    head = [title.strip() for title in head]
+    if len(head) < 2 or head[0] != NAME or not all(head) or len(set(head)) < len(head):
+        raise InputError(
+            path, f"must begin with the columns {NAME!r} and one or more of groups, got {', '.join(head)!r}"
+        )
+    found: dict[str, dict[str, str]] = {column: {} for column in head[1:]}
+    for number, row in enumerate(rows, 2):
+        if row:
+            _take_row(found, head, [cell.strip() for cell in row], path, number)
+    return found
+
+
+def _take_row(
+    found: Mapping[str, dict[str, str]], head: Sequence[str], row: Sequence[str], path: Path, number: int
+) -> None:
+    if len(row) != len(head):
+        raise InputError(path, f"row {number} must have {len(head)} cells, got {len(row)}")
+    for title, cell in zip(head, row, strict=True):
+        if not cell:
+            raise InputError(path, f"row {number} has no {title}")
+    name, *values = row
+    for column, value in zip(head[1:], values, strict=True):
+        if name in found[column]:
+            raise InputError(path, f"row {number} is another one of {name!r}")
+        found[column][name] = value
+
+
+def check_table(path: Path | None, table: Groups, cases: Sequence[Case]) -> None:
+    """Refuse a table without a row for an image, or for its case.
+
+    Raises:
+        InputError: if there is one; the message names the first few.
+    """
+    try:
+        check_groups(table, [(case.name, case.name if case.group is None else case.group) for case in cases])
+    except ValueError as error:
+        raise InputError(path or "", error) from error

@@ -273,6 +273,8 @@ def _row(result: Result) -> dict[str, Any]:
         row["presence"] = _packed(measurement.presence)
     if measurement.extra is not None:
         row["extra"] = _packed(measurement.extra)
+    if measurement.expected is not None:
+        row["expected"] = _packed(measurement.expected)
     return row
 
 
@@ -288,10 +290,10 @@ def _unpacked(found: Sequence[Any]) -> np.ndarray:
 
 def _result(row: Mapping[str, Any]) -> Result:
     found = Calibration(*_unpacked(row["calibration"])) if "calibration" in row else None
-    presence, extra = (_unpacked(row[each]) if each in row else None for each in ("presence", "extra"))
+    others = (_unpacked(row[each]) if each in row else None for each in ("presence", "extra", "expected"))
     counts, seconds = np.array(row["counts"], dtype=np.int64), np.array(row["seconds"], dtype=np.float64)
     name, case, inputs, stamp = (_word(row[key]) for key in ("image", "case", "inputs", "stamp"))
-    return Result(Measurement(name, case, counts, seconds, found, presence, extra), inputs, stamp)
+    return Result(Measurement(name, case, counts, seconds, found, *others), inputs, stamp)
 
 
 def _word(value: object) -> str:

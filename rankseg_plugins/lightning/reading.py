@@ -14,7 +14,7 @@ from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.calibration.tuned import decide_knowing
 from rankseg_plugins.comparison import Scoring
 from rankseg_plugins.comparison.measuring import calibrate
-from rankseg_plugins.comparison.recording import check_class_names
+from rankseg_plugins.comparison.scoring import check_class_names
 from rankseg_plugins.core.probabilities import (
     TOLERANCE,
     check_floating,

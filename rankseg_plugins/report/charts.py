@@ -153,6 +153,19 @@ def forest(axes: Axes, comparison: Comparison, decoder: str) -> None:
     axes.set(xlabel="difference, points")
 
 
+def risk_coverage(axes: Axes, comparison: Comparison, decoder: str) -> None:
+    """Mean risk of the images that are accepted, of the baseline and of the decoder; dashed in the ideal order."""
+    for name, colour in ((comparison.decoders[0], LIGHT.neutral), (decoder, LIGHT.gain)):
+        found = comparison.risk_coverage(name)
+        label = f"{_legend_word(name)}: {percent(found.area)}"
+        axes.plot(100 * found.coverage, 100 * found.risk, color=colour, linewidth=2, label=label)
+        axes.plot(100 * found.coverage, 100 * found.best, color=colour, linewidth=1, linestyle="--")
+    axes.plot([], [], color=LIGHT.ink, linewidth=1, linestyle="--", label="ideal order")
+    axes.set(xlabel="coverage: images that are accepted, %", ylabel=f"1 - {unit(comparison.scoring)}, %", xlim=(0, 102))
+    axes.set_ylim(bottom=0)
+    axes.legend(title="AURC, %", title_fontsize=9)
+
+
 def draw(chart: Chart, comparison: Comparison, decoder: str) -> Figure:
     """One chart as a figure of its own; needs matplotlib.
 

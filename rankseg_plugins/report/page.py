@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rankseg_plugins.comparison.comparison import Comparison
+from rankseg_plugins.comparison.expected import trust_rows
+from rankseg_plugins.comparison.groups import GroupTable, group_losses, group_notes
 from rankseg_plugins.comparison.intervals import SELDOM
-from rankseg_plugins.comparison.phrases import percent, points
+from rankseg_plugins.comparison.phrases import NONE, percent, points, span, unit
 from rankseg_plugins.comparison.statistics import FEWEST
 from rankseg_plugins.report.words import CONVENTIONS, describe_left_out
 
@@ -65,6 +67,8 @@ class Page(NamedTuple):
         notes: what a reader should know before trusting the figures.
         calibration: whether the network is too sure or not sure enough; None where nothing was measured.
         presence: of every decoder that knows of it, how far it can be relied upon to know which classes are there.
+        groups: of every column of groups, gain and interval in each of them.
+        trust: how far what decoders are expected to score tells which images can be trusted, if it was asked for.
         introduction: stands in place of the verdicts on single decoders.
     """
 
@@ -73,6 +77,8 @@ class Page(NamedTuple):
     notes: list[str]
     calibration: str | None
     presence: list[Section]
+    groups: list[Section]
+    trust: list[Section]
     introduction: Introduction | None = None
 
 
@@ -84,7 +90,10 @@ def read_page(comparison: Comparison, introduction: Introduction | None = None) 
         for row in comparison.tables.decoders
         if row.presence
     ]
-    return Page(comparison, verdicts, _notes(comparison), _calibration(comparison), knowing, introduction)
+    verdicts += [(sentence, "loss") for sentence in group_losses(comparison)]
+    groups = [_groups(comparison, table) for table in comparison.group_tables]
+    calibrated = _calibration(comparison)
+    return Page(comparison, verdicts, _notes(comparison), calibrated, knowing, groups, _trust(comparison), introduction)
 
 
 def _verdicts(comparison: Comparison) -> list[tuple[str, str]]:
@@ -104,6 +113,7 @@ def _notes(comparison: Comparison) -> list[str]:
     absent = [name for name, images, *_ in comparison.tables.classes if not images]
     if absent:
         found.append(f"No truth holds {_some(absent)}. Pixels that are given to such a class only cost.")
+    found += group_notes(comparison)
     baseline, *others = comparison.tables.decoders
     for row in others:
         sentence = describe_left_out(row.left_out, comparison.scored_classes, row.name, baseline.name)
@@ -133,6 +143,54 @@ def describe_presence(found: Mapping[str, Any], decoder: str, where: str) -> Sec
     head = ("probability that a class is there, %", "classes of images that are, %", "number")
     rows = tuple((percent(likely), percent(share), str(number)) for likely, share, number in found["bins"])
     return Section("Which classes are there", text, head, rows)
+
+
+def _groups(comparison: Comparison, table: GroupTable) -> Section:
+    """Gain and interval in each group of a column."""
+    rows = []
+    for row in table.rows:
+        cells = (points(gain) + ("" if math.isnan(gain) else f" ({span(low, high)})") for gain, low, high in row.gains)
+        rows.append((row.value, str(row.images), str(row.cases), percent(row.baseline), *cells))
+    confidence = 100 * comparison.confidence
+    text = (
+        f"Of the images of each {table.column} the {unit(comparison.scoring)}: {comparison.decoders[0]} in percent, "
+        f"and the gain of the others in points with its {confidence:g} % interval over the cases of the group. Of many "
+        f"groups a few look certain by chance: about {100 - confidence:g} % of those in which nothing changes."
+    )
+    head = (table.column, "images", "cases", f"{comparison.decoders[0]}, %", *comparison.candidates)
+    return Section(f"Groups by {table.column}", text, head, tuple(rows))
+
+
+def _trust(comparison: Comparison) -> list[Section]:
+    """How far what decoders are expected to score tells which images can be trusted."""
+    rows = tuple(
+        (
+            row.name,
+            percent(row.expected),
+            percent(1 - row.curve.random),
+            percent(row.curve.area),
+            percent(row.curve.ideal),
+            percent(row.curve.random),
+            NONE if math.isnan(row.curve.excess) else f"{row.curve.excess:.2f}",
+            str(len(row.curve.risk)),
+        )
+        for row in trust_rows(comparison)
+    )
+    if not rows:
+        return []
+    what = unit(comparison.scoring)
+    text = (
+        f"The probabilities tell what {what} to expect of each decision, without labels. Images are accepted in that "
+        f"order, the largest expected score first; the risk is 1 - {what}, the mean over what is accepted, and AURC "
+        "the area under it, where lower is better. The ideal order is that by the scores themselves. The normalised "
+        "excess says where between ideal and random order the area lies: 0 is ideal, 1 random, above 1 worse."
+    )
+    left_out = sorted({row.curve.left_out for row in trust_rows(comparison)})
+    if left_out[-1]:
+        number = " to ".join(map(str, dict.fromkeys((left_out[0], left_out[-1]))))
+        text += f" Left out, as no class counts in them: {number} image{'' if left_out[-1] == 1 else 's'}."
+    head = ("decoder", "expected, %", "reached, %", "AURC, %", "ideal", "random", "normalised excess", "images")
+    return [Section("Which images can be trusted", text, head, rows)]
 
 
 def _calibration(comparison: Comparison) -> str | None:

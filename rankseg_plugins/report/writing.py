@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,13 +102,24 @@ def _draw(comparison: Comparison) -> list[dict[str, Any]]:
     if len(comparison.candidates) > 1:
         title = f"The gain of every decoder over {baseline} in {unit(comparison.scoring)}, with its interval."
         chosen.insert(0, ("decoders", charts.forest, "All decoders", title))
-    return [
-        {
-            "path": f"pictures/{name}.png",
-            "title": title,
-            "text": text,
-            **charts.in_both_themes(charts.draw(chart, comparison, decoder)),
-        }
-        for name, chart, title, text in chosen
-        if chart is not charts.reliability or comparison.calibration is not None
+    drawn = [
+        _chart(comparison, decoder, *each)
+        for each in chosen
+        if each[1] is not charts.reliability or comparison.calibration is not None
     ]
+    return drawn if comparison.expected_scores is None else [*drawn, _risk_coverage(comparison)]
+
+
+def _chart(
+    comparison: Comparison, decoder: str, name: str, chart: charts.Chart, title: str, text: str
+) -> dict[str, Any]:
+    drawn = charts.in_both_themes(charts.draw(chart, comparison, decoder))
+    return {"path": f"pictures/{name}.png", "title": title, "text": text, **drawn}
+
+
+def _risk_coverage(comparison: Comparison) -> dict[str, Any]:
+    """Of the baseline and the best of the others."""
+    baseline, *others = comparison.tables.decoders
+    best = max((row for row in others if row.paired), key=lambda row: -math.inf if math.isnan(row.value) else row.value)
+    text = f"Images accepted in the order of what {baseline.name} and {best.name} are expected to score."
+    return _chart(comparison, best.name, "trust", charts.risk_coverage, "Which images can be trusted", text)

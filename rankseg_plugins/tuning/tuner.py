@@ -13,11 +13,11 @@ import torch
 
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison.comparison import Comparison
+from rankseg_plugins.comparison.facts import remember
 from rankseg_plugins.comparison.measuring import Measurement
 from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.comparison.scoring import Scoring, read_scoring
-from rankseg_plugins.comparison.seen import remember
 from rankseg_plugins.core import GlobalRankSEG
 from rankseg_plugins.core.options import read_integer, read_mode
 from rankseg_plugins.core.probabilities import check_choice

@@ -126,16 +126,21 @@ def test_more_processes_than_images(places, launch):
 
 
 def test_an_interrupted_run_goes_on_in_other_processes(places, launch):
+    """With all that is measured of an image, and groups."""
     one, two, again = places(7, "one", "two", "again")
-    assert_succeeded(launch([one], *COMPARE))
+    command = (*COMPARE, "--risk-coverage", "--groups", "groups.csv")
+    for place in (one, two, again):
+        rows = (f"image{index:02d},{index % 2}\n" for index in range(7))
+        (place / "groups.csv").write_text("".join(["name,site\n", *rows]))
+    assert_succeeded(launch([one], *command))
     head, *lines = (one / "report/results.jsonl").read_bytes().splitlines(keepends=True)
     shares = {"results.jsonl": lines[5:6], "results-0.jsonl": lines[0:2], "results-2.jsonl": [lines[4], lines[3][:50]]}
     for place in (two, again):
         (place / "report").mkdir()
         for name, held in shares.items():
             (place / "report" / name).write_bytes(head + b"".join(held))
-    assert_succeeded(launch([two, two], *COMPARE))
-    assert_succeeded(launch([again], *COMPARE))
+    assert_succeeded(launch([two, two], *command))
+    assert_succeeded(launch([again], *command))
     for place in (two, again):
         assert_same(one, place)
         assert len(pictures(one, "report")) > 20

@@ -189,27 +189,28 @@ DECODERS = ["argmax", "rankseg(pruning_prob=0.0)"]
 
 
 def _one_process(rank, folder):
-    recorder = Recorder(DECODERS, num_classes=4, ignore_index=IGNORE, panels=2)
+    recorder = Recorder(DECODERS, num_classes=4, ignore_index=IGNORE, panels=2, risk_coverage=True)
     for sample in list(make_samples())[rank::2]:
         recorder.add(sample)
     recorder.gather()
     found = recorder.comparison()
     names = [[example.name for example in examples] for examples in (found.improved, found.damaged)]
     result = [found.names, found.differences.paired.tolist(), found.calibration.error().tolist(), *names]
-    torch.save(result, folder / f"{rank}.pt")
+    torch.save([*result, found.expected_scores.tolist()], folder / f"{rank}.pt")
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_two_processes_find_what_one_finds(tmp_path):
     processes.run(_one_process, 2, tmp_path)
-    expected = compare(make_samples(), DECODERS, ignore_index=IGNORE, panels=2)
+    expected = compare(make_samples(), DECODERS, ignore_index=IGNORE, panels=2, risk_coverage=True)
     for rank in range(2):
-        names, paired, error, improved, damaged = torch.load(tmp_path / f"{rank}.pt")
+        names, paired, error, improved, damaged, scores = torch.load(tmp_path / f"{rank}.pt")
         assert names == expected.names
         assert paired == expected.differences.paired.tolist()
         assert error == expected.calibration.error().tolist()
         assert improved == [e.name for e in expected.improved]
         assert damaged == [e.name for e in expected.damaged]
+        assert scores == expected.expected_scores.tolist()
 
 
 def test_rows_for_a_data_frame():

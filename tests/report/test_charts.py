@@ -19,15 +19,19 @@ def comparison():
     samples = [(f"image{index}", probs, labels.long()) for index, (probs, labels) in enumerate(images)]
     sure = torch.tensor([1.0, 0, 0]).view(3, 1, 1).expand(3, 16, 20)
     samples.append(("certain", sure, sure.argmax(0)))
+    decoders = [*DECODERS, "rankseg(metric=iou)"]
     with pytest.warns(UserWarning, match="the probabilities are too unsure"):
-        return compare(samples, [*DECODERS, "rankseg(metric=iou)"], ignore_index=255)
+        return compare(samples, decoders, ignore_index=255, risk_coverage=True)
 
 
 def pixels(png):
     return np.asarray(Image.open(io.BytesIO(png))).astype(int)
 
 
-@pytest.mark.parametrize("chart", [charts.classes, charts.forest, charts.scatter, charts.histogram, charts.reliability])
+@pytest.mark.parametrize(
+    "chart",
+    [charts.classes, charts.forest, charts.scatter, charts.histogram, charts.reliability, charts.risk_coverage],
+)
 def test_the_dark_one_is_as_if_drawn_in_the_dark(chart, comparison, monkeypatch):
     decoder = comparison.candidates[0]
     found = charts.in_both_themes(charts.draw(chart, comparison, decoder))

@@ -37,13 +37,17 @@ OPTIONS = [
 
 
 def make_comparison(decoders=DECODERS, images=24, **options):
-    recorder = Recorder(decoders, num_classes=3, ignore_index=255, extra=(Boundaries(1), Lesions()))
+    extra = (Boundaries(1), Lesions())
+    recorder = Recorder(decoders, num_classes=3, ignore_index=255, extra=extra, risk_coverage=True)
+    sites = {}
     for index in range(images):
         probs, labels = make_image(index)
         name = HOSTILE if index == 3 else f"image{index:02d}"
+        sites[name] = HOSTILE if index % 3 else f"site{index % 2}"
         recorder.add(Sample(name, torch.from_numpy(probs), torch.from_numpy(labels.astype(np.int64))))
     recorder.skipped["bad"] = f"bad.npz: {HOSTILE}"
-    return recorder.comparison(["sky", "road & car", "tree"], facts={"command": HOSTILE}, **options)
+    names, facts = ["sky", "road & car", "tree"], {"command": HOSTILE}
+    return recorder.comparison(names, facts=facts, groups={HOSTILE: sites}, **options)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +103,7 @@ def test_loads_alone_and_without_errors(browser, folder):
 def test_every_picture_is_decoded(browser, folder, comparison, dark):
     show(browser, folder, dark=dark)
     widths = browser.execute_script("return [...document.images].map(i => i.complete ? i.naturalWidth : 0)")
-    assert len(widths) == 5 + 4 * (len(comparison.improved) + len(comparison.damaged))
+    assert len(widths) == 6 + 4 * (len(comparison.improved) + len(comparison.damaged))
     assert min(widths) > 0
     assert all(browser.execute_script("return [...document.images].map(i => i.alt.length > 0)"))
 
@@ -160,7 +164,7 @@ def test_tables_hold_the_figures(browser, folder, comparison):
         "const cells = row => [...row.cells].map(cell => cell.textContent);"
         "return [...document.querySelectorAll('table')].map(table => [...table.rows].map(cells))"
     )
-    decoders, levels, boundaries, by_class, lesions, _, classes, shown, calibration = rows
+    decoders, levels, groups, boundaries, by_class, lesions, _, classes, shown, calibration, trust = rows
     for row, decoder in zip(decoders[2:], comparison.candidates, strict=True):
         paired = comparison.paired(decoder)
         assert row[0] == decoder
@@ -176,6 +180,15 @@ def test_tables_hold_the_figures(browser, folder, comparison):
     assert [row[0] for row in classes[1:]] == ["sky", "road & car", "tree"]
     assert [row[0] for row in shown[1:]] == [row[0] for row in classes[1:]]
     assert [row[0] for row in calibration[1:]] == ["sky", "road & car", "tree", "top label"]
+    assert [row[:3] for row in groups] == [
+        [HOSTILE, "images", "cases"],
+        [HOSTILE, "16", "16"],
+        ["site0", "4", "4"],
+        ["site1", "4", "4"],
+    ]
+    assert [row[0] for row in trust[1:]] == list(comparison.decoders)
+    areas = [comparison.risk_coverage(decoder).area for decoder in comparison.decoders]
+    assert [row[3] for row in trust[1:]] == [f"{100 * area:.2f}" for area in areas]
     headers = browser.execute_script("return [...document.querySelectorAll('th')].every(h => h.scope)")
     assert headers
 
@@ -268,10 +281,10 @@ def test_one_file_without_links(folder):
 def test_markdown_tables_are_whole(folder, comparison):
     text = (folder / "report.md").read_text()
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
-    assert len(blocks) == 5 + 2
+    assert len(blocks) == 5 + 2 + 2
     for block in blocks:
         assert len({line.replace("\\|", "").count("|") for line in block}) == 1
-    for name in ("histogram", "scatter", "classes", "reliability", "decoders"):
+    for name in ("histogram", "scatter", "classes", "reliability", "decoders", "trust"):
         assert f"(pictures/{name}.png)" in text
         assert (folder / f"pictures/{name}.png").read_bytes().startswith(b"\x89PNG")
     assert comparison.paired(TUNED).regressions()[0][0] in text
