@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.measure import table_head
 from rankseg_plugins import RankSEG
 from rankseg_plugins.calibration import TemperatureScaling
 from rankseg_plugins.comparison import Sample, Scoring, compare
@@ -38,6 +39,15 @@ OBJECTIVES = ("dice_image", "iou_image", "iou_dataset")
 PRESENT = ("union", "label")
 MIN_CASES = 20
 RULES = (*BY_SCORE, *BY_THRESHOLD)
+#: Columns of a race, without presence and with it.
+_RACE = ("least to most", "certainly worse")
+HEAD = (
+    *("data", "objective, present", "`min_cases`"),
+    *("without presence: gain", *_RACE),
+    *("**with presence: gain**", *_RACE),
+    "chosen",
+)
+SOFTENED_HEAD = ("decision", "image Dice, %", "gain, points", "95 % interval")
 
 
 def samples_of(path: Path) -> list[Sample]:
@@ -177,11 +187,7 @@ def softened_rows() -> Iterator[str]:
 
 
 def main(paths: list[str]) -> None:
-    print(
-        "| data | objective, present | `min_cases` | without presence: gain | least to most | certainly worse "
-        "| **with presence: gain** | least to most | certainly worse | chosen |"
-    )
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |")
+    print(table_head(HEAD, words=2))
     for path in map(Path, paths):
         samples = samples_of(path)
         samplewise = measured(samples, Tuner(len(samples[0].probs), metrics=METRICS).candidates)
@@ -191,8 +197,7 @@ def main(paths: list[str]) -> None:
             for objective in OBJECTIVES:
                 for min_cases in (MIN_CASES, 0) if few else (MIN_CASES,):
                     print(row(path.parent.name, present, objective, min_cases, races), flush=True)
-    print("\n| decision | image Dice, % | gain, points | 95 % interval |")
-    print("| --- | ---: | ---: | ---: |")
+    print("\n" + table_head(SOFTENED_HEAD))
     for each in softened_rows():
         print(each, flush=True)
 

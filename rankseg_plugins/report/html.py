@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rankseg_plugins._imports import require
@@ -63,7 +63,11 @@ def _environment() -> Environment:
         """A minus as wide as a plus in front of numbers; names keep their hyphens."""
         return text.replace(" -", " \u2212") if not text.startswith("-") else "\u2212" + minus(text[1:])
 
-    environment.filters |= {"breakable": breakable, "code": code, "minus": minus, "inline": _inline}
+    def said(value: Any, how: Callable[[Any], str]) -> str:
+        """In words, of each of many by ``map``."""
+        return how(value)
+
+    environment.filters |= {"said": said, "breakable": breakable, "code": code, "minus": minus, "inline": _inline}
     return environment
 
 
