@@ -23,7 +23,8 @@ from rankseg_plugins.comparison.measuring import Measurement, to_areas
 from rankseg_plugins.comparison.presence import Presence, describe_presence
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.comparison.statistics import sign_test, wilcoxon
-from rankseg_plugins.comparison.tables import Tables, read_tables, rows, summary
+from rankseg_plugins.comparison.summary import gain_intervals, summarise
+from rankseg_plugins.comparison.tables import Tables, read_tables, rows
 from rankseg_plugins.comparison.verdict import Verdict, judge
 from rankseg_plugins.core.options import PRESENT
 from rankseg_plugins.core.probabilities import check_choice
@@ -136,7 +137,11 @@ class Comparison:
         _check_names(self.names)
 
     def __repr__(self) -> str:
-        return "\n".join(summary(self))
+        return summarise(self).text()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the same table."""
+        return summarise(self).html()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -219,6 +224,14 @@ class Comparison:
         return level_differences(self._counts, self.cases, *options)
 
     @cached_property
+    def gain_intervals(self) -> np.ndarray:
+        """Interval of the mean gain of each of :attr:`candidates` in the score that decides, (candidates, 2).
+
+        It is that of :attr:`differences`, without the work for all other figures unless that is done.
+        """
+        return self.differences.paired if "differences" in vars(self) else gain_intervals(self)
+
+    @cached_property
     def _by_present(self) -> dict[str, Comparison]:
         scorings = {present: replace(self.scoring, present=present, absent="skip") for present in PRESENT}
         return {
@@ -254,7 +267,14 @@ class Comparison:
             >>> compare(samples).verdict().sentence[:72]
             'rankseg(metric=dice) makes no certain difference to image Dice (union): '
         """
-        return judge(self, decoder or self.candidates[0])
+        decoder = decoder or self.candidates[0]
+        if decoder not in self._verdicts:
+            self._verdicts[decoder] = judge(self, decoder)
+        return self._verdicts[decoder]
+
+    @cached_property
+    def _verdicts(self) -> dict[str, Verdict]:
+        return {}
 
     @cached_property
     def extra_entries(self) -> np.ndarray:

@@ -73,10 +73,10 @@ def extra_figures(
     ours, base = _paired(found, scores)
     differences = mean_of_known(ours, -1) - mean_of_known(base, -1)  # (D - 1, K, N)
     # Of each case: sum and number of the differences of images, and of both decoders by class.
-    parts = [_sums(each, cases) for each in (differences, ours, base)]
+    parts = [sums_of_cases(each, cases) for each in (differences, ours, base)]
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        images, mine, theirs = (_ratio(*np.tensordot(weights, each, 1).swapaxes(0, 1)) for each in parts)
+        images, mine, theirs = (ratio(*np.tensordot(weights, each, 1).swapaxes(0, 1)) for each in parts)
         return np.concatenate([images[..., None], mine - theirs], -1).reshape(len(weights), -1)
 
     rows = int(cases.max()) + 1
@@ -101,7 +101,7 @@ def _paired(found: np.ndarray, scores: Sequence[ExtraScore]) -> tuple[np.ndarray
     return np.where(kept, ours, np.nan), np.where(kept, base, np.nan)
 
 
-def _sums(values: np.ndarray, cases: np.ndarray) -> np.ndarray:
+def sums_of_cases(values: np.ndarray, cases: np.ndarray) -> np.ndarray:
     """Sum and number of the known values (D, K, N, ...) of each case: (cases, 2, D, K, ...)."""
     values = np.moveaxis(values, 2, 0)
     summed = np.zeros((int(cases.max()) + 1, 2, *values.shape[1:]))
@@ -111,8 +111,9 @@ def _sums(values: np.ndarray, cases: np.ndarray) -> np.ndarray:
 
 def mean_of_known(values: np.ndarray, axis: int) -> np.ndarray:
     """Mean of the known values; NaN without any."""
-    return _ratio(np.nansum(values, axis), (~np.isnan(values)).sum(axis))
+    return ratio(np.nansum(values, axis), (~np.isnan(values)).sum(axis))
 
 
-def _ratio(total: np.ndarray, number: np.ndarray) -> np.ndarray:
+def ratio(total: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """A mean by its sum and number; NaN of nothing."""
     return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
