@@ -20,6 +20,7 @@ from rankseg_plugins.comparison.examples import Example
 from rankseg_plugins.comparison.extra import ExtraFigures, extra_entries, extra_figures
 from rankseg_plugins.comparison.intervals import Differences, level_differences
 from rankseg_plugins.comparison.measuring import Measurement, to_areas
+from rankseg_plugins.comparison.pictures import check_palette
 from rankseg_plugins.comparison.presence import Presence, describe_presence
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.comparison.statistics import sign_test, wilcoxon
@@ -113,6 +114,7 @@ class Comparison:
         seed: of the resamples.
         presence: how likely decoders took classes to be there, in bins against whether they are; of those that know.
         extra: extra scores that were measured.
+        palette: colours of the classes in pictures, (R, G, B) of 0 to 255 each; None takes some that can be told apart.
     """
 
     decoders: tuple[str, ...]
@@ -130,11 +132,18 @@ class Comparison:
     seed: int = 0
     presence: Presence = field(default_factory=dict)
     extra: tuple[ExtraScore, ...] = ()
+    palette: Sequence[Sequence[int]] | None = None
 
     def __post_init__(self) -> None:
         if not self.measurements:
             raise ValueError("nothing to compare: no image was scored")
         _check_names(self.names)
+        if self.palette is not None:
+            colours = check_palette(self.palette)
+            if len(colours) != len(self.classes):
+                raise ValueError(
+                    f"palette must be a colour for each of {len(self.classes)} classes, got {len(colours)}"
+                )
 
     def __repr__(self) -> str:
         return summarise(self).text()

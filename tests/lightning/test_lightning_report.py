@@ -87,7 +87,9 @@ def test_figures_are_the_logged_ones_and_those_of_compare(segmenter, make_traine
     assert comparable(found) == figures_of(model.net, data, decoder, ignore_index=255, class_names=NAMES)
     assert found["facts"]["RankSEG"] == repr(decoder)
     assert found["facts"]["evaluated"] == f"{stage}, epoch 0, step 0"
-    assert [line for line in lines if "rankseg" in line] == [f"{stage}/rankseg: {found['decoders']['RankSEG']['verdict']}"]
+    assert [line for line in lines if "rankseg" in line] == [
+        f"{stage}/rankseg: {found['decoders']['RankSEG']['verdict']}"
+    ]
     page = (tmp_path / stage / "report.html").read_text()
     assert all(name in page for name in (*NAMES, "000000"))
     assert (tmp_path / stage / "pictures" / "reliability.png").is_file()
