@@ -97,7 +97,7 @@ class Extremes:
 
 
 def _plane(*maps: Tensor) -> list[Tensor]:
-    """Of volumes the slice on which the first two decisions differ most; all in the smallest integers that hold them."""
+    """Of volumes the slice on which the first two decisions differ most; all in the smallest integers."""
     if maps[0].ndim == 1:
         maps = tuple(each.unsqueeze(0) for each in maps)
     while maps[0].ndim > 2:

@@ -19,6 +19,8 @@ LEGEND = {"only RankSEG is right": RANKSEG_RIGHT, "only argmax is right": ARGMAX
 
 #: First colours of :func:`distinct_colours`: black, and what gain and loss leave of those of Okabe and Ito.
 FIRST_COLOURS = ((0, 0, 0), (0, 158, 115), (240, 228, 66), (86, 180, 233), (230, 159, 0))
+#: Lightness in OKLab below which two colours are both all but black to people, however far apart in numbers.
+DARK = 0.4
 #: Colours that mean something else than a class: none, gain, loss, both wrong, paper.
 _TAKEN = (VOID_COLOUR, RANKSEG_RIGHT, ARGMAX_RIGHT, NEITHER, (255, 255, 255))
 #: What is left of linear red, green and blue for eyes of all cones, and without the first or the second kind.
@@ -29,8 +31,20 @@ _EYES = np.array(
         [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
     ]
 )
-_XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+#: From linear RGB to cones, and from their cube roots to OKLab.
+_CONES = np.array(
+    [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+)
+_OKLAB = np.array(
+    [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
 )
 
 
@@ -47,8 +61,8 @@ def distinct_colours(count: int) -> np.ndarray:
         (count, 3) uint8, RGB.
 
     Source: the first colours: Okabe & Ito, "Color universal design" (2008); the eyes: Machado, Oliveira & Fernandes, "A
-    physiologically-based model for simulation of color vision deficiency" (IEEE TVCG 2009), severity 1; distances are
-    those of CIE 1976 L*a*b*.
+    physiologically-based model for simulation of color vision deficiency" (IEEE TVCG 2009), severity 1; distances
+    are those of Ottosson's OKLab (2020).
 
     Example:
         >>> distinct_colours(3).tolist()
@@ -61,10 +75,11 @@ def distinct_colours(count: int) -> np.ndarray:
 def _distinct_colours() -> np.ndarray:
     steps = np.linspace(0, 255, 8).round()
     offered = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
-    seen, found = lab_of_eyes(offered), list(FIRST_COLOURS)
+    offered = offered[oklab_of_eyes(offered)[0, :, 0] > DARK]
+    seen, found = oklab_of_eyes(offered), list(FIRST_COLOURS)
 
     def distances(colour: np.ndarray) -> np.ndarray:
-        return np.linalg.norm(seen - lab_of_eyes(colour[None]), axis=-1).min(0)
+        return np.linalg.norm(seen - oklab_of_eyes(colour[None]), axis=-1).min(0)
 
     nearest = np.min([distances(np.array(each)) for each in (*_TAKEN, *FIRST_COLOURS)], axis=0)
     while len(found) < 256:
@@ -74,18 +89,16 @@ def _distinct_colours() -> np.ndarray:
     return np.array(found).astype(np.uint8)
 
 
-def lab_of_eyes(colours: np.ndarray) -> np.ndarray:
-    """Colours (N, 3), RGB of 0 to 255, as L*a*b* for eyes of all cones, without red and without green ones: (3, N, 3)."""
+def oklab_of_eyes(colours: np.ndarray) -> np.ndarray:
+    """Colours (N, 3), RGB of 0 to 255, as OKLab for eyes of all cones, without red, without green: (3, N, 3)."""
     share = np.asarray(colours, np.float64) / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    xyz = (linear @ _EYES.transpose(0, 2, 1)).clip(0, 1) @ _XYZ.T / _XYZ.sum(1)
-    root = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
-    x, y, z = np.moveaxis(root, -1, 0)
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+    seen = (linear @ _EYES.transpose(0, 2, 1)).clip(0, 1)
+    return np.cbrt(seen @ _CONES.T) @ _OKLAB.T
 
 
 def class_colours(count: int) -> np.ndarray:
-    """The PASCAL VOC colours, as label files have them: black for class 0, then colours as different as the bits of the index allow.
+    """The PASCAL VOC colours, as label files have them: black for class 0, then what the bits of the index say.
 
     Args:
         count: number of classes.

@@ -6,7 +6,6 @@ import io
 import itertools
 import struct
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np

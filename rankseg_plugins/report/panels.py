@@ -17,6 +17,8 @@ from rankseg_plugins.comparison.pictures import LEGEND, VOID_COLOUR, difference,
 
 #: Larger pictures are thinned out to this many pixels a side, for the size of the report.
 MOST_PIXELS = 480
+#: More pictures of an image than this make two rows.
+MOST_BESIDE = 5
 
 
 class Panel(NamedTuple):
@@ -35,6 +37,11 @@ class Panel(NamedTuple):
     width: int
     height: int
     pictures: list[tuple[str, bytes]]
+
+    @property
+    def columns(self) -> int:
+        """Pictures beside each other where there is room: all of them, or half of them if they are many."""
+        return len(self.pictures) if len(self.pictures) <= MOST_BESIDE else -(-len(self.pictures) // 2)
 
 
 class Panels(NamedTuple):

@@ -12,7 +12,7 @@ from rankseg_plugins.comparison.pictures import (
     class_colours,
     difference,
     distinct_colours,
-    lab_of_eyes,
+    oklab_of_eyes,
     paint,
 )
 
@@ -62,28 +62,27 @@ def test_every_class_has_a_colour_of_its_own_for_all_eyes():
     others = np.array([VOID_COLOUR, RANKSEG_RIGHT, ARGMAX_RIGHT, NEITHER])
 
     def nearest(palette):
-        seen = lab_of_eyes(np.concatenate([palette, others]))
+        seen = oklab_of_eyes(np.concatenate([palette, others]))
         apart = np.linalg.norm(seen[:, :, None] - seen[:, None], axis=-1)
         return apart[:, ~np.eye(len(palette) + len(others), dtype=bool)].min(1)
 
-    assert nearest(colours[:21]).min() > 12
-    assert nearest(class_colours(21)).min() < 3  # what PASCAL VOC's colours come to
-    gain, loss = lab_of_eyes(others[1:3]).transpose(1, 0, 2)
-    assert np.linalg.norm(gain - loss, axis=1).min() > 60
+    assert nearest(colours[:21]).min() > 0.06
+    assert nearest(class_colours(21)).min() < 0.01  # what PASCAL VOC's colours come to
+    gain, loss = oklab_of_eyes(others[1:3]).transpose(1, 0, 2)
+    assert np.linalg.norm(gain - loss, axis=1).min() > 0.2
 
 
 def test_what_eyes_see():
-    """L*a*b* of published sRGB colours; greys stay grey for all eyes, and red loses to green without the red cones."""
-    published = {(255, 255, 255): (100, 0, 0), (255, 0, 0): (53.24, 80.09, 67.20), (0, 0, 255): (32.30, 79.19, -107.86)}
-    found = lab_of_eyes(np.array(list(published)))
-    np.testing.assert_allclose(found[0], list(published.values()), atol=0.05)
-    grey = lab_of_eyes(np.array([[120, 120, 120]]))
-    np.testing.assert_allclose(grey, np.broadcast_to(grey[:1], grey.shape), atol=0.1)
-    (all_cones, no_red, no_green) = np.linalg.norm(
-        np.diff(lab_of_eyes(np.array([[200, 60, 60], [110, 120, 50]])), axis=1), axis=-1
-    )
-    assert no_green < all_cones / 2
-    assert no_red < all_cones
+    """Published OKLab of sRGB colours; greys stay grey for all eyes, and red is close to green without green cones."""
+    published = {(255, 255, 255): (1, 0, 0), (255, 0, 0): (0.628, 0.225, 0.126), (0, 0, 255): (0.452, -0.032, -0.312)}
+    found = oklab_of_eyes(np.array(list(published)))
+    np.testing.assert_allclose(found[0], list(published.values()), atol=6e-4)
+    grey = oklab_of_eyes(np.array([[120, 120, 120]]))
+    np.testing.assert_allclose(grey, np.broadcast_to(grey[:1], grey.shape), atol=1e-3)
+    red, green = oklab_of_eyes(np.array([[200, 60, 60], [110, 120, 50]])).transpose(1, 0, 2)
+    all_cones, no_red, no_green = np.linalg.norm(red - green, axis=1)
+    assert no_red < all_cones / 2
+    assert no_green < all_cones / 4
 
 
 @pytest.mark.parametrize("wrong", [[(0, 0)], [(0, 0, 256)], [], [(0.5, 0, 0)]])
