@@ -82,6 +82,21 @@ def draw_panels(
     return np.concatenate(captioned, axis=1)
 
 
+def read_photograph(path: str, size: tuple[int, int], backend_args: dict | None = None) -> np.ndarray | str:
+    """Read the image of labels of a size (H, W), RGB or of one band; the problem, where there is none to draw.
+
+    Args:
+        path: of its file.
+        size: of the labels.
+        backend_args: where it is read from, as for ``LoadImageFromFile``.
+    """
+    try:
+        image: np.ndarray = mmcv.imfrombytes(get(path, backend_args=backend_args), channel_order="rgb")
+        return describe_image(image, size) or image
+    except Exception as error:  # of any file, backend and decoder
+        return f"{type(error).__name__}: {error}"
+
+
 def describe_image(image: np.ndarray, size: tuple[int, int]) -> str | None:
     """Why an image cannot be drawn under labels of a size (H, W); None if it can.
 
@@ -268,14 +283,11 @@ class RankSEGVisualizationHook(Hook):
 
     def _read(self, sample: SegDataSample, path: str) -> np.ndarray | None:
         """The image, or None with a warning if there is none to draw: no picture is worth the run."""
-        try:
-            image = mmcv.imfrombytes(get(path, backend_args=self.backend_args), channel_order="rgb")
-            problem = describe_image(image, tuple(sample.pred_sem_seg.data.shape[-2:]))
-        except Exception as error:  # of any file, backend and decoder
-            image, problem = None, f"{type(error).__name__}: {error}"
-        if problem:
-            _warn_without_image(self, path, problem)
-        return None if problem else image
+        image = read_photograph(path, tuple(sample.pred_sem_seg.data.shape[-2:]), self.backend_args)
+        if isinstance(image, str):
+            _warn_without_image(self, path, image)
+            return None
+        return image
 
 
 def _warn_without_image(drawing: RankSEGVisualizer | RankSEGVisualizationHook, name: str, problem: str) -> None:
