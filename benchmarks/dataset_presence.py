@@ -15,11 +15,12 @@ import numpy as np
 
 from benchmarks.measure import table_head
 from benchmarks.presence import fitted, pooled
-from benchmarks.tuning import HALVES, IGNORE, RESAMPLES, samples_of
+from benchmarks.tuning import HALVES, IGNORE, samples_of
 from rankseg_plugins import RankSEG
 from rankseg_plugins.comparison import Sample, Scoring, compare
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.decoders import Decoder
+from rankseg_plugins.tuning.choosing import CERTAIN
 
 THRESHOLDS = (0.2, 0.5)
 PRESENT = ("union", "label")
@@ -62,8 +63,10 @@ def against(comparison: Comparison, baseline: str, decoder: str) -> Comparison:
 
 def certainly(comparisons: list[Comparison], decoder: str, baseline: str) -> str:
     """In how many halves a decoder is certainly better than another, and in how many worse."""
-    gains = [against(each, baseline, decoder).differences.levels["iou", "dataset"][0] for each in comparisons]
-    return f"{sum(low > 0 for _, low, _ in gains)}, {sum(high < 0 for _, _, high in gains)}"
+    found = [against(each, baseline, decoder).differences for each in comparisons]
+    score = "iou", "dataset"
+    certain = [each.levels[score][0, 0] / each.errors[score][0] for each in found if each.errors[score][0]]
+    return f"{sum(each > CERTAIN for each in certain)}, {sum(each < -CERTAIN for each in certain)}"
 
 
 def measured(images: list[Sample]) -> list[Comparison]:
@@ -72,7 +75,7 @@ def measured(images: list[Sample]) -> list[Comparison]:
         mine, others = np.array_split(np.random.default_rng(seed).permutation(len(images)), 2)
         decoders = decoders_of([images[index] for index in mine])
         judged = [images[index] for index in others]
-        found.append(compare(judged, decoders, ignore_index=IGNORE, panels=0, facts={}, resamples=RESAMPLES))
+        found.append(compare(judged, decoders, ignore_index=IGNORE, panels=0, facts={}))
     return found
 
 

@@ -90,7 +90,7 @@ def known(images: list[Sample]) -> Comparison:
     parts = []
     for image in images:
         told = {"argmax": RankSEG("acc"), BOUND: partial(RankSEG(), active=held(image))}
-        parts.append(compare([image], told, ignore_index=IGNORE, panels=0, resamples=1))
+        parts.append(compare([image], told, ignore_index=IGNORE, panels=0))
     return joined(parts)
 
 
@@ -102,7 +102,7 @@ def rows(data: str, images: list[Sample]) -> None:
         for mine, others in (halves, halves[::-1]):
             decoders = decoders_of([images[index] for index in mine])
             judged = [images[index] for index in others]
-            parts.append(compare(judged, decoders, ignore_index=IGNORE, panels=0, resamples=1))
+            parts.append(compare(judged, decoders, ignore_index=IGNORE, panels=0))
         splits.append(joined(parts))
     found = [(name, splits) for name in splits[0].decoders] + [(BOUND, [known(images)])]
     for name, comparisons in found:

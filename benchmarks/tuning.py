@@ -3,7 +3,8 @@
 In the race are argmax; RankSEG with every default temperature and ``pruning_prob``, for Dice and for IoU; GlobalRankSEG
 with every temperature and both metrics, fitted without labels to the half that is tuned on; and PresenceRankSEG with
 every temperature, the rules that are usual for the score and both metrics, fitted within folds of that half. Once with
-the last, and once without; under both ways to count the classes of an image.
+the last, and once without; under both ways to count the classes of an image. *Unguarded* is the gain of the candidate
+that is best on the first half, whether certain or not; *certainly* is by more than two standard errors.
 
 ``python -m benchmarks.tuning PROBS.npz [PROBS.npz ...]`` prints a table, and one of images that were softened on
 purpose; about half an hour for four sets.
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,11 +30,10 @@ from rankseg_plugins.comparison.decoders import Decoder
 from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.tuning import Tuner, tune
 from rankseg_plugins.tuning.candidates import TEMPERATURES, final
-from rankseg_plugins.tuning.choosing import ARGMAX, choose
+from rankseg_plugins.tuning.choosing import ARGMAX, CERTAIN, choose, read_keep
 from rankseg_plugins.tuning.presence import BY_SCORE, BY_THRESHOLD, usual_rules
 
 HALVES = 20
-RESAMPLES = 2000
 IGNORE = 255
 METRICS = ("dice", "iou")
 OBJECTIVES = ("dice_image", "iou_image", "iou_dataset")
@@ -40,7 +41,7 @@ PRESENT = ("union", "label")
 MIN_CASES = 20
 RULES = (*BY_SCORE, *BY_THRESHOLD)
 #: Columns of a race, without presence and with it.
-_RACE = ("least to most", "certainly worse")
+_RACE = ("least to most", "certainly worse", "unguarded")
 HEAD = (
     *("data", "objective, present", "`min_cases`"),
     *("without presence: gain", *_RACE),
@@ -55,6 +56,15 @@ def samples_of(path: Path) -> list[Sample]:
     with np.load(path) as file:
         probs, labels = torch.from_numpy(file["probs"]).float(), torch.from_numpy(file["labels"]).long()
     return [Sample(str(i), *both) for i, both in enumerate(zip(probs, labels, strict=True))]
+
+
+class Outcome(NamedTuple):
+    """The best candidate on one half of the images, and its gain on the other in points, with its standard error."""
+
+    winner: str
+    used: bool
+    gain: float
+    error: float
 
 
 class Race:
@@ -83,8 +93,8 @@ class Race:
         """Decoders on some of the images."""
         return measured(samples, decoders, self.present)
 
-    def gain(self, objective: str, min_cases: int, with_presence: bool) -> tuple[str, np.ndarray] | None:
-        """The winner, and its gain on the other half with its interval; None where argmax is kept."""
+    def outcome(self, objective: str, min_cases: int, with_presence: bool) -> Outcome:
+        """The winner and its gain on the other half."""
         score, level = objective.split("_")
         usual = usual_rules(Scoring(present=self.present), level) if with_presence else ()
         kept = [index for index, name in enumerate(self.whole.decoders) if rule_of(name) in (None, *map(str, usual))]
@@ -94,12 +104,14 @@ class Race:
         race = replace(
             self.whole, decoders=tuple(self.whole.decoders[index] for index in kept), measurements=tuple(images)
         )
-        choice = choose(race, objective, min_cases=min_cases)
-        if not choice.certain:
-            return None
+        choice = choose(race, objective, min_cases=min_cases, keep=read_keep(None, objective))
+        if choice.winner == ARGMAX:
+            return Outcome(ARGMAX, False, 0.0, 0.0)
         pair = {ARGMAX: self.candidates[ARGMAX], choice.winner: final(self.candidates[choice.winner])}
         found = self.measured([self.samples[index] for index in self.second], pair)
-        return choice.winner, 100 * found.differences.levels[score, level][0]
+        differences = found.differences
+        gain, error = differences.levels[score, level][0, 0], differences.errors[score, level][0]
+        return Outcome(choice.winner, choice.certain, 100 * gain, 100 * error)
 
 
 def measured(samples: list[Sample], decoders: Mapping[str, Decoder], present: str = "union") -> Comparison:
@@ -107,7 +119,7 @@ def measured(samples: list[Sample], decoders: Mapping[str, Decoder], present: st
     recorder = Recorder(decoders, num_classes=len(samples[0].probs), **options)
     for sample in samples:
         recorder.add(sample)
-    return recorder.comparison(facts={}, resamples=RESAMPLES)
+    return recorder.comparison(facts={})
 
 
 def joined(first: Comparison, second: Comparison) -> Comparison:
@@ -136,14 +148,12 @@ def kind(name: str) -> str:
 def row(data: str, present: str, objective: str, min_cases: int, races: list[Race]) -> str:
     cells: list[object] = [data, f"{objective}, {present}", min_cases]
     for with_presence in (False, True):
-        gains, kept = np.zeros((len(races), 3)), Counter()
-        for run, race in enumerate(races):
-            found = race.gain(objective, min_cases, with_presence)
-            if found is not None:
-                kept[kind(found[0])] += 1
-                gains[run] = found[1]
-        low, mean, high = gains[:, 0].min(), gains[:, 0].mean(), gains[:, 0].max()
-        cells += [f"{mean:+.2f}", f"{low:+.2f} to {high:+.2f}", (gains[:, 2] < 0).sum()]
+        found = [race.outcome(objective, min_cases, with_presence) for race in races]
+        kept = Counter(kind(each.winner) for each in found if each.used)
+        gains = np.array([each.gain * each.used for each in found])
+        worse = sum(each.used and each.gain + CERTAIN * each.error < 0 for each in found)
+        unguarded = np.mean([each.gain for each in found])
+        cells += [f"{gains.mean():+.2f}", f"{gains.min():+.2f} to {gains.max():+.2f}", worse, f"{unguarded:+.2f}"]
     chosen = "; ".join(f"{name} ({count})" for name, count in kept.most_common()) or "argmax always"
     return f"| {' | '.join(map(str, [*cells, chosen]))} |"
 

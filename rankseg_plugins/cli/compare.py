@@ -82,9 +82,7 @@ def compare(
         int,
         typer.Option(help="Pictures of the most improved images, and of the most damaged.", **options.RUNNING),
     ] = 5,
-    resamples: options.Resamples = 10_000,
     confidence: options.Confidence = 0.95,
-    seed: options.Seed = 0,
     keep_going: options.KeepGoing = False,
     fail_below: Annotated[
         float | None,
@@ -131,9 +129,7 @@ def compare(
     with warnings_as_notes():
         with bad_input(InputError):
             facts = measure(images, recorder, out, "comparing")
-        comparison = recorder.comparison(
-            images.class_names, facts=facts, resamples=resamples, confidence=confidence, seed=seed
-        )
+        comparison = recorder.comparison(images.class_names, facts=facts, confidence=confidence)
     with bad_input(OSError):
         page = write_report(comparison, out)
     _show(page, out, as_json)

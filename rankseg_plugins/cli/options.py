@@ -67,9 +67,8 @@ GroupBy = Annotated[
     str | None,
     typer.Option(help="Pattern whose match in a name is its case, such as the patient: '^[^_]+'.", **INTERVALS),
 ]
-Resamples = Annotated[int, typer.Option(help="Bootstrap resamples.", min=1, **INTERVALS)]
 Confidence = Annotated[float, typer.Option(help="Confidence of the intervals.", min=0.01, max=0.9999, **INTERVALS)]
-Seed = Annotated[int, typer.Option(help="Of the resamples.", min=0, **INTERVALS)]
+Seed = Annotated[int, typer.Option(help="Of the folds.", min=0, **INTERVALS)]
 Device = Annotated[str, typer.Option(help="Where to decode: cpu, cuda, ...", **RUNNING)]
 KeepGoing = Annotated[bool, typer.Option(help="Report images that cannot be read, and go on.", **RUNNING)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print all figures as JSON.", **RUNNING)]

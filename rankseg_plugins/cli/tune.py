@@ -98,7 +98,6 @@ def tune(
     group_by: options.GroupBy = None,
     activation: options.Activation = "identity",
     device: options.Device = "cpu",
-    resamples: options.Resamples = 10_000,
     confidence: options.Confidence = 0.95,
     seed: options.Seed = 0,
     keep_going: options.KeepGoing = False,
@@ -112,7 +111,7 @@ def tune(
     Exit status: 0, also where argmax is kept; 2 for bad input (one line says which file or option); 1 for internal
     errors.
     """
-    intervals: dict[str, Any] = {"resamples": resamples, "confidence": confidence, "seed": seed}
+    intervals: dict[str, Any] = {"confidence": confidence, "seed": seed}
     with bad_input(ValueError, TypeError):
         race = _Race.read(objective, aggregation_levels, temperatures, metrics, pruning_probs, solvers, presence, seed)
         check_intervals(**intervals)

@@ -24,7 +24,7 @@ from rankseg_plugins.comparison.pictures import check_palette
 from rankseg_plugins.comparison.presence import Presence, describe_presence
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.comparison.statistics import sign_test, wilcoxon
-from rankseg_plugins.comparison.summary import gain_intervals, summarise
+from rankseg_plugins.comparison.summary import summarise
 from rankseg_plugins.comparison.tables import Tables, read_tables, rows
 from rankseg_plugins.comparison.verdict import Verdict, judge
 from rankseg_plugins.core.options import PRESENT
@@ -46,7 +46,7 @@ class Paired(NamedTuple):
         names: the images on which both have a score.
         baseline: (N,) scores of the baseline.
         scores: (N,) scores of the decoder.
-        interval: bootstrap interval of the mean difference.
+        interval: of the mean difference.
         wilcoxon: p-value of Wilcoxon's signed-rank test on the mean differences of the cases.
         sign: p-value of the sign test on them.
     """
@@ -109,9 +109,7 @@ class Comparison:
         skipped: images that could not be read or scored, and why.
         facts: how the comparison was made: versions, options, inputs.
         cautions: sentences on decoders whose figures are not what they seem.
-        resamples: number of bootstrap resamples.
         confidence: of the intervals.
-        seed: of the resamples.
         presence: how likely decoders took classes to be there, in bins against whether they are; of those that know.
         extra: extra scores that were measured.
         palette: colours of the classes in pictures, (R, G, B) of 0 to 255 each; None takes some that can be told apart.
@@ -127,9 +125,7 @@ class Comparison:
     skipped: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
-    resamples: int = 10_000
     confidence: float = 0.95
-    seed: int = 0
     presence: Presence = field(default_factory=dict)
     extra: tuple[ExtraScore, ...] = ()
     palette: Sequence[Sequence[int]] | None = None
@@ -228,17 +224,8 @@ class Comparison:
 
     @cached_property
     def differences(self) -> Differences:
-        """Differences to the baseline with bootstrap intervals, at every level and of every class."""
-        options = (self.scoring, self.resamples, self.confidence, self.seed)
-        return level_differences(self._counts, self.cases, *options)
-
-    @cached_property
-    def gain_intervals(self) -> np.ndarray:
-        """Interval of the mean gain of each of :attr:`candidates` in the score that decides, (candidates, 2).
-
-        It is that of :attr:`differences`, without the work for all other figures unless that is done.
-        """
-        return self.differences.paired if "differences" in vars(self) else gain_intervals(self)
+        """Differences to the baseline with their intervals, at every level and of every class."""
+        return level_differences(self._counts, self.cases, self.scoring, self.confidence)
 
     @cached_property
     def _by_present(self) -> dict[str, Comparison]:
@@ -295,8 +282,7 @@ class Comparison:
     @cached_property
     def extra_figures(self) -> ExtraFigures:
         """Means of the extra scores, and differences to the baseline with their intervals."""
-        options = (self.resamples, self.confidence, self.seed)
-        return extra_figures(self.extra_entries, self.extra, self.cases, *options)
+        return extra_figures(self.extra_entries, self.extra, self.cases, self.confidence)
 
     def paired(self, decoder: str) -> Paired:
         """One decoder against the baseline, image by image, in the score of :attr:`scoring`.

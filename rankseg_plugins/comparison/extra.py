@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rankseg_plugins.comparison.intervals import UNSEEN
 from rankseg_plugins.comparison.scoring import Scoring
-from rankseg_plugins.comparison.statistics import bootstrap
+from rankseg_plugins.comparison.statistics import FEWEST, jackknife
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.extra import ExtraScore, columns_of, entries
 
@@ -58,7 +59,7 @@ def extra_entries(
 
 
 def extra_figures(
-    found: np.ndarray, scores: Sequence[ExtraScore], cases: np.ndarray, resamples: int, confidence: float, seed: int
+    found: np.ndarray, scores: Sequence[ExtraScore], cases: np.ndarray, confidence: float
 ) -> ExtraFigures:
     """Means and differences of figures.
 
@@ -66,23 +67,20 @@ def extra_figures(
         found: (D, K, N, C), see :func:`extra_entries`.
         scores: what was measured.
         cases: (N,) index of the case of every image, from 0.
-        resamples: see :func:`~rankseg_plugins.comparison.statistics.bootstrap`, as for the last two.
         confidence: in (0, 1).
-        seed: of the draws.
     """
     ours, base = _paired(found, scores)
     differences = mean_of_known(ours, -1) - mean_of_known(base, -1)  # (D - 1, K, N)
     # Of each case: sum and number of the differences of images, and of both decoders by class.
-    parts = [sums_of_cases(each, cases) for each in (differences, ours, base)]
+    parts = [_sums(each, cases) for each in (differences, ours, base)]
 
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        images, mine, theirs = (ratio(*np.tensordot(weights, each, 1).swapaxes(0, 1)) for each in parts)
-        return np.concatenate([images[..., None], mine - theirs], -1).reshape(len(weights), -1)
+    def statistic(totals: Sequence[np.ndarray]) -> np.ndarray:
+        images, mine, theirs = (_ratio(*each.swapaxes(0, 1)) for each in totals)
+        return np.concatenate([images[..., None], mine - theirs], -1).reshape(len(images), -1)
 
-    rows = int(cases.max()) + 1
-    value = statistic(np.ones((1, rows)))[0]
-    table = np.column_stack([value, bootstrap(statistic, rows, resamples, confidence, seed)])
-    table = table.reshape(*ours.shape[:2], -1, 3)
+    estimate = jackknife(parts, statistic)
+    ends = estimate.interval(confidence, _unseen(parts, scores).ravel())
+    table = np.column_stack([estimate.values, ends]).reshape(*ours.shape[:2], -1, 3)
     return ExtraFigures(
         mean_of_known(mean_of_known(found, -1), -1),
         mean_of_known(found, 2),
@@ -93,6 +91,20 @@ def extra_figures(
     )
 
 
+def _unseen(parts: Sequence[np.ndarray], scores: Sequence[ExtraScore]) -> np.ndarray:
+    """How far an unseen case may lie at least, as for scores of counts; nothing is known of distances.
+
+    Returns:
+        (D - 1, K, 1 + C): of the mean, then of each class; NaN where too few cases have a figure.
+    """
+    images, ours, base = ((each[:, 1] > 0).sum(0) for each in parts)  # cases with a figure: (D - 1, K) and with classes
+    held = np.minimum(ours, base)
+    cases = np.concatenate([images[..., None], held], -1)
+    entries = np.concatenate([held.sum(-1, keepdims=True), held], -1)
+    least = np.array([UNSEEN if column.is_share else 0.0 for column in columns_of(scores)])[:, None]
+    return np.where(cases < FEWEST, np.nan, least * len(parts[0]) / np.maximum(1, entries))
+
+
 def _paired(found: np.ndarray, scores: Sequence[ExtraScore]) -> tuple[np.ndarray, np.ndarray]:
     """Every other decoder and the baseline beside it; distances only where both have one."""
     ours, base = found[1:], np.broadcast_to(found[:1], found[1:].shape)
@@ -101,7 +113,7 @@ def _paired(found: np.ndarray, scores: Sequence[ExtraScore]) -> tuple[np.ndarray
     return np.where(kept, ours, np.nan), np.where(kept, base, np.nan)
 
 
-def sums_of_cases(values: np.ndarray, cases: np.ndarray) -> np.ndarray:
+def _sums(values: np.ndarray, cases: np.ndarray) -> np.ndarray:
     """Sum and number of the known values (D, K, N, ...) of each case: (cases, 2, D, K, ...)."""
     values = np.moveaxis(values, 2, 0)
     summed = np.zeros((int(cases.max()) + 1, 2, *values.shape[1:]))
@@ -111,9 +123,8 @@ def sums_of_cases(values: np.ndarray, cases: np.ndarray) -> np.ndarray:
 
 def mean_of_known(values: np.ndarray, axis: int) -> np.ndarray:
     """Mean of the known values; NaN without any."""
-    return ratio(np.nansum(values, axis), (~np.isnan(values)).sum(axis))
+    return _ratio(np.nansum(values, axis), (~np.isnan(values)).sum(axis))
 
 
-def ratio(total: np.ndarray, number: np.ndarray) -> np.ndarray:
-    """A mean by its sum and number; NaN of nothing."""
+def _ratio(total: np.ndarray, number: np.ndarray) -> np.ndarray:
     return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)

@@ -1,7 +1,7 @@
-"""Bootstrap intervals of the differences at every level, from sums over cases.
+"""Intervals of the differences at every level, from sums over cases.
 
-Every level is a function of sums over images: pooled counts, sums of scores, numbers of known scores. So a draw of
-cases is a row of weights, the sums of all draws are one matrix product, and one set of draws serves all figures.
+Every level is a function of sums over images: pooled counts, sums of scores, numbers of known scores. So the figure
+without a case is that function of what is left of the sums, and each case is left out once for all figures.
 """
 
 from __future__ import annotations
@@ -14,12 +14,21 @@ import numpy as np
 
 from rankseg_plugins.comparison.measuring import to_areas
 from rankseg_plugins.comparison.scoring import Scoring
-from rankseg_plugins.comparison.statistics import bootstrap
+from rankseg_plugins.comparison.statistics import FEWEST, jackknife
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.levels import LEVELS, SCORES, image_accuracies
 
 #: Every score and level with a difference.
 FIGURES = (*product(SCORES, LEVELS), *product(("accuracy",), LEVELS))
+#: Those that are means over classes.
+OVER_CLASSES = tuple(level == "class" or (level == "dataset" and score != "accuracy") for score, level in FIGURES)
+#: By how much the scores of a class in an image that was not seen may differ at least: a share.
+UNSEEN = 0.4
+#: Classes that fewer than FEWEST cases hold may move means over classes by half of what a score can differ by, if at
+#: most this share of the classes is held so seldom; else nothing is said of these means.
+SELDOM, HALF = 0.1, 0.5
+#: With fewer cases a class that none of them holds may still be one of the data.
+ENOUGH = 60
 
 
 @dataclass(frozen=True)
@@ -28,13 +37,17 @@ class Differences:
 
     Args:
         paired: (D, 2) interval of the mean paired difference of the images.
-        levels: by (score, level), (D, 3): difference, lower and upper end.
-        classes: (D, C, 3) the same for the class-level score of each class.
+        levels: by (score, level), (D, 3): difference, lower and upper end; NaN where there are too few cases.
+        errors: by (score, level), (D,) standard error of the difference among the cases that were seen.
+        classes: (D, C, 3) difference, lower and upper end of the class-level score of each class.
+        class_errors: (D, C) their standard errors; NaN where there are too few cases.
     """
 
     paired: np.ndarray
     levels: dict[tuple[str, str], np.ndarray]
+    errors: dict[tuple[str, str], np.ndarray]
     classes: np.ndarray
+    class_errors: np.ndarray
 
 
 class _Sums(NamedTuple):
@@ -49,32 +62,58 @@ class _Sums(NamedTuple):
     gains: np.ndarray  # (rows, D, 2): sum of paired differences, number of pairs
 
 
-def level_differences(
-    counts: np.ndarray, cases: np.ndarray, scoring: Scoring, resamples: int, confidence: float, seed: int
-) -> Differences:
+def level_differences(counts: np.ndarray, cases: np.ndarray, scoring: Scoring, confidence: float) -> Differences:
     """Differences to the first decoder, with intervals.
 
     Args:
         counts: (D, 3, N, C) counts of every decoder, image and class.
         cases: (N,) index of the case of every image, from 0.
         scoring: what counts as better.
-        resamples: see :func:`~rankseg_plugins.comparison.statistics.bootstrap`, as for the last two.
         confidence: in (0, 1).
-        seed: of the draws.
     """
     sums = _sums(counts, cases, scoring)
-    rows = cases.max() + 1
     others, classes = len(counts) - 1, counts.shape[-1]
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        return _statistics(_Sums(*(np.tensordot(weights, each, 1) for each in sums)), scoring)
-
     with np.errstate(invalid="ignore", divide="ignore"):
-        value = statistic(np.ones((1, rows)))[0]
-        ends = bootstrap(statistic, rows, resamples, confidence, seed)
-    table = np.column_stack([value, ends]).reshape(others, -1, 3)
-    levels = {figure: table[:, 1 + i] for i, figure in enumerate(FIGURES)}
-    return Differences(table[:, 0, 1:], levels, table[:, -classes:])
+        found = jackknife(sums, lambda totals: _statistics(_Sums(*totals), scoring))
+    held = (sums.known > 0).sum(0)
+    ends = found.interval(confidence, _unseen(held, found.cases).ravel()).reshape(others, -1, 2)
+    seldom = _seldom(held, found.cases)
+    ends += seldom[..., None] * np.array([-HALF, HALF])
+    table = np.concatenate([found.values.reshape(others, -1, 1), np.clip(ends, -1, 1)], -1)
+    errors = found.errors.reshape(others, -1)
+    return Differences(
+        table[:, 0, 1:],
+        {figure: table[:, 1 + i] for i, figure in enumerate(FIGURES)},
+        {figure: errors[:, 1 + i] for i, figure in enumerate(FIGURES)},
+        table[:, -classes:],
+        np.where(np.isnan(seldom[:, -classes:]), np.nan, errors[:, -classes:]),
+    )
+
+
+def _unseen(held: np.ndarray, cases: int) -> np.ndarray:
+    """How far an unseen case may lie at least: by UNSEEN in one of the classes that a case holds on average.
+
+    Args:
+        held: (D, C) cases in which a class counts.
+        cases: their number.
+
+    Returns:
+        (D - 1, 1 + figures + C), as :func:`_statistics` has its columns.
+    """
+    fewer = np.minimum(held[:1], held[1:])
+    means = cases / np.maximum(1, np.minimum(held[:1].sum(1), held[1:].sum(1)))
+    columns = np.repeat(means[:, None], 1 + len(FIGURES), 1)
+    return UNSEEN * np.concatenate([columns, cases / np.maximum(1, fewer)], 1)
+
+
+def _seldom(held: np.ndarray, cases: int) -> np.ndarray:
+    """The share of classes that few cases hold where it matters, NaN where it is too large; as :func:`_unseen`."""
+    counted = (held[:1] > 0) | (held[1:] > 0) | (cases < ENOUGH)
+    seldom = counted & (np.minimum(held[:1], held[1:]) < FEWEST)
+    share = seldom.sum(1) / np.maximum(1, counted.sum(1))
+    share = np.where(share > SELDOM, np.nan, share)
+    means = np.where([False, *OVER_CLASSES], share[:, None], 0.0)
+    return np.concatenate([means, np.where(seldom, np.nan, 0.0)], 1)
 
 
 def _sums(counts: np.ndarray, cases: np.ndarray, scoring: Scoring) -> _Sums:

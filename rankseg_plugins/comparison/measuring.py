@@ -27,7 +27,7 @@ class Measurement:
 
     Args:
         name: of the image.
-        case: what is drawn as one in the bootstrap.
+        case: what counts as one in the intervals.
         counts: (decoders, 3, C) int64: intersection, prediction area and label area.
         seconds: (decoders,) decode time of each alone, NaN where it was not taken.
         calibration: of the probabilities; None where there are none.

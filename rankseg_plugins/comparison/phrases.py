@@ -9,6 +9,7 @@ from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.scores.levels import SCORES
 
 NONE = "n/a"
+TOO_FEW = "too few cases"
 #: How scores are called, in the order of tables; one that is not named here is called by its own name.
 NAMED = {"dice": "Dice", "iou": "IoU", "accuracy": "accuracy"}
 TITLES = {**NAMED, **{score: score for score in SCORES if score not in NAMED}}
@@ -61,8 +62,8 @@ def points(value: float) -> str:
 
 
 def span(low: float, high: float) -> str:
-    """An interval in percentage points."""
-    return "unknown" if math.isnan(low) or math.isnan(high) else f"{points(low)} to {points(high)}"
+    """An interval in percentage points; none is told of too few cases."""
+    return TOO_FEW if math.isnan(low) or math.isnan(high) else f"{points(low)} to {points(high)}"
 
 
 def sign(low: float, high: float) -> str:

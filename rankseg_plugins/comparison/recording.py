@@ -287,8 +287,8 @@ class Recorder:
 
         Args:
             class_names: C names; None numbers the classes.
-            **options: ``facts`` (None: versions of the packages), ``resamples``, ``confidence``, ``seed`` and
-                ``palette`` of :class:`Comparison`.
+            **options: ``facts`` (None: versions of the packages), ``confidence`` and ``palette`` of
+                :class:`Comparison`.
 
         Raises:
             ValueError: without any image, with two of the same name, or if the class names do not fit.
@@ -345,7 +345,7 @@ def compare(
         panels: pictures to keep of the most improved images, and of the most damaged.
         device: where to decode.
         on_measured: called after each image.
-        **options: ``facts``, ``resamples``, ``confidence``, ``seed`` and ``palette`` of :class:`Comparison`.
+        **options: ``facts``, ``confidence`` and ``palette`` of :class:`Comparison`.
 
     Returns:
         The comparison. Memory grows with the number of images only by their counts: 3 integers for each decoder

@@ -27,7 +27,7 @@ class Sample:
         name: what reports call it.
         probs: (C, \*spatial) probabilities, floating point. With C = 1 those of the foreground.
         labels: (\*spatial) integer labels (with C = 1: 0 and 1), or (C, \*spatial) masks.
-        case: what is drawn as one in the bootstrap, such as the patient of a slice or the drive of a frame. None: the
+        case: what counts as one in the intervals, such as the patient of a slice or the drive of a frame. None: the
             image is a case of its own.
         spacing: size of a pixel along every spatial axis, in mm, for distances; None is not known.
     """

@@ -1,88 +1,101 @@
-"""Is a difference more than chance? Bootstrap, Wilcoxon's signed-rank test and the sign test, from SciPy."""
+"""Is a difference more than chance? Intervals by the jackknife, Wilcoxon's signed-rank test and the sign test."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from rankseg_plugins._imports import require
 
-#: Weights of cases that are drawn at once hold about this many numbers.
-BATCH_NUMBERS = 1 << 20
+#: With fewer cases nothing is said of an interval.
+FEWEST = 5
+#: How much farther from the estimate than the farthest case the two that were not seen are taken to lie.
+BEYOND = 1.5
+#: Cases that are left out at once hold about this many numbers.
+BATCH_NUMBERS = 1 << 22
 
 
-def bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray],
-    cases: int,
-    resamples: int = 10_000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> np.ndarray:
-    """Percentile bootstrap intervals of any number of statistics at once, all from the same resamples of the cases.
+class Estimate(NamedTuple):
+    """K statistics of the same cases, and how far each case moves them.
 
     Args:
-        statistic: maps how often each case was drawn, (R, cases) float64, to (R, K) statistics. NaN means that the
-            draw does not determine the statistic, such as the score of a class that none of the drawn images holds;
-            such draws are left out of its interval.
-        cases: number of cases.
-        resamples: number of draws of ``cases`` cases with replacement.
-        confidence: in (0, 1).
-        seed: the same seed gives the same draws.
-
-    Returns:
-        (K, 2): lower and upper end. NaN with fewer than two cases, and where every draw is NaN.
-
-    Raises:
-        ValueError: for fewer than one resample, or a confidence outside (0, 1).
-        ImportError: if SciPy is not installed.
-
-    Source: Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7 (1979).
-
-    Example:
-        >>> scores = np.array([0.1, 0.2, 0.3, 0.4])
-        >>> bootstrap(lambda weights: weights @ scores[:, None] / 4, cases=4).round(3)
-        array([[0.15, 0.35]])
+        values: (K,).
+        cases: their number, n.
+        squares: (K,) sum over the cases of their squared distance to ``values``: of the pseudo-value of a case, which
+            for a mean is the value of the case itself.
+        farthest: (K,) largest such distance.
     """
-    if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, got {resamples}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
-    if cases < 2:
-        return np.full((statistic(np.ones((1, cases))).shape[1], 2), np.nan)
 
-    def of_draws(drawn: np.ndarray, axis: int = -1) -> np.ndarray:
-        rows = drawn.reshape(-1, cases)
-        offsets = cases * np.arange(len(rows))[:, None]
-        weights = np.bincount((rows + offsets).ravel(), minlength=rows.size).reshape(rows.shape)
-        return statistic(weights.astype(np.float64)).T
+    values: np.ndarray
+    cases: int
+    squares: np.ndarray
+    farthest: np.ndarray
 
-    stats = require("scipy.stats", extra="report")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # draws that are NaN, and a single draw, are no surprise here
-        result = stats.bootstrap(
-            (np.arange(cases),),
-            of_draws,
-            vectorized=True,
-            n_resamples=resamples,
-            batch=max(1, BATCH_NUMBERS // cases),
-            confidence_level=confidence,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        )
-    return _ends(result.bootstrap_distribution, confidence)
+    @property
+    def errors(self) -> np.ndarray:
+        """(K,) standard errors of the cases that were seen."""
+        return np.sqrt(self.squares / max(1, self.cases - 1) / self.cases)
+
+    def interval(self, confidence: float, unseen: np.ndarray | float = 0.0) -> np.ndarray:
+        """Where the statistics of all cases, also those not seen, are expected.
+
+        Student's interval of n + 2 cases: those that were seen, and one on either side that was not, ``BEYOND`` times
+        as far as the farthest or as far as ``unseen``. Few cases seldom hold the rare one that moves a mean; without
+        the two, the interval of a handful of images is far too sure.
+
+        Args:
+            confidence: in (0, 1).
+            unseen: how far a case that was not seen may lie at least, in the unit of a case; one number or (K,).
+
+        Returns:
+            (K, 2): lower and upper end; NaN with fewer than ``FEWEST`` cases.
+
+        Raises:
+            ValueError: for a confidence outside (0, 1).
+            ImportError: if SciPy is not installed.
+
+        Source: Agresti & Coull, "Approximate is better than 'exact' for interval estimation of binomial proportions",
+        The American Statistician 52 (1998), who add two successes and two failures.
+
+        Example:
+            >>> scores = np.array([[0.1], [0.2], [0.3], [0.4], [0.5]])
+            >>> found = jackknife([scores, np.ones_like(scores)], lambda totals: totals[0] / totals[1])
+            >>> found.values.round(3), found.errors.round(3), found.interval(0.95).round(3)
+            (array([0.3]), array([0.071]), array([[0.1, 0.5]]))
+        """
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
+        if self.cases < FEWEST:
+            return np.full((len(self.values), 2), np.nan)
+        number = self.cases + 2
+        beyond = np.maximum(BEYOND * self.farthest, unseen)
+        errors = np.sqrt((self.squares + 2 * beyond**2) / (number - 1) / number)
+        reach = require("scipy.stats", extra="report").t.ppf((1 + confidence) / 2, number - 1) * errors
+        return self.values[:, None] + reach[:, None] * np.array([-1.0, 1.0])
 
 
-def _ends(distribution: np.ndarray, confidence: float) -> np.ndarray:
-    """Quantiles of each row; SciPy's own would be NaN as soon as one draw is."""
-    quantiles = [(1 - confidence) / 2, (1 + confidence) / 2]
-    ends = np.quantile(distribution, quantiles, axis=1).T
-    # Row by row, which takes many times as long.
-    some = np.isnan(ends[:, 0]) & ~np.isnan(distribution).all(1)
-    if some.any():
-        ends[some] = np.nanquantile(distribution[some], quantiles, axis=1).T
-    return ends
+def jackknife(parts: Sequence[np.ndarray], statistic: Callable[[Sequence[np.ndarray]], np.ndarray]) -> Estimate:
+    """How far each case moves any number of statistics of sums over cases: each is left out once.
+
+    Args:
+        parts: arrays (n, ...), what each case adds to the sums.
+        statistic: maps sums (R, ...) of each of the parts to (R, K) statistics. Where it is NaN without a case, as the
+            score of a class that no other holds is, that case is taken to move nothing.
+
+    Source: Miller, "The jackknife: a review", Biometrika 61 (1974).
+    """
+    cases, totals = len(parts[0]), [each.sum(0, keepdims=True) for each in parts]
+    values = statistic(totals)[0]
+    squares, farthest = (0 * values for _ in range(2))  # NaN stays
+    rows = max(1, BATCH_NUMBERS // max(1, sum(each.size for each in totals)))
+    for start in range(0, cases, rows):
+        left = statistic([total - each[start : start + rows] for total, each in zip(totals, parts, strict=True)])
+        moved = np.abs(np.nan_to_num((cases - 1) * (values - left)))
+        squares += (moved**2).sum(0)
+        farthest = np.maximum(farthest, moved.max(0))
+    return Estimate(values, cases, squares, farthest)
 
 
 def wilcoxon(differences: np.ndarray) -> float:

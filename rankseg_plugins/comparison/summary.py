@@ -1,4 +1,4 @@
-"""A comparison in a few lines, for a prompt or a notebook: a row for each decoder, worked out without all else."""
+"""A comparison in a few lines, for a prompt or a notebook, without the work for a whole report."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.comparison.extra import ratio, sums_of_cases
+from rankseg_plugins.comparison.extra import mean_of_known
 from rankseg_plugins.comparison.phrases import percent, points, span, unit
-from rankseg_plugins.comparison.statistics import bootstrap
 
 if TYPE_CHECKING:
     from rankseg_plugins.comparison.comparison import Comparison
@@ -60,27 +59,12 @@ def summarise(comparison: Comparison) -> Summary:
     title = f"Comparison of {images} images" + (f" of {cases} cases" if cases < images else "")
     head = ("decoder", f"{unit(comparison.scoring)}, %", "gain, points", f"{100 * comparison.confidence:g} % interval")
     values = [comparison.level(name, comparison.scoring.score, "image") for name in comparison.decoders]
-    gains = ratio(*_gains(comparison).sum(0))
+    scores = np.stack([comparison.scoring.image_scores(comparison.areas(name)) for name in comparison.decoders])
+    gains, intervals = mean_of_known(scores[1:] - scores[0], -1), comparison.differences.paired
     order = np.argsort(-np.nan_to_num(gains, nan=-np.inf), kind="stable")
     rows = [head, (comparison.decoders[0], percent(values[0]), "", "")]
     for index in order[:MOST_LISTED]:
-        low, high = comparison.gain_intervals[index]
+        low, high = intervals[index]
         name, value = comparison.candidates[index], percent(values[1 + index])
         rows.append((name, value, points(float(gains[index])), span(float(low), float(high))))
     return Summary(title, rows, len(order) - MOST_LISTED)
-
-
-def gain_intervals(comparison: Comparison) -> np.ndarray:
-    """Intervals of the mean paired differences alone, (decoders - 1, 2); see :attr:`Comparison.gain_intervals`."""
-    sums = _gains(comparison)
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        return ratio(*np.tensordot(weights, sums, 1).swapaxes(0, 1))
-
-    return bootstrap(statistic, len(sums), comparison.resamples, comparison.confidence, comparison.seed)
-
-
-def _gains(comparison: Comparison) -> np.ndarray:
-    """Sum and number of the paired differences of the images of each case, (cases, 2, decoders - 1)."""
-    scores = np.stack([comparison.scoring.image_scores(comparison.areas(name)) for name in comparison.decoders])
-    return sums_of_cases((scores[1:] - scores[0])[:, None], comparison.cases)[..., 0]

@@ -270,11 +270,7 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
             "calibration": _calibration_as_dict(comparison),
             "cautions": comparison.cautions,
             "skipped": comparison.skipped,
-            "bootstrap": {
-                "resamples": comparison.resamples,
-                "confidence": comparison.confidence,
-                "seed": comparison.seed,
-            },
+            "confidence": comparison.confidence,
             "facts": comparison.facts,
             **_extra_as_dict(comparison),
         }

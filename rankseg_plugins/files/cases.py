@@ -47,7 +47,7 @@ class Case:
         places: what errors call these: the file, or the image in a file of all.
         read: gives probabilities (C, \*spatial), labels, and the size of a pixel, if the files tell.
         steps: what is done to both after reading.
-        group: what is drawn as one in the bootstrap; None is the image itself.
+        group: what counts as one in the intervals; None is the image itself.
         spacing: size of a pixel along every axis of the probabilities; None is what the files tell.
     """
 

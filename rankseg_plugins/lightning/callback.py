@@ -86,7 +86,7 @@ class RankSEGCallback(Callback):
             What report and tuning call certain is drawn by cases. None: every image is a case of its own.
         tune: True, or a dict of options of :class:`~rankseg_plugins.tuning.Tuner` (``objective``,
             ``temperatures``, ``pruning_probs``, ``metrics``, ``solvers``, ``folds``, ``min_cases``, ``keep``) and of
-            its ``finish`` (``resamples``, ``confidence``, ``seed``): at the end of every validation, a decoder is
+            its ``finish`` (``confidence``, ``seed``): at the end of every validation, a decoder is
             chosen on the images of all scored dataloaders, and decides from then on, also in test and predict. Argmax
             is kept unless the gain is certain. The objective is the first of ``scores`` at image level unless given.
             ``val/{prefix}/tuned/{objective}`` is its score on images that had no part in choosing, and

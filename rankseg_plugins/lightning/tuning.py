@@ -17,7 +17,7 @@ from rankseg_plugins.tuning.tuner import Tuned, options_but
 #: The parts of logged names.
 TUNED, TUNED_GAIN = "tuned", "tuned_gain"
 
-FINISHING = ("resamples", "confidence", "seed")
+FINISHING = ("confidence", "seed")
 #: What the callback knows itself.
 GIVEN = ("num_classes", "output_mode", "ignore_index", "scoring", "device")
 OPTIONS = (*options_but(*GIVEN, "others"), *FINISHING)

@@ -61,19 +61,18 @@ class RankSEGTuningHook(Hook):
             :func:`~rankseg_plugins.tuning.tune`.
         ignore_index: label of the ground truth whose pixels do not count.
         group_by: regular expression whose match in the path of an image is its case, such as the drive or the patient:
-            cases are drawn as one in the bootstrap. None: every file is a case of its own.
+            files count as one in the intervals. None: every file is a case of its own.
         present: a class has a score in an image where prediction or truth hold it (``"union"``), or only where the
             truth does (``"label"``).
         absent: classes without a score are left out (``"skip"``) or count as ``"zero"`` or ``"one"``.
         excluded: classes left out of every score, such as ``[0]`` for the background.
-        resamples: of the bootstrap.
         confidence: of the intervals.
-        seed: of the folds and the bootstrap.
+        seed: of the folds.
         **options: ``temperatures``, ``pruning_probs``, ``metrics``, ``solvers``, ``folds``, ``min_cases`` and
             ``keep`` of :class:`~rankseg_plugins.tuning.Tuner`.
 
     Raises:
-        TypeError: for ``resamples``, ``confidence`` or ``seed`` of the wrong type; when a training or validation
+        TypeError: for ``confidence`` or ``seed`` of the wrong type; when a training or validation
             begins, for another option of the wrong type, or a model that does not say how many channels it has; while
             running, if it gives no class scores.
         ValueError: for an option that is unknown or out of range, some of them when a training or validation begins,
@@ -94,7 +93,6 @@ class RankSEGTuningHook(Hook):
         present: str = "union",
         absent: str = "skip",
         excluded: Sequence[int] = (),
-        resamples: int = 10_000,
         confidence: float = 0.95,
         seed: int = 0,
         **options: Any,
@@ -102,9 +100,9 @@ class RankSEGTuningHook(Hook):
         for name in options:
             check_choice("option of RankSEGTuningHook", name, OPTIONS)
         # The end of the first validation would be too late to refuse them, or to miss SciPy.
-        check_intervals(resamples, confidence, seed)
+        check_intervals(confidence, seed)
         self.group_by = None if group_by is None else read_pattern("group_by", group_by)
-        self.finishing: dict[str, Any] = {"resamples": resamples, "confidence": confidence, "seed": seed}
+        self.finishing: dict[str, Any] = {"confidence": confidence, "seed": seed}
         self.options: dict[str, Any] = {
             "objective": objective,
             "ignore_index": ignore_index,

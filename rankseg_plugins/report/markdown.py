@@ -48,7 +48,7 @@ def to_markdown(page: Page, charts: Sequence[Mapping[str, Any]]) -> str:
         *(f"*{_text(note)}*" for note in page.notes),
         "## Decoders",
         f"{len(comparison.names)} images; {unit(comparison.scoring)} in percent, gains in points with their "
-        f"{100 * comparison.confidence:g} % bootstrap interval; milliseconds an image (median).",
+        f"{100 * comparison.confidence:g} % interval; milliseconds an image (median).",
         _decoders(comparison),
         "## Levels",
         _levels(comparison),
@@ -199,5 +199,4 @@ def _skipped(comparison: Comparison) -> list[str]:
 
 def _facts(comparison: Comparison) -> str:
     lines = [f"- {_line(title)}: {_text(listed(fact))}" for title, fact in comparison.facts.items()]
-    lines.append(f"- bootstrap: {comparison.resamples} resamples of the cases, seed {comparison.seed}")
     return "\n".join(lines)

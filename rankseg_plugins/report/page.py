@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rankseg_plugins.comparison.comparison import Comparison
+from rankseg_plugins.comparison.intervals import SELDOM
 from rankseg_plugins.comparison.phrases import percent, points
+from rankseg_plugins.comparison.statistics import FEWEST
 from rankseg_plugins.report.words import CONVENTIONS, describe_left_out
 
-#: With fewer cases the intervals are rough.
-FEW_CASES = 20
 #: Probabilities that differ less from frequencies are as high as they should be.
 AS_HIGH = 0.005
 
@@ -92,8 +94,13 @@ def _verdicts(comparison: Comparison) -> list[tuple[str, str]]:
 def _notes(comparison: Comparison) -> list[str]:
     found = [f"{CONVENTIONS}.", *(f"{each}." for each in comparison.cautions)]
     cases = int(comparison.cases.max()) + 1
-    if cases < FEW_CASES:
-        found.append(f"Only {cases} cases: the intervals are rough, and usually too narrow.")
+    if cases < FEWEST:
+        found.append(f"Only {cases} cases: intervals are told of {FEWEST} or more.")
+    elif any(np.isnan(each[:, 1:]).any() for each in comparison.differences.levels.values()):
+        found.append(
+            f"Too few cases for intervals of means over classes: fewer than {FEWEST} hold a class, of more than "
+            f"{SELDOM:.0%} of the classes."
+        )
     absent = [name for name, images, *_ in comparison.tables.classes if not images]
     if absent:
         found.append(f"No truth holds {_some(absent)}. Pixels that are given to such a class only cost.")

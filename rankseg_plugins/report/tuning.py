@@ -127,7 +127,7 @@ def _introduction(found: Tuned, candidates: Sequence[Candidate], file: Path) -> 
         f"Which decoder? {len(comparison.names)} images, argmax and {len(comparison.candidates)} candidates",
         found.verdict,
         "unclear" if found.decoder.is_argmax else sign(low, high),
-        (f"In brackets the {100 * comparison.confidence:g} % bootstrap interval. {_explanation(found)}",),
+        (f"In brackets the {100 * comparison.confidence:g} % interval. {_explanation(found)}",),
         (_race(found, candidates), *_presence(found), _usage(found, file)),
         "Below: argmax against chosen, on images that had no part in choosing it.",
     )

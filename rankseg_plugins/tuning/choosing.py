@@ -20,8 +20,8 @@ from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.levels import LEVELS
 
 ARGMAX, CHOSEN = "argmax", "chosen"
-#: Of the bootstrap that a choice among candidates rests on: its interval reaches one standard error to either side.
-RESAMPLES, ONE_ERROR = 200, 0.6827
+#: A gain of so many standard errors of the cases that were seen is enough to use a decoder, such a loss not to.
+CERTAIN = 2.0
 OBJECTIVES = tuple(f"{score}_{level}" for score in ("dice", "iou") for level in LEVELS)
 #: What a choice may be asked to keep: a score and level, the objective where other classes count, or every class.
 EVERY_CLASS = "every-class"
@@ -47,26 +47,29 @@ class Goal(NamedTuple):
         """Of every decoder but the baseline, (D, 3): gain of the objective, lower and upper end."""
         return comparison.differences.levels[_split(self.objective)]
 
-    def lowered(self, comparison: Comparison, reach: float = 1.0) -> np.ndarray:
+    def errors(self, comparison: Comparison) -> np.ndarray:
+        """Of every decoder but the baseline, (D,): standard error of its gain among the cases that were seen."""
+        return comparison.differences.errors[_split(self.objective)]
+
+    def lowered(self, comparison: Comparison) -> np.ndarray:
         """Whether each decoder but the baseline certainly lowers what is to be kept, (D, K) bool.
 
-        Args:
-            comparison: with the baseline.
-            reach: so many times as far as its intervals do.
+        By more than two standard errors of the cases that were seen.
         """
         found = np.zeros((len(comparison.candidates), len(self.keep)), np.bool_)
         for index, name in enumerate(self.keep):
-            gain, _, high = np.moveaxis(self._kept(comparison, name), -1, 0)
-            found[:, index] = (gain + reach * (high - gain) < 0).any(1)  # NaN is not certain
+            gains, errors = self._kept(comparison, name)
+            found[:, index] = (gains + CERTAIN * errors < 0).any(1)  # NaN is not certain
         return found
 
-    def _kept(self, comparison: Comparison, name: str) -> np.ndarray:
-        """Gains of what is to be kept, (D, classes or 1, 3)."""
+    def _kept(self, comparison: Comparison, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Gains of what is to be kept and their standard errors, (D, classes or 1)."""
         if name == EVERY_CLASS:
-            return comparison.differences.classes
+            return comparison.differences.classes[..., 0], comparison.differences.class_errors
         if name in PRESENT:
-            return self.gains(comparison.under(name))[:, None]
-        return comparison.differences.levels[_split(name)][:, None]
+            comparison, name = comparison.under(name), self.objective
+        found = comparison.differences
+        return found.levels[_split(name)][:, :1], found.errors[_split(name)][:, None]
 
 
 class Choice(NamedTuple):
@@ -90,16 +93,22 @@ class Choice(NamedTuple):
 
 
 def choose(
-    comparison: Comparison, objective: str, folds: int = 5, min_cases: int = 20, keep: Sequence[str] = ()
+    comparison: Comparison,
+    objective: str,
+    folds: int = 5,
+    min_cases: int = 20,
+    keep: Sequence[str] = (),
+    seed: int = 0,
 ) -> Choice:
     """Choose from candidates that were compared already; see :func:`~rankseg_plugins.tuning.tune`.
 
     Args:
-        comparison: argmax first; its seed is also that of the folds.
+        comparison: argmax first.
         objective: one of :data:`OBJECTIVES`.
         folds: at least 2; with fewer cases there are as many as cases.
         min_cases: at least 0; with fewer cases argmax is kept.
         keep: of :data:`KEEP`, what a choice may not certainly lower.
+        seed: of the folds.
 
     Raises:
         ValueError: for an unknown objective, or too few folds.
@@ -109,10 +118,10 @@ def choose(
     """
     check_choice("objective", objective, OBJECTIVES)
     goal = Goal(objective, tuple(keep))
-    validated, best = _validate(comparison, goal, read_folds(folds))
+    validated, best = _validate(comparison, goal, read_folds(folds), seed)
     winner, cases = comparison.decoders[best], int(comparison.cases.max()) + 1
     gain, low, high = goal.gains(validated)[0].tolist()
-    doubt = _doubt(cases, min_cases, goal.unit(comparison), gain, low)
+    doubt = _doubt(cases, min_cases, goal.unit(comparison), gain, goal.errors(validated)[0])
     if doubt is None:
         doubt = _doubt_of_winner(_pair(comparison, best), validated, goal) if best else "argmax is best on all images"
     elif best == 0 and (goal.gains(comparison)[:, 0] > 0).any():
@@ -150,7 +159,7 @@ def read_keep(keep: object, objective: str) -> tuple[str, ...]:
     return tuple(read_choice("each of keep", name, KEEP) for name in keep)
 
 
-def _doubt(cases: int, min_cases: int, objective: str, gain: float, low: float) -> str | None:
+def _doubt(cases: int, min_cases: int, objective: str, gain: float, error: float) -> str | None:
     """Why a gain on images that were not used to choose is not certain; None if it is."""
     if math.isnan(gain):
         return f"no image has a score to compare in {objective}"
@@ -158,13 +167,13 @@ def _doubt(cases: int, min_cases: int, objective: str, gain: float, low: float) 
         return "all images are of a single case, so none is left to score a choice on and the gain is unknown"
     if cases < min_cases:
         return f"too few cases ({cases} of {min_cases}) to be certain"
-    return None if low > 0 else "no certain gain"
+    return None if gain > CERTAIN * error else "no certain gain"
 
 
 def _doubt_of_winner(pair: Comparison, validated: Comparison, goal: Goal) -> str | None:
     """Why a winner is not to be used though choosing gains; None if it is."""
     own = goal.gains(pair)[0]
-    if not own[1] > 0:  # NaN is not certain
+    if not own[0] > CERTAIN * goal.errors(pair)[0]:  # NaN is not certain
         return f"on all images the gain of {pair.candidates[0]} is not certain, {_points(*own)}"
     for which, found in ((f"{pair.candidates[0]} on all images", pair), ("the choice", validated)):
         lost = [name for name, lowers in zip(goal.keep, goal.lowered(found)[0], strict=True) if lowers]
@@ -174,8 +183,7 @@ def _doubt_of_winner(pair: Comparison, validated: Comparison, goal: Goal) -> str
 
 
 def _points(gain: float, low: float, high: float, what: str = "") -> str:
-    known = span(low, high)
-    return f"{points(gain)} points{what} ({'interval unknown' if known == 'unknown' else known})"
+    return f"{points(gain)} points{what} ({span(low, high)})"
 
 
 def read_folds(folds: object) -> int:
@@ -191,21 +199,18 @@ def read_folds(folds: object) -> int:
     return number
 
 
-def check_intervals(resamples: object = 10_000, confidence: object = 0.95, seed: object = 0) -> None:
-    """Refuse options of the intervals, or miss SciPy, before images are decoded: their end would be too late.
+def check_intervals(confidence: object = 0.95, seed: object = 0) -> None:
+    """Refuse options of intervals and folds, or miss SciPy, before images are decoded: their end would be too late.
 
     Args:
-        resamples: of the bootstrap, at least 1.
         confidence: of the intervals, between 0 and 1.
-        seed: of the folds and the bootstrap, at least 0.
+        seed: of the folds, at least 0.
 
     Raises:
         TypeError: for an option of the wrong type.
         ValueError: for one out of range.
         ImportError: without SciPy.
     """
-    if read_integer("resamples", resamples) < 1:
-        raise ValueError(f"resamples must be at least 1, got {resamples}")
     if not 0 < read_real("confidence", confidence, 0.0, 1.0) < 1:
         raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
     if read_integer("seed", seed) < 0:
@@ -213,10 +218,10 @@ def check_intervals(resamples: object = 10_000, confidence: object = 0.95, seed:
     require("scipy.stats", extra="report")
 
 
-def _validate(comparison: Comparison, goal: Goal, folds: int) -> tuple[Comparison, int]:
+def _validate(comparison: Comparison, goal: Goal, folds: int, seed: int) -> tuple[Comparison, int]:
     """Choose for each fold on the others; return what that scores, and the index of the best of all images."""
     cases = [each.case for each in comparison.measurements]
-    fold_of_case = deal(cases, folds, comparison.seed)
+    fold_of_case = deal(cases, folds, seed)
     fold_of_image = np.array([fold_of_case[case] for case in cases])
     chosen: list[Measurement] = list(comparison.measurements)
     for fold in range(max(fold_of_image) + 1):
@@ -252,16 +257,16 @@ def _best(comparison: Comparison, used: np.ndarray, goal: Goal) -> int:
 
     One that lowers what is to be kept by more than two standard errors is out.
 
-    Of those that gain, it is the one whose gain is still the largest where it is smaller than measured by what one in
-    six draws of the cases would give: of many that gain alike by luck, the one that gains evenly.
+    Of those that gain, it is the one whose gain is still the largest where it is one standard error smaller than
+    measured: of many that gain alike by luck, the one that gains evenly.
     """
     if not used.any():  # a single case: no others to choose on
         return 0
     images = tuple(itertools.compress(comparison.measurements, used))
-    part = replace(comparison, measurements=images, resamples=RESAMPLES, confidence=ONE_ERROR)
-    gain, low, _ = goal.gains(part).T
-    able = (gain > 0) & ~goal.lowered(part, reach=2.0).any(1)
-    low = np.where(able, np.nan_to_num(low, nan=-np.inf), -np.inf)
+    part = replace(comparison, measurements=images)
+    gain = goal.gains(part)[:, 0]
+    able = (gain > 0) & ~goal.lowered(part).any(1)
+    low = np.where(able, gain - goal.errors(part), -np.inf)
     return int(np.argmax(low)) + 1 if able.any() else 0
 
 

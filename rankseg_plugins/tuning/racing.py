@@ -31,7 +31,6 @@ def tune(
     presence: Sequence[str | float] | None = None,
     aggregation_levels: Sequence[str] = ("samplewise",),
     output_mode: str | None = None,
-    resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
     progress: bool = False,
@@ -42,7 +41,7 @@ def tune(
 
     All combinations of the options are candidates and are decoded in one pass. For each fold the candidate is chosen
     that is best on the *other* folds; a candidate is returned only if these choices, scored on images that had no part
-    in them, gain on argmax with a bootstrap interval above 0, and the best candidate of all images does too. Rules of
+    in them, gain on argmax with an interval above 0, and the best candidate of all images does too. Rules of
     ``"global"`` are fitted once, to all images, without their labels; ``presence`` never to an image that it is judged
     on.
 
@@ -59,9 +58,8 @@ def tune(
             :class:`~rankseg_plugins.GlobalRankSEG` fitted to the images without their labels, 5 or more.
         output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the truth of the first image, such as
             ``"multilabel"`` for masks that overlap.
-        resamples: of the bootstrap.
         confidence: of the intervals.
-        seed: of the folds and the bootstrap.
+        seed: of the folds.
         progress: show a bar on standard error if that is a terminal; needs rich.
         on_measured: called after each image.
         **options: ``pruning_probs``, ``solvers`` (as ``presence`` of ``"samplewise"`` only), ``folds``, ``min_cases``,
@@ -92,7 +90,7 @@ def tune(
     check_choice("objective", objective, OBJECTIVES)
     given = [name for name in SAMPLEWISE if name in options or (name == "presence" and presence)]
     levels = check_levels(aggregation_levels, given)
-    check_intervals(resamples, confidence, seed)
+    check_intervals(confidence, seed)
     once = isinstance(samples, Iterator)
     rules = presence if presence is None else read_rules(presence)
     if once and (rules or "global" in levels):
@@ -123,7 +121,7 @@ def tune(
             step()
             if on_measured:
                 on_measured(measured)
-    found = tuner.finish(resamples=resamples, confidence=confidence, seed=seed)
+    found = tuner.finish(confidence=confidence, seed=seed)
     if once and presence is None and "samplewise" in levels:
         return found._replace(verdict=f"{found.verdict}; {NO_PRESENCE}")
     return found

@@ -91,8 +91,7 @@ class Tuner:
         solvers: see :class:`~rankseg_plugins.RankSEG`.
         output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the number of channels.
         folds: at least 2; images of one case stay in one fold.
-        min_cases: at least 0; with fewer cases argmax is kept: a bootstrap of a handful of images is too sure of
-            itself.
+        min_cases: at least 0; with fewer cases argmax is kept.
         keep: what a choice may not certainly lower: scores and levels such as ``"iou_dataset"``; ``"union"`` or
             ``"label"``, the objective where these classes count; ``"every-class"``. None takes the dataset level of
             the objective's score.
@@ -248,7 +247,6 @@ class Tuner:
         self,
         class_names: Sequence[str] | None = None,
         *,
-        resamples: int = 10_000,
         confidence: float = 0.95,
         seed: int = 0,
         facts: Mapping[str, Any] | None = None,
@@ -258,9 +256,8 @@ class Tuner:
 
         Args:
             class_names: C names; None numbers the classes.
-            resamples: of the bootstrap.
             confidence: of the intervals.
-            seed: of the folds and the bootstrap.
+            seed: of the folds.
             facts: what a report says about the run; None: versions of the packages.
             preparation: ``one_vs_rest`` and ``activation``, if the images were made into probabilities by them; they
                 become part of the evidence.
@@ -270,11 +267,9 @@ class Tuner:
             ValueError: for one out of range; without any image, or with two of the same name.
             ImportError: without SciPy.
         """
-        check_intervals(resamples, confidence, seed)
-        comparison = self.recorder.comparison(
-            class_names, resamples=resamples, confidence=confidence, seed=seed, facts=facts
-        )
-        choice = choose(comparison, self.objective, self.folds, self.min_cases, self.keep)
+        check_intervals(confidence, seed)
+        comparison = self.recorder.comparison(class_names, confidence=confidence, facts=facts)
+        choice = choose(comparison, self.objective, self.folds, self.min_cases, self.keep, seed)
         chosen = self.candidates[choice.winner if choice.certain else ARGMAX]
         verdict = "; ".join([choice.verdict, *self._caveats(chosen, comparison)])
         presence = comparison.presence_of(choice.winner) if choice.certain else None

@@ -143,7 +143,7 @@ def test_labels_and_comparison(name, tmp_path, capsys):
         assert torch.equal(case.sample().labels, torch.from_numpy(expected[case.name].astype(np.int64)))
     samples = (case.sample() for case in found.cases)
     scoring = Scoring(present="label")
-    compared = compare(samples, scoring=scoring, ignore_index=255, class_names=classes, panels=0, resamples=50)
+    compared = compare(samples, scoring=scoring, ignore_index=255, class_names=classes, panels=0)
     assert [compared.level(decoder, "dice", "image") for decoder in compared.decoders] == [1, 1]
 
 
@@ -154,7 +154,7 @@ def test_command(name, tmp_path):
     assert main([name, str(root), str(tmp_path / "labels")]) == 0
     make_probs(tmp_path, expected, len((tmp_path / "labels/classes.txt").read_text().splitlines()))
     paths = ["--probs", tmp_path / "probs", "--labels", tmp_path / "labels", "--out", tmp_path / "out"]
-    options = ["--panels", 0, "--resamples", 50, "--present", "label"]
+    options = ["--panels", 0, "--present", "label"]
     done = CliRunner().invoke(app, ["compare", *map(str, (*paths, *options))])
     assert done.exit_code == 0, done.output
     assert "100.00" in done.output

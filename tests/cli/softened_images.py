@@ -8,7 +8,12 @@ from rankseg_plugins.cli import app
 from rankseg_plugins.comparison import Sample
 
 RACE = {"temperatures": [0.5, 1.0], "pruning_probs": [0.5, 0.1]}
-OPTIONS = ("--temperatures", "0.5,1", "--pruning-probs", "0.5, 0.1", "--resamples", "200")
+OPTIONS = (
+    "--temperatures",
+    "0.5,1",
+    "--pruning-probs",
+    "0.5, 0.1",
+)
 #: Those of one aggregation level; the other takes no pruning_probs.
 OPTIONS_OF = {"samplewise": OPTIONS, "global": (*OPTIONS[:2], *OPTIONS[4:])}
 IMAGES = 24

@@ -297,25 +297,21 @@ def test_disk_full_again_and_again(folders):
 def test_standard_output_on_a_full_disk(folders, monkeypatch, capsys):
     error = "error: standard output: cannot be written: No space left on device"
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            command(folders, "--resamples", 20), stdout=full, stderr=subprocess.PIPE, text=True, env=environment()
-        )
+        done = subprocess.run(command(folders), stdout=full, stderr=subprocess.PIPE, text=True, env=environment())
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1] == error
     assert figures(folders)["images"] == 12
     with contextlib.suppress(OSError), open("/dev/full", "w") as full:  # what waits in it fails once more
         monkeypatch.setattr(sys, "stdout", full)
         with pytest.raises(SystemExit) as stopped:
-            app(command(folders, "--resamples", 20, "--json")[3:])
+            app(command(folders, "--json")[3:])
     assert stopped.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1] == error
 
 
 def test_interrupted_and_resumed(folders):
     """Ctrl-C while images are read: what was measured is taken over."""
-    process = subprocess.Popen(
-        command(folders, "--resamples", 20), stderr=subprocess.PIPE, text=True, env=environment()
-    )
+    process = subprocess.Popen(command(folders), stderr=subprocess.PIPE, text=True, env=environment())
     results = folders / "out/results.jsonl"
     while not (results.exists() and results.read_bytes().count(b"\n") > 2) and process.poll() is None:
         time.sleep(0.001)
@@ -333,7 +329,7 @@ def test_output_that_takes_ascii_only(folders):
     decoder = folders / "\u00e4 \udce9.json"
     TunedDecoder(RankSEG(), 3).save(decoder)
     done = subprocess.run(
-        command(folders, "--resamples", 20, "--decoder", decoder),
+        command(folders, "--decoder", decoder),
         capture_output=True,
         text=True,
         env={**environment(), "PYTHONIOENCODING": "ascii"},
@@ -409,7 +405,7 @@ def samples():
             samples.early = peak()
         yield str(index), probs.clone(), labels.clone()
 
-found = compare(samples(), resamples=100)
+found = compare(samples())
 print(len(found.names), peak() - samples.early)
 """
 

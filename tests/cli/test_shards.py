@@ -16,7 +16,7 @@ from launching import Launcher
 from rankseg_plugins.cli import console, processes
 from rankseg_plugins.cli.processes import own_device
 
-COMPARE = ("compare", "--probs", "probs", "--labels", "labels", "--resamples", 200)
+COMPARE = ("compare", "--probs", "probs", "--labels", "labels")
 TUNE = ("tune", *COMPARE[1:], "--temperatures", 0.7, "--aggregation-levels", "samplewise,global")
 
 
@@ -160,7 +160,7 @@ def test_what_fails_in_one_process_ends_all_with_one_message(places, launch):
     ("option", "message"),
     [
         (("--score", "abc"), "error: score must be one of 'iou', 'dice', 'precision', 'recall', got 'abc'"),
-        (("--resamples", "abc"), "Invalid value for '--resamples'"),
+        (("--confidence", "abc"), "Invalid value for '--confidence'"),
         (("--device", "cuda:1"), "error: --device must be cuda in several processes"),
     ],
 )
@@ -199,7 +199,7 @@ def test_torchrun_tunes_as_one_process_does(places, launch, number):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("bad", [("--resamples", "abc"), ("--score", "abc"), ()])
+@pytest.mark.parametrize("bad", [("--confidence", "abc"), ("--score", "abc"), ()])
 def test_torchrun_shows_one_error(places, bad):
     (place,) = places(5, "place")
     spoil(place, 1, 2)

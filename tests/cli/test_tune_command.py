@@ -31,7 +31,7 @@ def without_times(found):
 def test_finds_what_the_python_api_finds(softened):
     done = run(softened, *OPTIONS, "--json")
     assert done.exit_code == 0, done.stderr
-    printed, expected = json.loads(done.stdout), tune(samples(), **RACE, ignore_index=255, resamples=200)
+    printed, expected = json.loads(done.stdout), tune(samples(), **RACE, ignore_index=255)
     assert not expected.decoder.is_argmax
     assert json.loads((softened / "tuned/decoder.json").read_text()) == expected.decoder.to_dict()
     assert json.loads((softened / "tuned/report.json").read_text()) == printed
@@ -116,7 +116,7 @@ def test_rules_of_presence(softened, given, rules):
     options = [] if given is None else ["--presence", given]
     done = run(softened, *OPTIONS, "--json", *options)
     assert done.exit_code == 0, done.stderr
-    expected = tune(samples(), presence=rules, **RACE, ignore_index=255, resamples=200)
+    expected = tune(samples(), presence=rules, **RACE, ignore_index=255)
     found = json.loads(done.stdout)
     assert list(found["candidates"]["decoders"]) == list(expected.comparison.decoders)
     assert found["decoder"] == expected.decoder.to_dict()
@@ -130,7 +130,7 @@ def test_both_aggregation_levels(softened):
     levels = ["samplewise", "global"]
     done = run(softened, *OPTIONS, "--json", "--objective", "iou_dataset", "--aggregation-levels", ",".join(levels))
     assert done.exit_code == 0, done.stderr
-    expected = tune(samples(), "iou_dataset", aggregation_levels=levels, **RACE, ignore_index=255, resamples=200)
+    expected = tune(samples(), "iou_dataset", aggregation_levels=levels, **RACE, ignore_index=255)
     found = json.loads(done.stdout)
     assert list(found["candidates"]["decoders"]) == list(expected.comparison.decoders)
     assert "global(metric=iou) at temperature 0.5" in expected.comparison.decoders
@@ -149,7 +149,7 @@ def test_reading_options(softened, level):
     race = (*OPTIONS_OF[level], "--aggregation-levels", level, "--json")
     settings = RACE if level == "samplewise" else {"temperatures": RACE["temperatures"]}
     with pytest.warns(UserWarning, match="the probabilities are too unsure"):
-        plain = tune(samples(), aggregation_levels=[level], **settings, ignore_index=255, resamples=200)
+        plain = tune(samples(), aggregation_levels=[level], **settings, ignore_index=255)
     logits = run(softened, *race, "--probs", softened / "logits", "--activation", "softmax", out="logits_tuned")
     assert logits.exit_code == 0, logits.stderr
     gain = json.loads(logits.stdout)["decoder"]["evidence"]["gain"]

@@ -64,7 +64,7 @@ def test_goes_on_where_it_stopped(softened, monkeypatch):
     assert results.read_bytes().startswith(kept)
     assert len(results.read_bytes().splitlines()) == 1 + IMAGES
     assert (softened / "tuned/decoder.json").read_bytes() == decoder
-    other = run(softened, "--resamples", 200, *both)
+    other = run(softened, *both)
     assert other.exit_code == 2
     assert "belongs to a run with other decoders" in other.stderr
     with monkeypatch.context() as unfitted:

@@ -1,4 +1,4 @@
-"""Comparisons, against loops in Python, resamples drawn by hand, SciPy and TorchMetrics."""
+"""Comparisons, against loops in Python, SciPy and TorchMetrics."""
 
 import math
 import subprocess
@@ -14,10 +14,9 @@ from torchmetrics.classification import BinaryCalibrationError, MulticlassCalibr
 from rankseg_plugins import RankSEG
 from rankseg_plugins.calibration.reliability import calibration
 from rankseg_plugins.comparison import Comparison, Recorder, Sample, Scoring, compare
-from rankseg_plugins.comparison.intervals import FIGURES
-from rankseg_plugins.comparison.statistics import bootstrap, sign_test, wilcoxon
+from rankseg_plugins.comparison.statistics import sign_test, wilcoxon
 from rankseg_plugins.report import write_report
-from rankseg_plugins.scores import Areas, levels
+from rankseg_plugins.scores import levels
 
 DICE = "rankseg(metric=dice)"
 IGNORE = 255
@@ -64,77 +63,6 @@ def test_paired_differences_against_loops(present):
     assert [name for name, _ in paired.improvements(20)] == names[best[: paired.wins]].tolist()
     assert [name for name, _ in paired.regressions(2)] == names[worst[:2]].tolist()
     assert found.level("argmax", "dice", "image") == pytest.approx(np.mean(expected, 0)[0], abs=1e-12)
-
-
-@pytest.mark.parametrize(
-    "scoring", [Scoring(), Scoring("iou", "label"), Scoring(absent="one"), Scoring(excluded=(0, 2))]
-)
-@pytest.mark.parametrize("per_case", [1, 3])
-def test_every_figure_of_one_draw(scoring, per_case):
-    """With a single resample both ends of an interval are the figure of that draw, counted here image by image."""
-    found = compare(
-        make_samples(case=lambda index: f"case{index // per_case}"),
-        {"argmax": RankSEG("acc"), "dice": RankSEG("dice"), "iou": RankSEG("iou", pruning_prob=0.1)},
-        ignore_index=IGNORE,
-        scoring=scoring,
-        resamples=1,
-        seed=7,
-    )
-    cases = 12 // per_case
-    drawn = np.random.default_rng(7).integers(0, cases, cases)
-    images = np.concatenate([np.arange(12)[np.arange(12) // per_case == case] for case in drawn])
-    resampled = {name: Areas(*(each[images] for each in found.areas(name))) for name in found.decoders}
-    options = (scoring.present, scoring.absent)
-
-    def figure(name, score, level):
-        if score == "accuracy":
-            return levels.accuracy(resampled[name], level).item()
-        return levels.LEVELS[level](resampled[name], levels.SCORES[score], *options).item()
-
-    for index, name in enumerate(found.candidates):
-        for score, level in FIGURES:
-            value, low, high = found.differences.levels[score, level][index]
-            expected = figure(name, score, level) - figure("argmax", score, level)
-            assert low == high == pytest.approx(expected, abs=1e-12)
-            assert value == pytest.approx(found.level(name, score, level) - found.level("argmax", score, level))
-        ours, base = (scoring.image_scores(resampled[each]) for each in (name, "argmax"))
-        np.testing.assert_allclose(found.differences.paired[index], np.nanmean(ours - base), atol=1e-12)
-        by_class = [levels.class_scores(resampled[n], levels.SCORES[scoring.score], *options) for n in (name, "argmax")]
-        np.testing.assert_allclose(found.differences.classes[index][:, 1], by_class[0] - by_class[1], atol=1e-12)
-
-
-def test_bootstrap_is_that_of_scipy():
-    differences = np.random.default_rng(3).gamma(2.0, size=40) - 1.5
-    ours = bootstrap(lambda weights: weights @ differences[:, None] / 40, 40, seed=11)[0]
-    theirs = scipy.stats.bootstrap(
-        (differences,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(11)
-    ).confidence_interval
-    np.testing.assert_allclose(ours, theirs, atol=1e-12)
-
-
-def test_interval_covers_the_truth_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for repetition in range(300):
-        drawn = rng.normal(0.3, 1.0, 40)
-        low, high = bootstrap(lambda weights, d=drawn: weights @ d[:, None] / 40, 40, resamples=400, seed=repetition)[0]
-        hits += low <= 0.3 <= high
-    assert 0.90 <= hits / 300 <= 0.98
-
-
-def test_draws_without_the_class_are_left_out():
-    scores, known = np.array([0.2, np.nan, 0.6, np.nan]), np.array([1.0, 0, 1, 0])
-    found = bootstrap(lambda weights: (weights @ np.nan_to_num(scores) / (weights @ known))[:, None], 4)
-    assert found.tolist() == [[0.2, 0.6]]
-    nothing = bootstrap(lambda weights: np.full((len(weights), 1), np.nan), 4)
-    assert np.isnan(nothing).all()
-    assert np.isnan(bootstrap(lambda weights: weights, 1)).all()
-
-
-@pytest.mark.parametrize(("option", "value"), [("resamples", 0), ("confidence", 1.0)])
-def test_bootstrap_options(option, value):
-    with pytest.raises(ValueError, match=option):
-        bootstrap(lambda weights: weights, 3, **{option: value})
 
 
 def test_p_values_against_enumeration():
@@ -345,7 +273,7 @@ def test_what_is_no_image_and_no_decision(samples, decoders, message):
 def test_images_named_by_numbers_and_paths(tmp_path):
     images = list(make_samples())[:3]
     given = [(name, each.probs, each.labels) for name, each in zip([7, tmp_path, "a"], images, strict=True)]
-    found = compare(given, ignore_index=IGNORE, resamples=10)
+    found = compare(given, ignore_index=IGNORE)
     assert found.names == ("7", str(tmp_path), "a")
     write_report(found, tmp_path / "report")
     assert (tmp_path / "report" / "report.json").exists()
@@ -372,7 +300,7 @@ from rankseg_plugins.comparison import compare
 found = compare([("a", torch.full((2, 1, 3), 0.5), torch.zeros(1, 3))])
 print(found.level("argmax", "dice", "image"))
 try:
-    compare([("a", torch.rand(2, 1, 3), torch.zeros(1, 3)), ("b", torch.rand(2, 1, 3), torch.zeros(1, 3))]).differences
+    compare([(name, torch.rand(2, 1, 3), torch.zeros(1, 3)) for name in "abcde"]).differences
 except ImportError as error:
     print(error)
 """

@@ -1,4 +1,4 @@
-"""Extra scores of a comparison, against loops over images, classes and drawn cases."""
+"""Extra scores of a comparison, against loops over images, classes and cases."""
 
 import io
 
@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from test_intervals import interval_of
 
 from rankseg_plugins import RankSEG
 from rankseg_plugins.comparison import Recorder, Sample, Scoring, compare
+from rankseg_plugins.comparison.intervals import UNSEEN
 from rankseg_plugins.comparison.tables import to_dict
 from rankseg_plugins.report.page import read_page
 from rankseg_plugins.report.terminal import to_terminal
@@ -76,31 +78,35 @@ def nanmean(values, axis):
 @pytest.mark.parametrize(
     "scoring", [Scoring(), Scoring("iou", "label"), Scoring(absent="one"), Scoring(excluded=(0, 2))]
 )
-def test_every_figure_and_every_draw(scoring):
-    """With a single resample both ends of an interval are the figure of that draw."""
+def test_every_figure_without_each_case(scoring):
     samples = list(make_samples())
     options = {"ignore_index": IGNORE, "scoring": scoring, "panels": 0}
-    found = compare(samples, DECODERS, extra=BOTH, resamples=1, seed=7, **options)
-    expected = tables(samples, scoring)
-    drawn = np.random.default_rng(7).integers(0, 6, 6)
-    images = np.concatenate([[2 * case, 2 * case + 1] for case in drawn])
+    found = compare(samples, DECODERS, extra=BOTH, **options)
+    expected, cases = tables(samples, scoring), 6
+    left = [[image for image in range(12) if image // 2 != case] for case in range(cases)]
     figures = found.extra_figures
     for d, (name, table) in enumerate(expected.items()):
         np.testing.assert_allclose(figures.means[d], nanmean(nanmean(table, 2), 1), atol=1e-12)
         np.testing.assert_allclose(figures.classes[d], nanmean(table, 1), atol=1e-12)
         assert figures.numbers[d].tolist() == (~np.isnan(table)).sum((1, 2)).tolist()
         for k, column in enumerate(COLUMNS) if name != "argmax" else ():
-            value, classes = differences(table[k], expected["argmax"][k], column)
-            low, classes_of_draw = differences(table[k][images], expected["argmax"][k][images], column)
-            np.testing.assert_allclose(figures.gains[d - 1, k], [value, low, low], atol=1e-12)
-            table_of_classes = np.column_stack([classes, classes_of_draw, classes_of_draw])
-            np.testing.assert_allclose(figures.class_gains[d - 1, k], table_of_classes, atol=1e-12)
+            ours, base = table[k], expected["argmax"][k]
+            value, classes = differences(ours, base, column)
+            without = [differences(ours[images], base[images], column) for images in left]
+            moved = np.nan_to_num(np.array([(cases - 1) * (value - mean) for mean, _ in without]))
+            known = [~np.isnan(each) if column.is_share else ~np.isnan(ours) & ~np.isnan(base) for each in (ours, base)]
+            held = np.minimum(*(each.reshape(cases, 2, -1).any(1).sum(0) for each in known)).sum()
+            expected_gain = [value, np.nan, np.nan]
+            if (known[0] & known[1]).reshape(cases, -1).any(1).sum() >= 5:
+                expected_gain[1:] = interval_of(moved, value, UNSEEN * column.is_share * cases / held)
+            np.testing.assert_allclose(figures.gains[d - 1, k], expected_gain, atol=1e-12)
+            np.testing.assert_allclose(figures.class_gains[d - 1, k, :, 0], classes, atol=1e-12)
     assert found.paired("dice").mean == compare(samples, DECODERS, **options).paired("dice").mean
 
 
 def test_a_decoder_has_the_same_figures_in_any_company():
     samples = list(make_samples())
-    options = {"ignore_index": IGNORE, "extra": BOTH, "panels": 0, "resamples": 50}
+    options = {"ignore_index": IGNORE, "extra": BOTH, "panels": 0}
     alone = compare(samples, {name: DECODERS[name] for name in ("argmax", "low")}, **options).extra_figures
     together = compare(samples, DECODERS, **options).extra_figures
     np.testing.assert_equal(alone.gains[0], together.gains[1])
@@ -128,20 +134,20 @@ def test_decisions_made_elsewhere_and_restored_measurements():
 def test_masks_that_overlap():
     probs = torch.rand(3, 6, 7, generator=torch.Generator().manual_seed(0))
     masks = (probs + torch.rand(3, 6, 7, generator=torch.Generator().manual_seed(1))) > 0.8
-    found = compare([("a", probs, masks)], ["argmax", "rankseg"], extra=Boundaries(1), panels=0, resamples=10)
+    found = compare([("a", probs, masks)], ["argmax", "rankseg"], extra=Boundaries(1), panels=0)
     expected = [Boundaries(1).measure((probs[c] > 0.5).numpy(), masks[c].numpy()) for c in range(3)]
     np.testing.assert_allclose(found.extra_figures.means[0], np.mean(expected, 0), atol=1e-12)
 
 
 def test_rows_and_values():
-    found = compare(make_samples(), DECODERS, ignore_index=IGNORE, extra=BOTH, panels=0, resamples=50)
+    found = compare(make_samples(), DECODERS, ignore_index=IGNORE, extra=BOTH, panels=0)
     rows = [row for row in found.to_rows() if row["decoder"] == "dice"]
     expected = nanmean(found.extra_entries[1], -1)
     np.testing.assert_equal([[row[column.name] for row in rows] for column in COLUMNS], expected)
 
 
 def test_table_on_the_terminal():
-    found = compare(make_samples(), DECODERS, ignore_index=IGNORE, extra=BOTH, panels=0, resamples=50)
+    found = compare(make_samples(), DECODERS, ignore_index=IGNORE, extra=BOTH, panels=0)
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(to_terminal(read_page(found)))
     lines = console.export_text().splitlines()
@@ -156,7 +162,7 @@ def test_table_on_the_terminal():
 
 
 def test_without_them_nothing_is_said():
-    found = compare(make_samples(), DECODERS, ignore_index=IGNORE, panels=0, resamples=50)
+    found = compare(make_samples(), DECODERS, ignore_index=IGNORE, panels=0)
     assert found.tables.extra == []
     assert "extra" not in to_dict(found)
 

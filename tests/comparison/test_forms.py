@@ -79,10 +79,13 @@ def levels(folder, decoder):
 
 def test_overlapping_masks_are_compared_with_the_threshold(folders):
     folder = folders(regions)
-    done = run("compare", folder, "--resamples", "10")
+    done = run(
+        "compare",
+        folder,
+    )
     assert done.exit_code == 0, done.output
     assert levels(folder, "argmax")["dice_image"] == pytest.approx(mean_dice(map(regions, range(4))), abs=1e-12)
-    found = compare(samples(regions), resamples=10)
+    found = compare(samples(regions))
     assert found.level("argmax", "dice", "image") == levels(folder, "argmax")["dice_image"]
     second = found.decoders[1]
     masks = [RankSEG(output_mode="multilabel")(each.probs[None])[0].numpy() for each in samples(regions)]
@@ -91,10 +94,8 @@ def test_overlapping_masks_are_compared_with_the_threshold(folders):
 
 
 def test_the_threshold_can_be_asked_for_by_name():
-    named = compare(
-        samples(regions), ["argmax(output_mode=multilabel)", "rankseg(output_mode=multilabel)"], resamples=10
-    )
-    plain = compare(samples(regions), ["argmax", "rankseg"], resamples=10)
+    named = compare(samples(regions), ["argmax(output_mode=multilabel)", "rankseg(output_mode=multilabel)"])
+    plain = compare(samples(regions), ["argmax", "rankseg"])
     assert [named.level(each, "dice", "image") for each in named.decoders] == [
         plain.level(each, "dice", "image") for each in plain.decoders
     ]
@@ -102,11 +103,11 @@ def test_the_threshold_can_be_asked_for_by_name():
 
 def test_tuning_takes_the_mode_from_the_truth(folders):
     folder = folders(regions, count=6)
-    options = ["--temperatures", "1", "--pruning-probs", "0.5", "--resamples", "10", "--min-cases", "0"]
+    options = ["--temperatures", "1", "--pruning-probs", "0.5", "--min-cases", "0"]
     done = run("tune", folder, *options)
     assert done.exit_code == 0, done.output
     assert json.loads((folder / "out/decoder.json").read_text())["options"]["output_mode"] == "multilabel"
-    found = tune(samples(regions, 6), temperatures=[1.0], pruning_probs=[0.5], resamples=10, min_cases=0)
+    found = tune(samples(regions, 6), temperatures=[1.0], pruning_probs=[0.5], min_cases=0)
     assert found.decoder.output_mode == "multilabel"
     by_hand = mean_dice(map(regions, range(6)))
     assert found.comparison.level("argmax", "dice", "image") == pytest.approx(by_hand, abs=1e-12)
@@ -121,7 +122,7 @@ def test_forms_of_truth():
     assert fitting_mode(Sample("masks of sigmoid channels", probs / 2, one_hot)) == "multilabel"
     assert fitting_mode(Sample("overlapping masks", probs, one_hot | one_hot.roll(1, 0))) == "multilabel"
     assert fitting_mode(Sample("one channel", probs[:1], labels == 1)) == "multilabel"
-    both = compare([("a", probs, one_hot)], resamples=10), compare([("a", probs, labels)], resamples=10)
+    both = compare([("a", probs, one_hot)]), compare([("a", probs, labels)])
     assert both[0].level("argmax", "dice", "image") == both[1].level("argmax", "dice", "image")
 
 
@@ -159,7 +160,7 @@ def test_masks_asked_for_beside_labels_are_refused_too(folders):
     decoders = ["--decoder", "argmax(output_mode=multilabel)", "--decoder", "rankseg(output_mode=multilabel)"]
     assert run("compare", folder, *decoders).exit_code == 2
     with pytest.warns(UserWarning, match=f"0: .*{SAID}"):
-        compare(samples(MISTAKES["regions beside labels"][0]), decoders[1::2], resamples=10)
+        compare(samples(MISTAKES["regions beside labels"][0]), decoders[1::2])
 
 
 @pytest.mark.parametrize(
@@ -197,21 +198,33 @@ def test_a_global_rule_is_not_fitted_to_what_does_not_add_up(folders):
 
 def test_one_such_image_can_be_passed_over(folders):
     folder = folders(lambda i: MISTAKES["scores of masks"][0](i) if i == 2 else labelled(i))
-    done = run("compare", folder, "--keep-going", "--resamples", "10")
+    done = run(
+        "compare",
+        folder,
+        "--keep-going",
+    )
     assert done.exit_code == 0, done.output
     assert list(json.loads((folder / "out/report.json").read_text())["skipped"]) == ["2"]
 
 
 def test_activation_makes_probabilities_of_scores(folders):
     folder = folders(MISTAKES["scores of masks"][0])
-    assert run("compare", folder, "--activation", "normalize", "--resamples", "10").exit_code == 0
-    exact = compare(samples(labelled), resamples=10)
+    assert (
+        run(
+            "compare",
+            folder,
+            "--activation",
+            "normalize",
+        ).exit_code
+        == 0
+    )
+    exact = compare(samples(labelled))
     assert levels(folder, "argmax")["dice_image"] == exact.level("argmax", "dice", "image")
 
 
 def test_python_warns_of_scores_and_goes_on():
     with pytest.warns(UserWarning, match=SAID):
-        found = compare(samples(MISTAKES["scores of masks"][0]), resamples=10)
+        found = compare(samples(MISTAKES["scores of masks"][0]))
     assert found.names == ("0", "1", "2", "3")
 
 
@@ -219,14 +232,13 @@ def test_probabilities_of_a_network_in_training():
     def grown(sample):
         return Sample(sample.name, sample.probs.clone().requires_grad_(), sample.labels)
 
-    plain = compare(samples(labelled), resamples=10)
-    found = compare(map(grown, samples(labelled)), resamples=10)
+    plain = compare(samples(labelled))
+    found = compare(map(grown, samples(labelled)))
     assert found.level("argmax", "dice", "image") == plain.level("argmax", "dice", "image")
     tuned = tune(
         list(map(grown, samples(labelled, 6))),
         temperatures=[0.7],
         aggregation_levels=["samplewise", "global"],
         pruning_probs=[0.5],
-        resamples=10,
     )
     assert len(tuned.comparison.names) == 6

@@ -150,7 +150,7 @@ def test_the_images_of_all_processes_count(monkeypatch):
 
 def test_every_form_of_the_report_says_it():
     name = "<b>[a](b) known"
-    found = compare(images(), {"argmax": RankSEG("acc"), name: fitted()}, ignore_index=IGNORE, resamples=50)
+    found = compare(images(), {"argmax": RankSEG("acc"), name: fitted()}, ignore_index=IGNORE)
     page = read_page(found)
     about = json.loads(json.dumps(to_dict(found)))["decoders"][name]["presence"]
     assert about == found.presence_of(name)

@@ -3,13 +3,13 @@
 import html.parser
 import re
 
-import numpy as np
 import pytest
 import torch
 
 from benchmarks.tuning import softened
 from rankseg_plugins import RankSEG
 from rankseg_plugins.comparison import Sample, Scoring, compare
+from rankseg_plugins.comparison.phrases import points
 from rankseg_plugins.tuning import tune
 
 pytestmark = pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
@@ -62,7 +62,7 @@ def test_a_prompt_shows_few_lines():
     assert lines[-1] == "and 10 more"
     gains = [float(re.search(r" ([+-]?\d+\.\d\d)  ", line)[1]) for line in lines[3:-1]]
     assert gains == sorted(gains, reverse=True)
-    assert len(repr(tune(samples, min_cases=0, resamples=50)).splitlines()) <= 15
+    assert len(repr(tune(samples, min_cases=0)).splitlines()) <= 15
 
 
 class Cells(html.parser.HTMLParser):
@@ -95,20 +95,18 @@ def test_a_notebook_shows_the_lines_of_a_prompt():
     page, lines = Cells(found._repr_html_()), repr(found).splitlines()
     assert page.lines == [lines[0], lines[-1]] == ["Comparison of 8 images", "and 2 more"]
     assert [re.split(r"  +", line) for line in lines[1:-1]] == [[each for each in row if each] for row in page.rows]
-    tuned = tune(samples, min_cases=0, resamples=50)
+    tuned = tune(samples, min_cases=0)
     assert tuned.verdict in Cells(tuned._repr_html_()).lines
     assert len(Cells(tuned._repr_html_()).rows) <= 12
 
 
-def test_a_prompt_has_the_intervals_of_all_differences_without_their_work():
+def test_a_prompt_has_the_figures_of_a_report_without_its_work():
     found = compared("label")
     shown = repr(found)
-    assert not {"differences", "tables"} & vars(found).keys()
-    alone = found.gain_intervals
-    np.testing.assert_allclose(alone, found.differences.paired, rtol=1e-12)
-    assert repr(found) == shown
-    low, high = (f"{100 * end:+.2f}" for end in found.differences.paired[0])
-    assert f"{low} to {high}" in shown
+    assert not {"tables", "_verdicts", "_by_present"} & vars(found).keys()
+    paired = found.paired(found.candidates[0])
+    low, high = (points(end) for end in paired.interval)
+    assert f"{points(paired.mean)}  {low} to {high}" in shown
 
 
 def test_a_verdict_is_worked_out_once():
@@ -118,9 +116,7 @@ def test_a_verdict_is_worked_out_once():
 
 def test_a_decoder_measured_on_its_own_images_is_named(tmp_path):
     samples = softened(40, 1, 2.0, 24)
-    tune(samples, pruning_probs=[0.5], temperatures=[0.5], presence=[], resamples=100).decoder.save(
-        tmp_path / "it.json"
-    )
+    tune(samples, pruning_probs=[0.5], temperatures=[0.5], presence=[]).decoder.save(tmp_path / "it.json")
     renamed = [Sample(f"other {each.name}", each.probs, each.labels) for each in samples]
     for again in (samples, renamed, samples[:30]):
         with pytest.warns(UserWarning, match=r"it.json was tuned on images that are measured here, \d+ of \d+"):

@@ -25,7 +25,7 @@ BOTH = ["--temperatures", "1", "--aggregation-levels", "global"]
 
 
 def run(folder, command, *extra):
-    paths = ["--probs", folder / "probs", "--labels", folder / "labels", "--out", folder / "out", "--resamples", 20]
+    paths = ["--probs", folder / "probs", "--labels", folder / "labels", "--out", folder / "out"]
     return CliRunner().invoke(app, [command, *map(str, paths), *extra], env=environment())
 
 

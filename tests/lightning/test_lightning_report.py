@@ -243,7 +243,7 @@ def test_without_images_there_is_no_verdict(segmenter, make_trainer, lines):
 
 @mostly_one_package
 def test_a_tuning_is_logged_with_its_verdict(segmenter, make_trainer, lines):
-    callback = RankSEGCallback(num_classes=CLASSES, tune={"resamples": 50})
+    callback = RankSEGCallback(num_classes=CLASSES, tune=True)
     make_trainer(callbacks=[callback]).validate(segmenter(), lightning_nets.loader(), verbose=False)
     count = len(callback.tuned.comparison.names)
     assert f"val/rankseg, tuned on {count} images: {callback.tuned.verdict}" in lines

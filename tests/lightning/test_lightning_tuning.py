@@ -60,7 +60,7 @@ def test_the_decoder_is_that_of_tune_and_decides_from_then_on(scaling, make_trai
 @mostly_one_package
 def test_options_reach_the_tuning(scaling, make_trainer):
     own = dict(temperatures=[1.0, 0.8], pruning_probs=np.array([0.4, 0.0]), metrics=["dice", "iou"], folds=3)
-    finish = dict(resamples=500, confidence=0.9, seed=7)
+    finish = dict(confidence=0.9, seed=7)
     callback = RankSEGCallback(
         RankSEG("iou"),
         num_classes=CLASSES,
@@ -181,8 +181,7 @@ def test_one_channel_and_overlapping_masks(segmenter, make_trainer):
         ({"tune": {"temperatures": [0.0]}}, ValueError, "temperatures must be in"),
         ({"tune": {"temperatures": []}}, ValueError, "temperatures must hold at least one value"),
         ({"tune": {"solvers": ["rmb"]}}, ValueError, "solvers must be one of"),
-        ({"tune": {"resamples": 0}}, ValueError, "resamples must be at least 1"),
-        ({"tune": {"resamples": "a"}}, TypeError, "resamples must be an integer, got str"),
+        ({"tune": {"confidence": 1.0}}, ValueError, "confidence must lie in"),
         ({"tune": {"confidence": 95}}, ValueError, r"confidence must be in \[0, 1\], got 95"),
         ({"tune": {"confidence": "a"}}, TypeError, "confidence must be a real number, got str"),
         ({"tune": {"seed": -1}}, ValueError, "seed must be at least 0, got -1"),

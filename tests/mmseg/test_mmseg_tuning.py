@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:the probabilities look as if",
 )
 # Seven images are too few for the default of min_cases.
-FEW = {"min_cases": 0, "folds": 3, "resamples": 200}
+FEW = {"min_cases": 0, "folds": 3}
 
 
 def with_hook(full, **options):
@@ -309,8 +309,6 @@ def test_bad_options_are_refused_before_any_work(dataset, tmp_path, options, wor
 @pytest.mark.parametrize(
     ("options", "kind", "words"),
     [
-        ({"resamples": 0}, ValueError, "resamples must be at least 1, got 0"),
-        ({"resamples": "many"}, TypeError, "resamples must be an integer, got str"),
         ({"confidence": 95}, ValueError, "confidence must be in"),
         ({"confidence": "a"}, TypeError, "confidence must be a real number, got str"),
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),

@@ -29,7 +29,7 @@ def overlapping(probability=PROBABILITY, hold=HOLD):
 
 
 def compared(samples, decoders, **options):
-    return compare(samples, decoders, resamples=20, **options)
+    return compare(samples, decoders, **options)
 
 
 def rows_of(page):

@@ -54,7 +54,7 @@ def make_comparison():
         recorder.add(Sample(name, torch.from_numpy(probs), torch.from_numpy(labels.astype(np.int64))))
     recorder.skipped["bad"] = f"{NAMES[3]}: {NAMES[0]}"
     facts = {"without partner": [NAMES[0], NAMES[2]], "1) $": NAMES[3]}
-    return recorder.comparison(CLASSES, facts=facts, resamples=20)
+    return recorder.comparison(CLASSES, facts=facts)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_an_odd_folder_and_a_decoder_that_is_judged(tmp_path, monkeypatch):
         np.save(tmp_path / f"probs/{index}.npy", probs)
         np.save(tmp_path / f"labels/{index}.npy", labels)
     out = os.fsdecode(b"[/b] \xe9 :smile:")
-    done = run_cli(tmp_path, "--fail-below", 99, "--resamples", 20, out=out)
+    done = run_cli(tmp_path, "--fail-below", 99, out=out)
     assert done.returncode == 3, done.stderr
     assert f"Report: {tmp_path}/{printable(out)}/report.html" in done.stderr
     assert f"{DECODERS[1]}: the lower bound of the gain is" in done.stderr

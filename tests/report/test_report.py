@@ -267,7 +267,7 @@ def tuned(tmp_path_factory):
         (f"image{i:02d}", torch.from_numpy(probs), torch.from_numpy(labels.astype(np.int64)))
         for i, (probs, labels) in enumerate(images)
     ]
-    found, path = tune(samples, ignore_index=255, resamples=200), tmp_path_factory.mktemp("tuned")
+    found, path = tune(samples, ignore_index=255), tmp_path_factory.mktemp("tuned")
     found.report(path)
     return found, path
 

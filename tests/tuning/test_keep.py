@@ -29,7 +29,7 @@ def compared(*gains, images=30, size=1000):
         ]
         measurements.append(Measurement(str(index), str(index), np.stack(counts), np.full(len(counts), np.nan)))
     names = ("argmax", *(f"candidate {index}" for index in range(len(gains))))
-    return Comparison(names, ("a", "b"), tuple(measurements), resamples=500)
+    return Comparison(names, ("a", "b"), tuple(measurements))
 
 
 def test_every_class():
@@ -82,7 +82,7 @@ def test_a_level():
 
 
 def test_the_default_and_what_is_refused():
-    found = tune(softened(24, 1, 2.0, 24), pruning_probs=[0.5], temperatures=[0.5], resamples=100)
+    found = tune(softened(24, 1, 2.0, 24), pruning_probs=[0.5], temperatures=[0.5])
     assert found.decoder.evidence["keep"] == ["dice_dataset"]
     with pytest.raises(ValueError, match=r"each of keep must be one of 'dice_dataset', .*got 'mIoU'"):
         tune(softened(24, 1, 2.0, 24), keep=["mIoU"])

@@ -32,7 +32,7 @@ def images(count, seed=0, size=16, cases=None):
     return [Sample(str(i), p, t, group) for i, (p, t, group) in enumerate(zip(probs, labels, groups, strict=True))]
 
 
-QUICK = {"temperatures": [1.0], "pruning_probs": [0.5, 0.1], "resamples": 200}
+QUICK = {"temperatures": [1.0], "pruning_probs": [0.5, 0.1]}
 
 
 @pytest.mark.parametrize("cases", [None, 7])
@@ -87,7 +87,7 @@ def test_where_every_class_is_always_there_nothing_changes():
     probs = (2 * torch.randn(30, 3, 60, generator=generator)).softmax(1)
     labels = torch.multinomial(probs.movedim(1, -1).reshape(-1, 3), 1, generator=generator).view(30, 60)
     samples = [Sample(str(i), *both) for i, both in enumerate(zip(probs, labels, strict=True))]
-    found = tune(samples, presence=["score", 0.2, 0.5], temperatures=[1.0], pruning_probs=[0.1], resamples=50)
+    found = tune(samples, presence=["score", 0.2, 0.5], temperatures=[1.0], pruning_probs=[0.1])
     counts = np.stack([each.counts for each in found.comparison.measurements])
     for index in range(2, 5):
         assert np.array_equal(counts[:, index], counts[:, 1])

@@ -18,7 +18,7 @@ def images(count, channels=2):
     return [Sample(str(i), p, p.argmax(0)) for i, p in enumerate(probs)]
 
 
-QUICK = {"temperatures": [1.0], "pruning_probs": [0.5], "resamples": 20}
+QUICK = {"temperatures": [1.0], "pruning_probs": [0.5]}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,6 @@ QUICK = {"temperatures": [1.0], "pruning_probs": [0.5], "resamples": 20}
         ({"output_mode": ""}, ValueError, "output_mode must be one of"),
         ({"confidence": "a"}, TypeError, "confidence must be a real number, got str"),
         ({"confidence": 1}, ValueError, "confidence must lie in"),
-        ({"resamples": 0}, ValueError, "resamples must be at least 1, got 0"),
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
         ({"folds": 2.5}, TypeError, "folds must be an integer, got float"),
         ({"min_cases": -1}, ValueError, "min_cases must be at least 0, got -1"),
@@ -97,7 +96,7 @@ def test_integers_of_numpy():
 
 def test_others_are_in_the_race_beside_global_rules():
     mine = {"mine": TunedDecoder(RankSEG("iou"), 2)}
-    common = {"temperatures": [1.0], "resamples": 20, "others": mine}
+    common = {"temperatures": [1.0], "others": mine}
     both = {"aggregation_levels": ["samplewise", "global"], "pruning_probs": [0.5], "presence": ["Score"]}
     found = tune(images(6), **both, **common)
     pooled = "global(metric=dice)"

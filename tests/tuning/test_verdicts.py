@@ -18,7 +18,7 @@ def images(count, temperature=2.0, seed=1, size=24):
     return softened(count, seed, temperature, size)
 
 
-QUICK = {"pruning_probs": [0.5], "resamples": 100}
+QUICK = {"pruning_probs": [0.5]}
 
 
 def test_a_single_case():
@@ -106,7 +106,7 @@ def test_a_gain_of_choices_alone_is_named(monkeypatch):
 
 def test_a_global_winner_says_what_it_was_fitted_to(tmp_path):
     pytest.importorskip("matplotlib")
-    found = tune(images(40, 1.0), "iou_dataset", aggregation_levels=["global"], temperatures=[1.0], resamples=100)
+    found = tune(images(40, 1.0), "iou_dataset", aggregation_levels=["global"], temperatures=[1.0])
     assert not found.decoder.is_argmax
     assert found.verdict.endswith("; its rule was fitted to all images, without their labels")
     found.report(tmp_path)
