@@ -90,6 +90,7 @@ def test_it_names_options_config_and_checkpoint(dataset, tmp_path):
     assert Config.fromfile(facts["config"]).model.test_cfg.rankseg == full.model.test_cfg.rankseg
     full, built = make_config(dataset, tmp_path / "other", tmp_path / "report")
     runner = Runner.from_cfg(full)
+    runner.model.load_state_dict(built.state_dict())
     runner.message_hub.update_info("iter", 7)
     runner.test()
     facts = read(tmp_path / "report")["facts"]
