@@ -1,5 +1,6 @@
 """What all tests share: real probabilities, where the checkout has them beside it; files; how kernels are run."""
 
+import base64
 import os
 
 import numpy as np
@@ -11,6 +12,10 @@ from places import DATA
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+#: A PNG.
+ONE_PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg=="
+)
 REAL = {"camvid": DATA / "camvid" / "probs_val.npz", "horses": DATA / "voc21_horses" / "probs.npz"}
 
 
@@ -45,6 +50,18 @@ def _load(name):
 def real_probs(request):
     """Probabilities (B, C, H, W) float16 that a trained network gave for every sixth image."""
     return _load(request.param)[0]
+
+
+@pytest.fixture
+def unpainted(request, monkeypatch):
+    """Charts are drawn, but not made into pictures, which takes longer than all else of a short run.
+
+    Tests marked ``painted`` have the pictures.
+    """
+    from rankseg_plugins.report import charts
+
+    if request.node.get_closest_marker("painted") is None:
+        monkeypatch.setattr(charts, "to_png", lambda figure: ONE_PIXEL)
 
 
 @pytest.fixture

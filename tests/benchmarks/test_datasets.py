@@ -14,6 +14,8 @@ from rankseg_plugins.cli import app
 from rankseg_plugins.comparison import Scoring, compare
 from rankseg_plugins.files.cases import find_cases
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 RNG = np.random.default_rng(0)
 
 

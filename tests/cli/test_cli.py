@@ -23,6 +23,8 @@ from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.cli import app
 from rankseg_plugins.comparison import compare
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 TUNED = DECODERS[1]
 
 
@@ -49,6 +51,7 @@ def figures(folder, out="out"):
     return {key: value for key, value in found.items() if key != "facts"}
 
 
+@pytest.mark.painted
 def test_report_holds_what_the_python_api_finds(folders):
     done = run_cli(folders, "--json")
     assert done.returncode == 0, done.stderr
@@ -276,6 +279,7 @@ def limited_files(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.painted
 def test_disk_full_again_and_again(folders):
     """Each run goes on where the one before it had to stop."""
     results = folders / "out/results.jsonl"

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from benchmarks.datasets import DATASETS
 from rankseg_plugins.cli import app
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 PAGES = [ROOT / "docs/compare.md", ROOT / "docs/tuning.md", *sorted((ROOT / "docs/evidence").glob("*.md"))]
 EVIDENCE = ROOT / "docs/evidence"
 

@@ -12,6 +12,8 @@ from rankseg_plugins.comparison import compare
 from rankseg_plugins.scores.boundaries import Boundaries
 from rankseg_plugins.scores.lesions import Lesions
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 TUNED = DECODERS[1]
 ASKED = ("--boundary", "1,2mm", "--spacing", "1,2.5", "--lesions", "--lesion-class", "2", "--lesion-overlap", "0.5")
 EXTRA = (Boundaries((1, 2), "mm"), Lesions(0.5, classes=2))

@@ -10,6 +10,8 @@ from PIL import Image
 
 from rankseg_plugins.comparison import compare
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 @pytest.fixture
 def binary(tmp_path):

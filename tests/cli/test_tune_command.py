@@ -10,12 +10,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from image_folders import environment
+from image_folders import UNPAINTED, environment
 from softened_images import OPTIONS, OPTIONS_OF, RACE, make_images, run, samples
 from torchmetrics.segmentation import DiceScore
 
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.tuning import tune
+
+pytestmark = pytest.mark.usefixtures("unpainted")
 
 
 def without_times(found):
@@ -28,6 +30,7 @@ def without_times(found):
 
 
 @pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
+@pytest.mark.painted
 def test_finds_what_the_python_api_finds(softened):
     done = run(softened, *OPTIONS, "--json")
     assert done.exit_code == 0, done.stderr
@@ -52,7 +55,7 @@ def test_finds_what_the_python_api_finds(softened):
 def test_table_and_page(softened, monkeypatch):
     """Of a process of its own; nothing is broken into lines for a pipe."""
     monkeypatch.setitem(os.environ, "COLUMNS", "60")
-    command = [sys.executable, "-m", "rankseg_plugins", "tune", *OPTIONS]
+    command = [sys.executable, "-c", UNPAINTED, "tune", *OPTIONS]
     paths = [str(part) for name in ("probs", "labels") for part in (f"--{name}", softened / name)]
     done = subprocess.run([*command, *paths, "--out", str(softened / "tuned")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

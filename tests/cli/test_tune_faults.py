@@ -13,6 +13,8 @@ from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.tuning.candidates import GlobalCandidates
 from rankseg_plugins.tuning.presence import PresenceCandidates
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 def test_an_empty_folder(softened):
     (softened / "none").mkdir()

@@ -9,6 +9,8 @@ from rankseg_plugins import RankSEG
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.comparison import compare
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 def test_compare_says_that_a_file_was_tuned_for_other_classes(softened):
     """Only where that is so."""

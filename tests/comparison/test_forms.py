@@ -17,7 +17,10 @@ from rankseg_plugins.tuning import tune
 SAID = "must add up to 1"
 
 # So they are, as drawn; that this is said is tested beside the other warnings.
-pytestmark = pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:the probabilities are too unsure"),
+    pytest.mark.usefixtures("unpainted"),
+]
 
 
 def regions(index, size=(24, 24)):

@@ -17,7 +17,7 @@ def test_one_cycle():
     assert rates[-1] == training.one_cycle(1.3) == pytest.approx(0.0)
 
 
-@pytest.mark.parametrize(("step_takes", "iterations", "steps"), [(0.0, 20, 20), (1.0, 40, 11)])
+@pytest.mark.parametrize(("step_takes", "iterations", "steps"), [(0.0, 14, 14), (1.0, 40, 11)])
 def test_by_steps_or_by_the_clock(folder, tmp_path, monkeypatch, step_takes, iterations, steps):
     """Ten seconds: with steps of a second the clock ends it after eleven of forty, the rate close to zero."""
     now, rates = [0.0], []

@@ -14,6 +14,8 @@ from image_folders import run_cli
 from rankseg_plugins.files.cases import find_cases
 from rankseg_plugins.files.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 #: The patient: (x, y, z), right, anterior and superior are where the indices grow. No side equals another.
 LABELS = np.zeros((6, 6, 6), np.uint8)
 LABELS[4:, 1:4, 2:] = 1

@@ -19,6 +19,8 @@ from rankseg_plugins.files.cases import find_cases
 from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.files.results import ResultsFile, check_run, collect, share_of
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 #: Options that make a run short.
 QUICK = {"compare": [], "tune": ["--temperatures", "1", "--pruning-probs", "0.5"]}
 BOTH = ["--temperatures", "1", "--aggregation-levels", "global"]

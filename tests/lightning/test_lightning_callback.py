@@ -21,6 +21,8 @@ from tagged import tagged
 from rankseg_plugins import RankSEG, rankseg
 from rankseg_plugins.lightning import RankSEGCallback, RankSEGPredictionWriter
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 DECODER = RankSEG(metric="dice")
 
 

@@ -25,6 +25,8 @@ from rankseg_plugins.comparison import Scoring, compare
 from rankseg_plugins.comparison.tables import to_dict
 from rankseg_plugins.lightning import RankSEGCallback
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 NAMES = ("background", "disc", "bar")
 
 
@@ -67,6 +69,7 @@ def figures_of(net, batches, decoder, activation="softmax", **options):
     itertools.product(PACKAGES, ("val", "test")),
     quick=lambda package, stage: (package == PACKAGES[0]) == (stage == "val"),
 )
+@pytest.mark.painted
 def test_figures_are_the_logged_ones_and_those_of_compare(segmenter, make_trainer, tmp_path, stage, lines):
     data, decoder, calls = lightning_nets.loader(ignore=255), RankSEG("dice"), []
     callback = RankSEGCallback(decoder, num_classes=CLASSES, ignore_index=255, report=tmp_path, class_names=NAMES)
@@ -171,7 +174,9 @@ import lightning_nets
 from torch.utils.data import DataLoader
 from rankseg_plugins import PresenceRankSEG
 from rankseg_plugins.lightning import RankSEGCallback
+from rankseg_plugins.report import charts
 
+charts.to_png = lambda figure: b""
 package, folder = sys.argv[1:]
 decoder = PresenceRankSEG(3, present="label", frequencies=[1.0, 0.7, 0.4])
 callback = RankSEGCallback(decoder, num_classes=3, ignore_index=255, report=folder)

@@ -18,6 +18,8 @@ from rankseg_plugins import RankSEG
 from rankseg_plugins.lightning import RankSEGCallback, RankSEGPredictionWriter
 from rankseg_plugins.tuning import tune
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 BAD = (1, 2, 5)
 
 

@@ -24,6 +24,8 @@ from rankseg_plugins.comparison import Sample, Scoring
 from rankseg_plugins.lightning import RankSEGCallback, RankSEGPredictionWriter
 from rankseg_plugins.tuning import tune
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 def test_every_weight_has_a_decoder_of_its_own():
     """What makes the tests below tell decoders apart."""

@@ -28,6 +28,8 @@ from rankseg_plugins.comparison import Scoring, compare
 from rankseg_plugins.comparison.tables import to_dict
 from rankseg_plugins.mmseg import MultiLevelIoUMetric
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 SEGMENTOR = "rankseg_plugins.mmseg.RankSEGEncoderDecoder"
 OPTIONS = {"metric": "dice", "pruning_prob": 0.1}
 
@@ -49,6 +51,7 @@ def comparable(figures):
 
 
 @pytest.mark.parametrize("names", [["mIoU", "mDice"], ["mIoU"]])
+@pytest.mark.painted
 def test_figures_are_the_printed_ones_and_those_of_compare(dataset, tmp_path, names):
     full, built = make_config(dataset, tmp_path, tmp_path / "report", iou_metrics=names, present="label", absent="one")
     full.log_level = "INFO"

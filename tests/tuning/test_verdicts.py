@@ -10,7 +10,10 @@ from rankseg_plugins.comparison import Sample
 from rankseg_plugins.tuning import choosing, tune
 from rankseg_plugins.tuning.choosing import choose
 
-pytestmark = pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:the probabilities are too unsure"),
+    pytest.mark.usefixtures("unpainted"),
+]
 
 
 def images(count, temperature=2.0, seed=1, size=24):

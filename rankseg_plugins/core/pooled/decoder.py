@@ -36,10 +36,12 @@ class GlobalRankSEG(ChecksSums, Fitted):
     threshold for each class where masks may overlap. :meth:`update` keeps a sample of the pixels of unlabelled (or
     labelled) images, :meth:`fit` finds the rule, and from then on the module decides at about the cost of argmax.
 
-    Without labels the fit takes the probabilities at their word. Two guards keep it from pursuing classes of which
-    they give no evidence, such as the 19 classes of a network of 21 that never occur in the photographs at hand: a
-    class must show in ``min_images`` images, and its own mask must promise a pooled Dice of ``min_dice``. All other
-    classes compete with the largest class on equal terms, as under argmax, or at the threshold 1/2.
+    Without labels the fit takes the probabilities at their word. Guards keep it from pursuing classes of which they
+    give no evidence, such as the 19 classes of a network of 21 that never occur in the photographs at hand: a class
+    must show in ``min_images`` images, and its own mask must promise a pooled Dice of ``min_dice``. Without labels, as
+    many images must hold a pixel where it is the likeliest (in masks, likelier than not): a haze of small
+    probabilities over all images looks the same whether the class is in a few of them or in none. All other classes
+    compete with the largest class on equal terms, as under argmax, or at the threshold 1/2.
 
     Args:
         num_classes: C; 1 for a single channel of foreground probabilities, which needs ``"multilabel"``.
@@ -149,8 +151,8 @@ class GlobalRankSEG(ChecksSums, Fitted):
         """Forget the sample, so that another can be collected; what was fitted stays."""
         self._with_labels: bool | None = None
         self._sample: Reservoir | None = None
-        # Images, sum of v, sum of v^2.
-        self._evidence = torch.zeros(3, self.num_classes, dtype=torch.float64, device="cpu")
+        # Images, sum of v, sum of v^2, images that argmax gives the class in.
+        self._evidence = torch.zeros(4, self.num_classes, dtype=torch.float64, device="cpu")
 
     @torch.no_grad()
     def update(
@@ -202,9 +204,10 @@ class GlobalRankSEG(ChecksSums, Fitted):
         for index, (image, inside) in enumerate(zip(columns.movedim(1, 2), kept.flatten(1), strict=True)):
             rows = image if inside.all() else image[inside]
             if len(rows):
-                shown = rows[:, -self.num_classes :].double().square().mean(0).cpu()
+                held = rows[:, -self.num_classes :].double().square().mean(0).cpu()
+                found = torch.stack([torch.ones_like(held), held, held.square(), self._shown(rows)])
                 # Not in place: inference mode may have made the sum so far.
-                self._evidence = self._evidence + torch.stack([torch.ones_like(shown), shown, shown.square()])
+                self._evidence = self._evidence + found
                 self._sample.add(rows.clamp(0, 1), None if number is None else number + index)
 
     def fit(self) -> GlobalFit:
@@ -228,6 +231,8 @@ class GlobalRankSEG(ChecksSums, Fitted):
         effective = evidence[1].square() / evidence[2].clamp(min=torch.finfo(torch.float64).tiny)
         # 1e-9: images that are all alike count in full, whatever rounding says.
         pursued = (volumes > 0) & (effective >= self.min_images - 1e-9) & (best >= self.min_dice)
+        if rows.shape[1] == self.num_classes:  # without labels
+            pursued &= evidence[3] >= self.min_images
         if not pursued.any():
             plain = "argmax" if self.output_mode == "multiclass" else "the threshold 1/2"
             warnings.warn(
@@ -285,6 +290,13 @@ class GlobalRankSEG(ChecksSums, Fitted):
         return torch.cat(
             [self._decide(strip.probs(), strip.valid) for strip in pixels.strips(_VALUES)], 2 - logits.ndim
         )
+
+    def _shown(self, rows: Tensor) -> Tensor:
+        """Which classes are the likeliest somewhere among pixels (N, C) or more columns, (C,) float64 of 0 and 1."""
+        probs = rows[:, : self.num_classes]
+        if self.output_mode == "multilabel":
+            return (probs > 0.5).any(0).double().cpu()
+        return (torch.bincount(probs.argmax(1), minlength=self.num_classes) > 0).double().cpu()
 
     def _check_fitted(self) -> None:
         if not self.fitted:

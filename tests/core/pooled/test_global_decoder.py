@@ -144,6 +144,18 @@ def test_classes_without_evidence_are_decided_as_by_argmax():
     assert plain.pursued.all()
 
 
+@pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
+def test_a_class_that_argmax_never_shows_is_not_pursued_without_labels(mode):
+    """A haze of 0.2 promises a Dice of 1/3; whether the class is there, only labels can say."""
+    probs, labels = network(classes=2, images=20)
+    probs = torch.cat([0.8 * probs, torch.full((20, 1, 400), 0.2)], 1)
+    probs[:4, :, 0] = torch.tensor([0.2, 0.2, 0.6])  # shown in 4 images, of 5 that are wanted
+    labels = torch.where(torch.rand(labels.shape, generator=torch.Generator().manual_seed(3)) < 0.2, 2, labels)
+    assert fitted(probs, output_mode=mode)[1].pursued.tolist() == [True, True, False]
+    assert fitted(probs, output_mode=mode, min_images=4)[1].pursued.all()
+    assert fitted(probs, labels, output_mode=mode)[1].pursued.all()
+
+
 def test_a_fit_that_cannot_gain_keeps_argmax():
     labels = torch.arange(12).view(4, 3) % 3
     probs = torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).float()

@@ -7,6 +7,7 @@ import textwrap
 
 import pytest
 from places import ROOT
+from sweeps import sweep
 
 MAKE = """
     import torch
@@ -41,7 +42,7 @@ def test_several_threads_decide_at_once():
     """)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@sweep("method", ["fork", "spawn"], lambda method: method == "fork")
 def test_a_worker_decides(method, tmp_path):
     """One that was forked after its parent had decided finds no threads left."""
     file = tmp_path / "workers.py"
@@ -81,9 +82,14 @@ def test_an_interrupt_ends_a_decision():
     assert found.stdout == "interrupted 1\n", found.stderr
 
 
-def test_without_numba_the_graph_decides_and_says_so_once():
+def test_numba_is_imported_by_a_decision_alone_and_without_it_the_graph_decides_and_says_so_once():
     found = passes("""
         import sys, warnings
+        assert "numba" not in sys.modules
+        RankSEG("acc")(make(0))
+        assert "numba" not in sys.modules
+        RankSEG()(make(0))
+        assert "numba" in sys.modules
         expected = [decoder(make(0)) for decoder in (RankSEG(), RankSEG("iou", output_mode="multilabel"))]
         logits = make(0).log()
         expected.append(RankSEG(smooth=1.0).predict_logits(logits))
@@ -109,17 +115,6 @@ def test_without_numba_the_graph_decides_and_says_so_once():
     assert found.stdout == ""
 
 
-def test_numba_is_imported_by_a_decision_alone():
-    passes("""
-        import sys
-        assert "numba" not in sys.modules
-        RankSEG("acc")(make(0))
-        assert "numba" not in sys.modules
-        RankSEG()(make(0))
-        assert "numba" in sys.modules
-    """)
-
-
 def test_processes_that_compile_at_once_for_other_types_do_not_take_each_others_code(tmp_path, monkeypatch):
     from rankseg_plugins.core.kernels.cpu.compiling import _Files
 
@@ -134,11 +129,28 @@ def test_processes_that_compile_at_once_for_other_types_do_not_take_each_others_
     assert second.load("float64") == "code for float64"
 
 
+NOWHERE = """
+    from numba.core import caching
+    def nowhere(*_):
+        raise RuntimeError("cannot cache function: no locator available")
+    caching.FunctionCache.__init__ = nowhere
+"""
+
+
 def test_where_no_compiled_code_can_be_kept():
-    passes("""
-        from numba.core import caching
-        def nowhere(*_):
-            raise RuntimeError("cannot cache function: no locator available")
-        caching.FunctionCache.__init__ = nowhere
-        assert RankSEG()(make(0)).shape == (1, 300, 320)
-    """)
+    """All kernels are there; one of them is compiled, as all would take long."""
+    passes(
+        NOWHERE
+        + """
+    from rankseg_plugins.core.kernels.cpu import bins, steps
+    from rankseg_plugins.core.kernels.cpu.compiling import _Kept
+    number, _ = bins.binned(torch.tensor([[0.1, 0.2, 0.9]]), torch.tensor([[True] * 3]), 2)
+    assert number.tolist() == [[2, 1]]
+    assert len(bins._add.signatures) == 1 and not isinstance(bins._add._cache, _Kept)
+"""
+    )
+
+
+@pytest.mark.exhaustive
+def test_a_decision_where_no_compiled_code_can_be_kept():
+    passes(NOWHERE + "    assert RankSEG()(make(0)).shape == (1, 300, 320)\n")

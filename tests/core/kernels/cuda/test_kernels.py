@@ -74,6 +74,12 @@ def one_shape_each(options, shape):
     return MASKS.index(shape) == (number + number // 2) % 2
 
 
+def one_mode_each(options):
+    """Every objective, in one mode and in the other in turn."""
+    number = OPTIONS.index(options)
+    return (number + number // 2) % 2 == 0
+
+
 SHARPNESS = {torch.float16: 10.0, torch.float32: 1.0, torch.float64: 3.0}
 
 
@@ -94,7 +100,7 @@ def test_valid_masks(options, shape):
     assert torch.equal(decide(decoder, probs, valid), decoder(probs, valid))
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+@sweep("options", OPTIONS, one_mode_each)
 def test_more_undecided_pixels_than_there_is_room(options):
     """Unsure everywhere: nearly every pixel lies between the floor and 1/2."""
     probs = 0.25 + 0.2 * torch.rand(1, 3, 12, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -117,7 +123,7 @@ def test_no_class_left_in_one_image(policy):
     assert torch.equal(decide(decoder, probs), decoder(probs))
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+@sweep("options", OPTIONS, one_mode_each)
 def test_ties_and_certain_pixels(options):
     """Few different values, 0 and 1 among them."""
     probs = torch.randint(0, 6, (2, 3, 7, 8), generator=torch.Generator().manual_seed(2)).float() / 5
@@ -230,7 +236,7 @@ def test_sums_of_sigmoid_channels_are_looked_at(method):
         method(RankSEG().predict_logits, made_values("sigmoid", shape=(1, 4, 5, 6)), "sigmoid")
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+@sweep("options", OPTIONS, one_mode_each)
 def test_classes_that_are_there(options):
     """Of two images, one of which holds none."""
     decoder, logits = RankSEG(**options), made_values("softmax", shape=(2, 4, 5, 9))
