@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from benchmarks.measure import table_head
 from benchmarks.workloads import generate
 from rankseg_plugins import RankSEG
 from rankseg_plugins.comparison import Comparison, Sample, Scoring, compare
@@ -261,7 +262,7 @@ def main() -> None:
 
 
 def show(head: tuple[str, ...], title: str, rows: Iterable[tuple[str, ...]]) -> None:
-    print(f"| {' | '.join(head).format(metric=title)} |\n| --- |{' ---: |' * (len(head) - 1)}")
+    print(table_head(head).format(metric=title))
     for row in rows:
         print(f"| {' | '.join(row)} |")
     print(flush=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measure import table_head
 from benchmarks.presence import fitted, pooled
 from benchmarks.tuning import HALVES, IGNORE, samples_of
 from rankseg_plugins import RankSEG
@@ -28,6 +29,10 @@ FIGURES = (("iou", "dataset"), ("dice", "image"))
 MAX_PIXELS = 50_000
 FITTED = {"with_labels": True, "max_pixels": MAX_PIXELS}
 ALONE = "GlobalRankSEG, labels"
+HEAD = (
+    *("data", "present", "decision", "dataset IoU, points over argmax", "image Dice, points over argmax"),
+    *("certainly better, worse than GlobalRankSEG", "than presence"),
+)
 
 
 def decoders_of(images: list[Sample]) -> dict[str, Decoder]:
@@ -90,11 +95,7 @@ def rows(data: str, comparisons: list[Comparison]) -> None:
 
 
 def main(paths: list[str]) -> None:
-    print(
-        "| data | present | decision | dataset IoU, points over argmax | image Dice, points over argmax | certainly "
-        "better, worse than GlobalRankSEG | than presence |"
-    )
-    print("| --- | --- | --- | ---: | ---: | ---: | ---: |")
+    print(table_head(HEAD, words=3))
     for path in map(Path, paths):
         rows(path.parent.name, measured(samples_of(path)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -23,6 +23,17 @@ PATIENCE = 15.0
 
 #: Seconds that calls on small inputs take together in a round, and their number at most.
 _ROUND, _MOST_CALLS = 0.05, 500
+
+
+def table_head(titles: Sequence[str], words: int = 1) -> str:
+    """Head of a Markdown table, of whose columns the first ``words`` hold words, and the others numbers.
+
+    Example:
+        >>> print(table_head(["data", "gain"]))
+        | data | gain |
+        | --- | ---: |
+    """
+    return f"| {' | '.join(titles)} |\n|{' --- |' * words}{' ---: |' * (len(titles) - words)}"
 
 
 def interleave(contestants: Mapping[str, Call], rounds: int | None = None) -> Times:

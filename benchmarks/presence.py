@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.measure import table_head
 from benchmarks.tuning import IGNORE, samples_of
 from rankseg_plugins import GlobalRankSEG, PresenceRankSEG, RankSEG
 from rankseg_plugins.comparison import Sample, Scoring, compare
@@ -145,12 +146,11 @@ def enlarged(images: list[Sample], size: int = 512) -> list[Sample]:
 
 def main(paths: list[str]) -> None:
     sets = {path.parent.name: samples_of(path) for path in map(Path, paths)}
-    print("| data | decision | image Dice, union | image Dice, label | dataset IoU, label |")
-    print("| --- | --- | ---: | ---: | ---: |")
+    print(table_head(("data", "decision", "image Dice, union", "image Dice, label", "dataset IoU, label"), words=2))
     for data, images in sets.items():
         rows(data, images)
-    print("\n| data | C x H x W | RankSEG, ms | score, union | rule 0.2 | score, label |")
-    print("| --- | --- | ---: | ---: | ---: | ---: |")
+    head = ("data", "C x H x W", "RankSEG, ms", "score, union", "rule 0.2", "score, label")
+    print("\n" + table_head(head, words=2))
     for data, images in sets.items():
         cost(data, images)
         cost(f"{data}, enlarged", enlarged(images))

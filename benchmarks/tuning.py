@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from benchmarks.measure import table_head
 from rankseg_plugins import RankSEG
 from rankseg_plugins.calibration import TemperatureScaling
 from rankseg_plugins.comparison import Sample, Scoring, compare
@@ -39,6 +40,15 @@ OBJECTIVES = ("dice_image", "iou_image", "iou_dataset")
 PRESENT = ("union", "label")
 MIN_CASES = 20
 RULES = (*BY_SCORE, *BY_THRESHOLD)
+#: Columns of a race, without presence and with it.
+_RACE = ("least to most", "certainly worse", "unguarded")
+HEAD = (
+    *("data", "objective, present", "`min_cases`"),
+    *("without presence: gain", *_RACE),
+    *("**with presence: gain**", *_RACE),
+    "chosen",
+)
+SOFTENED_HEAD = ("decision", "image Dice, %", "gain, points", "95 % interval")
 
 
 def samples_of(path: Path) -> list[Sample]:
@@ -187,11 +197,7 @@ def softened_rows() -> Iterator[str]:
 
 
 def main(paths: list[str]) -> None:
-    print(
-        "| data | objective, present | `min_cases` | without presence: gain | least to most | certainly worse "
-        "| unguarded | **with presence: gain** | least to most | certainly worse | unguarded | chosen |"
-    )
-    print("| --- | --- |" + 9 * " ---: |" + " --- |")
+    print(table_head(HEAD, words=2))
     for path in map(Path, paths):
         samples = samples_of(path)
         samplewise = measured(samples, Tuner(len(samples[0].probs), metrics=METRICS).candidates)
@@ -201,8 +207,7 @@ def main(paths: list[str]) -> None:
             for objective in OBJECTIVES:
                 for min_cases in (MIN_CASES, 0) if few else (MIN_CASES,):
                     print(row(path.parent.name, present, objective, min_cases, races), flush=True)
-    print("\n| decision | image Dice, % | gain, points | 95 % interval |")
-    print("| --- | ---: | ---: | ---: |")
+    print("\n" + table_head(SOFTENED_HEAD))
     for each in softened_rows():
         print(each, flush=True)
 

@@ -13,8 +13,6 @@ from examples.demo.decisions import ARGMAX, Decision, Outcome
 from examples.demo.folder import IGNORE_INDEX, Folder, Pair
 from rankseg_plugins.comparison import pictures
 
-#: Dark background first, then hues that also colour-blind readers tell apart.
-FEW_CLASSES = np.array([(32, 36, 44), (59, 125, 216), (245, 166, 35), (255, 119, 183)], np.uint8)
 ROWS = 4
 
 
@@ -33,7 +31,7 @@ def draw(
     ours, argmax = outcomes[decision].labels, outcomes[ARGMAX].labels
     changed = [np.count_nonzero(ours[i] != argmax[i]) / argmax[i].size for i in range(len(folder.val))]
     shown = sorted(range(len(folder.val)), key=lambda i: (-changed[i], i))[:ROWS]
-    colours = class_colours(len(folder.classes))
+    colours = pictures.distinct_colours(len(folder.classes))
     height, width = folder.val[shown[0]].size
     figure = Figure(figsize=(15, len(shown) * 3 * min(height / width, 1.2) + 1.3), dpi=110, layout="constrained")
     axes = figure.subplots(len(shown), 5, squeeze=False)
@@ -54,11 +52,6 @@ def draw(
     _add_legends(figure, folder.classes, colours)
     figure.savefig(path)
     return [folder.val[index] for index in shown]
-
-
-def class_colours(count: int) -> np.ndarray:
-    """RGB colours, (count, 3) uint8."""
-    return FEW_CLASSES[:count] if count <= len(FEW_CLASSES) else pictures.class_colours(count)
 
 
 def _add_legends(figure: Figure, classes: Sequence[str], colours: np.ndarray) -> None:

@@ -73,6 +73,14 @@ class Calibration:
         """Mean probability minus frequency of each row, (rows,) in [-1, 1]: above 0 the network is too sure."""
         return self._share((self.confidence - self.correct).sum(1))
 
+    def likely(self) -> np.ndarray:
+        """Mean probability of each row, (rows,) in [0, 1]; NaN without pixels."""
+        return self._share(self.confidence.sum(1))
+
+    def frequency(self) -> np.ndarray:
+        """Share of the pixels of each row that are of its class, (rows,) in [0, 1]; NaN without pixels."""
+        return self._share(self.correct.sum(1))
+
     def underconfidence(self, num_classes: int) -> float:
         """How much more often decisions are right than their probability says, in [-1, 1]; NaN without pixels.
 

@@ -22,10 +22,12 @@ from rankseg_plugins.comparison.extra import ExtraFigures, extra_entries, extra_
 from rankseg_plugins.comparison.groups import Groups, GroupTable, check_groups, group_tables, read_groups, split
 from rankseg_plugins.comparison.intervals import Differences, level_differences
 from rankseg_plugins.comparison.measuring import Measurement, to_areas
+from rankseg_plugins.comparison.pictures import check_palette
 from rankseg_plugins.comparison.presence import Presence, describe_presence
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.comparison.statistics import sign_test, wilcoxon
-from rankseg_plugins.comparison.tables import Tables, read_tables, rows, summary
+from rankseg_plugins.comparison.summary import summarise
+from rankseg_plugins.comparison.tables import Tables, read_tables, rows
 from rankseg_plugins.comparison.verdict import Verdict, judge
 from rankseg_plugins.core.options import PRESENT
 from rankseg_plugins.core.probabilities import check_choice
@@ -115,6 +117,7 @@ class Comparison:
         extra: extra scores that were measured.
         groups: by column, such as ``"scanner"``, the value of every image: a dict by the name of the image or of its
             case.
+        palette: colours of the classes in pictures, (R, G, B) of 0 to 255 each; None takes some that can be told apart.
 
     Raises:
         TypeError: for groups of another form.
@@ -135,6 +138,7 @@ class Comparison:
     presence: Presence = field(default_factory=dict)
     extra: tuple[ExtraScore, ...] = ()
     groups: Groups = field(default_factory=dict)
+    palette: Sequence[Sequence[int]] | None = None
 
     def __post_init__(self) -> None:
         if not self.measurements:
@@ -142,9 +146,19 @@ class Comparison:
         _check_names(self.names)
         object.__setattr__(self, "groups", read_groups(self.groups))
         check_groups(self.groups, ((each.name, each.case) for each in self.measurements))
+        if self.palette is not None:
+            colours = check_palette(self.palette)
+            if len(colours) != len(self.classes):
+                raise ValueError(
+                    f"palette must be a colour for each of {len(self.classes)} classes, got {len(colours)}"
+                )
 
     def __repr__(self) -> str:
-        return "\n".join(summary(self))
+        return summarise(self).text()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the same table."""
+        return summarise(self).html()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -261,7 +275,14 @@ class Comparison:
             >>> compare(samples).verdict().sentence[:72]
             'rankseg(metric=dice) makes no certain difference to image Dice (union): '
         """
-        return judge(self, decoder or self.candidates[0])
+        decoder = decoder or self.candidates[0]
+        if decoder not in self._verdicts:
+            self._verdicts[decoder] = judge(self, decoder)
+        return self._verdicts[decoder]
+
+    @cached_property
+    def _verdicts(self) -> dict[str, Verdict]:
+        return {}
 
     def by_group(self, groups: Mapping[str, str]) -> dict[str, Comparison]:
         """The images of each group as a comparison of their own, with intervals over its cases.

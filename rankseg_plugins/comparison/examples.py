@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,15 +21,15 @@ class Example:
         name: of the image.
         gain: its score with the second decoder minus that with the baseline.
         truth: (H, W) int labels, -1 where pixels do not count.
-        baseline: (H, W) labels, -1 where void.
-        candidate: (H, W) labels of the second decoder, -1 where void.
+        decisions: (H, W) labels of every decoder, the baseline first, -1 where void.
+        image: (H, W, 3) uint8, the photograph; None where there is none.
     """
 
     name: str
     gain: float
     truth: np.ndarray
-    baseline: np.ndarray
-    candidate: np.ndarray
+    decisions: tuple[np.ndarray, ...]
+    image: np.ndarray | None = None
 
 
 class Extremes:
@@ -40,7 +41,7 @@ class Extremes:
         self._worst: list[tuple[float, int, Example]] = []
         self._seen = 0
 
-    def offer(self, name: str, gain: float, truth: Tensor, baseline: Tensor, candidate: Tensor) -> None:
+    def offer(self, name: str, gain: float, truth: Tensor, decisions: Sequence[Tensor]) -> None:
         r"""Consider an image.
 
         Args:
@@ -48,13 +49,12 @@ class Extremes:
             gain: its difference in score; NaN and 0 are not kept.
             truth: labels (\*spatial) or masks (C, \*spatial), in the form of
                 :func:`~rankseg_plugins.scores.truth.to_truth`.
-            baseline: its decision, likewise.
-            candidate: the decision of the second decoder, likewise.
+            decisions: of every decoder, likewise.
         """
         if self._would_keep(gain):
-            dimensions = baseline.ndim - (baseline.dtype == torch.bool)
-            maps = (self._as_labels(each, dimensions) for each in (truth, baseline, candidate))
-            self.keep(Example(name, gain, *_plane(*maps)))
+            dimensions = decisions[0].ndim - (decisions[0].dtype == torch.bool)
+            truth, *maps = _plane(*(self._as_labels(each, dimensions) for each in (truth, *decisions)))
+            self.keep(Example(name, gain, truth.numpy(), tuple(each.numpy() for each in maps)))
 
     def keep(self, example: Example) -> None:
         """Consider an image that is drawable already."""
@@ -96,10 +96,12 @@ class Extremes:
         return labels.masked_fill(void if self.ignore_index is None else void | (labels == self.ignore_index), -1)
 
 
-def _plane(*maps: Tensor) -> tuple[np.ndarray, ...]:
+def _plane(*maps: Tensor) -> list[Tensor]:
+    """Of volumes the slice on which the first two decisions differ most; all in the smallest integers."""
     if maps[0].ndim == 1:
         maps = tuple(each.unsqueeze(0) for each in maps)
     while maps[0].ndim > 2:
         plane = int((maps[1] != maps[2]).flatten(1).sum(1).argmax())
         maps = tuple(each[plane] for each in maps)
-    return tuple(each.to("cpu", torch.int16).numpy() for each in maps)
+    small = all(not each.numel() or int(each.max()) <= torch.iinfo(torch.int8).max for each in maps)
+    return [each.to("cpu", torch.int8 if small else torch.int16) for each in maps]

@@ -106,16 +106,16 @@ def describe_presence(measured: Calibration, classes: Sequence[int]) -> dict[str
         >>> describe_presence(found["tuned"], [0])["bins"]
         [[0.12, 0.0, 1], [0.95, 1.0, 2]]
     """
-    pooled, by_class = measured.pooled(classes), [measured.pooled([label]) for label in classes]
+    pooled, kept = measured.pooled(classes), list(classes)
     likely, share, part = pooled.curve(0)
     number = (part * pooled.count.sum()).round().astype(int)
     return {
-        "frequency": [_ratio(each.correct, each.count) for each in by_class],
-        "likely": [_ratio(each.confidence, each.count) for each in by_class],
+        "frequency": _known(measured.frequency()[kept]),
+        "likely": _known(measured.likely()[kept]),
         "bins": list(map(list, zip(likely.round(6).tolist(), share.round(6).tolist(), number.tolist(), strict=True))),
         "error": float(pooled.error()[0]),
     }
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> float | None:
-    return float(part.sum() / whole.sum()) if whole.any() else None
+def _known(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(each) else each for each in values.tolist()]

@@ -286,7 +286,7 @@ class Recorder:
     def _offer(self, measurement: Measurement, truth: Tensor, decisions: Sequence[Tensor]) -> None:
         if self.extremes.count:
             gain = self.gain(measurement)
-            self.extremes.offer(measurement.name, gain, truth, decisions[0], decisions[1])
+            self.extremes.offer(measurement.name, gain, truth, decisions)
 
     def comparison(self, class_names: Sequence[str] | None = None, **options: Any) -> Comparison:
         """Everything collected so far.
@@ -296,7 +296,7 @@ class Recorder:
 
         Args:
             class_names: C names; None numbers the classes.
-            **options: ``facts`` (None: versions of the packages), ``confidence`` and ``groups`` of
+            **options: ``facts`` (None: versions of the packages), ``confidence``, ``groups`` and ``palette`` of
                 :class:`Comparison`.
 
         Raises:
@@ -360,7 +360,7 @@ def compare(
         panels: pictures to keep of the most improved images, and of the most damaged.
         device: where to decode.
         on_measured: called after each image.
-        **options: ``facts`` and ``confidence`` of :class:`Comparison`.
+        **options: ``facts``, ``confidence`` and ``palette`` of :class:`Comparison`.
 
     Returns:
         The comparison. Memory grows with the number of images only by their counts: 3 integers for each decoder

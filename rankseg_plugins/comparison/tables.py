@@ -13,7 +13,6 @@ from rankseg_plugins.comparison.expected import trust_as_dict
 from rankseg_plugins.comparison.extra import mean_of_known
 from rankseg_plugins.comparison.groups import groups_as_dict
 from rankseg_plugins.comparison.intervals import FIGURES
-from rankseg_plugins.comparison.phrases import percent, points, span, unit
 from rankseg_plugins.comparison.verdict import headlines
 from rankseg_plugins.scores.extra import Column, columns_of
 from rankseg_plugins.scores.levels import SCORES, image_accuracies
@@ -27,8 +26,6 @@ Level = tuple[str, str]
 #: Every score and level that a report shows.
 ALL_LEVELS: tuple[Level, ...] = (*FIGURES, ("dice", "worst"), ("iou", "worst"))
 
-#: Decoders beside the baseline in a summary, the best first.
-_MOST_LISTED = 10
 #: Rows of the calibration that stand for all classes.
 TOP_LABEL, ALL_CLASSES = "top label", "all classes"
 
@@ -199,25 +196,6 @@ def _calibration(comparison: Comparison) -> list[CalibrationRow]:
         CalibrationRow(name, each.error()[0], each.overconfidence()[0], each.curve(0), index == last)
         for index, (name, each) in enumerate(pooled)
     ]
-
-
-def summary(comparison: Comparison) -> list[str]:
-    """Lines for a prompt: a row for each decoder, the first ones and the best, at most 15 in all."""
-    images, cases = len(comparison.names), int(comparison.cases.max()) + 1
-    head = f"Comparison of {images} images" + (f" of {cases} cases" if cases < images else "")
-    baseline, *others = comparison.tables.decoders
-    best = sorted(others, key=lambda row: -np.nan_to_num(row.paired.mean if row.paired else 0, nan=-np.inf))
-    cells = [
-        ("decoder", f"{unit(comparison.scoring)}, %", "gain, points", f"{100 * comparison.confidence:g} % interval")
-    ]
-    cells += [(baseline.name, percent(baseline.value), "", "")]
-    for row in best[:_MOST_LISTED]:
-        assert row.paired
-        cells.append((row.name, percent(row.value), points(row.paired.mean), span(*row.paired.interval)))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells]
-    more = len(best) - _MOST_LISTED
-    return [head, *lines, *([f"and {more} more"] if more > 0 else [])]
 
 
 def _extra(comparison: Comparison) -> list[ExtraTable]:

@@ -6,7 +6,6 @@ import io
 import itertools
 import struct
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,22 +74,6 @@ class LabelFiles:
             f"two images are called {name!r}, {first} and {second}: {self.folder / name} would hold one of them only; "
             "give other names"
         )
-
-
-def check_palette(palette: Sequence[Sequence[int]] | None) -> np.ndarray | None:
-    """Bring the option ``palette`` into the form (count, 3) uint8.
-
-    Raises:
-        ValueError: if it is not a list of at most 256 RGB triples of 0 to 255.
-    """
-    if palette is None:
-        return None
-    colours = np.asarray(palette)
-    if colours.ndim != 2 or colours.shape[1:] != (3,) or not 0 < len(colours) <= 256 or colours.dtype.kind not in "iu":
-        raise ValueError(f"palette must hold 1 to 256 colours (red, green, blue), got shape {colours.shape}")
-    if colours.min() < 0 or colours.max() > 255:
-        raise ValueError(f"palette must hold values from 0 to 255, got {colours.min()} to {colours.max()}")
-    return colours.astype(np.uint8)
 
 
 def encode_png(labels: np.ndarray, palette: np.ndarray | None = None, wide: bool = False) -> bytes:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins._imports import require
-from rankseg_plugins.comparison.pictures import LEGEND, class_colours, difference, paint
+from rankseg_plugins.comparison.pictures import LEGEND, difference, distinct_colours, paint
 from rankseg_plugins.core.processes import gather
 from rankseg_plugins.lightning._toolkit import Trainer
 from rankseg_plugins.lightning.reading import Decided
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-COLOURS = class_colours(256)
+COLOURS = distinct_colours(256)
 
 
 class Drawing:

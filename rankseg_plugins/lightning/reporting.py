@@ -146,7 +146,9 @@ class Report:
             decisions, presence = (image.argmax, image.decided), (None, image.presence)
             recorder.add_decided(image.name, image.truth, decisions, None, image.case, image.calibration, presence)
 
-    def write(self, trainer: Trainer, stage: str, suffix: str, skipped: Mapping[str, str], warner: Warner) -> None:
+    def write(
+        self, trainer: Trainer, stage: str, suffix: str, skipped: Mapping[str, str], warner: Warner
+    ) -> str | None:
         """Bring the images of all processes together; the first process writes, unless there is no image.
 
         To be called on each of them.
@@ -157,17 +159,22 @@ class Report:
             suffix: of the dataloader.
             skipped: its images of all processes that are left out, and why.
             warner: warns of probabilities on which RankSEG loses.
+
+        Returns:
+            The verdict; None in other processes, and without any image.
         """
         recorder = self._recorders.pop(suffix)
         recorder.gather()
         recorder.skipped = dict(skipped)
         if not trainer.is_global_zero or not recorder.measurements:
-            return
+            return None
         decoder = " ".join(repr(recorder.decoders[DECODER]).split())
         run = f"{stage}, epoch {trainer.current_epoch}, step {trainer.global_step}"
         facts: dict[str, Any] = {**collect_facts(), DECODER: decoder, "evaluated": run}
-        recorder.comparison(self._task.class_names, facts=facts).report(self.folder / stage / suffix.strip("/"))
+        comparison = recorder.comparison(self._task.class_names, facts=facts)
+        comparison.report(self.folder / stage / suffix.strip("/"))
         warner.look_back(recorder.calibration, recorder.num_classes)
+        return comparison.verdict(DECODER).sentence
 
     def save(self, decoder: TunedDecoder) -> None:
         """Write a tuned decoder beside the reports."""

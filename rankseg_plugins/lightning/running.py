@@ -232,7 +232,9 @@ class Evaluation(Run):
         plan.drawing.write(trainer, stage, plan.log, plan.warner)
         if plan.report is not None:
             for loader in self._loaders.values():
-                plan.report.write(trainer, stage, loader.suffix, loader.skipped, plan.warner)
+                verdict = plan.report.write(trainer, stage, loader.suffix, loader.skipped, plan.warner)
+                if verdict is not None:
+                    rank_zero_info(f"{plan.log.name(stage, suffix=loader.suffix)}: {verdict}")
 
     def _tune(self, tuning: Tuning, trainer: Trainer, module: LightningModule) -> dict[str, Tensor]:
         """Put the decoder in force that was chosen on this validation; returns what to log of it."""
@@ -242,7 +244,7 @@ class Evaluation(Run):
             plan.decision.tuned(found.decoder.to(module.device), trainer)
             if trainer.is_global_zero:
                 plan.warner.look_back(found.comparison.calibration, plan.task.num_classes)
-            rank_zero_info(f"val/{plan.log.prefix}, tuned on {len(found.comparison.names)} images: {found.verdict}")
+            rank_zero_info(f"{plan.log.name('val')}, tuned on {len(found.comparison.names)} images: {found.verdict}")
             if trainer.is_global_zero and plan.report is not None:
                 plan.report.save(found.decoder)
         return {plan.log.name("val", name): value.to(module.device) for name, value in tuning.scores(found).items()}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.calibration.tuned import as_decoder, decide
-from rankseg_plugins.comparison.pictures import class_colours
+from rankseg_plugins.comparison.pictures import check_palette, class_colours
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import (
     ACTIVATIONS,
@@ -22,7 +22,7 @@ from rankseg_plugins.core.probabilities import (
     check_single_channel,
     plain,
 )
-from rankseg_plugins.files.label_files import LabelFiles, check_palette, encode_npy, encode_png
+from rankseg_plugins.files.label_files import LabelFiles, encode_npy, encode_png
 from rankseg_plugins.lightning._toolkit import BasePredictionWriter, LightningModule, Trainer
 from rankseg_plugins.lightning.reading import check_finite
 from rankseg_plugins.lightning.reporting import Warner
@@ -92,7 +92,7 @@ class RankSEGPredictionWriter(BasePredictionWriter):
             raise ValueError("labels are decided already: give either labels or a decoder")
         check_choice("activation", activation, ACTIVATIONS)
         check_choice("file_format", file_format, FORMATS)
-        colours = check_palette(palette)
+        colours = class_colours(256) if palette is None else check_palette(palette)
         self.output_dir = Path(output_dir)
         self.decoder = RankSEG() if decoder is None else decoder
         # What was predicted is in what the step returned; labels of the batch would be the truth.
@@ -100,7 +100,7 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         self._labels = None if labels is None else Finder("labels", labels, (OUTPUTS,))
         self._names_at = None if names is None else Finder("names", names)
         self.activation = activation
-        self.palette = class_colours(256) if colours is None else colours
+        self.palette = colours
         self.file_format = file_format
         self._files = LabelFiles(self.output_dir)
         self._warner = Warner()

@@ -22,7 +22,7 @@ from rankseg_plugins.core.options import read_index, read_real
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.files.label_files import LabelFiles, encode_png
 from rankseg_plugins.mmseg.reporting import RunReport
-from rankseg_plugins.mmseg.samples import argmax_field, image_path, presence_in
+from rankseg_plugins.mmseg.samples import argmax_field, image_path, options_in, presence_in
 from rankseg_plugins.mmseg.tables import class_table, level_table, percent
 from rankseg_plugins.report.words import describe_left_out
 from rankseg_plugins.report.writing import check_report
@@ -71,9 +71,11 @@ class MultiLevelIoUMetric(BaseMetric):
         prefix: put before every name of the results.
         collect_dir: folder through which processes exchange results when ``collect_device="cpu"``.
         report: folder for the report of argmax against RankSEG (see
-            :class:`~rankseg_plugins.comparison.Comparison`), written anew by every evaluation; needs ``compare``. Image
-            Dice (image IoU without ``mDice``) decides what is better. It says nothing about calibration: data samples
-            hold logits, and which activation makes probabilities of them only the model knows.
+            :class:`~rankseg_plugins.comparison.Comparison`), written anew by every evaluation, whose verdict the log
+            shows; needs ``compare``. Image Dice (image IoU without ``mDice``) decides what is better. It names options,
+            config and checkpoint; pictures have the data set's palette, and the photographs beside them. It says
+            nothing about calibration: data samples hold logits, and which activation makes probabilities of them only
+            the model knows.
 
     Raises:
         TypeError: if ``report`` is not a path.
@@ -205,6 +207,7 @@ class MultiLevelIoUMetric(BaseMetric):
             maps = [each.squeeze(0) for each in (truth, both[1], label)]
             self.report.consider(_position(self._seen), (found["argmax"], found["decided"]), maps)
             found["presence"] = self.report.judge(presence_in(sample), maps[0], classes)
+            found["options"] = options_in(sample)
         return found
 
     def _miss_argmax(self, where: str) -> None:
@@ -248,7 +251,7 @@ class MultiLevelIoUMetric(BaseMetric):
 
         Args:
             results: for each image (3, C) counts of ``decided`` and, when comparing, of ``argmax``; for a report also
-                its ``path`` and (C,) ``presence``, which may be None.
+                its ``path``, (C,) ``presence`` and ``options`` in words, of which the last two may be None.
 
         Returns:
             Percentages by name, rounded to two digits; empty with ``format_only``.
@@ -278,8 +281,9 @@ class MultiLevelIoUMetric(BaseMetric):
             self._warn_if_left_out(columns["argmax"], decided, logger)
         if self.report is not None and both:
             stacked = np.stack([torch.stack(list(counts)).numpy() for counts in columns.values()])
-            presence = [image["presence"] for image in results]
-            self.report.write([image["path"] for image in results], stacked, self._classes(), presence)
+            paths, presence, options = ([image[name] for image in results] for name in ("path", "presence", "options"))
+            comparison = self.report.write(paths, stacked, self.dataset_meta or {}, presence, options[0])
+            print_log(comparison.verdict().sentence, logger)
             print_log(f"report of argmax against RankSEG: {self.report.folder / 'report.html'}", logger)
         return _named(list(summaries.values()))
 

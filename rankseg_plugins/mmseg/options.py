@@ -35,6 +35,19 @@ class Options:
     compare: bool = False
     tuned: str | None = None
 
+    def __str__(self) -> str:
+        """As they stand in a config, without what says nothing of the decision.
+
+        Example:
+            >>> print(Options({"metric": "iou"}, compare=True)), print(Options(tuned="a.json", activation="sigmoid"))
+            dict(metric='iou')
+            dict(tuned='a.json', activation='sigmoid')
+            (None, None)
+        """
+        shown = dict(self.decoder) if self.tuned is None else {"tuned": self.tuned}
+        shown |= {} if self.activation == "auto" else {"activation": self.activation}
+        return f"dict({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
     def build(
         self, channels: int | None, read: Callable[[str], TunedDecoder] = TunedDecoder.load
     ) -> RankSEG | TunedDecoder:

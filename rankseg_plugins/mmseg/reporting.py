@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
+import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dist import all_gather_object
+from mmengine.logging import MessageHub, print_log
 from torch import Tensor
 
 from rankseg_plugins.comparison import Comparison, Scoring
 from rankseg_plugins.comparison.examples import Example, Extremes
 from rankseg_plugins.comparison.facts import collect_facts
 from rankseg_plugins.comparison.measuring import Measurement, to_areas
+from rankseg_plugins.comparison.pictures import check_palette
 from rankseg_plugins.comparison.presence import judged, presence_of, together
+from rankseg_plugins.mmseg.options import KEY
+from rankseg_plugins.mmseg.visualization import read_photograph, to_picture
 
 DECODERS = ("argmax", "RankSEG")
 PANELS = 5
@@ -50,7 +58,7 @@ class RunReport:
         if self._extremes is None:
             self._extremes = Extremes(PANELS, counts[0].shape[1], self.ignore_index)
         gain = self.scoring.gain(*(to_areas(each[:, None].numpy()) for each in counts))
-        self._extremes.offer(str(position), gain, *maps)
+        self._extremes.offer(str(position), gain, maps[0], maps[1:])
 
     def judge(self, told: Tensor | None, truth: Tensor, classes: int) -> Tensor | None:
         """How likely RankSEG took each class of an image to be there, as far as the truth says whether it is.
@@ -81,17 +89,23 @@ class RunReport:
         self,
         paths: Sequence[str],
         counts: np.ndarray,
-        classes: Sequence[str],
+        dataset_meta: Mapping[str, Any],
         presence: Sequence[Tensor | None],
-    ) -> None:
+        options: str | None,
+    ) -> Comparison:
         """Write the report.
 
         Args:
             paths: of the N images, in the order of the data set; beyond them samplers repeat images.
             counts: (2, 3, N, C) counts of argmax and of RankSEG.
-            classes: C names.
+            dataset_meta: of the data set: C ``classes``, and perhaps their ``palette``.
             presence: what :meth:`judge` gave of each image.
+            options: of RankSEG, in words; None where they are not known.
+
+        Returns:
+            What was compared.
         """
+        classes = dataset_meta["classes"]
         names = image_names(paths)
         unknown = np.full(2, np.nan)
         measurements = [Measurement(name, name, counts[:, :, i], unknown) for i, name in enumerate(names)]
@@ -99,23 +113,74 @@ class RunReport:
         # In the order of the data set, as one process would: earlier images win ties.
         for position, name in enumerate(names):
             if position in self._pictures:
-                extremes.keep(replace(self._pictures[position], name=name))
+                picture = self._pictures[position]
+                extremes.keep(replace(picture, name=name, image=_photograph(paths[position], picture.truth.shape)))
         knowing = (
             presence_of(DECODERS[1:], told[None].numpy(), counts[0, 2, i] > 0)
             for i, told in enumerate(presence)
             if told is not None
         )
-        facts = {**collect_facts(), "ignore_index": self.ignore_index}
-        Comparison(
+        facts = {**collect_facts(), **({} if options is None else {KEY: options}), **describe_run()}
+        comparison = Comparison(
             DECODERS,
             distinct(classes),
             tuple(measurements),
             self.scoring,
             improved=extremes.improved(),
             damaged=extremes.damaged(),
-            facts=facts,
+            facts={**facts, "ignore_index": self.ignore_index},
             presence=together(knowing),
-        ).report(self.folder)
+            palette=_palette(dataset_meta.get("palette"), len(classes)),
+        )
+        comparison.report(self.folder)
+        return comparison
+
+
+def _photograph(path: str, size: tuple[int, ...]) -> np.ndarray | None:
+    """None, with a line in the log, where there is none: no picture is worth the report."""
+    image = read_photograph(path, (size[0], size[1]))
+    if isinstance(image, str):
+        print_log(f"the report shows {path} without its photograph: {image}", "current", logging.WARNING)
+        return None
+    return to_picture(image)
+
+
+def _palette(given: Any, classes: int) -> list[list[int]] | None:
+    """The palette of a data set, unless it is none for all classes."""
+    try:
+        found = check_palette(given)
+    except ValueError:
+        return None
+    return found.tolist() if len(found) == classes else None
+
+
+def describe_run() -> dict[str, str]:
+    """Which run this is, as far as MMEngine tells: the config, and the checkpoint or where a training stands."""
+    known = MessageHub.get_current_instance().runtime_info
+    text, experiment = str(known.get("cfg", "")), str(known.get("experiment_name", ""))
+    found = {}
+    if experiment:
+        found["config"] = str(_dumped_config(text, experiment) or experiment)
+    if "iter" in known:
+        # Its checkpoint may not be written yet, and load_from is what it began with.
+        found["evaluated"] = f"{known.get('loop_stage', 'train')}, iteration {known['iter']} of a training"
+    elif checkpoint := _set_in(text, "load_from"):
+        found["checkpoint"] = checkpoint
+    return found
+
+
+def _dumped_config(text: str, experiment: str) -> Path | None:
+    """Where the Runner has put a copy of the config: under the name of its file, or the time without one."""
+    folder = _set_in(text, "work_dir")
+    parts = re.fullmatch(r"(?:(.+)_)?(\d{8}_\d{6})", experiment)
+    names = () if folder is None or parts is None else (f"{name}.py" for name in parts.groups() if name)
+    return next((path for path in (Path(folder or "") / name for name in names) if path.is_file()), None)
+
+
+def _set_in(text: str, name: str) -> str | None:
+    """A string that a config sets at its top."""
+    found = re.search(rf"^{name} = (['\"].*['\"])$", text, re.MULTILINE)
+    return None if found is None else str(ast.literal_eval(found[1]))
 
 
 def image_names(paths: Sequence[str]) -> tuple[str, ...]:

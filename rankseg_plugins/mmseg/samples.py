@@ -12,28 +12,30 @@ from torch import Tensor
 
 #: Field of a data sample that holds argmax's labels when ``compare=True``.
 ARGMAX_FIELD = "pred_sem_seg_argmax"
-#: Meta information of the labels of one decision. Whoever decides anew replaces the labels and this with them.
+#: Meta information of the labels of one decision: the options that it was made with. Whoever decides anew replaces the
+#: labels and this with them.
 MARK = "rankseg"
 #: Likewise: how likely the decision took each class to be there, (C,).
 PRESENCE = "rankseg_presence"
 
 
 def leave_decision(
-    sample: SegDataSample, labels: Tensor, argmax: Tensor | None = None, presence: Tensor | None = None
+    sample: SegDataSample, labels: Tensor, options: str, argmax: Tensor | None = None, presence: Tensor | None = None
 ) -> None:
     """Write the labels of one decision into a data sample.
 
     Args:
         sample: receives ``pred_sem_seg`` and ``pred_sem_seg_argmax``.
         labels: (1, H, W).
+        options: in words; not empty.
         argmax: (1, H, W) labels of argmax to keep beside them; None keeps none, also none of an earlier decision.
         presence: (C,) likewise, how likely the decision took each class to be there.
     """
     forget_argmax(sample)
     known = {} if presence is None else {PRESENCE: presence.cpu()}
-    sample.set_data({"pred_sem_seg": PixelData(metainfo={MARK: True, **known}, data=labels)})
+    sample.set_data({"pred_sem_seg": PixelData(metainfo={MARK: options, **known}, data=labels)})
     if argmax is not None:
-        sample.set_data({ARGMAX_FIELD: PixelData(metainfo={MARK: True}, data=argmax)})
+        sample.set_data({ARGMAX_FIELD: PixelData(metainfo={MARK: options}, data=argmax)})
 
 
 def forget_argmax(sample: SegDataSample) -> None:
@@ -58,6 +60,12 @@ def argmax_field(sample: SegDataSample | Mapping[str, Any]) -> Any:
             f"{ARGMAX_FIELD} beside it cannot be compared with it. SegTTAModel replaces it by argmax over all views: "
             "set tta_model.type='rankseg_plugins.mmseg.RankSEGTTAModel'"
         )
+    return found
+
+
+def options_in(sample: Mapping[str, Any]) -> str | None:
+    """The options of the decision in a data sample, as a dict; None if it tells none."""
+    found: str | None = sample["pred_sem_seg"].get(MARK)
     return found
 
 

@@ -149,7 +149,7 @@ class RankSEGMixin:
         if labels is None or compare:
             argmax = self._argmax(sample.seg_logits.data) if argmax is None else argmax
             labels = argmax if labels is None else labels
-        leave_decision(sample, labels, *((argmax, presence) if compare else ()))
+        leave_decision(sample, labels, str(options), *((argmax, presence) if compare else ()))
 
     def _decided(
         self, options: Options, sample: SegDataSample, logits: Tensor, activation: str

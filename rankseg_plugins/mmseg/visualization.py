@@ -20,6 +20,7 @@ from mmseg.registry import HOOKS, VISUALIZERS
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
+from rankseg_plugins.comparison.pictures import ARGMAX_RIGHT, RANKSEG_RIGHT, difference
 from rankseg_plugins.core.options import read_integer
 from rankseg_plugins.mmseg.options import KEY
 from rankseg_plugins.mmseg.running import require_comparison, step_of
@@ -27,37 +28,8 @@ from rankseg_plugins.mmseg.samples import ARGMAX_FIELD, argmax_field, image_path
 
 #: Panels are enlarged to this width at least, in pixels, so that their captions can be read.
 PANEL_WIDTH = 240
-GREEN, RED, ORANGE = (40, 200, 80), (235, 60, 60), (250, 170, 40)
 #: In place of a photograph that cannot be shown.
 GREY = 128
-
-
-def difference(image: np.ndarray, argmax: np.ndarray, decided: np.ndarray, truth: np.ndarray | None) -> np.ndarray:
-    """Colour the pixels whose label RankSEG changed, over a dimmed grey image.
-
-    Args:
-        image: (H, W, 3) uint8.
-        argmax: (H, W) labels of argmax.
-        decided: (H, W) labels of RankSEG.
-        truth: (H, W) true labels, or None if they are not known.
-
-    Returns:
-        (H, W, 3) uint8: green where RankSEG is right, red where argmax is right, orange where neither is or the truth
-        is not known.
-
-    Example:
-        >>> labels = np.array([[0, 1]])
-        >>> difference(np.zeros((1, 2, 3), np.uint8), labels, 1 - labels, labels).tolist()
-        [[[235, 60, 60], [235, 60, 60]]]
-    """
-    grey = image.mean(2, keepdims=True) * 0.4
-    shown = np.repeat(grey, 3, axis=2).astype(np.uint8)
-    changed = argmax != decided
-    shown[changed] = ORANGE
-    if truth is not None:
-        shown[changed & (decided == truth)] = GREEN
-        shown[changed & (argmax == truth)] = RED
-    return shown
 
 
 def draw_panels(
@@ -102,12 +74,27 @@ def draw_panels(
         # Void may be below 0, where the toolkit would count classes from their end.
         shown = PixelData(data=np.where(each < 0, len(meta["classes"]), each)[None])
         panels[title] = visualizer._draw_sem_seg(image, shown, meta["classes"], meta["palette"], with_labels)
-    panels["difference"] = difference(image, labels["argmax"], labels["RankSEG"], labels.get("truth"))
+    panels["difference"] = difference(image, labels.get("truth"), labels["argmax"], labels["RankSEG"])
     share = (labels["argmax"] != labels["RankSEG"]).mean()
     captioned = [_captioned(panel, title) for title, panel in panels.items() if title != "difference"]
-    legend = {"gain": GREEN, "loss": RED} if "truth" in labels else {}
+    legend = {"gain": RANKSEG_RIGHT, "loss": ARGMAX_RIGHT} if "truth" in labels else {}
     captioned.append(_captioned(panels["difference"], f"difference {share:.1%}", legend))
     return np.concatenate(captioned, axis=1)
+
+
+def read_photograph(path: str, size: tuple[int, int], backend_args: dict | None = None) -> np.ndarray | str:
+    """Read the image of labels of a size (H, W), RGB or of one band; the problem, where there is none to draw.
+
+    Args:
+        path: of its file.
+        size: of the labels.
+        backend_args: where it is read from, as for ``LoadImageFromFile``.
+    """
+    try:
+        image: np.ndarray = mmcv.imfrombytes(get(path, backend_args=backend_args), channel_order="rgb")
+        return describe_image(image, size) or image
+    except Exception as error:  # of any file, backend and decoder
+        return f"{type(error).__name__}: {error}"
 
 
 def describe_image(image: np.ndarray, size: tuple[int, int]) -> str | None:
@@ -296,14 +283,11 @@ class RankSEGVisualizationHook(Hook):
 
     def _read(self, sample: SegDataSample, path: str) -> np.ndarray | None:
         """The image, or None with a warning if there is none to draw: no picture is worth the run."""
-        try:
-            image = mmcv.imfrombytes(get(path, backend_args=self.backend_args), channel_order="rgb")
-            problem = describe_image(image, tuple(sample.pred_sem_seg.data.shape[-2:]))
-        except Exception as error:  # of any file, backend and decoder
-            image, problem = None, f"{type(error).__name__}: {error}"
-        if problem:
-            _warn_without_image(self, path, problem)
-        return None if problem else image
+        image = read_photograph(path, tuple(sample.pred_sem_seg.data.shape[-2:]), self.backend_args)
+        if isinstance(image, str):
+            _warn_without_image(self, path, image)
+            return None
+        return image
 
 
 def _warn_without_image(drawing: RankSEGVisualizer | RankSEGVisualizationHook, name: str, problem: str) -> None:

@@ -30,7 +30,7 @@ MOST_LETTERS = 32
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a chart; ``gain`` and ``loss`` are told apart by colour-blind readers too."""
+    """Colours of a chart; ``gain`` and ``loss``, which colour-blind readers tell apart too, mean nothing else."""
 
     ink: str
     faint: str
@@ -41,8 +41,8 @@ class Theme:
 
 
 #: Also where the page is not of this package's making.
-LIGHT = Theme(ink="#1c2430", faint="#d7dce3", gain="#009e73", loss="#d55e00", neutral="#7b8794", page="white")
-DARK = Theme(ink="#e6eaf0", faint="#3a434f", gain="#2ec495", loss="#ff8b4d", neutral="#8d99a8", page="none")
+LIGHT = Theme(ink="#1c2430", faint="#d7dce3", gain="#0072b2", loss="#d55e00", neutral="#7b8794", page="white")
+DARK = Theme(ink="#e6eaf0", faint="#3a434f", gain="#56b4e9", loss="#ff8b4d", neutral="#8d99a8", page="none")
 #: What is drawn on a page, in the one theme and in the other.
 _INKS = [(getattr(LIGHT, name), getattr(DARK, name)) for name in ("ink", "faint", "gain", "loss", "neutral")]
 
@@ -123,7 +123,7 @@ def reliability(axes: Axes, comparison: Comparison, decoder: str) -> None:
             axes.plot(
                 100 * probability,
                 100 * frequency,
-                color=LIGHT.gain if row.main else LIGHT.neutral,
+                color=LIGHT.ink if row.main else LIGHT.neutral,
                 linewidth=2 if row.main else 0.8,
                 alpha=1 if row.main else 0.55,
                 marker="o" if row.main else None,

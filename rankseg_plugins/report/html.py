@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rankseg_plugins._imports import require
@@ -14,6 +15,10 @@ from rankseg_plugins.report.panels import draw_panels
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+
+#: Of a number, at the beginning, behind a blank or a bracket.
+MINUS = re.compile(r"(?:(?<=^)|(?<=[ (]))-(?=\d)")
 
 
 def to_html(page: Page, charts: Sequence[Mapping[str, Any]]) -> str:
@@ -61,9 +66,13 @@ def _environment() -> Environment:
 
     def minus(text: str) -> str:
         """A minus as wide as a plus in front of numbers; names keep their hyphens."""
-        return text.replace(" -", " \u2212") if not text.startswith("-") else "\u2212" + minus(text[1:])
+        return type(text)(MINUS.sub("\u2212", text))  # what is markup stays markup
 
-    environment.filters |= {"breakable": breakable, "code": code, "minus": minus, "inline": _inline}
+    def said(value: Any, how: Callable[[Any], str]) -> str:
+        """In words, of each of many by ``map``."""
+        return how(value)
+
+    environment.filters |= {"said": said, "breakable": breakable, "code": code, "minus": minus, "inline": _inline}
     return environment
 
 

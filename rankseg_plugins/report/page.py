@@ -86,7 +86,7 @@ def read_page(comparison: Comparison, introduction: Introduction | None = None) 
     """What a report of a comparison says, perhaps with an introduction above."""
     verdicts = [(introduction.verdict, introduction.sign)] if introduction else _verdicts(comparison)
     knowing = [
-        describe_presence(row.presence, row.name, "in these images")
+        presence_section(row.presence, row.name, "in these images")
         for row in comparison.tables.decoders
         if row.presence
     ]
@@ -128,7 +128,7 @@ def _notes(comparison: Comparison) -> list[str]:
     return found
 
 
-def describe_presence(found: Mapping[str, Any], decoder: str, where: str) -> Section:
+def presence_section(found: Mapping[str, Any], decoder: str, where: str) -> Section:
     """How far a decoder can be relied upon to know which classes are there.
 
     Args:

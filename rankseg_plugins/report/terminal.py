@@ -14,7 +14,8 @@ from rankseg_plugins.report.page import Page
 from rankseg_plugins.report.tuning import FLATTERED, TuningPage
 from rankseg_plugins.report.words import amount, change, change_span, extra_title, milliseconds, printable, sign_of
 
-STYLES = {"gain": "green", "loss": "red", "unclear": "dim"}
+#: Blue and orange, as in all pictures.
+STYLES = {"gain": "dodger_blue2", "loss": "dark_orange3", "unclear": "dim"}
 
 
 def to_terminal(page: Page) -> Group:

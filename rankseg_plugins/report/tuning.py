@@ -11,7 +11,7 @@ import numpy as np
 
 from rankseg_plugins.comparison.phrases import percent, points, sign, span
 from rankseg_plugins.comparison.tables import to_dict
-from rankseg_plugins.report.page import Introduction, Page, Section, describe_presence, read_page
+from rankseg_plugins.report.page import Introduction, Page, Section, presence_section, read_page
 from rankseg_plugins.report.writing import write_files
 from rankseg_plugins.tuning.candidates import GLOBAL
 from rankseg_plugins.tuning.presence import PRESENCE
@@ -149,7 +149,7 @@ def _presence(found: Tuned) -> list[Section]:
     """How far the decoder can be relied upon to know which classes are there, if it does."""
     about = found.decoder.evidence.get("presence")
     where = "in images of folds that it was not fitted to"
-    return [describe_presence(about, "The decoder", where)] if about else []
+    return [presence_section(about, "The decoder", where)] if about else []
 
 
 def _usage(found: Tuned, file: Path) -> Section:

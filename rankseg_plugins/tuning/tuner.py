@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,6 +58,10 @@ class Tuned(NamedTuple):
 
     def __repr__(self) -> str:
         return f"{self.verdict}\n{self.comparison!r}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the same."""
+        return f"<p>{html.escape(self.verdict)}</p>{self.comparison._repr_html_()}"
 
     def report(self, path: str | PathLike[str]) -> None:
         """Write ``decoder.json``, and ``report.html``, ``report.md``, ``report.json`` and ``images.csv`` beside it.

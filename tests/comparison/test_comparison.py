@@ -153,7 +153,7 @@ def test_extremes_are_the_largest_changes():
     assert [(e.name, e.gain) for e in found.improved] == paired.improvements(3)
     assert [(e.name, e.gain) for e in found.damaged] == paired.regressions(3)
     example = found.damaged[0]
-    np.testing.assert_array_equal(example.baseline, samples[example.name].probs.argmax(0))
+    np.testing.assert_array_equal(example.decisions[0], samples[example.name].probs.argmax(0))
     truth = samples[example.name].labels
     np.testing.assert_array_equal(example.truth, truth.masked_fill(truth == IGNORE, -1))
 

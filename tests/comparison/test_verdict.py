@@ -1,12 +1,15 @@
 """Verdicts name score and convention, and what moved the other way; figures against scores worked out apart."""
 
+import html.parser
 import re
 
 import pytest
 import torch
 
 from benchmarks.tuning import softened
+from rankseg_plugins import RankSEG
 from rankseg_plugins.comparison import Sample, Scoring, compare
+from rankseg_plugins.comparison.phrases import points
 from rankseg_plugins.tuning import tune
 
 pytestmark = pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
@@ -60,6 +63,55 @@ def test_a_prompt_shows_few_lines():
     gains = [float(re.search(r" ([+-]?\d+\.\d\d)  ", line)[1]) for line in lines[3:-1]]
     assert gains == sorted(gains, reverse=True)
     assert len(repr(tune(samples, min_cases=0)).splitlines()) <= 15
+
+
+class Cells(html.parser.HTMLParser):
+    """Rows of cells of a page, and its paragraphs."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.rows, self.lines, self._into = [], [], None
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("th", "td", "p"):
+            self._into = self.lines if tag == "p" else self.rows[-1]
+            self._into.append("")
+
+    def handle_endtag(self, tag):
+        self._into = None
+
+    def handle_data(self, data):
+        if self._into is not None:
+            self._into[-1] += data
+
+
+def test_a_notebook_shows_the_lines_of_a_prompt():
+    samples = absent_class(8)
+    named = {"argmax": RankSEG("acc"), **{f"<b>{each}</b>": RankSEG(pruning_prob=each / 20) for each in range(12)}}
+    found = compare(samples, named, panels=0)
+    page, lines = Cells(found._repr_html_()), repr(found).splitlines()
+    assert page.lines == [lines[0], lines[-1]] == ["Comparison of 8 images", "and 2 more"]
+    assert [re.split(r"  +", line) for line in lines[1:-1]] == [[each for each in row if each] for row in page.rows]
+    tuned = tune(samples, min_cases=0)
+    assert tuned.verdict in Cells(tuned._repr_html_()).lines
+    assert len(Cells(tuned._repr_html_()).rows) <= 12
+
+
+def test_a_prompt_has_the_figures_of_a_report_without_its_work():
+    found = compared("label")
+    shown = repr(found)
+    assert not {"tables", "_verdicts", "_by_present"} & vars(found).keys()
+    paired = found.paired(found.candidates[0])
+    low, high = (points(end) for end in paired.interval)
+    assert f"{points(paired.mean)}  {low} to {high}" in shown
+
+
+def test_a_verdict_is_worked_out_once():
+    found = compared("label")
+    assert found.verdict() is found.verdict(found.candidates[0])
 
 
 def test_a_decoder_measured_on_its_own_images_is_named(tmp_path):

@@ -116,13 +116,6 @@ def test_every_kind_of_difference_is_named():
     assert line.startswith("RankSEG dice: A's IoUMetric mIoU is 12.34, the demo counts ")
 
 
-@pytest.mark.parametrize("count", [2, 4, 11, 20, 60])
-def test_every_class_has_a_colour_of_its_own(count):
-    colours = picture.class_colours(count)
-    assert colours.shape == (count, 3)
-    assert len({tuple(colour) for colour in colours}) == count
-
-
 def test_the_picture_shows_the_images_that_change_most(folder, tmp_path):
     data = read_folder(folder)
     maps = {name: LabelMaps() for name in "ab"}

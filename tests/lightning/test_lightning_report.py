@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import sys
 
 import pytest
@@ -27,6 +28,18 @@ from rankseg_plugins.lightning import RankSEGCallback
 pytestmark = pytest.mark.usefixtures("unpainted")
 
 NAMES = ("background", "disc", "bar")
+
+
+@pytest.fixture
+def lines():
+    """What Lightning writes into its log, whichever package was imported last."""
+    from lightning_utilities.core import rank_zero
+
+    found, handler = [], logging.Handler()
+    handler.emit = lambda record: found.append(record.getMessage())
+    rank_zero.log.addHandler(handler)
+    yield found
+    rank_zero.log.removeHandler(handler)
 
 
 def read(folder):
@@ -57,7 +70,7 @@ def figures_of(net, batches, decoder, activation="softmax", **options):
     quick=lambda package, stage: (package == PACKAGES[0]) == (stage == "val"),
 )
 @pytest.mark.painted
-def test_figures_are_the_logged_ones_and_those_of_compare(segmenter, make_trainer, tmp_path, stage):
+def test_figures_are_the_logged_ones_and_those_of_compare(segmenter, make_trainer, tmp_path, stage, lines):
     data, decoder, calls = lightning_nets.loader(ignore=255), RankSEG("dice"), []
     callback = RankSEGCallback(decoder, num_classes=CLASSES, ignore_index=255, report=tmp_path, class_names=NAMES)
     model, trainer = segmenter(), make_trainer(callbacks=[callback])
@@ -77,6 +90,9 @@ def test_figures_are_the_logged_ones_and_those_of_compare(segmenter, make_traine
     assert comparable(found) == figures_of(model.net, data, decoder, ignore_index=255, class_names=NAMES)
     assert found["facts"]["RankSEG"] == repr(decoder)
     assert found["facts"]["evaluated"] == f"{stage}, epoch 0, step 0"
+    assert [line for line in lines if "rankseg" in line] == [
+        f"{stage}/rankseg: {found['decoders']['RankSEG']['verdict']}"
+    ]
     page = (tmp_path / stage / "report.html").read_text()
     assert all(name in page for name in (*NAMES, "000000"))
     assert (tmp_path / stage / "pictures" / "reliability.png").is_file()
@@ -191,10 +207,13 @@ def test_two_processes_write_what_one_writes(forks, package, segmenter, make_tra
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stderr.count("2 of 7 images are left out") == 1
     assert not list((tmp_path / "two" / "val").glob("dataloader_idx_1/*"))
+    assert done.stderr.count("val/rankseg/dataloader_idx_1:") == 0
     for index, count in ((0, 5), (2, 3)):
         one, two = (tmp_path / name / "val" / f"dataloader_idx_{index}" for name in ("one", "two"))
         assert (two / "images.csv").read_text() == (one / "images.csv").read_text()
         expected, found = comparable(read(one)), comparable(read(two))
+        verdict = f"val/rankseg/dataloader_idx_{index}: {found['decoders']['RankSEG']['verdict']}"
+        assert done.stderr.count(verdict) == 1
         assert found["images"] == count
         # The batches are those of a process.
         (first, second), expected["skipped"] = found["skipped"].items(), found["skipped"]
@@ -216,6 +235,23 @@ class Pruned(torch.nn.Module):
 
     def forward(self, probs):
         return probs[:, :-1].argmax(1)
+
+
+@mostly_one_package
+def test_without_images_there_is_no_verdict(segmenter, make_trainer, lines):
+    """Neither report nor tuning: sums over all images are kept, and say nothing about chance."""
+    callback = RankSEGCallback(RankSEG("dice"), num_classes=CLASSES)
+    make_trainer(callbacks=[callback]).validate(segmenter(), lightning_nets.loader(), verbose=False)
+    assert callback.scores_of_stage["val"]
+    assert not [line for line in lines if "rankseg" in line.lower()]
+
+
+@mostly_one_package
+def test_a_tuning_is_logged_with_its_verdict(segmenter, make_trainer, lines):
+    callback = RankSEGCallback(num_classes=CLASSES, tune=True)
+    make_trainer(callbacks=[callback]).validate(segmenter(), lightning_nets.loader(), verbose=False)
+    count = len(callback.tuned.comparison.names)
+    assert f"val/rankseg, tuned on {count} images: {callback.tuned.verdict}" in lines
 
 
 def test_classes_that_are_left_out_are_named_once(segmenter, make_trainer):

@@ -1,7 +1,10 @@
 """The report of a real Runner: the printed figures, and those of a comparison of the same probabilities."""
 
+import base64
+import io
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +18,9 @@ pytest.importorskip("scipy", reason="the extra 'report' is not installed")
 import numpy as np
 import tiny
 import torch
+from mmengine.config import Config
 from mmengine.runner import Runner
+from PIL import Image
 
 from rankseg_plugins import PresenceRankSEG, RankSEG
 from rankseg_plugins.calibration import TunedDecoder
@@ -49,6 +54,7 @@ def comparable(figures):
 @pytest.mark.painted
 def test_figures_are_the_printed_ones_and_those_of_compare(dataset, tmp_path, names):
     full, built = make_config(dataset, tmp_path, tmp_path / "report", iou_metrics=names, present="label", absent="one")
+    full.log_level = "INFO"
     printed, kept = tiny.evaluate(full, built.state_dict())
     found = read(tmp_path / "report")
     score = "dice" if "mDice" in names else "iou"
@@ -61,15 +67,73 @@ def test_figures_are_the_printed_ones_and_those_of_compare(dataset, tmp_path, na
     truths = [sample["gt_sem_seg"]["data"][0].long() for sample in kept]
     stems = [Path(sample["img_path"]).stem for sample in kept]
     decoders = {"argmax": RankSEG("acc"), "RankSEG": RankSEG(**OPTIONS)}
-    options = {"class_names": tiny.CLASSES, "scoring": Scoring(score, "label", "one")}
+    options = {"class_names": tiny.CLASSES, "palette": tiny.PALETTE, "scoring": Scoring(score, "label", "one")}
     samples = zip(stems, probs, truths, strict=True)
     expected = json.loads(json.dumps(to_dict(compare(samples, decoders, ignore_index=255, **options))))
     assert comparable(found) == comparable(expected)
     paired = found["decoders"]["RankSEG"]["paired"]
     assert paired["wins"] > 0 or paired["losses"] > 0
     assert found["calibration"] is None
+    log = "\n".join(path.read_text() for path in tmp_path.rglob("*.log"))
+    assert log.count(found["decoders"]["RankSEG"]["verdict"]) == 1
     page = (tmp_path / "report" / "report.html").read_text()
     assert all(name in page for name in (*tiny.CLASSES, *stems))
+
+
+def test_it_names_options_config_and_checkpoint(dataset, tmp_path):
+    """Of a config in a file, as ``tools/test.py`` runs it; without one, and while training, what there is to name."""
+    full, built = make_config(dataset, tmp_path / "run", tmp_path / "report")
+    full.load_from, full.experiment_name = tiny.save_checkpoint(built, tmp_path / "we'ights.pth"), None
+    full.dump(str(tmp_path / "fcn_tiny.py"))
+    Runner.from_cfg(Config.fromfile(tmp_path / "fcn_tiny.py")).test()
+    facts = read(tmp_path / "report")["facts"]
+    assert facts["model.test_cfg.rankseg"] == "dict(metric='dice', pruning_prob=0.1)"
+    assert facts["checkpoint"] == full.load_from
+    assert facts["config"] == str(tmp_path / "run" / "fcn_tiny.py")
+    assert Config.fromfile(facts["config"]).model.test_cfg.rankseg == full.model.test_cfg.rankseg
+    full, built = make_config(dataset, tmp_path / "other", tmp_path / "report")
+    runner = Runner.from_cfg(full)
+    runner.model.load_state_dict(built.state_dict())
+    runner.message_hub.update_info("iter", 7)
+    runner.test()
+    facts = read(tmp_path / "report")["facts"]
+    assert facts["config"].startswith(full.experiment_name)
+    assert facts["evaluated"] == "test, iteration 7 of a training"
+    assert "checkpoint" not in facts
+
+
+def test_pictures_have_photographs_and_the_palette_of_the_data_set(dataset, tmp_path):
+    full, built = make_config(dataset, tmp_path, tmp_path / "report")
+    tiny.evaluate(full, built.state_dict())
+    found = panels(tmp_path / "report")
+    assert found
+    own = np.array(tiny.PALETTE)
+    for panel in found:
+        name = re.search(r"<h4>(\d+)", panel)[1]
+        shown = {
+            title: np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")).astype(int)
+            for data, title in re.findall(r'src="data:image/png;base64,([^"]*)"[^>]*alt="(\S+) of', panel)
+        }
+        photograph = np.asarray(Image.open(dataset / f"img_dir/val/{name}.png").convert("RGB")).astype(int)
+        truth = np.asarray(Image.open(dataset / f"ann_dir/val/{name}.png"))
+        assert list(shown) == ["image", "truth", "argmax", "RankSEG", "difference"]
+        assert np.abs(shown["image"] - photograph).mean() < 12  # of 256 colours
+        assert (shown["truth"][truth != 255] == own[truth[truth != 255]]).all()
+
+
+def test_a_photograph_that_is_not_there_is_named_in_the_log(dataset, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(dataset, data)
+    full, built = make_config(data, tmp_path, tmp_path / "report")
+    runner = Runner.from_cfg(full)
+    runner.model.load_state_dict(built.state_dict())
+    (metric,) = runner.test_loop.evaluator.metrics
+    evaluate = metric.evaluate
+    metric.evaluate = lambda size: (shutil.rmtree(data / "img_dir"), evaluate(size))[1]
+    runner.test()
+    assert all('alt="image of' not in panel for panel in panels(tmp_path / "report"))
+    log = "\n".join(path.read_text() for path in tmp_path.rglob("*.log"))
+    assert "without its photograph: FileNotFoundError" in log
 
 
 def knowing(path):
@@ -166,7 +230,7 @@ def test_windows_of_one_file_have_pictures_of_their_own(dataset, tmp_path):
         (name, sample["seg_logits"]["data"].softmax(0), sample["gt_sem_seg"]["data"][0].long())
         for name, sample in zip(names, kept, strict=True)
     ]
-    expected = compare(samples, decoders, ignore_index=255, class_names=tiny.CLASSES)
+    expected = compare(samples, decoders, ignore_index=255, class_names=tiny.CLASSES, palette=tiny.PALETTE)
     assert comparable(found) == comparable(json.loads(json.dumps(to_dict(expected))))
     expected.report(tmp_path / "expected")
     assert panels(tmp_path / "report") == panels(tmp_path / "expected") != []

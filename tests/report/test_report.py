@@ -1,16 +1,20 @@
 """The report in a browser: it loads alone, every figure and picture is there, and the keyboard reaches everything."""
 
 import html.parser
+import io
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from image_folders import DECODERS, make_image
+from PIL import Image
 
 from rankseg_plugins.comparison import Recorder, Sample, compare
 from rankseg_plugins.comparison.phrases import points
+from rankseg_plugins.report.panels import draw_panels
 from rankseg_plugins.report.words import p_value
 from rankseg_plugins.scores.boundaries import Boundaries
 from rankseg_plugins.scores.lesions import Lesions
@@ -103,7 +107,8 @@ def test_loads_alone_and_without_errors(browser, folder):
 def test_every_picture_is_decoded(browser, folder, comparison, dark):
     show(browser, folder, dark=dark)
     widths = browser.execute_script("return [...document.images].map(i => i.complete ? i.naturalWidth : 0)")
-    assert len(widths) == 6 + 4 * (len(comparison.improved) + len(comparison.damaged))
+    # Truth, three decisions and two differences: of the second decoder, and of the best behind it.
+    assert len(widths) == 6 + 6 * (len(comparison.improved) + len(comparison.damaged))
     assert min(widths) > 0
     assert all(browser.execute_script("return [...document.images].map(i => i.alt.length > 0)"))
 
@@ -124,6 +129,58 @@ def test_fits_a_phone(browser, folder):
     show(browser, folder, width=390)
     assert browser.execute_script("return document.documentElement.scrollWidth") == 390
     assert float(browser.execute_script("return getComputedStyle(document.body).fontSize").removesuffix("px")) >= 16
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_tables_that_go_on_are_shaded_where_they_do(browser, folder, dark):
+    """Pixels at the edges of a table of a phone, above its words, at the beginning and at the end."""
+    show(browser, folder, width=390, dark=dark)
+    table = "const table = document.querySelector('[aria-labelledby=levels]');"
+    edges = []
+    for place in ("0", "table.scrollWidth"):
+        browser.execute_script(f"{table} table.scrollIntoView(); table.scrollLeft = {place};")
+        left, top, width = browser.execute_script(
+            f"{table} const box = table.getBoundingClientRect(); return [box.left, box.top, box.width]"
+        )
+        shot = np.asarray(Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("L")).astype(int)
+        line = shot[round(top) + 8, round(left) : round(left + width)]
+        edges.append((abs(line[3] - line[180]) > 20, abs(line[-4] - line[180]) > 20))
+    # On the left lie the names, which stay.
+    assert [right for _, right in edges] == [True, False]
+
+
+def test_pictures_show_the_second_decoder_and_the_best_of_the_others(comparison):
+    panels = draw_panels(comparison)
+    behind = comparison.candidates[1:]
+    best = max(behind, key=lambda name: comparison.paired(name).mean)
+    assert panels.decoders == [TUNED, best]
+    for title, found in panels.groups:
+        for panel in found:
+            assert [name for name, _ in panel.pictures] == [
+                "truth", "argmax", TUNED, best, f"difference, {TUNED}", f"difference, {best}"
+            ]  # fmt: skip
+            for name, gain in panel.gains:
+                paired = comparison.paired(name)
+                assert gain == paired.differences[paired.names.index(panel.name)]
+            assert (panel.gains[0][1] > 0) == (title == "Most improved")
+    said = [words for words, _ in panels.differences]
+    assert said == ["only the other decoder is right", "only argmax is right", "both are wrong"]
+
+
+def test_a_photograph_and_the_palette_of_the_data_set(comparison):
+    image = np.random.default_rng(0).integers(0, 255, (*comparison.improved[0].truth.shape, 3), np.uint8)
+    own = [(10, 20, 30), (200, 10, 10), (10, 10, 200)]
+    two = replace(make_comparison(palette=own), improved=(replace(comparison.improved[0], image=image),), damaged=())
+    panels = draw_panels(two)
+    ((_, (panel,)),) = panels.groups
+    pictures = {name: np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for name, png in panel.pictures}
+    assert list(pictures) == ["image", "truth", "argmax", TUNED, "difference"]
+    assert np.abs(pictures["image"].astype(int) - image).mean() < 12  # a palette of 256 colours
+    truth = comparison.improved[0].truth
+    assert (pictures["truth"][truth >= 0] == np.array(own, np.uint8)[truth[truth >= 0]]).all()
+    assert dict(panels.classes)["road & car"] == "#c80a0a"
+    with pytest.raises(ValueError, match="palette must be a colour for each of 3 classes, got 2"):
+        make_comparison(palette=own[:2])
 
 
 def contrasts(browser):
@@ -254,6 +311,7 @@ def test_page_of_a_tuning(browser, tuned, dark):
 
 def test_names_are_escaped(browser, folder):
     show(browser, folder)
+    assert "<wbr>" not in browser.execute_script("return document.body.textContent")
     assert browser.execute_script("return document.scripts.length") == 0
     assert HOSTILE in browser.execute_script("return document.body.textContent")
 
