@@ -19,13 +19,21 @@ from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.comparison.examples import Example
 from rankseg_plugins.comparison.expected import expected_image_scores
 from rankseg_plugins.comparison.extra import ExtraFigures, extra_entries, extra_figures
-from rankseg_plugins.comparison.groups import Groups, GroupTable, check_groups, group_tables, read_groups, split
+from rankseg_plugins.comparison.groups import (
+    Groups,
+    GroupTable,
+    check_groups,
+    group_tables,
+    read_groups,
+    read_values,
+    split,
+)
 from rankseg_plugins.comparison.intervals import Differences, level_differences
 from rankseg_plugins.comparison.measuring import Measurement, to_areas
 from rankseg_plugins.comparison.pictures import check_palette
 from rankseg_plugins.comparison.presence import Presence, describe_presence
 from rankseg_plugins.comparison.scoring import Scoring
-from rankseg_plugins.comparison.statistics import sign_test, wilcoxon
+from rankseg_plugins.comparison.statistics import check_confidence, sign_test, wilcoxon
 from rankseg_plugins.comparison.summary import summarise
 from rankseg_plugins.comparison.tables import Tables, read_tables, rows
 from rankseg_plugins.comparison.verdict import Verdict, judge
@@ -120,8 +128,9 @@ class Comparison:
         palette: colours of the classes in pictures, (R, G, B) of 0 to 255 each; None takes some that can be told apart.
 
     Raises:
-        TypeError: for groups of another form.
-        ValueError: without measurements, with two of one name, or if an image is in no group.
+        TypeError: for groups of another form, or a confidence that is no number.
+        ValueError: without measurements, with two of one name, if an image is in no group, or for a confidence or
+            palette that is not allowed.
     """
 
     decoders: tuple[str, ...]
@@ -144,14 +153,11 @@ class Comparison:
         if not self.measurements:
             raise ValueError("nothing to compare: no image was scored")
         _check_names(self.names)
+        check_confidence(self.confidence)
         object.__setattr__(self, "groups", read_groups(self.groups))
         check_groups(self.groups, ((each.name, each.case) for each in self.measurements))
         if self.palette is not None:
-            colours = check_palette(self.palette)
-            if len(colours) != len(self.classes):
-                raise ValueError(
-                    f"palette must be a colour for each of {len(self.classes)} classes, got {len(colours)}"
-                )
+            check_palette(self.palette, len(self.classes))
 
     def __repr__(self) -> str:
         return summarise(self).text()
@@ -296,7 +302,7 @@ class Comparison:
             By group, sorted.
 
         Raises:
-            TypeError: if names and groups are no words.
+            TypeError: if it is no dict, or a name or group is no word.
             ValueError: if an image is in no group.
 
         Example:
@@ -306,9 +312,9 @@ class Comparison:
             >>> {site: part.level("argmax", "dice", "image") for site, part in found.by_group({"a": 1, "b": 2}).items()}
             {'1': 0.6666666666666666, '2': 1.0}
         """
-        read = read_groups({"group": groups})
-        check_groups(read, ((each.name, each.case) for each in self.measurements))
-        return split(self, read["group"])
+        values = read_values("group", groups)
+        check_groups({"group": values}, ((each.name, each.case) for each in self.measurements))
+        return split(self, values)
 
     @cached_property
     def group_tables(self) -> list[GroupTable]:

@@ -27,6 +27,7 @@ from torch import Tensor
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison.decoders import Decoder
 from rankseg_plugins.comparison.scoring import Scoring
+from rankseg_plugins.comparison.statistics import mean_of_known
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import check_choice, class_masks
 from rankseg_plugins.scores.levels import ABSENT
@@ -144,8 +145,9 @@ def trust_rows(comparison: Comparison) -> list[TrustRow]:
         return []
     rows = []
     for name, expected in zip(comparison.decoders, comparison.expected_scores, strict=True):
-        known = expected[~np.isnan(expected + comparison.scoring.image_scores(comparison.areas(name)))]
-        rows.append(TrustRow(name, float(known.mean()) if len(known) else np.nan, comparison.risk_coverage(name)))
+        reached = comparison.scoring.image_scores(comparison.areas(name))
+        mean = mean_of_known(np.where(np.isnan(reached), np.nan, expected), -1)
+        rows.append(TrustRow(name, float(mean), comparison.risk_coverage(name)))
     return rows
 
 

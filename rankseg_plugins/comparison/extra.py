@@ -14,7 +14,7 @@ import numpy as np
 
 from rankseg_plugins.comparison.intervals import UNSEEN
 from rankseg_plugins.comparison.scoring import Scoring
-from rankseg_plugins.comparison.statistics import FEWEST, jackknife
+from rankseg_plugins.comparison.statistics import FEWEST, jackknife, mean_of_known, ratio
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.extra import ExtraScore, columns_of, entries
 
@@ -75,7 +75,7 @@ def extra_figures(
     parts = [_sums(each, cases) for each in (differences, ours, base)]
 
     def statistic(totals: Sequence[np.ndarray]) -> np.ndarray:
-        images, mine, theirs = (_ratio(*each.swapaxes(0, 1)) for each in totals)
+        images, mine, theirs = (ratio(*each.swapaxes(0, 1)) for each in totals)
         return np.concatenate([images[..., None], mine - theirs], -1).reshape(len(images), -1)
 
     estimate = jackknife(parts, statistic)
@@ -119,12 +119,3 @@ def _sums(values: np.ndarray, cases: np.ndarray) -> np.ndarray:
     summed = np.zeros((int(cases.max()) + 1, 2, *values.shape[1:]))
     np.add.at(summed, cases, np.stack([np.nan_to_num(values), ~np.isnan(values)], 1))
     return summed
-
-
-def mean_of_known(values: np.ndarray, axis: int) -> np.ndarray:
-    """Mean of the known values; NaN without any."""
-    return _ratio(np.nansum(values, axis), (~np.isnan(values)).sum(axis))
-
-
-def _ratio(total: np.ndarray, number: np.ndarray) -> np.ndarray:
-    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)

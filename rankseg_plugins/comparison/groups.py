@@ -7,11 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from rankseg_plugins.comparison.phrases import points, sign, span, unit
+from rankseg_plugins.comparison.phrases import number_of, points, sign, span, unit
 from rankseg_plugins.comparison.sample import read_name
-from rankseg_plugins.comparison.statistics import FEWEST
+from rankseg_plugins.comparison.statistics import FEWEST, mean_of_known
 
 if TYPE_CHECKING:
     from rankseg_plugins.comparison.comparison import Comparison
@@ -77,10 +75,18 @@ def read_groups(groups: object) -> dict[str, dict[str, str]]:
             raise TypeError(
                 f"groups must be a dict of columns, such as {{'site': {{name: value}}}}, got {values!r} for {column!r}"
             )
-    return {
-        column: {read_name("name", name): read_name(column, value) for name, value in values.items()}
-        for column, values in groups.items()
-    }
+    return {column: read_values(column, values) for column, values in groups.items()}
+
+
+def read_values(column: str, values: object) -> dict[str, str]:
+    """Bring one column into one form.
+
+    Raises:
+        TypeError: if it is no dict by name, or a name or value is no word.
+    """
+    if not isinstance(values, Mapping):
+        raise TypeError(f"groups must be a dict by the name of an image or case, got {values!r}")
+    return {read_name("name", name): read_name(column, value) for name, value in values.items()}
 
 
 def group_of(values: Mapping[str, str], name: str, case: str) -> str | None:
@@ -102,15 +108,14 @@ def check_groups(groups: Groups, images: Iterable[tuple[str, str]]) -> None:
         >>> check_groups({"site": {"a": "north"}}, [("a", "a"), ("b", "b")])
         Traceback (most recent call last):
             ...
-        ValueError: groups must have a site for every image or its case, 1 of 2 have none: 'b'
+        ValueError: groups must have a site for every image or its case, and have none for 'b'
     """
     images = list(images)
     for column, values in groups.items():
         bare = [name for name, case in images if group_of(values, name, case) is None]
         if bare:
             raise ValueError(
-                f"groups must have a {column} for every image or its case, {len(bare)} of {len(images)} have none: "
-                f"{_named(map(repr, bare))}"
+                f"groups must have a {column} for every image or its case, and have none for {_named(map(repr, bare))}"
             )
 
 
@@ -149,10 +154,10 @@ def group_tables(comparison: Comparison) -> list[GroupTable]:
 def _row(value: str, part: Comparison) -> GroupRow:
     baseline, *others = (part.scoring.image_scores(part.areas(name)) for name in part.decoders)
     gains = [
-        (_mean_of_known(scores - baseline), *ends.tolist())
+        (float(mean_of_known(scores - baseline, -1)), *ends.tolist())
         for scores, ends in zip(others, part.differences.paired, strict=True)
     ]
-    return GroupRow(value, len(part.names), int(part.cases.max()) + 1, _mean_of_known(baseline), gains)
+    return GroupRow(value, len(part.names), int(part.cases.max()) + 1, float(mean_of_known(baseline, -1)), gains)
 
 
 def group_losses(comparison: Comparison) -> list[str]:
@@ -161,7 +166,7 @@ def group_losses(comparison: Comparison) -> list[str]:
     for index, decoder in enumerate(comparison.candidates):
         whole = sign(*comparison.paired(decoder).interval)
         lost = [
-            f"{table.column} {row.value}, {points(gain)} points ({span(low, high)}; {row.images} images)"
+            f"{table.column} {row.value}, {points(gain)} points ({span(low, high)}; {number_of(row.images, 'image')})"
             for table in comparison.group_tables
             for row in table.rows
             for gain, low, high in [row.gains[index]]
@@ -189,8 +194,7 @@ def group_notes(comparison: Comparison) -> list[str]:
         notes.append(f"Groups of fewer than {FEWEST} cases with a score are too small to say: {_named(small, 6)}.")
     for table in comparison.group_tables:
         if table.unused:
-            number = len(table.unused)
-            names = f"{number} name{'' if number == 1 else 's'}"
+            names = number_of(len(table.unused), "name")
             notes.append(f"The groups by {table.column} hold {names} of no image here: {_named(table.unused)}.")
     return notes
 
@@ -220,8 +224,3 @@ def groups_as_dict(comparison: Comparison) -> dict[str, Any]:
 def _named(names: Iterable[str], most: int = MOST_NAMED) -> str:
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _mean_of_known(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")

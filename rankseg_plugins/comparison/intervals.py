@@ -14,7 +14,7 @@ import numpy as np
 
 from rankseg_plugins.comparison.measuring import to_areas
 from rankseg_plugins.comparison.scoring import Scoring
-from rankseg_plugins.comparison.statistics import FEWEST, jackknife
+from rankseg_plugins.comparison.statistics import FEWEST, jackknife, mean_of_known
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.levels import LEVELS, SCORES, image_accuracies
 
@@ -51,7 +51,7 @@ class Differences:
 
 
 class _Sums(NamedTuple):
-    """Sums over the images of each case or each draw, (rows, D, ...)."""
+    """Sums over the images of each case, or of all cases but one, (rows, D, ...)."""
 
     areas: np.ndarray  # (rows, D, 3, C)
     entries: np.ndarray  # (rows, D, scores, C)
@@ -169,7 +169,7 @@ def _dataset(sums: _Sums, scoring: Scoring, score: str, classes: np.ndarray) -> 
         return sums.areas[:, :, 0].sum(-1) / sums.areas[:, :, 2].sum(-1)
     rows, decoders, _, number = sums.areas.shape
     pooled = to_areas(np.moveaxis(sums.areas, 2, 0).reshape(3, -1, number))
-    return _nanmean(scoring.entries(pooled, score).reshape(rows, decoders, number))
+    return mean_of_known(scoring.entries(pooled, score).reshape(rows, decoders, number), -1)
 
 
 def _image(sums: _Sums, scoring: Scoring, score: str, classes: np.ndarray) -> np.ndarray:
@@ -180,13 +180,8 @@ def _image(sums: _Sums, scoring: Scoring, score: str, classes: np.ndarray) -> np
 
 def _class(sums: _Sums, scoring: Scoring, score: str, classes: np.ndarray) -> np.ndarray:
     if score == "accuracy":
-        return _nanmean(sums.areas[:, :, 0] / sums.areas[:, :, 2])
-    return _nanmean(classes[:, :, list(SCORES).index(score)])
+        return mean_of_known(sums.areas[:, :, 0] / sums.areas[:, :, 2], -1)
+    return mean_of_known(classes[:, :, list(SCORES).index(score)], -1)
 
 
 _LEVELS = {"dataset": _dataset, "image": _image, "class": _class}
-
-
-def _nanmean(values: np.ndarray) -> np.ndarray:
-    known = ~np.isnan(values)
-    return np.where(known, values, 0).sum(-1) / known.sum(-1)

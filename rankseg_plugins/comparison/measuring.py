@@ -86,7 +86,7 @@ def measure(
         ValueError: if probabilities are not finite or outside [0, 1], or sizes or labels do not fit.
     """
     probs, truth = prepare(sample, num_classes, ignore_index, device, output_mode)
-    deciding = of_case(decoders, sample.drawn_as)
+    deciding = of_case(decoders, sample.case_name)
     decided = decide_each(deciding, probs)
     # Decisions that are one are counted once.
     counted: dict[str | int, np.ndarray] = {}
@@ -96,7 +96,7 @@ def measure(
     decisions = [plain(each.decision)[0] for each in decided.values()]
     measurement = Measurement(
         sample.name,
-        sample.drawn_as,
+        sample.case_name,
         np.stack([counted[each.key] for each in decided.values()]),
         np.array([each.seconds for each in decided.values()]),
         _calibrate(probs[0], truth[0], ignore_index),

@@ -48,6 +48,16 @@ def unit(scoring: Scoring, level: str = "image") -> str:
     return title(scoring.score, level, scoring.present + absent)
 
 
+def number_of(number: int, what: str) -> str:
+    """Things and their number.
+
+    Example:
+        >>> number_of(1, "case"), number_of(2, "case")
+        ('1 case', '2 cases')
+    """
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
 def percent(value: float) -> str:
     """A share in percent, two digits."""
     return NONE if math.isnan(value) else f"{100 * value:.2f}"

@@ -5,6 +5,7 @@ Label maps here hold -1 where there is no label: a pixel that is void, or whose 
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from functools import cache
 
@@ -119,17 +120,34 @@ def class_colours(count: int) -> np.ndarray:
     return colours
 
 
-def check_palette(palette: Sequence[Sequence[int]]) -> np.ndarray:
+def check_palette(palette: Sequence[Sequence[int]], classes: int | None = None) -> np.ndarray:
     """Bring the option ``palette`` into the form (count, 3) uint8.
 
+    Args:
+        palette: (R, G, B) of 0 to 255 each.
+        classes: how many there must be; None is any number from 1 to 256.
+
     Raises:
-        ValueError: if it is not a list of at most 256 RGB triples of 0 to 255.
+        ValueError: if it is nothing of the kind.
+
+    Example:
+        >>> check_palette([(0, 0, 0), (128, 64, 128)], classes=3)
+        Traceback (most recent call last):
+            ...
+        ValueError: palette must be a colour for each of 3 classes, got 2
     """
-    colours = np.asarray(palette)
+    try:
+        colours = np.asarray(palette)
+    except ValueError:  # colours of different lengths
+        colours = np.empty(0)
     if colours.ndim != 2 or colours.shape[1:] != (3,) or not 0 < len(colours) <= 256 or colours.dtype.kind not in "iu":
-        raise ValueError(f"palette must hold 1 to 256 colours (red, green, blue), got shape {colours.shape}")
+        raise ValueError(
+            f"palette must hold 1 to 256 colours (red, green, blue), integers, got {reprlib.repr(palette)}"
+        )
     if colours.min() < 0 or colours.max() > 255:
         raise ValueError(f"palette must hold values from 0 to 255, got {colours.min()} to {colours.max()}")
+    if classes is not None and len(colours) != classes:
+        raise ValueError(f"palette must be a colour for each of {classes} classes, got {len(colours)}")
     return colours.astype(np.uint8)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,15 +19,14 @@ from rankseg_plugins.comparison.decoders import Decoder, NamedDecoder, common_mo
 from rankseg_plugins.comparison.examples import Extremes
 from rankseg_plugins.comparison.expected import check_expected, expect
 from rankseg_plugins.comparison.facts import collect_facts, describe_tuned
-from rankseg_plugins.comparison.groups import Groups, check_groups, read_groups
 from rankseg_plugins.comparison.measuring import Measurement, calibrate, measure, measure_decisions, prepare, to_areas
 from rankseg_plugins.comparison.presence import Presence, judged, presence_of, together
-from rankseg_plugins.comparison.sample import Sample, as_sample, check_exclusive, first_of, fitting_mode, read_name
+from rankseg_plugins.comparison.sample import Sample, check_exclusive, read_name
 from rankseg_plugins.comparison.scoring import Scoring, check_class_names, read_scoring
 from rankseg_plugins.core.options import read_index, read_mode
 from rankseg_plugins.core.probabilities import plain
 from rankseg_plugins.core.processes import gather
-from rankseg_plugins.scores.checks import naming, read_device
+from rankseg_plugins.scores.checks import read_device
 from rankseg_plugins.scores.extra import ExtraScore, Spacing, columns_of, read_extra, read_spacing
 from rankseg_plugins.scores.truth import count, to_truth
 
@@ -35,7 +34,9 @@ DECODERS = ("argmax", "rankseg(metric=dice)")
 
 
 class Recorder:
-    r"""Collects measurements image by image; :func:`compare` for callers who cannot hand over a loop.
+    r"""Collects measurements image by image, for callers who cannot hand over a loop.
+
+    Others have :func:`~rankseg_plugins.comparison.compare`.
 
     Args:
         decoders: texts such as ``"rankseg(metric=dice)"`` or ``"decoder.json"``, or callables by name; the first is the
@@ -181,11 +182,11 @@ class Recorder:
         extra = measure_decisions(
             self.extra, decisions, truth, self.num_classes, self.ignore_index, read_spacing("spacing", spacing)
         )
-        drawn_as, expected = name if case is None else case, None
+        case_name, expected = name if case is None else case, None
         if self.expected is not None and probs is not None:
-            deciding = of_case(self.decoders, drawn_as).values()
+            deciding = of_case(self.decoders, case_name).values()
             expected = expect(self.expected, deciding, decisions, plain(probs).detach())
-        measurement = Measurement(name, drawn_as, counts, unknown, found, told, extra, expected)
+        measurement = Measurement(name, case_name, counts, unknown, found, told, extra, expected)
         self._remember(measurement)
         self._offer(measurement, truth, decisions)
         if probs is not None:
@@ -323,78 +324,3 @@ class Recorder:
             extra=self.extra,
             **options,
         )
-
-
-def compare(
-    samples: Iterable[Sample | tuple[str, Tensor, Tensor]],
-    decoders: Iterable[str] | Mapping[str, Decoder] = DECODERS,
-    num_classes: int | None = None,
-    ignore_index: int | None = None,
-    *,
-    class_names: Sequence[str] | None = None,
-    scoring: Scoring | None = None,
-    extra: ExtraScore | Sequence[ExtraScore] = (),
-    risk_coverage: bool = False,
-    groups: Groups | None = None,
-    panels: int = 5,
-    device: str | torch.device = "cpu",
-    on_measured: Callable[[Measurement], None] | None = None,
-    **options: Any,
-) -> Comparison:
-    r"""Compare decoders on the same probabilities, in one pass.
-
-    Args:
-        samples: :class:`Sample`, or tuples (name, probs, labels); any iterable, also one that loads as it goes.
-        decoders: texts such as ``"argmax"``, ``"rankseg(metric=dice)"`` and ``"decoder.json"`` (what
-            :func:`~rankseg_plugins.tuning.tune` found), or callables on probabilities (1, C, \*spatial) by name.
-            The first is the baseline, the second the one that is drawn. Where the first image has overlapping masks
-            as truth, texts mean masks, too, and argmax is the threshold 0.5; see :func:`fitting_mode
-            <rankseg_plugins.comparison.sample.fitting_mode>`.
-        num_classes: C; None takes that of the first sample.
-        ignore_index: label of the truth whose pixels do not count.
-        class_names: C names; None numbers the classes.
-        scoring: what counts as better; None is image Dice over the classes in truth or prediction.
-        extra: see :class:`Recorder`.
-        risk_coverage: likewise.
-        groups: see :class:`Comparison`; an image that is in none is refused before it is decoded.
-        panels: pictures to keep of the most improved images, and of the most damaged.
-        device: where to decode.
-        on_measured: called after each image.
-        **options: ``facts``, ``confidence`` and ``palette`` of :class:`Comparison`.
-
-    Returns:
-        The comparison. Memory grows with the number of images only by their counts: 3 integers for each decoder
-        and class.
-
-    Raises:
-        TypeError: if a tensor or an option is of the wrong kind.
-        ValueError: without samples, for an unknown option, or for invalid data; the message names the sample.
-
-    Example:
-        >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
-        >>> samples = [("a", probs, torch.tensor([0, 1, 1])), ("b", probs, torch.tensor([0, 0, 1]))]
-        >>> found = compare(samples, ["argmax", "rankseg(metric=dice)"])
-        >>> found.level("argmax", "dice", "image"), found.paired("rankseg(metric=dice)").ties
-        (0.8333333333333333, 2)
-    """
-    groups = read_groups(groups or {})
-    first, samples = first_of(samples)
-    recorder = Recorder(
-        decoders,
-        num_classes=len(first.probs) if num_classes is None else num_classes,
-        ignore_index=ignore_index,
-        scoring=scoring,
-        extra=extra,
-        risk_coverage=risk_coverage,
-        panels=panels,
-        device=device,
-        output_mode=fitting_mode(first),
-    )
-    for given in samples:
-        sample = as_sample(given)
-        check_groups(groups, [(sample.name, sample.drawn_as)])
-        with naming(sample.name):
-            measurement = recorder.add(sample)
-        if on_measured:
-            on_measured(measurement)
-    return recorder.comparison(class_names, groups=groups, **options)

@@ -47,7 +47,7 @@ class Sample:
         object.__setattr__(self, "spacing", read_spacing("spacing", self.spacing))
 
     @property
-    def drawn_as(self) -> str:
+    def case_name(self) -> str:
         """The case, which may be the image alone."""
         return self.name if self.case is None else self.case
 

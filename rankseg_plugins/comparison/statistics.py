@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rankseg_plugins._imports import require
+from rankseg_plugins.core.options import read_real
 
 #: With fewer cases nothing is said of an interval.
 FEWEST = 5
@@ -53,7 +54,8 @@ class Estimate(NamedTuple):
             (K, 2): lower and upper end; NaN with fewer than ``FEWEST`` cases.
 
         Raises:
-            ValueError: for a confidence outside (0, 1).
+            TypeError: for a confidence that is no number.
+            ValueError: for one outside (0, 1).
             ImportError: if SciPy is not installed.
 
         Source: Agresti & Coull, "Approximate is better than 'exact' for interval estimation of binomial proportions",
@@ -65,8 +67,7 @@ class Estimate(NamedTuple):
             >>> found.values.round(3), found.errors.round(3), found.interval(0.95).round(3)
             (array([0.3]), array([0.071]), array([[0.1, 0.5]]))
         """
-        if not 0 < confidence < 1:
-            raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
+        confidence = check_confidence(confidence)
         if self.cases < FEWEST:
             return np.full((len(self.values), 2), np.nan)
         number = self.cases + 2
@@ -74,6 +75,25 @@ class Estimate(NamedTuple):
         errors = np.sqrt((self.squares + 2 * beyond**2) / (number - 1) / number)
         reach = require("scipy.stats", extra="report").t.ppf((1 + confidence) / 2, number - 1) * errors
         return self.values[:, None] + reach[:, None] * np.array([-1.0, 1.0])
+
+
+def check_confidence(confidence: object) -> float:
+    """The confidence of an interval.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it does not lie in (0, 1).
+
+    Example:
+        >>> check_confidence(1)
+        Traceback (most recent call last):
+            ...
+        ValueError: confidence must lie in (0, 1), got 1
+    """
+    number = read_real("confidence", confidence, 0.0, 1.0)
+    if not 0 < number < 1:
+        raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
+    return number
 
 
 def jackknife(parts: Sequence[np.ndarray], statistic: Callable[[Sequence[np.ndarray]], np.ndarray]) -> Estimate:
@@ -96,6 +116,21 @@ def jackknife(parts: Sequence[np.ndarray], statistic: Callable[[Sequence[np.ndar
         squares += (moved**2).sum(0)
         farthest = np.maximum(farthest, moved.max(0))
     return Estimate(values, cases, squares, farthest)
+
+
+def mean_of_known(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of what is not NaN; NaN without any.
+
+    Example:
+        >>> mean_of_known(np.array([[1.0, np.nan, 2.0], [np.nan] * 3]), -1)
+        array([1.5, nan])
+    """
+    return ratio(np.nansum(values, axis), (~np.isnan(values)).sum(axis))
+
+
+def ratio(total: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """Totals by their number; NaN where that is 0."""
+    return np.divide(total, number, out=np.full(np.shape(total), np.nan), where=number > 0)
 
 
 def wilcoxon(differences: np.ndarray) -> float:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.comparison.extra import mean_of_known
-from rankseg_plugins.comparison.phrases import percent, points, span, unit
+from rankseg_plugins.comparison.phrases import number_of, percent, points, span, unit
+from rankseg_plugins.comparison.statistics import mean_of_known
 
 if TYPE_CHECKING:
     from rankseg_plugins.comparison.comparison import Comparison
@@ -56,7 +56,8 @@ class Summary(NamedTuple):
 def summarise(comparison: Comparison) -> Summary:
     """The decoders of a comparison with their scores, gains and intervals."""
     images, cases = len(comparison.names), int(comparison.cases.max()) + 1
-    title = f"Comparison of {images} images" + (f" of {cases} cases" if cases < images else "")
+    title = f"Comparison of {number_of(images, 'image')}"
+    title += f" of {number_of(cases, 'case')}" if cases < images else ""
     head = ("decoder", f"{unit(comparison.scoring)}, %", "gain, points", f"{100 * comparison.confidence:g} % interval")
     values = [comparison.level(name, comparison.scoring.score, "image") for name in comparison.decoders]
     scores = np.stack([comparison.scoring.image_scores(comparison.areas(name)) for name in comparison.decoders])

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rankseg_plugins.comparison.expected import trust_as_dict
-from rankseg_plugins.comparison.extra import mean_of_known
 from rankseg_plugins.comparison.groups import groups_as_dict
 from rankseg_plugins.comparison.intervals import FIGURES
+from rankseg_plugins.comparison.statistics import mean_of_known
 from rankseg_plugins.comparison.verdict import headlines
 from rankseg_plugins.scores.extra import Column, columns_of
 from rankseg_plugins.scores.levels import SCORES, image_accuracies

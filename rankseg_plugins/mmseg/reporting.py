@@ -148,10 +148,9 @@ def _photograph(path: str, size: tuple[int, ...]) -> np.ndarray | None:
 def _palette(given: Any, classes: int) -> list[list[int]] | None:
     """The palette of a data set, unless it is none for all classes."""
     try:
-        found = check_palette(given)
+        return check_palette(given, classes).tolist()
     except ValueError:
         return None
-    return found.tolist() if len(found) == classes else None
 
 
 def describe_run() -> dict[str, str]:

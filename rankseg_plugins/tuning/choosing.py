@@ -14,8 +14,9 @@ from rankseg_plugins._imports import require
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.measuring import Measurement
 from rankseg_plugins.comparison.phrases import points, span, unit
+from rankseg_plugins.comparison.statistics import check_confidence
 from rankseg_plugins.comparison.verdict import contrary, listed
-from rankseg_plugins.core.options import PRESENT, read_choice, read_integer, read_real
+from rankseg_plugins.core.options import PRESENT, read_choice, read_integer
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.levels import LEVELS
 
@@ -211,8 +212,7 @@ def check_intervals(confidence: object = 0.95, seed: object = 0) -> None:
         ValueError: for one out of range.
         ImportError: without SciPy.
     """
-    if not 0 < read_real("confidence", confidence, 0.0, 1.0) < 1:
-        raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
+    check_confidence(confidence)
     if read_integer("seed", seed) < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
     require("scipy.stats", extra="report")

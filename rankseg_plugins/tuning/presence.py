@@ -179,7 +179,7 @@ class PresenceCandidates:
             there = areas.label > 0
             evidence.append(found._replace(score=SCORES[looking.metric](areas).masked_fill(~there, torch.nan)))
         number = len(self._held) if number is None else number
-        self._held.append(_Held(number, sample.drawn_as, there, evidence))
+        self._held.append(_Held(number, sample.case_name, there, evidence))
 
     def gather(self) -> None:
         """Bring the images of all processes together on each of them, in the order of their numbers."""

@@ -115,7 +115,7 @@ def test_risk_coverage_goes_on(folders):
 @pytest.mark.parametrize(
     ("table", "problem"),
     [
-        ("name,site\np0_0,a\n", "groups must have a site for every image or its case, 13 of 14 have none: 'p0_1', "),
+        ("name,site\np0_0,a\n", "groups must have a site for every image or its case, and have none for 'p0_1', "),
         ("image,site\np0_0,a\n", "must begin with the columns 'name' and one or more of groups, got 'image, site'"),
         ("name\np0_0\n", "must begin with the columns 'name' and one or more of groups, got 'name'"),
         ("name,site,site\n", "must begin with the columns"),

@@ -254,6 +254,25 @@ def test_bad_input(samples, options, message):
 
 
 @pytest.mark.parametrize(
+    ("option", "error", "message"),
+    [
+        ({"confidence": 1}, ValueError, r"confidence must lie in \(0, 1\), got 1"),
+        ({"confidence": "high"}, TypeError, "confidence must be a real number, got str"),
+        ({"palette": [(0, 0, 0)]}, ValueError, "palette must be a colour for each of 4 classes, got 1"),
+        ({"palette": "red"}, ValueError, "palette must hold 1 to 256 colours .*, got 'red'"),
+        ({"class_names": ["a"]}, ValueError, "class_names must be 4 different names"),
+        ({"facts": "none"}, TypeError, "facts must be a dict, got 'none'"),
+        ({"groups": []}, TypeError, r"groups must be a dict of columns, .* got \[\]"),
+        ({"resamples": 10}, TypeError, "unexpected keyword argument 'resamples'"),
+    ],
+)
+def test_options_are_refused_before_any_image_is_decoded(option, error, message):
+    decoders = {name: lambda probs: pytest.fail("decoded") for name in "ab"}
+    with pytest.raises(error, match=message):
+        compare(make_samples(), decoders, ignore_index=IGNORE, **option)
+
+
+@pytest.mark.parametrize(
     ("samples", "decoders", "message"),
     [
         (None, DECODERS, "samples must be an iterable of images, got NoneType"),

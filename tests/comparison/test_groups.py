@@ -23,7 +23,7 @@ def make_samples(images=48):
         yield Sample(f"i{index:02d}", torch.stack([1 - foreground, foreground]), labels, f"case{index // 2:02d}")
 
 
-DECODERS = {"rest": lambda probs: (probs[:, 1] >= 0).long() - 1 + 1, "network": lambda probs: probs.argmax(1)}
+DECODERS = {"rest": lambda probs: (probs[:, 1] >= 0).long(), "network": lambda probs: probs.argmax(1)}
 SCANNERS = {f"case{index:02d}": "AAABBB"[index // 3] if index < 18 else "C" for index in range(24)}
 
 
@@ -42,7 +42,7 @@ def test_each_group_is_as_if_it_were_alone(found):
     assert list(by_scanner) == ["A", "B", "C"]
     for scanner, part in by_scanner.items():
         expected = alone(part.names)
-        assert {SCANNERS[each.drawn_as] for each in make_samples() if each.name in part.names} == {scanner}
+        assert {SCANNERS[each.case_name] for each in make_samples() if each.name in part.names} == {scanner}
         assert part.paired("network").interval == expected.paired("network").interval
         np.testing.assert_array_equal(part.paired("network").differences, expected.paired("network").differences)
         np.testing.assert_array_equal(part.differences.classes, expected.differences.classes)
@@ -138,16 +138,16 @@ def test_an_image_in_no_group_is_refused_before_it_is_decoded():
     values = {f"i{index:02d}": "A" for index in range(3)}
     decoders = {"one": lambda probs: decoded.append(1) or probs.argmax(1), "other": lambda probs: probs.argmax(1)}
     with pytest.raises(
-        ValueError, match="groups must have a site for every image or its case, 1 of 1 have none: 'i03'"
+        ValueError, match="groups must have a site for every image or its case, and have none for 'i03'"
     ):
         compare(make_samples(), decoders, groups={"site": values})
     assert len(decoded) == 3
     recorder = Recorder(num_classes=2)
     for sample in list(make_samples())[:8]:
         recorder.add(sample)
-    with pytest.raises(ValueError, match="5 of 8 have none: 'i03', 'i04', 'i05' and 2 more"):
+    with pytest.raises(ValueError, match="have none for 'i03', 'i04', 'i05' and 2 more"):
         recorder.comparison(groups={"site": values})
-    with pytest.raises(ValueError, match="groups must have a group for every image or its case, 5 of 8"):
+    with pytest.raises(ValueError, match="groups must have a group for every image or its case, and have none"):
         recorder.comparison().by_group(values)
 
 
@@ -164,3 +164,15 @@ def test_an_image_in_no_group_is_refused_before_it_is_decoded():
 def test_what_is_no_groups(groups, message):
     with pytest.raises(TypeError, match=message):
         compare(make_samples(), groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ("A", "groups must be a dict by the name of an image or case, got 'A'"),
+        ({"scanner": SCANNERS}, "group of an image must be a string, got {"),
+    ],
+)
+def test_what_is_no_column(found, groups, message):
+    with pytest.raises(TypeError, match=message):
+        found.by_group(groups)

@@ -85,7 +85,9 @@ def test_what_eyes_see():
     assert no_green < all_cones / 4
 
 
-@pytest.mark.parametrize("wrong", [[(0, 0)], [(0, 0, 256)], [], [(0.5, 0, 0)]])
+@pytest.mark.parametrize(
+    "wrong", [[(0, 0)], [(0, 0, 256)], [], [(0.5, 0, 0)], [(0, 0, 0), (1, 1)], [("a", "b", "c")], "red", None]
+)
 def test_what_is_no_palette_is_refused(wrong):
     with pytest.raises(ValueError, match="palette must hold"):
         check_palette(wrong)

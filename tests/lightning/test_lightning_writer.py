@@ -225,7 +225,7 @@ def test_bad_predictions(segmenter, make_trainer, tmp_path, options, error, mess
         (dict(names=1.0), TypeError, "names must be a key"),
         (dict(activation="relu"), ValueError, "activation must be one of"),
         (dict(file_format="jpg"), ValueError, "file_format must be one of 'auto', 'png', 'npy'"),
-        (dict(palette=[(0, 0)]), ValueError, r"palette must hold 1 to 256 colours.*got shape \(1, 2\)"),
+        (dict(palette=[(0, 0)]), ValueError, r"palette must hold 1 to 256 colours.*got \[\(0, 0\)\]"),
         (dict(palette=[(0, 0, 300)]), ValueError, "palette must hold values from 0 to 255, got 0 to 300"),
     ],
 )
