@@ -91,9 +91,10 @@ def classes(axes: Axes, comparison: Comparison, decoder: str) -> None:
     known = np.flatnonzero(~np.isnan(table[:, 0]))
     shown = known[np.argsort(-np.abs(table[known, 0]), kind="stable")][:MOST_CLASSES]
     shown = shown[np.argsort(-table[shown, 0], kind="stable")]
-    value, low, high = np.nan_to_num(table[shown]).T
+    value = table[shown, 0]
     rows = np.arange(len(shown))
-    errors = np.abs(np.stack([value - np.minimum(low, value), np.maximum(high, value) - value]))
+    # Without an interval, as of too few cases, there is no line.
+    errors = np.abs(np.where(np.isnan(table[shown, 1:]), value[:, None], table[shown, 1:]) - value[:, None]).T
     axes.barh(rows, value, 0.62, color=np.where(value >= 0, LIGHT.gain, LIGHT.loss).tolist(), alpha=0.85)
     axes.errorbar(value, rows, xerr=errors, fmt="none", ecolor=LIGHT.ink, elinewidth=1, capsize=2.5)
     axes.axvline(0, color=LIGHT.ink, linewidth=0.8)
@@ -155,7 +156,7 @@ def forest(axes: Axes, comparison: Comparison, decoder: str) -> None:
 
 def risk_coverage(axes: Axes, comparison: Comparison, decoder: str) -> None:
     """Mean risk of the images that are accepted, of the baseline and of the decoder; dashed in the ideal order."""
-    for name, colour in ((comparison.decoders[0], LIGHT.neutral), (decoder, LIGHT.gain)):
+    for name, colour in ((comparison.decoders[0], LIGHT.neutral), (decoder, LIGHT.ink)):
         found = comparison.risk_coverage(name)
         label = f"{_legend_word(name)}: {percent(found.area)}"
         axes.plot(100 * found.coverage, 100 * found.risk, color=colour, linewidth=2, label=label)

@@ -41,3 +41,13 @@ def test_the_dark_one_is_as_if_drawn_in_the_dark(chart, comparison, monkeypatch)
     monkeypatch.setattr(charts, "LIGHT", charts.DARK)
     np.testing.assert_array_equal(dark, pixels(charts.to_png(charts.draw(chart, comparison, decoder))))
     assert not np.array_equal(light, dark)
+
+
+def test_classes_of_too_few_cases_have_no_line(comparison):
+    few = comparison.by_group({name: name for name in comparison.names})["image0"]
+    for found, known in ((few, False), (comparison, True)):
+        gains = 100 * np.stack([gains[0] for *_, gains in found.tables.classes])
+        (lines,) = charts.draw(charts.classes, found, found.candidates[0]).axes[0].collections
+        lengths = [np.ptp(segment[:, 0]) for segment in lines.get_segments()]
+        assert np.isfinite(gains).all() == known
+        np.testing.assert_allclose(sorted(lengths), np.sort(gains[:, 2] - gains[:, 1]) if known else [0, 0, 0])
