@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -174,6 +175,7 @@ def _judge(comparison: Comparison, fail_below: float | None) -> None:
         return
     for decoder in comparison.candidates:
         low = 100 * comparison.paired(decoder).interval[0]
-        if not low >= fail_below:  # NaN fails too
-            note(f"{decoder}: the lower bound of the gain is {low:+.2f} points, below {fail_below:g}")
+        if not low >= fail_below:
+            told = "not known, of too few cases" if math.isnan(low) else f"{low:+.2f} points, below {fail_below:g}"
+            note(f"{decoder}: the lower bound of the gain is {told}")
             raise typer.Exit(BELOW)

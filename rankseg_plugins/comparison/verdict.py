@@ -6,6 +6,7 @@ publish moved the other way. A gain that is a loss as soon as other classes coun
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -100,7 +101,9 @@ def headlines(comparison: Comparison, decoder: str) -> list[Headline]:
 
 def _first(comparison: Comparison, decoder: str, paired: Paired, found: str) -> str:
     what, images = unit(comparison.scoring), len(paired.names)
-    confidence = f"{100 * comparison.confidence:g} % interval {span(*paired.interval)}"
+    low, high = paired.interval
+    told = f"{100 * comparison.confidence:g} % interval {span(low, high)}"
+    confidence = f"{phrases.TOO_FEW} for an interval" if math.isnan(low) else told
     worse = f"{paired.losses} of {images} images got worse, {paired.wins} better"
     if not images:
         return f"{decoder} cannot be judged: no image has a score with both decoders."

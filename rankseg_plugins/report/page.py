@@ -12,7 +12,7 @@ from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.expected import trust_rows
 from rankseg_plugins.comparison.groups import GroupTable, group_losses, group_notes
 from rankseg_plugins.comparison.intervals import SELDOM
-from rankseg_plugins.comparison.phrases import NONE, percent, points, span, unit
+from rankseg_plugins.comparison.phrases import NONE, number_of, percent, points, span, unit
 from rankseg_plugins.comparison.statistics import FEWEST
 from rankseg_plugins.report.words import CONVENTIONS, describe_left_out
 
@@ -104,7 +104,7 @@ def _notes(comparison: Comparison) -> list[str]:
     found = [f"{CONVENTIONS}.", *(f"{each}." for each in comparison.cautions)]
     cases = int(comparison.cases.max()) + 1
     if cases < FEWEST:
-        found.append(f"Only {cases} cases: intervals are told of {FEWEST} or more.")
+        found.append(f"Only {number_of(cases, 'case')}: intervals are told of {FEWEST} or more.")
     elif any(np.isnan(each[:, 1:]).any() for each in comparison.differences.levels.values()):
         found.append(
             f"Too few cases for intervals of means over classes: fewer than {FEWEST} hold a class, of more than "
@@ -187,8 +187,8 @@ def _trust(comparison: Comparison) -> list[Section]:
     )
     left_out = sorted({row.curve.left_out for row in trust_rows(comparison)})
     if left_out[-1]:
-        number = " to ".join(map(str, dict.fromkeys((left_out[0], left_out[-1]))))
-        text += f" Left out, as no class counts in them: {number} image{'' if left_out[-1] == 1 else 's'}."
+        least = f"{left_out[0]} to " if left_out[0] < left_out[-1] else ""
+        text += f" Left out, as no class counts in them: {least}{number_of(left_out[-1], 'image')}."
     head = ("decoder", "expected, %", "reached, %", "AURC, %", "ideal", "random", "normalised excess", "images")
     return [Section("Which images can be trusted", text, head, rows)]
 

@@ -131,6 +131,14 @@ def test_fail_below(folders, below, status):
     assert (f"{TUNED}: the lower bound of the gain is {low:+.2f} points" in done.stderr) == (status == 3)
 
 
+def test_a_bound_that_is_not_known_fails(folders):
+    for index in range(4, 12):
+        (folders / f"probs/image{index:02d}.npz").unlink()
+    done = run_cli(folders, "--fail-below", -100)
+    assert done.returncode == 3, done.stderr
+    assert f"{TUNED}: the lower bound of the gain is not known, of too few cases" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -10,6 +10,7 @@ from benchmarks.tuning import softened
 from rankseg_plugins import RankSEG
 from rankseg_plugins.comparison import Sample, Scoring, compare
 from rankseg_plugins.comparison.phrases import points
+from rankseg_plugins.report.page import read_page
 from rankseg_plugins.tuning import tune
 
 pytestmark = pytest.mark.filterwarnings("ignore:the probabilities are too unsure")
@@ -52,6 +53,15 @@ def test_what_one_convention_hides_the_verdict_of_the_other_shows():
 def test_absent_classes_that_count_are_named():
     found = compare(absent_class(), ["argmax", "rankseg"], scoring=Scoring(absent="one"), panels=0)
     assert "image Dice (union, absent one)" in found.verdict().sentence
+
+
+def test_of_too_few_cases_no_interval_is_told():
+    few = compare(absent_class(4), panels=0).verdict()
+    assert few.sign == "unclear"
+    assert re.search(r"points \(too few cases for an interval\); \d of 4 images got worse", few.sentence)
+    one = compare(absent_class(1), panels=0)
+    assert repr(one).startswith("Comparison of 1 image\n")
+    assert "Only 1 case: intervals are told of 5 or more." in read_page(one).notes
 
 
 def test_a_prompt_shows_few_lines():
