@@ -231,14 +231,16 @@ class GlobalRankSEG(ChecksSums, Fitted):
         effective = evidence[1].square() / evidence[2].clamp(min=torch.finfo(torch.float64).tiny)
         # 1e-9: images that are all alike count in full, whatever rounding says.
         pursued = (volumes > 0) & (effective >= self.min_images - 1e-9) & (best >= self.min_dice)
-        if rows.shape[1] == self.num_classes:  # without labels
+        unlabelled = rows.shape[1] == self.num_classes
+        if unlabelled:
             pursued &= evidence[3] >= self.min_images
         if not pursued.any():
             plain = "argmax" if self.output_mode == "multiclass" else "the threshold 1/2"
             warnings.warn(
                 f"GlobalRankSEG pursues no class and decides as {plain} does: a class needs an effective number of "
-                f"images of min_images={self.min_images:g}, to which images that hold little of it hardly count, and a "
-                f"mask that promises a pooled Dice of min_dice={self.min_dice:g}. Add images, or lower these",
+                f"images of min_images={self.min_images:g}, to which images that hold little of it hardly count, "
+                + (f"as many in which {plain} shows it, " if unlabelled else "")
+                + f"and a mask that promises a pooled Dice of min_dice={self.min_dice:g}. Add images, or lower these",
                 UserWarning,
                 stacklevel=2,
             )

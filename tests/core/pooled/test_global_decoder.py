@@ -191,7 +191,7 @@ def test_the_rule_scores_what_the_fit_says_and_never_below_plain(metric, output_
 def test_without_any_class_to_pursue_the_plain_decision_is_scored(metric, output_mode):
     probs, labels = network()
     plainly = {"multiclass": "argmax", "multilabel": "the threshold 1/2"}[output_mode]
-    with pytest.warns(UserWarning, match=f"pursues no class and decides as {plainly} does"):
+    with pytest.warns(UserWarning, match=f"pursues no class and decides as {plainly} does: .* count, and a mask"):
         decoder, found = fitted(probs, labels, metric=metric, output_mode=output_mode, min_images=0, min_dice=1)
     assert not found.pursued.any()
     assert found.before == found.after
