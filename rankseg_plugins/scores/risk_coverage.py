@@ -11,9 +11,13 @@ over the best order; Cattelan & Silva, "How to fix a broken confidence estimator
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
+
+from rankseg_plugins.core.options import read_real
 
 
 class RiskCoverage(NamedTuple):
@@ -62,9 +66,10 @@ class RiskCoverage(NamedTuple):
             coverage: share of the images, rounded up to whole ones, in (0, 1].
 
         Raises:
+            TypeError: if it is no number.
             ValueError: for another one.
         """
-        if not 0 < coverage <= 1:
+        if not 0 < read_real("coverage", coverage, 0.0, 1.0) <= 1:
             raise ValueError(f"coverage must lie in (0, 1], got {coverage!r}")
         # Without the factor rounding makes four images of 0.1 * 30.
         number = int(np.ceil(coverage * len(self.risk) * (1 - 1e-12)))
@@ -85,6 +90,7 @@ def risk_coverage(expected: Any, scores: Any) -> RiskCoverage:
         The curve of the images that have both; the others are counted.
 
     Raises:
+        TypeError: for what is no array of numbers.
         ValueError: for other shapes, or scores outside [0, 1].
 
     Source: see the module.
@@ -98,7 +104,7 @@ def risk_coverage(expected: Any, scores: Any) -> RiskCoverage:
         >>> round(found.excess, 4)
         0.3333
     """
-    expected, scores = (np.asarray(each, dtype=np.float64) for each in (expected, scores))
+    expected, scores = _numbers("expected", expected), _numbers("scores", scores)
     if expected.ndim != 1 or expected.shape != scores.shape:
         raise ValueError(f"expected and scores must be (N,) each, got {expected.shape} and {scores.shape}")
     known = ~np.isnan(expected) & ~np.isnan(scores)
@@ -108,6 +114,14 @@ def risk_coverage(expected: Any, scores: Any) -> RiskCoverage:
     number = np.arange(1, len(risks) + 1)
     risk, best = (np.cumsum(each) / number for each in (_in_order(expected, risks), np.sort(risks)))
     return RiskCoverage(number / max(len(risks), 1), risk, best, int((~known).sum()))
+
+
+def _numbers(name: str, given: Any) -> np.ndarray:
+    """Any array of numbers or tensor as float64."""
+    try:
+        return np.asarray(given.detach().cpu().double() if isinstance(given, Tensor) else given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be numbers (N,), got {reprlib.repr(given)}") from None
 
 
 def _in_order(expected: np.ndarray, risks: np.ndarray) -> np.ndarray:

@@ -79,3 +79,17 @@ def test_risk_at_rounds_up_to_whole_images():
 def test_bad_input(expected, scores, message):
     with pytest.raises(ValueError, match=message):
         risk_coverage(expected, scores)
+
+
+@pytest.mark.parametrize(("expected", "scores", "named"), [(["a"], [1], "expected"), ([0.5], "high", "scores")])
+def test_what_is_no_number(expected, scores, named):
+    with pytest.raises(TypeError, match=rf"{named} must be numbers \(N,\), got"):
+        risk_coverage(expected, scores)
+    with pytest.raises(TypeError, match="coverage must be a real number, got str"):
+        risk_coverage([1], [1]).risk_at("all")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_tensors_of_a_graph(dtype):
+    expected = torch.tensor([0.25, 0.75], dtype=dtype, requires_grad=True)
+    assert risk_coverage(expected, torch.tensor([0.5, 1.0])).risk.tolist() == [0, 0.25]
