@@ -82,8 +82,7 @@ class RankSEGCallback(Callback):
             Lightning's distributed samplers even out the processes are left out. Two callbacks need two folders.
         class_names: C names of the classes in the report; None numbers them.
         cases: where the cases of the images are, as for ``target``: a sequence of B names, such as the patients of
-            slices.
-            What report and tuning call certain is drawn by cases. None: every image is a case of its own.
+            slices. The intervals of report and tuning count cases. None: every image is a case of its own.
         tune: True, or a dict of options of :class:`~rankseg_plugins.tuning.Tuner` (``objective``,
             ``temperatures``, ``pruning_probs``, ``metrics``, ``solvers``, ``folds``, ``min_cases``, ``keep``) and of
             its ``finish`` (``confidence``, ``seed``): at the end of every validation, a decoder is
