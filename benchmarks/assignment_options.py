@@ -11,7 +11,6 @@ generated probabilities whose truth is drawn from them.
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from benchmarks.dataset_presence import against
 from benchmarks.measure import table_head
 from benchmarks.workloads import generate
 from rankseg_plugins import RankSEG
@@ -191,11 +191,7 @@ def measured(samples: list[Sample], metric: str) -> tuple[dict[str, Scored], Com
 
 def gain(comparison: Comparison, baseline: str, name: str) -> tuple[str, str, str]:
     """Cells of the gain of one decision over another."""
-    chosen = [comparison.decoders.index(each) for each in (baseline, name)]
-    measurements = tuple(
-        replace(each, counts=each.counts[chosen], seconds=each.seconds[chosen]) for each in comparison.measurements
-    )
-    paired = replace(comparison, decoders=(baseline, name), measurements=measurements).paired(name)
+    paired = against(comparison, baseline, name).paired(name)
     low, high = (f"{100 * end:+.2f}" for end in paired.interval)
     return f"{100 * paired.mean:+.2f}", f"{low} to {high}", f"{paired.wins} / {paired.losses}"
 

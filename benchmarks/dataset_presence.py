@@ -57,7 +57,7 @@ def both(rule: float) -> str:
 def against(comparison: Comparison, baseline: str, decoder: str) -> Comparison:
     """Two decoders of a comparison, the first being the baseline."""
     pair = [comparison.decoders.index(each) for each in (baseline, decoder)]
-    images = (replace(each, counts=each.counts[pair], seconds=each.seconds[pair]) for each in comparison.measurements)
+    images = (each.only(pair) for each in comparison.measurements)
     return replace(comparison, decoders=(baseline, decoder), measurements=tuple(images))
 
 

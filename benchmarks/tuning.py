@@ -98,9 +98,7 @@ class Race:
         score, level = objective.split("_")
         usual = usual_rules(Scoring(present=self.present), level) if with_presence else ()
         kept = [index for index, name in enumerate(self.whole.decoders) if rule_of(name) in (None, *map(str, usual))]
-        images = (
-            replace(each, counts=each.counts[kept], seconds=each.seconds[kept]) for each in self.whole.measurements
-        )
+        images = (each.only(kept) for each in self.whole.measurements)
         race = replace(
             self.whole, decoders=tuple(self.whole.decoders[index] for index in kept), measurements=tuple(images)
         )

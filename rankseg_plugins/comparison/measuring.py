@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -48,6 +48,18 @@ class Measurement:
     presence: np.ndarray | None = None
     extra: np.ndarray | None = None
     expected: np.ndarray | None = None
+
+    def only(self, places: Sequence[int]) -> Measurement:
+        """What was measured of some of the decoders.
+
+        Example:
+            >>> measured = Measurement("a", "a", np.arange(6).reshape(3, 2, 1), np.array([0.1, 0.2, 0.3]))
+            >>> measured.only([0, 2]).seconds
+            array([0.1, 0.3])
+        """
+        of_decoders = {name: getattr(self, name) for name in ("counts", "seconds", "presence", "extra", "expected")}
+        kept = {name: values[list(places)] for name, values in of_decoders.items() if values is not None}
+        return replace(self, **kept)
 
 
 def to_areas(counts: np.ndarray) -> Areas:

@@ -227,9 +227,7 @@ def _validate(comparison: Comparison, goal: Goal, folds: int, seed: int) -> tupl
     for fold in range(max(fold_of_image) + 1):
         best = _best(comparison, fold_of_image != fold, goal)
         for index in np.flatnonzero(fold_of_image == fold):
-            measured = comparison.measurements[index]
-            both = [0, best]
-            chosen[index] = replace(measured, counts=measured.counts[both], seconds=measured.seconds[both])
+            chosen[index] = comparison.measurements[index].only([0, best])
     validated = replace(comparison, decoders=(ARGMAX, CHOSEN), measurements=tuple(chosen))
     return validated, _best(comparison, np.ones(len(cases), dtype=bool), goal)
 
@@ -272,6 +270,5 @@ def _best(comparison: Comparison, used: np.ndarray, goal: Goal) -> int:
 
 def _pair(comparison: Comparison, index: int) -> Comparison:
     """Argmax and one candidate alone: an interval of each of the others would be work for nothing."""
-    both = [0, index]
-    images = (replace(each, counts=each.counts[both], seconds=each.seconds[both]) for each in comparison.measurements)
+    images = (each.only([0, index]) for each in comparison.measurements)
     return replace(comparison, decoders=(ARGMAX, comparison.decoders[index]), measurements=tuple(images))

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.tuning import softened
-from rankseg_plugins.comparison import Comparison
+from rankseg_plugins.comparison import Comparison, compare
 from rankseg_plugins.comparison.measuring import Measurement
+from rankseg_plugins.scores.boundaries import Boundaries
 from rankseg_plugins.tuning import tune
 from rankseg_plugins.tuning.choosing import choose, read_keep
 
@@ -88,3 +90,22 @@ def test_the_default_and_what_is_refused():
         tune(softened(24, 1, 2.0, 24), keep=["mIoU"])
     with pytest.raises(TypeError, match="keep must be a list of names, got 'label'"):
         read_keep("label", "dice_image")
+
+
+def test_a_choice_keeps_all_that_was_measured_of_what_it_chose():
+    generator = torch.Generator().manual_seed(0)
+    images = [(3 * torch.randn(3, 8, 8, generator=generator)).softmax(0) for _ in range(24)]
+    truths = [torch.multinomial(each.flatten(1).T, 1, generator=generator).view(8, 8) for each in images]
+    samples = zip(map(str, range(24)), images, truths, strict=True)
+    decoders = ["argmax", "rankseg(metric=iou)", "rankseg(metric=dice)"]
+    whole = compare(samples, decoders, risk_coverage=True, extra=Boundaries(1), panels=0)
+    chosen = choose(whole, "dice_image", min_cases=0).validated
+
+    def is_of(found, measured, decoder):
+        parts = ((getattr(found, name), getattr(measured, name)[decoder]) for name in ("counts", "extra", "expected"))
+        return all(np.array_equal(one[1], other, equal_nan=True) for one, other in parts)
+
+    for found, measured in zip(chosen.measurements, whole.measurements, strict=True):
+        assert any(is_of(found, measured, decoder) for decoder in range(3))
+    assert chosen.expected_scores.shape == (2, 24)
+    np.testing.assert_array_equal(chosen.expected_scores[0], whole.expected_scores[0])
