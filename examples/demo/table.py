@@ -12,6 +12,7 @@ from rich.text import Text
 from torch import Tensor
 
 from examples.demo.decisions import ARGMAX, Decision, Outcome, score_areas
+from rankseg_plugins.report.terminal import STYLES
 from rankseg_plugins.scores import Areas, levels
 
 ROWS = {
@@ -101,7 +102,7 @@ def _coloured(row: Row, column: int) -> Text:
     text = Text(f"{row.values[column]:.2f}")
     if column:
         gain = _gain(row, column)
-        style = "green" if gain.startswith("+") else "red" if gain.startswith("-") else "dim"
+        style = STYLES["gain" if gain.startswith("+") else "loss" if gain.startswith("-") else "unclear"]
         text.append(f" {gain:>6}", style=style)
     return text
 

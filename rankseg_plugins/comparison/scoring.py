@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ class Scoring:
         excluded: classes left out of every score, such as the background.
 
     Raises:
+        TypeError: if excluded classes are no tuple.
         ValueError: for an unknown choice.
     """
 
@@ -37,6 +39,8 @@ class Scoring:
         check_choice("score", self.score, tuple(SCORES))
         check_choice("present", self.present, PRESENT)
         check_choice("absent", self.absent, tuple(ABSENT))
+        if isinstance(self.excluded, str) or not isinstance(self.excluded, Iterable):
+            raise TypeError(f"excluded must be a tuple of classes, got {self.excluded!r}")
 
     def kept(self, num_classes: int) -> list[int]:
         """The classes that are scored.
@@ -107,8 +111,11 @@ def check_class_names(class_names: Sequence[str] | None, num_classes: int) -> tu
     """Bring class names into one form; None numbers the classes, and one class is called foreground.
 
     Raises:
+        TypeError: if they are no list.
         ValueError: if the number of names is not ``num_classes``, or two are the same.
     """
+    if isinstance(class_names, str) or not isinstance(class_names, (Iterable, NoneType)):
+        raise TypeError(f"class_names must be a list of names, got {class_names!r}")
     if class_names is None:
         return ("foreground",) if num_classes == 1 else tuple(f"class {label}" for label in range(num_classes))
     names = tuple(str(name) for name in class_names)

@@ -261,6 +261,8 @@ def test_bad_input(samples, options, message):
         ({"palette": [(0, 0, 0)]}, ValueError, "palette must be a colour for each of 4 classes, got 1"),
         ({"palette": "red"}, ValueError, "palette must hold 1 to 256 colours .*, got 'red'"),
         ({"class_names": ["a"]}, ValueError, "class_names must be 4 different names"),
+        ({"class_names": "abcd"}, TypeError, "class_names must be a list of names, got 'abcd'"),
+        ({"class_names": 4}, TypeError, "class_names must be a list of names, got 4"),
         ({"facts": "none"}, TypeError, "facts must be a dict, got 'none'"),
         ({"groups": []}, TypeError, r"groups must be a dict of columns, .* got \[\]"),
         ({"resamples": 10}, TypeError, "unexpected keyword argument 'resamples'"),
@@ -302,6 +304,8 @@ def test_images_named_by_numbers_and_paths(tmp_path):
 def test_unknown_names():
     with pytest.raises(ValueError, match="score must be one of 'iou', 'dice'"):
         Scoring("f1")
+    with pytest.raises(TypeError, match="excluded must be a tuple of classes, got 0"):
+        Scoring(excluded=0)
     with pytest.raises(ValueError, match="nothing to compare"):
         Comparison(("a", "b"), ("c",), ())
     with pytest.raises(ValueError, match="decoder must be one of"):
