@@ -281,7 +281,7 @@ class Comparison:
             >>> compare(samples).verdict().sentence[:72]
             'rankseg(metric=dice) makes no certain difference to image Dice (union): '
         """
-        decoder = decoder or self.candidates[0]
+        decoder = self.candidates[0] if decoder is None else decoder
         if decoder not in self._verdicts:
             self._verdicts[decoder] = judge(self, decoder)
         return self._verdicts[decoder]
