@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -55,6 +55,12 @@ class DecoderRow(NamedTuple):
     classes: Mapping[str, np.ndarray]
     left_out: LeftOut
     presence: dict[str, Any] | None
+
+
+def best_of(rows: Iterable[DecoderRow]) -> DecoderRow | None:
+    """Of some decoders the one with the largest gain on the baseline, the first of equal ones; None if none is known."""
+    known = [(row.paired.mean, row) for row in rows if row.paired and not np.isnan(row.paired.mean)]
+    return max(known, key=lambda each: each[0])[1] if known else None
 
 
 class CalibrationRow(NamedTuple):

@@ -14,6 +14,7 @@ from rankseg_plugins._imports import require
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.examples import Example
 from rankseg_plugins.comparison.pictures import LEGEND, VOID_COLOUR, difference, distinct_colours, paint
+from rankseg_plugins.comparison.tables import best_of
 
 #: Larger pictures are thinned out to this many pixels a side, for the size of the report.
 MOST_PIXELS = 480
@@ -82,8 +83,7 @@ def draw_panels(comparison: Comparison) -> Panels:
 def drawn_decoders(comparison: Comparison) -> list[str]:
     """The second of all decoders, and the best of those behind it."""
     second, *others = comparison.tables.decoders[1:]
-    known = [row for row in others if row.paired and not np.isnan(row.paired.mean)]
-    best = max(known, key=lambda row: row.paired.mean if row.paired else 0, default=None)
+    best = best_of(others)
     return [second.name, *([] if best is None else [best.name])]
 
 

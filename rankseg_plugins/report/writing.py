@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from rankseg_plugins._imports import require
 from rankseg_plugins._writing import write_atomically
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.phrases import unit
-from rankseg_plugins.comparison.tables import to_csv, to_dict
+from rankseg_plugins.comparison.tables import best_of, to_csv, to_dict
 from rankseg_plugins.report import charts
 from rankseg_plugins.report.html import to_html
 from rankseg_plugins.report.markdown import to_markdown
@@ -120,6 +119,6 @@ def _chart(
 def _risk_coverage(comparison: Comparison) -> dict[str, Any]:
     """Of the baseline and the best of the others."""
     baseline, *others = comparison.tables.decoders
-    best = max((row for row in others if row.paired), key=lambda row: -math.inf if math.isnan(row.value) else row.value)
+    best = best_of(others) or others[0]
     text = f"Images accepted in the order of what {baseline.name} and {best.name} are expected to score."
     return _chart(comparison, best.name, "trust", charts.risk_coverage, "Which images can be trusted", text)
