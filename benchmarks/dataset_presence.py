@@ -2,7 +2,7 @@
 
 Classes of a presence of at most 0.2 or 0.5 do not compete in an image, and GlobalRankSEG is fitted to what is left. All
 is fitted to one half of the images, with labels (GlobalRankSEG alone also without), and scored on the other; 20 halves.
-*Certainly* counts the halves where the 95 % interval of the difference in dataset IoU lies above 0, and below.
+*Certainly* counts the halves where the difference in dataset IoU is more than two standard errors above 0, and below.
 
 ``python -m benchmarks.dataset_presence PROBS.npz [PROBS.npz ...]`` prints a table; about twenty minutes for four sets.
 """

@@ -82,8 +82,8 @@ class Making(NamedTuple):
     Args:
         bits: all memory, 16 bits each, in half precision; else empty.
         valid: pixels that count, of all images or of each; empty where all do.
-        norms: (2, B, pixels) largest value of each pixel, of softmax, and 1 / sum over the classes, of softmax and
-            normalize; empty where they are not kept.
+        norms: (2, B, pixels) what :func:`read_normalizers` gives; (1, B, pixels) where one of the two is enough; empty
+            where they are not kept.
     """
 
     bits: np.ndarray
@@ -217,7 +217,11 @@ def values_at(source, making, image, label, start, into):
 
 @fast
 def read_normalizers(source, making, image, start, scratch, top, inverse):
-    """Largest value of each pixel, of softmax, and 1 / sum over the classes, as many as ``top`` holds."""
+    """Largest value of each pixel, of softmax, and 1 / sum over the classes, as many as ``top`` holds.
+
+    Of half precision, the logarithm of softmax's sum joins the largest value: beside the digits of the values, those
+    that are lost are nothing, and one number a pixel is to be kept.
+    """
     size = len(top)
     into = scratch[:size]
     for i in range(size):
@@ -233,8 +237,13 @@ def read_normalizers(source, making, image, start, scratch, top, inverse):
             row = values_at(source, making, image, label, start, into)
             for i in range(size):
                 inverse[i] += exponential(row[i] - top[i])
-        for i in range(size):
-            inverse[i] = 1 / inverse[i]
+        if source.form.half == WHOLE:
+            for i in range(size):
+                inverse[i] = 1 / inverse[i]
+        else:
+            for i in range(size):
+                top[i] += math.log(inverse[i])
+                inverse[i] = 1
     else:
         for label in range(source.form.classes):
             row = values_at(source, making, image, label, start, into)
@@ -250,7 +259,13 @@ def normalizers(source, making, image, start, scratch, top, inverse):
     if making is not None and (source.form.activation == SOFTMAX or source.form.activation == NORMALIZE):
         if making.norms.size:
             copy(making.norms[0, image, start : start + len(top)], top)
-            copy(making.norms[1, image, start : start + len(top)], inverse)
+            if source.form.activation == NORMALIZE:
+                copy(top, inverse)
+            elif len(making.norms) == 2:
+                copy(making.norms[1, image, start : start + len(top)], inverse)
+            else:
+                for i in range(len(top)):
+                    inverse[i] = 1
         else:
             read_normalizers(source, making, image, start, scratch, top, inverse)
 

@@ -97,8 +97,10 @@ def survey(first, last, source, making, plan, sample, places, begins, mu, upper,
             if making is not None and (source.form.activation == SOFTMAX or source.form.activation == NORMALIZE):
                 read_normalizers(source, making, image, start, row, t, v)
                 if making.norms.size:
-                    copy(t, making.norms[0, image, start : start + size])
-                    copy(v, making.norms[1, image, start : start + size])
+                    one_row = v if source.form.activation == NORMALIZE else t
+                    copy(one_row, making.norms[0, image, start : start + size])
+                    if len(making.norms) == 2:
+                        copy(v, making.norms[1, image, start : start + size])
             for label in range(source.form.classes):
                 p = probs_at(source, making, image, label, start, t, v, row[:size])
                 highest = highest_bits(p)

@@ -21,8 +21,8 @@ _WIDTH, _NARROW, _CACHED = 2048, 256, 1 << 17
 _SMALL = 4096
 #: Values of a task, and tasks of an image at most.
 _TASK, _TASKS = 1 << 19, 64
-#: Fewer classes than these are normalised anew in every pass: what would be kept is large beside their values.
-_KEPT = 8
+#: Pixels of fewer bytes than these for each that would be kept are normalised anew in every pass.
+_KEPT = 6
 
 #: Values that one call of a kernel works on, at least; fewer are not worth a thread.
 CALL = 1 << 16
@@ -60,11 +60,12 @@ def make_source(pixels: Pixels) -> tuple[Source, Making | None]:
     )
     if flat and pixels.activation == "identity" and valid is None:
         return source, None
-    kept = pixels.compete and classes >= _KEPT
+    norms = 2 if whole and pixels.activation == "softmax" else 1
+    kept = pixels.compete and classes * values.element_size() >= _KEPT * norms * wide(values.dtype).itemsize
     return source, Making(
         bits=np.empty(0, np.uint16) if whole else memory,
         valid=np.empty(0, np.uint8) if valid is None else valid.contiguous().view(torch.uint8).flatten().numpy(),
-        norms=scratch((2, batch, number) if kept else (0, 0, 0), values.dtype),
+        norms=scratch((norms, batch, number) if kept else (0, 0, 0), values.dtype),
     )
 
 
@@ -100,8 +101,12 @@ def joined(tables: np.ndarray, plan: Plan) -> np.ndarray:
 def scratch(shape: tuple[int, ...], dtype: torch.dtype) -> np.ndarray:
     """Uninitialised memory; for floating point in the precision in which probabilities of this type are compared."""
     # From PyTorch, whose profilers count it.
-    wide = torch.promote_types(dtype, torch.float32) if dtype.is_floating_point else dtype
-    return torch.empty(shape, dtype=wide, device="cpu").numpy()
+    return torch.empty(shape, dtype=wide(dtype), device="cpu").numpy()
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The precision in which probabilities of this type are compared; a type of whole numbers is itself."""
+    return torch.promote_types(dtype, torch.float32) if dtype.is_floating_point else dtype
 
 
 def decision(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
