@@ -58,7 +58,7 @@ class DecoderRow(NamedTuple):
 
 
 def best_of(rows: Iterable[DecoderRow]) -> DecoderRow | None:
-    """Of some decoders the one with the largest gain on the baseline, the first of equal ones; None if none is known."""
+    """The decoder with the largest gain on the baseline, the first of equal ones; None where no gain is known."""
     known = [(row.paired.mean, row) for row in rows if row.paired and not np.isnan(row.paired.mean)]
     return max(known, key=lambda each: each[0])[1] if known else None
 
