@@ -148,7 +148,7 @@ def row(data: str, present: str, objective: str, min_cases: int, races: list[Rac
     for with_presence in (False, True):
         found = [race.outcome(objective, min_cases, with_presence) for race in races]
         kept = Counter(kind(each.winner) for each in found if each.used)
-        gains = np.array([each.gain * each.used for each in found])
+        gains = np.array([each.gain if each.used else 0.0 for each in found])
         worse = sum(each.used and each.gain + CERTAIN * each.error < 0 for each in found)
         unguarded = np.mean([each.gain for each in found])
         cells += [f"{gains.mean():+.2f}", f"{gains.min():+.2f} to {gains.max():+.2f}", worse, f"{unguarded:+.2f}"]
