@@ -69,7 +69,7 @@ def test_own_folder_of_images_of_different_sizes(folder, tmp_path):
             path = folder / kind / "val" / f"{number}.png"
             Image.open(path).resize(size, how).save(path)
     out = tmp_path / "out"
-    options = ("--data", folder, "--num-classes", 5, "--out", out, "--iterations", 500, "--seconds", 16)
+    options = ("--data", folder, "--num-classes", 5, "--out", out, "--iterations", 500, "--seconds", 6)
     result = start("-c", BY_THE_CLOCK, *options)
     check_output(result, out, images=2)
     assert "Note: no mask holds the label 4." in result.stdout
