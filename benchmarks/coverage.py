@@ -5,8 +5,8 @@ may have, RankSEG with a ``pruning_prob`` of 0.5 and of 0.1 is held against argm
 difference is looked at. Nominal are 95 %. Beside the intervals of the package (*ours*) there are the bootstrap's by
 percentiles, BCa, studentised (on the pseudo-values of the jackknife), and Student's of the jackknife alone.
 
-``python -m benchmarks.coverage [PROBS.npz ...]`` prints two tables, of these sets and of made ones; about a quarter of
-an hour for four sets.
+``python -m benchmarks.coverage [PROBS.npz ...]`` prints two tables, of these sets and of made ones; about forty
+minutes for four sets.
 """
 
 import sys
@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import scipy.stats
 
-from benchmarks.tuning import IGNORE, samples_of
+from benchmarks.measure import table_head
+from benchmarks.tuning import IGNORE, PRESENT, samples_of
 from rankseg_plugins import RankSEG
 from rankseg_plugins.comparison import Scoring, compare
 from rankseg_plugins.comparison.intervals import FIGURES, _statistics, _Sums, _sums, level_differences
 
 REPEATS, DRAWS = 500, 400
 CASES = (10, 20, 40, 100)
-PRESENT = ("union", "label")
 SHOWN = (("dice", "image"), ("dice", "class"), ("iou", "dataset"))
 NOMINAL = 0.95
 TAILS = ((1 - NOMINAL) / 2, (1 + NOMINAL) / 2)
@@ -154,8 +154,7 @@ def percent(share: float) -> str:
 def main(paths: list[str]) -> None:
     np.seterr(invalid="ignore", divide="ignore")
     rng, found = np.random.default_rng(0), defaultdict(list)
-    print("| data | present | figure |" + "".join(f" {cases} cases |" for cases in CASES))
-    print("| --- | --- | --- |" + len(CASES) * " ---: |")
+    print(table_head(["data", "present", "figure", *(f"{cases} cases" for cases in CASES)], words=3))
     for data, counts in sets(paths):
         for present in PRESENT:
             cells = defaultdict(list)

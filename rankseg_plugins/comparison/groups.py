@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rankseg_plugins.comparison.phrases import number_of, points, sign, span, unit
+from rankseg_plugins.comparison.phrases import named, number_of, points, sign, span, unit
 from rankseg_plugins.comparison.sample import read_name
 from rankseg_plugins.comparison.statistics import FEWEST, mean_of_known
 
@@ -114,9 +114,8 @@ def check_groups(groups: Groups, images: Iterable[tuple[str, str]]) -> None:
     for column, values in groups.items():
         bare = [name for name, case in images if group_of(values, name, case) is None]
         if bare:
-            raise ValueError(
-                f"groups must have a {column} for every image or its case, and have none for {_named(map(repr, bare))}"
-            )
+            some = named(map(repr, bare), MOST_NAMED)
+            raise ValueError(f"groups must have a {column} for every image or its case, and have none for {some}")
 
 
 def split(comparison: Comparison, values: Mapping[str, str]) -> dict[str, Comparison]:
@@ -164,7 +163,7 @@ def group_losses(comparison: Comparison) -> list[str]:
     """A sentence on each decoder that certainly loses in a group and not certainly over all images."""
     sentences = []
     for index, decoder in enumerate(comparison.candidates):
-        whole = sign(*comparison.paired(decoder).interval)
+        whole = sign(*comparison.differences.paired[index].tolist())
         lost = [
             f"{table.column} {row.value}, {points(gain)} points ({span(low, high)}; {number_of(row.images, 'image')})"
             for table in comparison.group_tables
@@ -191,11 +190,13 @@ def group_notes(comparison: Comparison) -> list[str]:
         if any(math.isnan(low) for _, low, _ in row.gains)
     ]
     if small:
-        notes.append(f"Groups of fewer than {FEWEST} cases with a score are too small to say: {_named(small, 6)}.")
+        notes.append(f"Groups of fewer than {FEWEST} cases with a score are too small to say: {named(small, 6)}.")
     for table in comparison.group_tables:
         if table.unused:
             names = number_of(len(table.unused), "name")
-            notes.append(f"The groups by {table.column} hold {names} of no image here: {_named(table.unused)}.")
+            notes.append(
+                f"The groups by {table.column} hold {names} of no image here: {named(table.unused, MOST_NAMED)}."
+            )
     return notes
 
 
@@ -219,8 +220,3 @@ def groups_as_dict(comparison: Comparison) -> dict[str, Any]:
         for table in comparison.group_tables
     }
     return {"groups": found, "group_losses": group_losses(comparison)}
-
-
-def _named(names: Iterable[str], most: int = MOST_NAMED) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.scores.levels import SCORES
@@ -58,6 +58,17 @@ def number_of(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
 
 
+def named(names: Iterable[str], most: int, more: str = "more") -> str:
+    """The first few names, and how many more there are.
+
+    Example:
+        >>> named(["a", "b", "c"], 2), named(["a"], 2)
+        ('a, b and 1 more', 'a')
+    """
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} {more}" if len(names) > most else "")
+
+
 def percent(value: float) -> str:
     """A share in percent, two digits."""
     return NONE if math.isnan(value) else f"{100 * value:.2f}"
@@ -74,6 +85,16 @@ def points(value: float) -> str:
 def span(low: float, high: float) -> str:
     """An interval in percentage points; none is told of too few cases."""
     return TOO_FEW if math.isnan(low) or math.isnan(high) else f"{points(low)} to {points(high)}"
+
+
+def gained(gain: float, low: float, high: float) -> str:
+    """A difference with its interval; without a difference that alone is said.
+
+    Example:
+        >>> gained(0.02, 0.01, 0.03), gained(math.nan, math.nan, math.nan)
+        ('+2.00 (+1.00 to +3.00)', 'n/a')
+    """
+    return points(gain) + ("" if math.isnan(gain) else f" ({span(low, high)})")
 
 
 def sign(low: float, high: float) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import html
-import math
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rankseg_plugins.comparison.comparison import Comparison, Paired
-from rankseg_plugins.comparison.phrases import percent, points, span, unit
+from rankseg_plugins.comparison.phrases import gained, percent, points, span, unit
 from rankseg_plugins.report.page import Introduction, Page, Section
 from rankseg_plugins.report.words import (
     ABSENT,
@@ -164,7 +164,7 @@ def _extra(comparison: Comparison) -> list[str]:
 def _classes(comparison: Comparison) -> str:
     rows = []
     for name, images, baseline, gains in comparison.tables.classes:
-        cells = (points(gain) + ("" if math.isnan(gain) else f" ({span(low, high)})") for gain, low, high in gains)
+        cells = itertools.starmap(gained, gains)
         rows.append([name, str(images), percent(baseline), *cells])
     return _table(["class", "images", f"{comparison.decoders[0]}, %", *comparison.candidates], rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.expected import trust_rows
 from rankseg_plugins.comparison.groups import GroupTable, group_losses, group_notes
 from rankseg_plugins.comparison.intervals import SELDOM
-from rankseg_plugins.comparison.phrases import NONE, number_of, percent, points, span, unit
+from rankseg_plugins.comparison.phrases import NONE, gained, named, number_of, percent, points, unit
 from rankseg_plugins.comparison.statistics import FEWEST
 from rankseg_plugins.report.words import CONVENTIONS, describe_left_out
 
@@ -112,7 +113,9 @@ def _notes(comparison: Comparison) -> list[str]:
         )
     absent = [name for name, images, *_ in comparison.tables.classes if not images]
     if absent:
-        found.append(f"No truth holds {_some(absent)}. Pixels that are given to such a class only cost.")
+        found.append(
+            f"No truth holds {named(absent, 6, 'more classes')}. Pixels that are given to such a class only cost."
+        )
     found += group_notes(comparison)
     baseline, *others = comparison.tables.decoders
     for row in others:
@@ -149,7 +152,7 @@ def _groups(comparison: Comparison, table: GroupTable) -> Section:
     """Gain and interval in each group of a column."""
     rows = []
     for row in table.rows:
-        cells = (points(gain) + ("" if math.isnan(gain) else f" ({span(low, high)})") for gain, low, high in row.gains)
+        cells = itertools.starmap(gained, row.gains)
         rows.append((row.value, str(row.images), str(row.cases), percent(row.baseline), *cells))
     confidence = 100 * comparison.confidence
     text = (
@@ -163,6 +166,9 @@ def _groups(comparison: Comparison, table: GroupTable) -> Section:
 
 def _trust(comparison: Comparison) -> list[Section]:
     """How far what decoders are expected to score tells which images can be trusted."""
+    found = trust_rows(comparison)
+    if not found:
+        return []
     rows = tuple(
         (
             row.name,
@@ -174,10 +180,8 @@ def _trust(comparison: Comparison) -> list[Section]:
             NONE if math.isnan(row.curve.excess) else f"{row.curve.excess:.2f}",
             str(len(row.curve.risk)),
         )
-        for row in trust_rows(comparison)
+        for row in found
     )
-    if not rows:
-        return []
     what = unit(comparison.scoring)
     text = (
         f"The probabilities tell what {what} to expect of each decision, without labels. Images are accepted in that "
@@ -185,7 +189,7 @@ def _trust(comparison: Comparison) -> list[Section]:
         "the area under it, where lower is better. The ideal order is that by the scores themselves. The normalised "
         "excess says where between ideal and random order the area lies: 0 is ideal, 1 random, above 1 worse."
     )
-    left_out = sorted({row.curve.left_out for row in trust_rows(comparison)})
+    left_out = sorted({row.curve.left_out for row in found})
     if left_out[-1]:
         least = f"{left_out[0]} to " if left_out[0] < left_out[-1] else ""
         text += f" Left out, as no class counts in them: {least}{number_of(left_out[-1], 'image')}."
@@ -210,7 +214,3 @@ def _calibration(comparison: Comparison) -> str | None:
     if abs(off) < AS_HIGH:
         return f"{sentence}. On average the probabilities are as high as they should be."
     return f"{sentence}. On average {how}: probability minus frequency is {points(off)} points."
-
-
-def _some(names: list[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more classes" if len(names) > most else "")

@@ -41,7 +41,7 @@ def tune(
 
     All combinations of the options are candidates and are decoded in one pass. For each fold the candidate is chosen
     that is best on the *other* folds; a candidate is returned only if these choices, scored on images that had no part
-    in them, gain on argmax with an interval above 0, and the best candidate of all images does too. Rules of
+    in them, gain more than two standard errors on argmax, and the best candidate of all images does too. Rules of
     ``"global"`` are fitted once, to all images, without their labels; ``presence`` never to an image that it is judged
     on.
 
