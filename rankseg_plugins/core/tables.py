@@ -6,7 +6,7 @@ graph and on an accelerator tables are tensors. What both know by the same name 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -55,13 +55,6 @@ def library(table: Table) -> Any:
     return np if isinstance(table, np.ndarray) else torch
 
 
-def like(table: Table, numbers: Sequence[Any]) -> Table:
-    """A table of these numbers, of the kind and precision of another."""
-    if isinstance(table, np.ndarray):
-        return np.array(numbers, dtype=table.dtype)
-    return torch.tensor(numbers, dtype=table.dtype, device=table.device)
-
-
 def filled(table: Table, number: float) -> Table:
     """The same number for every image, (B, 1), likewise; a graph may not know it."""
     if isinstance(table, np.ndarray):
@@ -72,13 +65,6 @@ def filled(table: Table, number: float) -> Table:
 def precise(table: Table) -> Table:
     """The same in float64."""
     return table.astype(np.float64) if isinstance(table, np.ndarray) else table.double()
-
-
-def stacked(tables: Sequence[Table]) -> Table:
-    """Tables (B, C) as one, (B, C, K)."""
-    if isinstance(tables[0], np.ndarray):
-        return np.array(tables).transpose(1, 2, 0)
-    return torch.stack(list(tables), -1)
 
 
 def largest(table: Table) -> Table:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.tables import Table, at_least, at_most, filled, library, like, precise, stacked
+from rankseg_plugins.core.tables import Table, at_least, at_most, filled, library, precise
 
 #: Of the coefficients, of statistics of unit variance, and of the offsets; that of what all classes have in common only
 #: keeps it finite where every class is always there.
@@ -32,8 +32,6 @@ _PSEUDO = 5
 #: Newton's iteration, which takes about 8 rounds.
 _ROUNDS, _HALVINGS = 50, 30
 _SMALLEST = 1e-6
-#: Of the statistics, those that are logits; the other is a logarithm.
-_IS_LOGIT = (1, 0, 1)
 #: Of logits, whose exponential is finite.
 _SURE = 700
 
@@ -78,11 +76,10 @@ class Evidence(NamedTuple):
         """A row for each image, (N, 5 C + 1)."""
         return torch.cat(list(self), 1)
 
-    def statistics(self, objective: Objective) -> Table:
-        """What the curve looks at, (N, C, 3)."""
-        expected = objective.score(self.s, self.n, self.mu)
-        x = at_least(stacked((self.maximum, self.mu / at_least(self.pixels, 1), expected)), _SMALLEST)
-        return library(x).log(x / at_least(1 - x * like(x, _IS_LOGIT), _SMALLEST))
+    def statistics(self, objective: Objective) -> tuple[Table, Table, Table]:
+        """What the curve looks at, each (N, C)."""
+        mean = at_least(self.mu / at_least(self.pixels, 1), _SMALLEST)
+        return _logit(self.maximum), library(mean).log(mean), _logit(objective.score(self.s, self.n, self.mu))
 
     def promised(self, q: Table, objective: Objective) -> Table:
         """Score that RMA expects of its mask given that the class is there, (N, C).
@@ -96,6 +93,11 @@ class Evidence(NamedTuple):
         likely, least = at_least(q, _SMALLEST), library(q).minimum
         s, mu = least(self.s / likely, self.n), least(self.mu / likely, self.pixels)
         return objective.score(s, self.n, mu)
+
+
+def _logit(share: Table) -> Table:
+    share = at_least(share, _SMALLEST)
+    return library(share).log(share / at_least(1 - share, _SMALLEST))
 
 
 class Curve(NamedTuple):
@@ -115,7 +117,9 @@ class Curve(NamedTuple):
 
     def presence(self, evidence: Evidence, objective: Objective) -> Table:
         """How likely each class is there, (N, C)."""
-        logit = (evidence.statistics(objective) * self.weight).sum(-1) + self.offset
+        logit = self.offset
+        for index, statistic in enumerate(evidence.statistics(objective)):
+            logit = logit + self.weight[index] * statistic
         both = library(logit)
         return both.where(evidence.maximum > self.floor, 1 / (1 + both.exp(at_most(-logit, _SURE))), self.below)
 
@@ -185,7 +189,7 @@ def fit_curve(evidence: Evidence, there: Tensor, objective: Objective) -> Curve:
     """
     floor, below = _floor(evidence.maximum, there)
     used = evidence.maximum > floor
-    x = evidence.statistics(objective)
+    x = torch.stack(evidence.statistics(objective), -1)
     number = used.sum().clamp(min=1)
     mean = (x * used.unsqueeze(-1)).sum((0, 1)) / number
     spread = (((x - mean).square() * used.unsqueeze(-1)).sum((0, 1)) / number).sqrt().clamp(min=_SMALLEST)

@@ -46,7 +46,7 @@ def test_newton_ends_where_scipy_does():
     optimize = pytest.importorskip("scipy.optimize")
     evidence, there, _ = drawn(60, 5, seed=1)
     curve = fit_curve(evidence, there, Dice())
-    x = evidence.statistics(Dice()).numpy()
+    x = np.stack(evidence.statistics(Dice()), -1)
     used = (evidence.maximum > curve.floor).numpy()
     mean, spread = x[used].mean(0), x[used].std(0)
     standard, y = (x - mean) / spread, there.numpy()
