@@ -10,6 +10,7 @@ import torch
 pytest.importorskip("mmengine", reason="MMSegmentation is not installed")
 pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 pytest.importorskip("torchmetrics.segmentation", reason="TorchMetrics is not installed")
+pytest.importorskip("monai.transforms", reason="MONAI is not installed")
 
 import lightning.pytorch as pl
 import oracles
@@ -30,6 +31,7 @@ from rankseg_plugins import RankSEG, rankseg
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.lightning import RankSEGCallback, RankSEGPredictionWriter
 from rankseg_plugins.mmseg import MultiLevelIoUMetric
+from rankseg_plugins.monai import RankSEG as RankSEGTransform
 from rankseg_plugins.scores import areas, levels
 from rankseg_plugins.torchmetrics import MultiLevelScore, RankSEGWrapper, multi_level_score
 
@@ -218,6 +220,11 @@ def through_lightning_of(logits, activation, decoder, tmp_path):
     return torch.cat([each["labels"] for each in predicted]), written
 
 
+def through_monai_of(logits, decoder, activation):
+    transform = RankSEGTransform(decoder, activation=activation, dtype=torch.int64)
+    return torch.cat([transform(image).as_tensor() for image in logits])
+
+
 def through_mmseg_of(logits, **options):
     register_all_modules()
     network = MODELS.build(tiny.model("rankseg_plugins.mmseg.RankSEGEncoderDecoder", 5, rankseg=options))
@@ -244,6 +251,7 @@ def test_labels_from_logits(activation, dtype, temperature, tmp_path):
         "plain": decoder.predict_logits(logits, activation),
         "TorchMetrics": RankSEGWrapper(MultiLevelScore(5), decoder, activation).transform_pred(logits),
         "MMSegmentation": through_mmseg_of(logits, activation=activation, tuned=str(tmp_path / "decoder.json")),
+        "MONAI": through_monai_of(logits, tmp_path / "decoder.json", activation),
     }
     found["Lightning"], found["files"] = through_lightning_of(logits, activation, decoder, tmp_path)
     for way, labels in found.items():
@@ -260,6 +268,7 @@ def test_argmax_is_that_of_the_logits(tmp_path):
     for labels in through_lightning_of(logits, "softmax", RankSEG("acc"), tmp_path):
         assert torch.equal(labels, expected)
     assert torch.equal(through_mmseg_of(logits, metric="acc"), expected)
+    assert torch.equal(through_monai_of(logits, RankSEG("acc"), "softmax"), expected)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

@@ -12,6 +12,7 @@ BELOW = ["core", "scores", "calibration", "comparison", "files", "tuning", "repo
 ADAPTERS = {
     "torchmetrics": BELOW[: BELOW.index("comparison") + 1],
     "lightning": [*BELOW, "torchmetrics"],
+    "monai": BELOW[: BELOW.index("comparison") + 1],
     "mmseg": BELOW,
     "cli": BELOW,
 }

@@ -11,6 +11,7 @@ import pytest
 from places import ROOT
 
 pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
+pytest.importorskip("ignite", reason="Ignite is not installed")
 
 
 # As ``python -m examples.NAME`` for each; Lightning, whose import takes seconds, is imported once.
@@ -24,6 +25,7 @@ for name, arguments in json.loads(sys.argv[1]).items():
 ARGUMENTS = {
     "lightning_smp_style": ["--epochs", "2", "--images", "12"],
     "lightning_volume_3d": ["--steps", "4", "--scans", "4"],
+    "monai_volume_3d": ["--steps", "4", "--scans", "4"],
 }
 
 
@@ -74,3 +76,15 @@ def test_volume_3d(examples):
     assert labels.shape == (20, 40, 40)
     voxels = re.search(r"scan000\.npy: (\d+) voxels background, (\d+) voxels organ, (\d+) voxels lesion", printed)
     assert [int(count) for count in voxels.groups()] == np.bincount(labels.ravel(), minlength=3).tolist()
+
+
+def test_monai_volume_3d(examples):
+    nibabel = pytest.importorskip("nibabel")
+    printed, out = examples["monai_volume_3d"]
+    assert re.search(r"^argmax +[\d.]+$", printed, re.MULTILINE)
+    assert "rankseg(metric=dice)" in printed
+    assert (out / "decoder.json").is_file()
+    (written,) = out.glob("labels/**/*.nii.gz")
+    labels = np.asarray(nibabel.load(written).dataobj)
+    assert labels.shape == (20, 40, 40)
+    assert set(np.unique(labels)) <= {0, 1, 2}

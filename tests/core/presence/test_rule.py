@@ -77,7 +77,8 @@ def test_arrays_and_tensors_give_the_same_set(classes):
 def test_equal_classes_are_taken_together():
     q = torch.full((1, 6), 0.5, dtype=torch.float64)
     found, _ = best_set(0.8 * q, q, gauss(6))
-    assert found.all() and best_set((0.8 * q).numpy(), q.numpy(), gauss(6))[0].all()
+    assert found.all()
+    assert best_set((0.8 * q).numpy(), q.numpy(), gauss(6))[0].all()
 
 
 def test_many_classes_that_are_hardly_ever_there():
