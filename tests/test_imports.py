@@ -24,7 +24,7 @@ WINGS = {
     "kernels/cuda": ["core"],
     "pooled": ["core"],
     "solvers": ["core", "kernels/cpu"],
-    "presence": ["core"],
+    "presence": ["core", "kernels/cpu"],
 }
 TOP = ["core/__init__.py", "core/paths.py", "core/decoder.py", "core/presence/decoder.py"]
 #: Convenience methods: what they need lies above, and they are one line each.
