@@ -71,7 +71,7 @@ def test_figures_are_those_of_compare(where, tmp_path, caplog):
     expected = compare(
         [
             (f"case_{i}.nii", p, each["label"][0].long(), None, (0.5, 2.0))
-            for i, (p, each) in enumerate(zip(probs, data, strict=False))
+            for i, (p, each) in enumerate(zip(probs, data, strict=True))
         ],
         extra=extra,
     )

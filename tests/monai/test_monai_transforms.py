@@ -227,7 +227,7 @@ def test_images_that_are_refused(tmp_path):
         RankSEG()(draw(4, 4))
     with pytest.raises(ValueError, match="to_onehot=4, but the image has 3 channels"):
         RankSEG(activation="softmax", to_onehot=4)(draw(4, 4))
-    with pytest.raises(ValueError, match="key 'pred': .*3"):
+    with pytest.raises(ValueError, match=r"key 'pred': .*3"):
         RankSEGd("pred", tuned(tmp_path, classes=4), activation="softmax")({"pred": draw(4, 4)})
     with pytest.raises(ValueError, match="activation must be one for all keys or one for each of 2, got 3"):
         RankSEGd(["a", "b"], activation=["softmax"] * 3)
