@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 VENV_STOCK := .venv-stock
 VENV_OLDEST := .venv-oldest
+EXTRAS := torchmetrics lightning mmseg monai nnunet report
 OUT ?= demo_output
 DATA ?=
 NUM_CLASSES ?=
@@ -19,7 +20,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 DEMO_OPTIONS = --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(NUM_CLASSES),--num-classes "$(NUM_CLASSES)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-exhaustive test-stock test-oldest benchmark lint clean
+.PHONY: help setup demo test test-exhaustive test-stock test-oldest test-extras benchmark lint clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -41,6 +42,13 @@ test-stock: $(VENV_STOCK)/installed  ## run MMSegmentation's tests with the orig
 test-oldest: $(VENV_OLDEST)/installed  ## run TorchMetrics' tests with the oldest TorchMetrics that is allowed
 	$(VENV_OLDEST)/bin/python -m pytest tests/torchmetrics
 
+test-extras: $(EXTRAS:%=test-extra-%)  ## run the tests of every extra, each in an environment with nothing but what it names
+
+test-extra-%: .venv-extra-%/installed
+	OMP_NUM_THREADS=1 .venv-extra-$*/bin/python -m pytest $(ON_ALL_CORES) $(or $(TESTS_$*),tests/$* rankseg_plugins/$*)
+
+TESTS_report := tests/cli tests/report tests/files
+
 benchmark: $(VENV)/installed  ## measure time and memory, write benchmarks/RESULTS.md; about an hour
 	env -u GOMP_SPINCOUNT -u OMP_NUM_THREADS $(VENV)/bin/python -m benchmarks
 
@@ -50,7 +58,7 @@ lint: $(VENV)/installed  ## check style and types
 	$(VENV)/bin/mypy
 
 clean:  ## remove what was installed and written here
-	rm -rf $(VENV) $(VENV_STOCK) $(VENV_OLDEST) demo_output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_STOCK) $(VENV_OLDEST) .venv-extra-* demo_output .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The stamp is written last, so that an installation that was cut off is done again.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -68,6 +76,12 @@ $(VENV_OLDEST)/installed: pyproject.toml constraints.txt constraints-oldest.txt
 	@sed '/^torchmetrics==/d' constraints.txt > $(VENV_OLDEST)/constraints.txt
 	@$(VENV_OLDEST)/bin/python $(INSTALL) -c $(VENV_OLDEST)/constraints.txt -c constraints-oldest.txt \
 		-e '.[torchmetrics]' matplotlib pytest scipy
+	@touch $@
+
+.PRECIOUS: .venv-extra-%/installed
+.venv-extra-%/installed: pyproject.toml constraints.txt
+	@$(call make_venv,.venv-extra-$*)
+	@.venv-extra-$*/bin/python $(INSTALL) -c constraints.txt -e '.[$*]' pytest pytest-xdist
 	@touch $@
 
 define make_venv

@@ -13,6 +13,7 @@ ADAPTERS = {
     "torchmetrics": BELOW[: BELOW.index("comparison") + 1],
     "lightning": [*BELOW, "torchmetrics"],
     "monai": BELOW[: BELOW.index("comparison") + 1],
+    "nnunet": BELOW[: BELOW.index("calibration") + 1],
     "mmseg": BELOW,
     "cli": BELOW,
 }

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from rankseg_plugins.comparison.sample import Sample
@@ -15,7 +16,7 @@ from rankseg_plugins.core.probabilities import WHITE, to_probabilities
 from rankseg_plugins.files.errors import InputError, blaming, place_in
 from rankseg_plugins.files.formats.arrays import LABEL_KEYS, PROBABILITY_KEYS
 from rankseg_plugins.files.formats.nifti import check_orientation
-from rankseg_plugins.files.formats.nnunet import NNUNET_KEYS, find_orientation
+from rankseg_plugins.files.formats.nnunet import NNUNET_KEYS, find_classes, find_orientation, validations
 from rankseg_plugins.files.reading import (
     LABEL_SUFFIXES,
     PROBABILITY_SUFFIXES,
@@ -116,7 +117,8 @@ def find_cases(probs: Path, labels: Path | None = None, orientation: str | None 
     r"""Find the images, and match probabilities with labels by the stem of the file name.
 
     Args:
-        probs: a folder with a file for each image; or one ``.npz`` or ``.npy`` of all images (N, C, \*spatial). In an
+        probs: a folder with a file for each image; that of a model which nnU-Net trained, with such folders for its
+            folds; or one ``.npz`` or ``.npy`` of all images (N, C, \*spatial). In an
             ``.npz`` it is called ``probs``, and beside it may lie ``labels`` (N, \*spatial), ``names`` (N,) and
             ``classes`` (C,).
         labels: a folder with a file for each image, and ``classes.txt`` with a name a line if the classes have names;
@@ -138,7 +140,8 @@ def find_cases(probs: Path, labels: Path | None = None, orientation: str | None 
         return _from_stack(probs, labels, orientation)
     if labels.is_file():
         raise InputError(labels, "must be a folder, because the probabilities lie in one")
-    images, truths = _by_stem(probs, PROBABILITY_SUFFIXES), _by_stem(labels, LABEL_SUFFIXES)
+    folders = validations(probs)
+    images, truths = _by_stem(folders, PROBABILITY_SUFFIXES), _by_stem([labels], LABEL_SUFFIXES)
     names = _with_partner(sorted(images), truths, labels)
     pairs = {name: (images[name], truths[name]) for name in names}
     cases = [
@@ -146,7 +149,13 @@ def find_cases(probs: Path, labels: Path | None = None, orientation: str | None 
         for name, files in pairs.items()
     ]
     alone = [str(files[name]) for files in (images, truths) for name in sorted(files.keys() - pairs.keys())]
-    return Found(cases, alone, *_class_names(labels))
+    described = find_classes(folders[0])
+    if described is not None and described.regions is not None:
+        cases = [of_regions(case, described.regions, described.ignored) for case in cases]
+    found = Found(cases, alone, *_class_names(labels))
+    if found.class_names is None and described is not None:
+        return found._replace(class_names=described.names, named_in=described.path)
+    return found
 
 
 def _from_stack(probs: Path, labels: Path, orientation: str | None) -> Found:
@@ -158,7 +167,7 @@ def _from_stack(probs: Path, labels: Path, orientation: str | None) -> Found:
 
 
 def _beside_folder(images: Stack, labels: Path, orientation: str | None) -> Found:
-    names, files = _names(images) or _numbers(images), _by_stem(labels, LABEL_SUFFIXES)
+    names, files = _names(images) or _numbers(images), _by_stem([labels], LABEL_SUFFIXES)
     matched = set(_with_partner(names, files, labels))
     axes = Axes(images.key in NNUNET_KEYS, orientation)
     cases, alone = [], []
@@ -298,6 +307,21 @@ def relabel(case: Case, labels: Mapping[int, int]) -> Case:
     return replace(case, steps=(*case.steps, step))
 
 
+def of_regions(case: Case, regions: Sequence[Sequence[int]], ignored: int | None) -> Case:
+    """The same image with a mask for each region as its truth; a region consists of some of the labels."""
+
+    def step(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if labels.ndim == probs.ndim:  # masks already
+            return probs, labels
+        if ignored is not None and bool((labels == ignored).any()):
+            raise InputError(
+                case.places[1], f"holds the label {ignored}, which is ignored: masks of regions cannot say so"
+            )
+        return probs, torch.stack([torch.isin(labels, torch.tensor(region)) for region in regions])
+
+    return replace(case, steps=(*case.steps, step))
+
+
 def stem(name: str, suffixes: Sequence[str]) -> str | None:
     """Name of a file without its suffix, or None if it has none of ``suffixes``.
 
@@ -309,19 +333,23 @@ def stem(name: str, suffixes: Sequence[str]) -> str | None:
     return name[: -len(suffix)] if suffix else None
 
 
-def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+def _by_stem(folders: Sequence[Path], suffixes: Sequence[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    with blaming(folder):
-        paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and not path.is_dir()]
+    paths = []
+    for folder in folders:
+        with blaming(folder):
+            inside = sorted(folder.iterdir())
+        paths += [path for path in inside if not path.name.startswith(".") and not path.is_dir()]
     for path in paths:
         name = stem(path.name, suffixes)
         if not name:
             continue
         if name in found:
-            raise InputError(path, f"{found[name].name} has the same name: which one is meant?")
+            other = found[name].name if found[name].parent == path.parent else found[name]
+            raise InputError(path, f"{other} has the same name: which one is meant?")
         found[name] = path
     if not found:
         others = sorted({path.suffix for path in paths})
         held = f"; it holds {', '.join(others)}" if others else ""
-        raise InputError(folder, f"holds no {', '.join(suffixes[:-1])} or {suffixes[-1]} file{held}")
+        raise InputError(folders[0], f"holds no {', '.join(suffixes[:-1])} or {suffixes[-1]} file{held}")
     return found

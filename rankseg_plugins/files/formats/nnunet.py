@@ -1,11 +1,13 @@
-"""What nnU-Net leaves beside its probabilities: how the axes of the array lie."""
+"""What nnU-Net leaves beside its probabilities: how the axes of the array lie, and what the labels mean."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from rankseg_plugins.files.errors import blaming
+from rankseg_plugins.files.errors import InputError, blaming
 from rankseg_plugins.files.formats.nifti import RAS, STORED, read_orientation
 
 #: Names of its arrays, today's and that of its first version. Their axes are (z, y, x), those of NIfTI (x, y, z).
@@ -16,6 +18,70 @@ TURNED = (b"reoriented_affine", b"original_orientation")
 READ = (b"sitk_stuff", b"nibabel_stuff", b"itk_direction")
 #: Readers in ``plans.json``, and whether they turn volumes to RAS.
 READERS = {"SimpleITKIO": False, "NibabelIO": False, "NibabelIOWithReorient": True, "SimpleITKIOWithReorient": True}
+#: What it calls its description of the data, and pixels that do not count there.
+DATASET, IGNORE = "dataset.json", "ignore"
+
+
+class Classes(NamedTuple):
+    """The channels of the probabilities, as ``dataset.json`` describes them.
+
+    Args:
+        path: the file.
+        names: of them.
+        regions: the labels that each consists of, where they are regions, which may overlap; else None.
+        ignored: the label of pixels that do not count, if there is one.
+    """
+
+    path: Path
+    names: list[str]
+    regions: list[tuple[int, ...]] | None
+    ignored: int | None
+
+
+def validations(folder: Path) -> list[Path]:
+    """The folders of probabilities of a trained model, one for each fold that was validated; of others it itself.
+
+    Example:
+        >>> validations(Path("probabilities"))
+        [PosixPath('probabilities')]
+    """
+    with blaming(folder):
+        return sorted(folder.glob("fold_*/validation")) or [folder]
+
+
+def find_classes(folder: Path) -> Classes | None:
+    """What ``dataset.json`` says of the classes; None where there is none of nnU-Net.
+
+    Args:
+        folder: of probabilities, or of a trained model.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    above = folder.parent.parent if folder.name == "validation" else folder
+    path = next((path for path in (folder / DATASET, above / DATASET) if path.is_file()), None)
+    if path is None:
+        return None
+    with blaming(path):
+        found = json.loads(path.read_bytes())
+    labels = found.get("labels") if isinstance(found, dict) else None
+    if not isinstance(labels, dict) or "background" not in labels:
+        return None
+    parts = {name: _parts(path, name, value) for name, value in labels.items()}
+    ignored = parts.pop(IGNORE, None)
+    if any(len(labels) > 1 for labels in parts.values()):
+        parts = {name: labels for name, labels in parts.items() if set(labels) != {0}}
+        regions = list(parts.values())
+    else:
+        parts, regions = dict(sorted(parts.items(), key=lambda each: each[1])), None
+    return Classes(path, list(parts), regions, None if ignored is None else ignored[0])
+
+
+def _parts(path: Path, name: str, value: object) -> tuple[int, ...]:
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if not values or not all(type(each) is int for each in values):
+        raise InputError(path, f"the label {name!r} must be an integer, or a list of some, got {value!r}")
+    return tuple(values)
 
 
 def find_orientation(probs: Path) -> str | None:
