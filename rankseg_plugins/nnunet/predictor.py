@@ -62,7 +62,7 @@ class RankSEGPredictor(nnUNetPredictor):
         self._use_decoder()
 
     def _use_decoder(self) -> None:
-        plans: PlansManager = self.plans_manager
+        plans: PlansManager = getattr(self, "plans_manager")  # noqa: B009  # of no type in nnU-Net
         self.plans_manager = _Plans(plans.plans, self.decoder)
         self.label_manager = self.plans_manager.get_label_manager(self.dataset_json)
 
