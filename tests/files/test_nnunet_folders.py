@@ -63,7 +63,7 @@ def test_regions_are_masks(tmp_path, described):
 
 def test_what_is_refused(tmp_path):
     model, labels = make_model(tmp_path / "ignored", {**REGIONS, "ignore": 3}, classes=2, values=4)
-    with pytest.raises(InputError, match=r"case_0\.nii\.gz: holds the label 3, to be ignored"):
+    with pytest.raises(InputError, match=r"case_0\.nii\.gz: holds the label 3, which is ignored"):
         find_cases(model, labels).cases[0].sample()
 
     model, labels = make_model(tmp_path / "twice", LABELS)
