@@ -30,16 +30,20 @@ def run(work: Callable[[int, int], object], tasks: int, grain: int = 1) -> None:
             work(first, min(first + grain, tasks))
         return
 
+    # Emptied at the end: a helper that had no time to begin keeps no memory that it would have worked on.
+    held = [work]
+
     def help_out() -> None:
-        try:
-            while True:
+        while True:
+            try:
                 first = waiting.popleft()
-                work(first, min(first + grain, tasks))
-        except IndexError:
-            return
-        except BaseException:
-            waiting.clear()
-            raise
+            except IndexError:
+                return
+            try:
+                held[0](first, min(first + grain, tasks))
+            except BaseException:
+                waiting.clear()
+                raise
 
     helpers = min(torch.get_num_threads(), len(waiting)) - 1
     futures = [_pool(os.getpid()).submit(help_out) for _ in range(helpers)]
@@ -50,6 +54,7 @@ def run(work: Callable[[int, int], object], tasks: int, grain: int = 1) -> None:
         begun = [future for future in futures if not future.cancel()]
         for future in begun:
             future.exception()
+        held.clear()
     for future in begun:
         future.result()
 
