@@ -12,7 +12,6 @@ import pytest
 import torch
 from image_folders import UNPAINTED, environment
 from softened_images import OPTIONS, OPTIONS_OF, RACE, make_images, run, samples
-from torchmetrics.segmentation import DiceScore
 
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.tuning import tune
@@ -72,6 +71,7 @@ def test_table_and_page(softened, monkeypatch):
         page = (softened / "tuned" / name).read_text()
         assert page.index("on images not used to choose") < page.index("These gains are flattered")
         assert page.index("These gains are flattered") < page.index("test_cfg") < page.index("sign test p")
+    DiceScore = pytest.importorskip("torchmetrics.segmentation").DiceScore
     found = {"probs": make_images()[0], "metric": DiceScore(num_classes=2, input_format="index")}
     for code in snippets(softened / "tuned"):
         exec(code, found)

@@ -1,6 +1,5 @@
 """Either Lightning package alone, both together, and neither: each in a process of its own."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -9,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from places import ROOT
+from toolkits import is_installed
 
 pytest.importorskip("torchmetrics.segmentation")
 PACKAGES = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
-INSTALLED = [name for name in PACKAGES if importlib.util.find_spec(name)]
+INSTALLED = [name for name in PACKAGES if is_installed(name)]
 HERE = Path(__file__).parent
 
 USE = """

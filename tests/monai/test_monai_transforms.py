@@ -8,7 +8,6 @@ from toolkits import is_installed
 if not is_installed("monai"):
     pytest.skip("MONAI is not installed", allow_module_level=True)
 
-import nibabel
 from monai.data import MetaTensor, decollate_batch, list_data_collate
 from monai.inferers import sliding_window_inference
 from monai.metrics import DiceMetric
@@ -126,7 +125,7 @@ def test_dictionaries():
         RankSEGd("c")(data)
 
 
-def make_volume(tmp_path):
+def make_volume(tmp_path, nibabel):
     """An image on disk in another orientation and spacing than the network sees it in."""
     values = np.random.default_rng(0).random((18, 14, 10)).astype(np.float32)
     affine = np.array([[0, -1.5, 0, 10], [2.0, 0, 0, -5], [0, 0, 3.0, 7], [0, 0, 0, 1]])
@@ -139,7 +138,8 @@ def make_volume(tmp_path):
 @pytest.mark.parametrize("order", ["probabilities inverted", "labels inverted"])
 def test_a_chain_from_file_to_file(tmp_path, order):
     """Sliding windows, decollated, inverted to the grid of the file, decided, saved: the labels of the core."""
-    path, affine = make_volume(tmp_path)
+    nibabel = pytest.importorskip("nibabel", reason="files of volumes need NiBabel")
+    path, affine = make_volume(tmp_path, nibabel)
     prepare = Compose(
         [
             LoadImaged("image"),

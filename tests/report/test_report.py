@@ -70,7 +70,7 @@ def folder(comparison, tmp_path_factory):
 def browser(tmp_path_factory):
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("no Chromium with chromedriver on this machine")
-    from selenium import webdriver
+    webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is not installed")
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()

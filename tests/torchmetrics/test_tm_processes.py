@@ -4,6 +4,7 @@ import pytest
 import torch
 
 pytest.importorskip("torchmetrics.segmentation")
+pytest.importorskip("scipy", reason="extra scores need SciPy")
 
 import processes
 import references
