@@ -256,7 +256,8 @@ def _without_state(decoder: GlobalRankSEG | PresenceRankSEG) -> GlobalRankSEG | 
     """A copy that decides alike, with nothing in a state_dict, and without the sample that it was fitted to."""
     names, _, _ = _parts_of(decoder)
     copied = type(decoder)(decoder.num_classes, **{name: getattr(decoder, name) for name in names})
-    copied.load_state_dict(decoder.state_dict())
+    # Of one that was copied so before, the state_dict is empty.
+    copied.load_state_dict({**decoder.state_dict(), **dict(decoder.named_buffers())})
     copied.to(next(decoder.buffers()).device)
     for name, value in list(copied.named_buffers()):
         copied.register_buffer(name, value, persistent=False)

@@ -122,12 +122,16 @@ def choose(
     validated, best = _validate(comparison, goal, read_folds(folds), seed)
     winner, cases = comparison.decoders[best], int(comparison.cases.max()) + 1
     gain, low, high = goal.gains(validated)[0].tolist()
-    doubt = _doubt(cases, min_cases, goal.unit(comparison), gain, goal.errors(validated)[0])
+    error = float(goal.errors(validated)[0])
+    doubt = _doubt(cases, min_cases, goal.unit(comparison), gain, error)
     if doubt is None:
         doubt = _doubt_of_winner(_pair(comparison, best), validated, goal) if best else "argmax is best on all images"
     elif best == 0 and (goal.gains(comparison)[:, 0] > 0).any():
         doubt += f", as what gains lowers {', '.join(goal.keep)}"
-    figures = _points(gain, low, high, f" of {goal.unit(comparison)} on images not used to choose")
+    # The interval is of all images that there could be, and wider than what these few need to show.
+    asked = f", {gain / error:.1f} standard errors where {CERTAIN:g} are enough" if error > 0 else ""
+    where = f"{goal.unit(comparison)} on images not used to choose{asked}"
+    figures = f"{points(gain)} points of {where} (interval: {span(low, high)})"
     verdict = f"{winner}: {figures}" if doubt is None else f"keep argmax: {doubt}"
     if doubt is not None and cases > 1 and not math.isnan(gain):
         verdict += f", {figures}"
@@ -173,18 +177,14 @@ def _doubt(cases: int, min_cases: int, objective: str, gain: float, error: float
 
 def _doubt_of_winner(pair: Comparison, validated: Comparison, goal: Goal) -> str | None:
     """Why a winner is not to be used though choosing gains; None if it is."""
-    own = goal.gains(pair)[0]
-    if not own[0] > CERTAIN * goal.errors(pair)[0]:  # NaN is not certain
-        return f"on all images the gain of {pair.candidates[0]} is not certain, {_points(*own)}"
+    gain, *ends = goal.gains(pair)[0]
+    if not gain > CERTAIN * goal.errors(pair)[0]:  # NaN is not certain
+        return f"on all images the gain of {pair.candidates[0]} is not certain, {points(gain)} points ({span(*ends)})"
     for which, found in ((f"{pair.candidates[0]} on all images", pair), ("the choice", validated)):
         lost = [name for name, lowers in zip(goal.keep, goal.lowered(found)[0], strict=True) if lowers]
         if lost:
             return f"{which} certainly lowers {', '.join(lost)}"
     return None
-
-
-def _points(gain: float, low: float, high: float, what: str = "") -> str:
-    return f"{points(gain)} points{what} ({span(low, high)})"
 
 
 def read_folds(folds: object) -> int:

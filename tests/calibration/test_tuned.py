@@ -92,7 +92,11 @@ def test_it_goes_to_the_device_of_the_module_around_it():
     assert decoder.decoder.scale.device.type == decoder.decoder.offset.device.type == "meta"
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
+def wrapped_again(decoder):
+    return TunedDecoder(decoder.decoder, CLASSES, decoder.temperature)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each)), wrapped_again])
 def test_copies_decide_alike(decoder, copied):
     probs = probabilities(decoder.output_mode, seed=1)
     twin = copied(decoder)

@@ -103,7 +103,11 @@ def test_a_gain_of_choices_alone_is_named(monkeypatch):
     monkeypatch.setattr(choosing.Goal, "gains", lowered)
     verdict = choose(comparison, "dice_image").verdict
     assert re.match(r"keep argmax: on all images the gain of rankseg\(.* is not certain, -\d", verdict)
-    low = float(re.search(r"not used to choose \(([+-][\d.]+) to", verdict)[1])
+    low = float(
+        re.search(
+            r"not used to choose, [\d.]+ standard errors where 2 are enough \(interval: ([+-][\d.]+) to", verdict
+        )[1]
+    )
     assert low > 0
 
 

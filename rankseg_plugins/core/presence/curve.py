@@ -32,8 +32,8 @@ _PSEUDO = 5
 #: Newton's iteration, which takes about 8 rounds.
 _ROUNDS, _HALVINGS = 50, 30
 _SMALLEST = 1e-6
-#: Of logits, whose exponential is finite.
-_SURE = 700
+#: Of logits, whose exponential is finite; and one of which it is 0.
+_SURE, _CERTAIN = 700, 1e4
 
 
 class Evidence(NamedTuple):
@@ -121,7 +121,8 @@ class Curve(NamedTuple):
         for index, statistic in enumerate(evidence.statistics(objective)):
             logit = logit + self.weight[index] * statistic
         both = library(logit)
-        return both.where(evidence.maximum > self.floor, 1 / (1 + both.exp(at_most(-logit, _SURE))), self.below)
+        odds = both.exp(at_most(logit, _SURE))
+        return both.where(evidence.maximum > self.floor, odds / (1 + odds), self.below)
 
 
 class Expectation(NamedTuple):
@@ -171,8 +172,8 @@ def fit_expectation(evidence: Evidence, q: Tensor, objective: Objective) -> Expe
 def constant(frequencies: Tensor) -> Curve:
     """The curve that knows no more than how often each class is there, (C,)."""
     nothing = torch.zeros(1, dtype=torch.float64)
-    # With a largest probability of 0 a class has no mask.
-    offset = frequencies.double().clamp(_SMALLEST, 1 - _SMALLEST).logit()
+    # With a largest probability of 0 a class has no mask. Never and always are what they say, in finite numbers.
+    offset = frequencies.double().logit().clamp(-_CERTAIN, _CERTAIN)
     return Curve(nothing.expand(3), offset, nothing - 1, nothing)
 
 

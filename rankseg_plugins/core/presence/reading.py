@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 import torch
@@ -33,8 +33,8 @@ def read_excluded(excluded: Sequence[int], num_classes: int) -> tuple[int, ...]:
 def read_frequencies(values: Sequence[float] | Tensor, classes: int) -> Tensor:
     """The option ``frequencies``, (C,) float64."""
     if not isinstance(values, Tensor):
-        if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-            raise TypeError(f"frequencies must be a list of numbers or a tensor, got {values!r}")
+        if isinstance(values, (str, bytes, Mapping, Set)) or not isinstance(values, Iterable):
+            raise TypeError(f"frequencies must be a list of numbers, class by class, or a tensor, got {values!r}")
         values = torch.tensor([read_real("each of frequencies", value, 0.0, 1.0) for value in values])
     values = check_tensor("frequencies", plain(values)).detach().double()
     if tuple(values.shape) != (classes,):

@@ -116,10 +116,10 @@ class Rule(NamedTuple):
     def taken(self, q: Table, expected: Table, mean: Table) -> Table:
         """Those that the score gains by, (B, C) bool; see :meth:`shown`."""
         if self.present == "label" or self.absent == "zero":
-            return q >= 0
+            return q > 0
         if not self.excluded:
             return self.pays(q, expected, mean)
-        taken, scored = q >= 0, [label for label in range(q.shape[1]) if label not in self.excluded]
+        taken, scored = q > 0, [label for label in range(q.shape[1]) if label not in self.excluded]
         taken[:, scored] = self.pays(q[:, scored], expected[:, scored], mean[scored])
         return taken
 

@@ -115,6 +115,23 @@ def test_excluded_classes_are_always_taken():
     assert not decoder(probs)[:, 3].any()
 
 
+@pytest.mark.parametrize(
+    "options", [{"rule": 0.0}, {"present": "label"}, {"absent": "zero"}, {"absent": "one"}], ids=str
+)
+@pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
+def test_a_class_that_is_never_there_is_not_shown(options, mode):
+    """And one that always is has presence 1, to the last digit."""
+    probs = torch.tensor([[[0.7] * 5, [0.2] * 5, [0.1] * 5]])
+    decoder = PresenceRankSEG(3, frequencies=[0.0, 1.0, 0.5], output_mode=mode, **options)
+    assert decoder.presence(probs).tolist() == [[0.0, 1.0, 0.5]]
+    for each in (decoder, PresenceRankSEG(3, output_mode=mode, **options)):
+        each.load_state_dict(decoder.state_dict())
+        shown = each(probs)
+        assert not (shown == 0).any() if mode == "multiclass" else not shown[:, 0].any()
+    nothing = PresenceRankSEG(3, frequencies=[0.0] * 3, output_mode="multilabel", **options)
+    assert not nothing(probs).any()
+
+
 def test_frequencies_are_presence_that_is_the_same_everywhere():
     probs, _ = images()
     often = [0.9, 0.5, 0.2, 0.05]
@@ -394,7 +411,12 @@ def test_a_bare_batch_and_a_dead_image(present, absent, level):
         ({"frequencies": [0.5, 0.5, 0.5, 1.5]}, ValueError, r"each of frequencies must be in \[0, 1\], got 1.5"),
         ({"frequencies": torch.tensor([0.5, 0.5, 0.5, 1.5])}, ValueError, r"frequencies must lie in \[0, 1\], got 1.5"),
         ({"frequencies": torch.rand(2, 4)}, ValueError, r"for each of 4 classes, got shape \(2, 4\)"),
-        ({"frequencies": "abcd"}, TypeError, "frequencies must be a list of numbers or a tensor, got 'abcd'"),
+        ({"frequencies": "abcd"}, TypeError, "must be a list of numbers, class by class, or a tensor, got 'abcd'"),
+        (
+            {"frequencies": {0: 0.7, 1: 0.3}},
+            TypeError,
+            "must be a list of numbers, class by class, or a tensor, got {0",
+        ),
         ({"frequencies": [None] * 4}, TypeError, "each of frequencies must be a real number, got NoneType"),
         ({"excluded": 0}, TypeError, "excluded must be a list of classes, got 0"),
         ({"rule": 0.5, "present": "label"}, ValueError, "present='label' has no effect with rule=0.5"),
