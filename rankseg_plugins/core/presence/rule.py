@@ -14,7 +14,7 @@ is 0 where the truth is empty. What the score counts decides which classes pay:
 * an absent class counts as 1 (``"union"``, ``"one"``): taking a class pays where D > 1 - q.
 
 The reciprocal moment is an integral of a polynomial, E[1 / (a + Z)] = integral of x^(a - 1) prod (1 - q + q x) over
-0 < x < 1, which Gauss nodes give exactly.
+0 < x < 1, which Gauss nodes give exactly (of more than 255 classes: to the last digits).
 
 At the level of the data set, Dice and IoU pool the pixels of all images. A mask of n pixels of which E[I] are right
 raises a pooled IoU of J iff E[I] / (n - E[I]) > J, that is q > J / (1 + J) divided by the precision that the mask has
@@ -36,6 +36,8 @@ from rankseg_plugins.core.tables import Table, at_least, largest, library, may_l
 SCORE = "score"
 LEVELS = ("image", "class")
 _ROUNDS = 50
+#: Of thousands of classes; 1,000 nodes take a second to find.
+_MOST_NODES = 128
 #: A class that is certainly there comes first.
 _TINY = 1e-300
 
@@ -44,14 +46,14 @@ Nodes = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def gauss(classes: int) -> Nodes:
-    """Nodes that are exact for every polynomial of so many classes.
+    """Nodes that are exact for every polynomial of so many classes, up to 255; of more to the last digits.
 
     Example:
         >>> gauss(1)
         ((0.5,), (1.0,))
     """
     # Degree C at most; a rule of K nodes is exact up to degree 2 K - 1.
-    x, weight = np.polynomial.legendre.leggauss(classes // 2 + 1)
+    x, weight = np.polynomial.legendre.leggauss(min(classes // 2 + 1, _MOST_NODES))
     return tuple(((x + 1) / 2).tolist()), tuple((weight / 2).tolist())
 
 

@@ -74,6 +74,18 @@ def test_arrays_and_tensors_give_the_same_set(classes):
     np.testing.assert_allclose(worth, values.numpy(), rtol=1e-12)
 
 
+def test_thousands_of_classes():
+    """The value of the set, against the distribution of the number of the others that are there."""
+    q, given = drawn(0, 1000)
+    found, value = best_set(0.1 * q * given, 0.1 * q, gauss(1000))
+    number = torch.ones(1, dtype=torch.float64)
+    for each in 0.1 * q[0][~found[0]]:
+        number = torch.cat([number * (1 - each), number[-1:] * 0]) + torch.cat([number[:1] * 0, number * each])
+    size = int(found.sum()) + torch.arange(len(number))
+    expected = (0.1 * q * given)[found].sum() * (number / size).sum()
+    torch.testing.assert_close(value[0], expected, rtol=1e-10, atol=0)
+
+
 def test_equal_classes_are_taken_together():
     q = torch.full((1, 6), 0.5, dtype=torch.float64)
     found, _ = best_set(0.8 * q, q, gauss(6))
