@@ -54,7 +54,8 @@ class Classes(NamedTuple):
 
 
 def round_down(threshold: Tensor, dtype: torch.dtype) -> Tensor:
-    """Largest value of ``dtype`` not above ``threshold``: for p of that dtype, ``p > threshold`` stays the same."""
-    rounded = threshold.to(dtype)
-    below = torch.nextafter(rounded, torch.full_like(rounded, -torch.inf))
+    """Largest value of ``dtype`` not above a threshold >= 0: for p of that dtype, ``p > threshold`` stays the same."""
+    rounded, known = threshold.to(dtype), torch.finfo(dtype)
+    # The value before a normal one, and before a subnormal one; ONNX knows no nextafter.
+    below = torch.minimum(rounded * (1 - known.eps / 2), rounded - known.smallest_normal * known.eps)
     return torch.where(rounded > threshold, below, rounded)

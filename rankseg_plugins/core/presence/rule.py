@@ -134,7 +134,7 @@ class Rule(NamedTuple):
         pays, value = best_set(expected, q, self.nodes)
         # Where it is not known what other images score, each class that may be there is worth a try.
         known = library(mean).where(mean > 0, mean, 0.0)[0]
-        return pays & (value > (1 - q).prod(1) * known)[:, None]
+        return pays & (value > _nothing_there(q) * known)[:, None]
 
 
 def best_set(expected: Table, q: Table, nodes: Nodes) -> tuple[Table, Table]:
@@ -157,12 +157,12 @@ def best_set(expected: Table, q: Table, nodes: Nodes) -> tuple[Table, Table]:
     odds = _odds(expected, q)
     if isinstance(q, np.ndarray):
         return _best_set_of_arrays(expected, q, odds, nodes)
-    order = odds.sort(dim=1, stable=True)[1]
+    order = odds.argsort(dim=1)
     gained, likely = expected.gather(1, order), q.gather(1, order)
     x, weights = _moments(q, nodes)
-    not_taken = 1 - likely.unsqueeze(-1) * (1 - x)
+    not_taken = (1 - likely.unsqueeze(-1) * (1 - x)).log()  # ONNX knows no product
     # (B, C, K): the classes before each are not taken, it and all behind it are.
-    moment = (not_taken.cumprod(1) / not_taken * weights).sum(-1)
+    moment = ((not_taken.cumsum(1) - not_taken).exp() * weights).sum(-1)
     value, best = (moment * (gained.sum(1, keepdim=True) - gained.cumsum(1) + gained)).max(1, keepdim=True)
     return odds >= odds.gather(1, order.gather(1, best)), value.squeeze(1)
 
@@ -190,7 +190,7 @@ def mean_image_score(expected: Tensor, q: Tensor, there: Tensor, nodes: Nodes) -
     if not there.any():
         return torch.ones_like(q[:1, 0])
     _, value = best_set(expected, q, nodes)
-    nothing = (1 - q).prod(1)
+    nothing = _nothing_there(q)
     mean = torch.zeros_like(value[:1])
     for _ in range(_ROUNDS):
         shown = value > nothing * mean
@@ -234,6 +234,11 @@ def _moments(q: Tensor, nodes: Nodes) -> tuple[Tensor, Tensor]:
 def _moments_of(nodes: Nodes, classes: int) -> tuple[np.ndarray, np.ndarray]:
     x, weights = _moments(torch.empty(1, classes, dtype=torch.float64), nodes)
     return x.numpy(), weights.numpy()
+
+
+def _nothing_there(q: Table) -> Table:
+    """How likely an image holds none of the classes, (B,)."""
+    return (1 - q).prod(1) if isinstance(q, np.ndarray) else (1 - q).log().sum(1).exp()
 
 
 def _is_largest(table: Table) -> Table:
