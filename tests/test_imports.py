@@ -13,6 +13,7 @@ ADAPTERS = {
     "torchmetrics": BELOW[: BELOW.index("comparison") + 1],
     "lightning": [*BELOW, "torchmetrics"],
     "mmseg": BELOW,
+    "transformers": BELOW[: BELOW.index("calibration") + 1],
     "cli": BELOW,
 }
 #: Rooms inside of core; its own files lie on the ground, but for the decoders that stand on all of them.
