@@ -9,6 +9,9 @@ import sys
 import numpy as np
 import pytest
 from places import ROOT
+from toolkits import is_installed
+
+from rankseg_plugins.calibration import TunedDecoder
 
 pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 
@@ -25,6 +28,8 @@ ARGUMENTS = {
     "lightning_smp_style": ["--epochs", "2", "--images", "12"],
     "lightning_volume_3d": ["--steps", "4", "--scans", "4"],
 }
+if is_installed("transformers"):
+    ARGUMENTS["transformers_segformer"] = ["--steps", "3", "--images", "12"]
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +79,16 @@ def test_volume_3d(examples):
     assert labels.shape == (20, 40, 40)
     voxels = re.search(r"scan000\.npy: (\d+) voxels background, (\d+) voxels organ, (\d+) voxels lesion", printed)
     assert [int(count) for count in voxels.groups()] == np.bincount(labels.ravel(), minlength=3).tolist()
+
+
+@pytest.mark.skipif("transformers_segformer" not in ARGUMENTS, reason="Transformers is not installed")
+def test_transformers_segformer(examples):
+    printed, out = examples["transformers_segformer"]
+    assert "On 6 validation images: keep argmax: too few cases" in printed
+    assert TunedDecoder.load(out / "decoder.json").is_argmax
+    rows = re.findall(r"^(\w+) +([\d.]+) +([\d.]+) +([\d.]+)$", printed, re.MULTILINE)
+    assert [name for name, *_ in rows] == [
+        f"{score}_{level}" for score in ("dice", "iou") for level in ("dataset", "image", "class")
+    ]
+    assert all(argmax == tuned for _, argmax, _, tuned in rows)
+    assert any(argmax != rankseg for _, argmax, rankseg, _ in rows)
