@@ -24,8 +24,8 @@ class Family(NamedTuple):
 
 LOGITS = Family("logits", "softmax", ("logits",))
 #: The sum over the queries of class probability times mask probability is the number of queries of the class that are
-#: expected to hold the pixel. Their share in it is the probability of the class if one of them holds the pixel, as in
-#: semantic segmentation one does: the null class takes no part. The largest stays the largest.
+#: expected to hold the pixel. Divided by their sum over the classes it is the probability that one of these queries,
+#: drawn at random, is of the class; the null class takes no part. The largest stays the largest.
 QUERIES = Family("sums over queries", "normalize", ("masks_queries_logits",))
 DETR = QUERIES._replace(fields=("pred_masks",))
 

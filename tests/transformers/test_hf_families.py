@@ -133,6 +133,16 @@ def test_labels_of_a_family(network, processor, folder):
         assert all(torch.equal(*both) for both in zip(accuracy, own, strict=True))
 
 
+@pytest.mark.skipif(not is_torchvision_available(), reason="torchvision is not installed")
+def test_the_threshold_of_sam3_is_for_argmax():
+    outputs, image_processor = run("sam3"), hf.Sam3ImageProcessor()
+    own = getattr(image_processor, METHOD)(outputs, threshold=0.3)
+    found = post_process_semantic_segmentation(image_processor, outputs, decoder="argmax", threshold=0.3)
+    assert all(torch.equal(*both) for both in zip(found, own, strict=True))
+    with pytest.raises(ValueError, match="threshold is for decoder='argmax'"):
+        post_process_semantic_segmentation(image_processor, outputs, threshold=0.3)
+
+
 def test_every_image_processor_of_this_version_is_in_the_table():
     """But for CHMv2, which inherits the method and predicts heights."""
     found = set()
