@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 VENV_STOCK := .venv-stock
 VENV_OLDEST := .venv-oldest
-EXTRAS := torchmetrics lightning mmseg monai nnunet report
+EXTRAS := torchmetrics lightning mmseg transformers monai nnunet onnx report
 OUT ?= demo_output
 DATA ?=
 NUM_CLASSES ?=
@@ -47,6 +47,7 @@ test-extras: $(EXTRAS:%=test-extra-%)  ## run the tests of every extra, each in 
 test-extra-%: .venv-extra-%/installed
 	OMP_NUM_THREADS=1 .venv-extra-$*/bin/python -m pytest $(ON_ALL_CORES) $(or $(TESTS_$*),tests/$* rankseg_plugins/$*)
 
+TESTS_onnx := tests/core/test_onnx.py
 TESTS_report := tests/cli tests/report tests/files
 
 benchmark: $(VENV)/installed  ## measure time and memory, write benchmarks/RESULTS.md; about an hour

@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
 from rich.progress import Progress
+from toolkits import is_installed
 from torch.utils.data import DataLoader
 
 from examples.demo import microscopy, through_lightning, through_mmseg, through_torchmetrics
@@ -231,6 +232,18 @@ def through_mmseg_of(logits, **options):
     return torch.cat([sample.pred_sem_seg.data for sample in network.postprocess_result(logits)])
 
 
+def through_transformers_of(logits, decoder, activation):
+    """With the logits in the output of a SegFormer, at their own size."""
+    from transformers import SegformerImageProcessorPil
+    from transformers.modeling_outputs import SemanticSegmenterOutput
+
+    from rankseg_plugins.transformers import post_process_semantic_segmentation
+
+    outputs = SemanticSegmenterOutput(logits=logits)
+    given = {"decoder": decoder, "activation": activation}
+    return torch.stack(post_process_semantic_segmentation(SegformerImageProcessorPil(), outputs, **given))
+
+
 @pytest.mark.filterwarnings("ignore:the probabilities look as if")
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -253,6 +266,8 @@ def test_labels_from_logits(activation, dtype, temperature, tmp_path):
         "MMSegmentation": through_mmseg_of(logits, activation=activation, tuned=str(tmp_path / "decoder.json")),
         "MONAI": through_monai_of(logits, tmp_path / "decoder.json", activation),
     }
+    if is_installed("transformers"):
+        found["Transformers"] = through_transformers_of(logits, str(tmp_path / "decoder.json"), activation)
     found["Lightning"], found["files"] = through_lightning_of(logits, activation, decoder, tmp_path)
     for way, labels in found.items():
         assert torch.equal(labels, expected), way
@@ -269,6 +284,9 @@ def test_argmax_is_that_of_the_logits(tmp_path):
         assert torch.equal(labels, expected)
     assert torch.equal(through_mmseg_of(logits, metric="acc"), expected)
     assert torch.equal(through_monai_of(logits, RankSEG("acc"), "softmax"), expected)
+    if is_installed("transformers"):
+        for decoder in ("argmax", RankSEG("acc")):
+            assert torch.equal(through_transformers_of(logits, decoder, "auto"), expected)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

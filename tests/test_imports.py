@@ -15,6 +15,7 @@ ADAPTERS = {
     "monai": BELOW[: BELOW.index("comparison") + 1],
     "nnunet": BELOW[: BELOW.index("calibration") + 1],
     "mmseg": BELOW,
+    "transformers": BELOW[: BELOW.index("calibration") + 1],
     "cli": BELOW,
 }
 #: Rooms inside of core; its own files lie on the ground, but for the decoders that stand on all of them.

@@ -9,6 +9,9 @@ import sys
 import numpy as np
 import pytest
 from places import ROOT
+from toolkits import is_installed
+
+from rankseg_plugins.calibration import TunedDecoder
 
 pytest.importorskip("lightning.pytorch", reason="Lightning is not installed")
 pytest.importorskip("ignite", reason="Ignite is not installed")
@@ -27,6 +30,8 @@ ARGUMENTS = {
     "lightning_volume_3d": ["--steps", "4", "--scans", "4"],
     "monai_volume_3d": ["--steps", "4", "--scans", "4"],
 }
+if is_installed("transformers"):
+    ARGUMENTS["transformers_segformer"] = ["--steps", "3", "--images", "12"]
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +93,16 @@ def test_monai_volume_3d(examples):
     labels = np.asarray(nibabel.load(written).dataobj)
     assert labels.shape == (20, 40, 40)
     assert set(np.unique(labels)) <= {0, 1, 2}
+
+
+@pytest.mark.skipif("transformers_segformer" not in ARGUMENTS, reason="Transformers is not installed")
+def test_transformers_segformer(examples):
+    printed, out = examples["transformers_segformer"]
+    assert "On 6 validation images: keep argmax: too few cases" in printed
+    assert TunedDecoder.load(out / "decoder.json").is_argmax
+    rows = re.findall(r"^(\w+) +([\d.]+) +([\d.]+) +([\d.]+)$", printed, re.MULTILINE)
+    assert [name for name, *_ in rows] == [
+        f"{score}_{level}" for score in ("dice", "iou") for level in ("dataset", "image", "class")
+    ]
+    assert all(argmax == tuned for _, argmax, _, tuned in rows)
+    assert any(argmax != rankseg for _, argmax, rankseg, _ in rows)
