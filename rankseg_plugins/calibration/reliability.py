@@ -142,7 +142,7 @@ def _of_masks(probs: Tensor, masks: Tensor, kept: Tensor, bins: int) -> Tensor:
 def _of_labels(probs: Tensor, labels: Tensor, kept: Tensor, bins: int) -> Tensor:
     """Likewise, with the top label if there is more than one class."""
     if len(probs) > 1 and _has_kernel(probs):
-        from rankseg_plugins.core.kernels.cpu.bins import labels_binned
+        from rankseg_plugins.core.kernels.cpu.counts import labels_binned
 
         return labels_binned(probs, labels, kept[0], bins)
     kept, labels = kept & (probs.amax(0) > 0), labels.where(kept[0], 0)
@@ -161,7 +161,7 @@ def _has_kernel(probs: Tensor) -> bool:
 def _binned(probs: Tensor, kept: Tensor, bins: int) -> Tensor:
     """Number and sum of the probabilities that are kept in every bin, (2, rows, bins) float64."""
     if _has_kernel(probs):
-        from rankseg_plugins.core.kernels.cpu.bins import binned
+        from rankseg_plugins.core.kernels.cpu.counts import binned
 
         return binned(probs, kept, bins)
     values, rows, width = probs.double(), len(probs), bins + 1
