@@ -87,13 +87,17 @@ class CpuSteps:
         if self.plan.chunks == 1:
             self._over_tasks(row_kernels.finish_small, rows, goal)
         else:
-            guessed, room = (goal, self.source.pixels, sample, upper), sample.shape[2:]
-            self._over_rows(row_kernels.guess, *guessed, work=sample.size, more=lambda: (np.empty(room, sample.dtype),))
+            self._guess(goal, sample, upper)
             del sample  # before the next memory is made
             while rows["is_open"].any():
                 self._look(goal)
         threshold, n, s, mu = (torch.from_numpy(rows[name].copy()) for name in ("threshold", "n", "s", "mu"))
         return Volumes(threshold.to(self.dtype), n, s, mu, active)
+
+    def _guess(self, goal: Goal, sample: np.ndarray, upper: np.ndarray) -> None:
+        """Bounds of the open rows, from what the survey kept."""
+        guessed, room = (goal, self.source.pixels, sample, upper), sample.shape[2:]
+        self._over_rows(row_kernels.guess, *guessed, work=sample.size, more=lambda: (np.empty(room, sample.dtype),))
 
     def _look(self, goal: Goal) -> None:
         """Collect what lies between the bounds of the open rows, and finish those for which it is enough."""

@@ -30,11 +30,14 @@ def run(work: Callable[[int, int], object], tasks: int, grain: int = 1) -> None:
             work(first, min(first + grain, tasks))
         return
 
+    # Those who come too late find none, and hold none of its memory.
+    wanted = [work]
+
     def help_out() -> None:
         try:
             while True:
                 first = waiting.popleft()
-                work(first, min(first + grain, tasks))
+                wanted[0](first, min(first + grain, tasks))
         except IndexError:
             return
         except BaseException:
@@ -50,6 +53,7 @@ def run(work: Callable[[int, int], object], tasks: int, grain: int = 1) -> None:
         begun = [future for future in futures if not future.cancel()]
         for future in begun:
             future.exception()
+        wanted.clear()
     for future in begun:
         future.result()
 
