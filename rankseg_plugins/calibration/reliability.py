@@ -136,11 +136,15 @@ def calibration(probs: Tensor, truth: Tensor, kept: Tensor | None = None, bins: 
 
 def _of_masks(probs: Tensor, masks: Tensor, kept: Tensor, bins: int) -> Tensor:
     """The three fields, (3, C, bins)."""
-    return torch.stack([*_binned(probs, kept, bins), _binned(probs, kept & masks, bins)[0]])
+    return torch.cat([_binned(probs, kept, bins), _binned(probs, kept & masks, bins)[:1]])
 
 
 def _of_labels(probs: Tensor, labels: Tensor, kept: Tensor, bins: int) -> Tensor:
     """Likewise, with the top label if there is more than one class."""
+    if len(probs) > 1 and _has_kernel(probs):
+        from rankseg_plugins.core.kernels.cpu.counts import labels_binned
+
+        return labels_binned(probs, labels, kept[0], bins)
     kept, labels = kept & (probs.amax(0) > 0), labels.where(kept[0], 0)
     masks = torch.zeros_like(probs, dtype=torch.bool).scatter_(0, labels[None], True)
     sums = _of_masks(probs, masks, kept, bins)
@@ -150,10 +154,14 @@ def _of_labels(probs: Tensor, labels: Tensor, kept: Tensor, bins: int) -> Tensor
     return torch.cat([sums, _of_masks(largest[None], (decided == labels)[None], kept, bins)], 1)
 
 
-def _binned(probs: Tensor, kept: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """Number and sum of the probabilities that are kept in every bin, each (rows, bins) float64."""
-    if probs.device.type == "cpu" and probs.dtype == torch.float32 and has_numba():
-        from rankseg_plugins.core.kernels.cpu.bins import binned
+def _has_kernel(probs: Tensor) -> bool:
+    return probs.device.type == "cpu" and probs.dtype == torch.float32 and has_numba()
+
+
+def _binned(probs: Tensor, kept: Tensor, bins: int) -> Tensor:
+    """Number and sum of the probabilities that are kept in every bin, (2, rows, bins) float64."""
+    if _has_kernel(probs):
+        from rankseg_plugins.core.kernels.cpu.counts import binned
 
         return binned(probs, kept, bins)
     values, rows, width = probs.double(), len(probs), bins + 1
@@ -161,5 +169,4 @@ def _binned(probs: Tensor, kept: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     index = (values * bins).long().clamp_(0, bins - 1).masked_fill_(~kept, bins)
     index += width * torch.arange(rows, device=probs.device).unsqueeze(1)
     sums = (torch.bincount(index.flatten(), each, minlength=rows * width) for each in (None, values.flatten()))
-    number, total = (each.view(rows, width)[:, :bins].double() for each in sums)
-    return number, total
+    return torch.stack([each.view(rows, width)[:, :bins].double() for each in sums])

@@ -94,13 +94,13 @@ def to_logits(values: Tensor, activation: str, output_mode: str) -> tuple[Tensor
     if (activation, output_mode) in OF_LOGITS:
         return (values.log_softmax(1) if output_mode == "multiclass" else values), None
     probs = to_probabilities(values, activation)
-    check_values(probs)
-    probs = probs.clamp(0, 1)
+    probs = probs.clamp(0, 1) if check_values(probs) else probs
     if output_mode != "multiclass":
-        return probs.logit_(), None
+        return probs.logit(), None
     total = probs.sum(1, keepdim=True)
-    # No softmax of minus infinity alone: what it gives is multiplied by 0.
-    return probs.log_().masked_fill_(total == 0, 0), total
+    nothing, logs = total == 0, probs.log()
+    # No softmax of minus infinity alone: what it gives is multiplied by 0. Nearly always there is none.
+    return (logs.masked_fill_(nothing, 0) if is_blind() or nothing.any() else logs), total
 
 
 def scaled(logits: Tensor, total: Tensor | None, temperature: Tensor, output_mode: str) -> Tensor:

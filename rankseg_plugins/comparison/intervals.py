@@ -123,7 +123,10 @@ def _sums(counts: np.ndarray, cases: np.ndarray, scoring: Scoring) -> _Sums:
 
     def by_case(values: np.ndarray) -> np.ndarray:
         summed = np.zeros((cases.max() + 1, *values.shape[1:]))
-        np.add.at(summed, cases, values)
+        if len(summed) == len(cases):  # each of its own, which is faster
+            summed[cases] += values
+        else:
+            np.add.at(summed, cases, values)
         return summed
 
     return _Sums(*(by_case(each) for each in (*stacked, np.stack(gains, 1))))

@@ -12,7 +12,7 @@ from torch import Tensor
 from rankseg_plugins.core import dense
 from rankseg_plugins.core.objectives import OBJECTIVES, Objective
 from rankseg_plugins.core.options import OUTPUT_MODES, fold, read_choice, read_integer, read_real
-from rankseg_plugins.core.paths import make_steps
+from rankseg_plugins.core.paths import argmax, make_steps
 from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.plausibility import ChecksSums
 from rankseg_plugins.core.probabilities import (
@@ -370,8 +370,7 @@ class RankSEG(ChecksSums):
         if self.solver == "TR":
             decided = probs > 0.5
         else:
-            # The same as argmax(1), which takes 2 to 20 times as long on a CPU.
-            decided = probs.max(1).indices
+            decided = argmax(probs)
             if self.output_mode == "multiclass":
                 return decided
             decided = class_masks(decided, probs.shape[1])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.dense import GraphSteps
-from rankseg_plugins.core.kernels import has_numba
+from rankseg_plugins.core.kernels import has_numba, uses_numba
 from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.rma import Steps
@@ -62,6 +62,21 @@ def choose_path(values: Tensor, objective: Objective, pruning: float | Tensor, l
         return "graph"
     is_pruned = not isinstance(pruning, Tensor) and pruning >= _LEAST_PRUNING
     return "cuda" if objective.is_ratio or is_pruned else "graph"
+
+
+def argmax(values: Tensor) -> Tensor:
+    """The first class with the largest value of every pixel, by the implementation that serves it best.
+
+    Args:
+        values: (B, C, *spatial), floating point, without NaN where values may be looked at.
+    """
+    whole = values.is_contiguous() and values.dtype in (torch.float32, torch.float64)
+    if whole and values.device.type == "cpu" and not is_blind() and values.numel() and uses_numba():
+        from rankseg_plugins.core.kernels.cpu.argmax import argmax as by_kernel
+
+        return by_kernel(values)
+    # The same as argmax(1), which takes 2 to 20 times as long on a CPU.
+    return values.max(1).indices
 
 
 @cache

@@ -18,13 +18,19 @@ def is_transforming() -> bool:
     return torch._C._functorch.maybe_current_level() is not None
 
 
-def check_values(probs: Tensor) -> None:
-    """Raise a ``ValueError`` unless all values are probabilities; in a graph it is an assertion."""
+def check_values(probs: Tensor) -> bool:
+    """Raise a ``ValueError`` unless all values are probabilities; in a graph it is an assertion.
+
+    Returns:
+        Whether some may lie a little outside of [0, 1].
+    """
     if is_blind():
         assert_range(probs)
-    elif probs.numel():
-        smallest, largest = torch.aminmax(probs)
-        check_range(smallest.item(), largest.item())
+        return True
+    if not probs.numel():
+        return False
+    smallest, largest = torch.aminmax(probs)
+    return check_range(smallest.item(), largest.item())
 
 
 def assert_range(p: Tensor) -> None:

@@ -11,8 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.kernels import uses_numba
 from rankseg_plugins.core.options import read_index, read_integer
 from rankseg_plugins.core.probabilities import check_tensor, class_masks, plain
+from rankseg_plugins.core.tracing import is_blind
 
 _KINDS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
@@ -75,6 +77,11 @@ def areas(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
 def areas_of_known(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None = None) -> Areas:
     """:func:`areas` for a truth whose values were looked at before."""
     masks = _check(prediction, target, num_classes)
+    if not masks and target.device.type == prediction.device.type == "cpu" and not is_blind() and uses_numba():
+        from rankseg_plugins.core.kernels.cpu.counts import counted
+
+        decided = prediction if prediction.dtype == torch.bool else prediction.long()
+        return Areas(*counted(decided, target.long(), num_classes, ignore_index))
     kept = None if target.dtype == torch.bool or ignore_index is None else target != ignore_index
     if not masks:
         return _areas_of_labels(prediction, target.long(), kept, num_classes)

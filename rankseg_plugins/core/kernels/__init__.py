@@ -1,5 +1,6 @@
 """The steps of a decision in two kernel languages: numba on a CPU, Triton on an NVIDIA GPU."""
 
+import sys
 import warnings
 from functools import cache
 
@@ -18,3 +19,8 @@ def has_numba() -> bool:
         )
         return False
     return True
+
+
+def uses_numba() -> bool:
+    """Whether the kernels for a CPU are at hand, for what is not worth the time in which numba is imported."""
+    return sys.modules.get("numba") is not None and has_numba()

@@ -375,9 +375,10 @@ class PresenceRankSEG(Fitted, RankSEG):
 
         def choose(maximum: Tensor, volumes: Volumes) -> Table:
             read = reader(maximum.device)
-            evidence = self._evidence(read, number, maximum, volumes)
-            told.append(torch.as_tensor(self._learnt(read)[0].presence(evidence, self._objective())))
-            return self._choose(read, told[0], number, maximum, volumes)
+            evidence, learnt = self._evidence(read, number, maximum, volumes), self._learnt(read)
+            q = learnt[0].presence(evidence, self._objective())
+            told.append(torch.as_tensor(q))
+            return self._shown(q, evidence, learnt, read(volumes.active))
 
         return classes._replace(choose=choose), told
 
@@ -403,11 +404,15 @@ class PresenceRankSEG(Fitted, RankSEG):
     def _choose(
         self, read: Reader, presence: Tensor | None, pixels: Tensor | int, maximum: Tensor, volumes: Volumes
     ) -> Table:
-        evidence = self._evidence(read, pixels, maximum, volumes)
-        objective, (curve, line, mean) = self._objective(), self._learnt(read)
-        q = curve.presence(evidence, objective) if presence is None else read(presence.expand_as(maximum))
-        expected = line.scores(evidence, q, objective) if self.rule == SCORE else None
-        return self._rule.shown(q, expected, mean, read(volumes.active))
+        evidence, learnt = self._evidence(read, pixels, maximum, volumes), self._learnt(read)
+        given = None if presence is None else read(presence.expand_as(maximum))
+        q = learnt[0].presence(evidence, self._objective()) if given is None else given
+        return self._shown(q, evidence, learnt, read(volumes.active))
+
+    def _shown(self, q: Table, evidence: Evidence, learnt: tuple[Curve, Expectation, Table], active: Table) -> Table:
+        _, line, mean = learnt
+        expected = line.scores(evidence, q, self._objective()) if self.rule == SCORE else None
+        return self._rule.shown(q, expected, mean, active)
 
     @staticmethod
     def _evidence(read: Reader, pixels: Tensor | int, maximum: Tensor, volumes: Volumes) -> Evidence:

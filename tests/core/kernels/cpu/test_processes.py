@@ -142,11 +142,11 @@ def test_where_no_compiled_code_can_be_kept():
     passes(
         NOWHERE
         + """
-    from rankseg_plugins.core.kernels.cpu import bins, steps
+    from rankseg_plugins.core.kernels.cpu import counts, steps
     from rankseg_plugins.core.kernels.cpu.compiling import _Kept
-    number, _ = bins.binned(torch.tensor([[0.1, 0.2, 0.9]]), torch.tensor([[True] * 3]), 2)
+    number, _ = counts.binned(torch.tensor([[0.1, 0.2, 0.9]]), torch.tensor([[True] * 3]), 2)
     assert number.tolist() == [[2, 1]]
-    assert len(bins._add.signatures) == 1 and not isinstance(bins._add._cache, _Kept)
+    assert len(counts._add.signatures) == 1 and not isinstance(counts._add._cache, _Kept)
 """
     )
 
