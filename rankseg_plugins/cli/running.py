@@ -22,8 +22,9 @@ from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.core.processes import number, rank, share
 from rankseg_plugins.files.errors import InputError
+from rankseg_plugins.files.lines import collect, share_of
 from rankseg_plugins.files.progress import progress_bar
-from rankseg_plugins.files.results import ResultsFile, check_run, collect, share_of
+from rankseg_plugins.files.results import ResultsFile, check_run
 from rankseg_plugins.files.run import feed, restore, run
 from rankseg_plugins.report.tuning import DECODER
 from rankseg_plugins.report.writing import FILES

@@ -16,7 +16,8 @@ from rankseg_plugins.core.probabilities import to_probabilities
 from rankseg_plugins.core.processes import share
 from rankseg_plugins.files.cases import Case
 from rankseg_plugins.files.errors import InputError, blaming
-from rankseg_plugins.files.results import Measured, Result, ResultsFile, damaged, measured
+from rankseg_plugins.files.lines import damaged
+from rankseg_plugins.files.results import Measured, Result, ResultsFile, measured
 
 #: What mends it, by how the message about an image begins.
 HINTS = {
