@@ -68,7 +68,7 @@ def measure(
         InputError: if an image cannot be read or scored, unless such are passed over, or none can; if the results
             belong to another run.
     """
-    asked = {**_asked_for(recorder.decoders, images, conditions), **_contents(recorder.decoders)}
+    asked = {**_asked_for(recorder.decoders, images, conditions), **contents_of(recorder.decoders)}
     if recorder.extra:
         spacing = images.cases[0].spacing  # one for all, if any
         asked |= {"extra scores": list(map(str, recorder.extra)), "spacing": None if spacing is None else list(spacing)}
@@ -183,7 +183,7 @@ def _asked_for(decoders: Iterable[str], images: Images, conditions: Mapping[str,
     }
 
 
-def _contents(decoders: Mapping[str, Decoder]) -> dict[str, Any]:
+def contents_of(decoders: Mapping[str, Decoder]) -> dict[str, Any]:
     """What the name of a file does not say, nor that of a fitted decoder: what was found."""
     tuned = {name: _digest(each) for name, each in decoders.items() if isinstance(each, (TunedDecoder, ByCase))}
     return {"tuned decoders": tuned} if tuned else {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,12 @@ class RunFile:
 
     Raises:
         InputError: if the file belongs to another run, is damaged before its last line, or cannot be written.
+
+    Attributes:
+        remedy: what is advised where the file belongs to another run.
     """
+
+    remedy = "choose another --out or remove it"
 
     def __init__(self, path: Path, asked: Mapping[str, Any]) -> None:
         self.path = path
@@ -50,7 +55,7 @@ class RunFile:
             raise InputError(path, f"cannot be written: {error.strerror or error}") from error
         if differing := _differing(found, head):
             os.close(self._file)
-            raise _of_another_run(path, differing)
+            raise _of_another_run(path, differing, self.remedy)
 
     def rows(self) -> Iterator[tuple[int, Any]]:
         """What every line but the first holds, and its number; a line may hold something else than an image.
@@ -58,14 +63,7 @@ class RunFile:
         Raises:
             InputError: for a line that is not JSON.
         """
-        with self.path.open("rb") as file:
-            file.readline()
-            for number, line in enumerate(file, 2):
-                try:
-                    row = read_json(line)
-                except DAMAGES as error:
-                    raise damaged(self.path, number, error) from error
-                yield number, row
+        return rows_of(self.path)
 
     def append_row(self, row: Mapping[str, Any]) -> None:
         """Add an image.
@@ -116,9 +114,37 @@ class RunFile:
         os.ftruncate(self._file, whole)
 
 
+def rows_of(path: Path) -> Iterator[tuple[int, Any]]:
+    """See :meth:`RunFile.rows`; a last line that was cut off is no image."""
+    with path.open("rb") as file:
+        file.readline()
+        for number, line in enumerate(file, 2):
+            try:
+                row = read_json(line) if line.endswith(b"\n") else None
+            except DAMAGES as error:
+                raise damaged(path, number, error) from error
+            if line.endswith(b"\n"):
+                yield number, row
+
+
 def share_of(path: Path, rank: int) -> Path:
     """The file of one of several processes, which lies beside that of all."""
     return path.with_name(f"{path.stem}-{rank}{path.suffix}")
+
+
+def shares_of(path: Path) -> list[Path]:
+    """The files of processes that are there."""
+    found = sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))
+    return [share for share in found if share.stem.removeprefix(f"{path.stem}-").isdigit()]
+
+
+def head_of(path: Path) -> dict[str, Any]:
+    """What was asked for; nothing of a file that is absent or torn."""
+    try:
+        found = read_json(_first_line(path))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def collect(path: Path) -> None:
@@ -130,9 +156,7 @@ def collect(path: Path) -> None:
     Raises:
         InputError: if lines belong to another run than others, are damaged, or cannot be written.
     """
-    for share in sorted(path.parent.glob(f"{path.stem}-*{path.suffix}")):
-        if not share.stem.removeprefix(f"{path.stem}-").isdigit():
-            continue
+    for share in shares_of(path):
         with blaming(share):
             if holds_no_image(share):
                 share.unlink()
@@ -146,6 +170,16 @@ def collect(path: Path) -> None:
 def damaged(path: Path, number: int, error: Exception) -> InputError:
     """What to raise for a line that is no result."""
     return InputError(path, f"line {number} is damaged ({error}); remove the file")
+
+
+def stamp_of(files: Iterable[Path]) -> str:
+    """Of each file what changes when it is written to or replaced, also where its size and its time are set back."""
+    found = []
+    for path in files:
+        with blaming(path):
+            stat = path.stat()
+        found.append(f"{stat.st_size}/{stat.st_mtime_ns}/{stat.st_ctime_ns}/{stat.st_ino}")
+    return " ".join(found)
 
 
 def check_head(path: Path, head: Mapping[str, Any]) -> None:
@@ -201,5 +235,5 @@ def _differing(found: bytes, head: bytes) -> list[str]:
         return ["contents"]
 
 
-def _of_another_run(path: Path, differing: Sequence[str]) -> InputError:
-    return InputError(path, f"belongs to a run with other {', '.join(differing)}; choose another --out or remove it")
+def _of_another_run(path: Path, differing: Sequence[str], remedy: str = RunFile.remedy) -> InputError:
+    return InputError(path, f"belongs to a run with other {', '.join(differing)}; {remedy}")
