@@ -25,7 +25,7 @@ from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.files.decoding.scratch import Scratch
 
 #: Values of a strip.
-STRIP = 1 << 18
+STRIP = 1 << 16
 
 Decoder = RankSEG | GlobalRankSEG | TunedDecoder
 
