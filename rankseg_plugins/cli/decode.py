@@ -108,7 +108,10 @@ def decode(
     """
     with bad_input(ValueError, TypeError), warnings_as_notes():
         named, scoring = parse_decoder(decoder), Scoring(score, absent=absent, excluded=tuple(exclude))
-        _check_options(file_format, activation, orientation, expected_score, scoring)
+        _check_options(activation, orientation, expected_score, scoring)
+        if file_format is not None:
+            check_choice("--format", file_format, tuple(SUFFIXES))
+            _check_geometry(file_format, reference, orientation)
         colours = None if palette is None else read_palette(palette)
         at = read_device("--device", own_device("--device", device))
         images = find_images(probs)
@@ -147,11 +150,7 @@ def decode(
     note(f"Labels: {out}")
 
 
-def _check_options(
-    file_format: str | None, activation: str, orientation: str | None, expected_score: Path | None, scoring: Scoring
-) -> None:
-    if file_format is not None:
-        check_choice("--format", file_format, tuple(SUFFIXES))
+def _check_options(activation: str, orientation: str | None, expected_score: Path | None, scoring: Scoring) -> None:
     check_choice("--activation", activation, ACTIVATIONS)
     check_orientation("--orientation", orientation)
     if expected_score is None:

@@ -86,6 +86,8 @@ def check_size(place: str, spatial: tuple[int, ...], axes: Axes, reference: Refe
         InputError: if they do not fit.
     """
     check_turn(reference.path, reference.orientation, axes.orientation)
+    if reference.orientation is None and axes.orientation not in (None, STORED):
+        raise InputError(reference.path, f"a plain picture cannot be turned to {axes.orientation}")
     size = placed(np.broadcast_to(np.uint8(0), spatial), axes, reference).shape
     if size != reference.size:
         hint = ""
