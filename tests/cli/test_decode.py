@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from rankseg_plugins import GlobalRankSEG, PresenceRankSEG, RankSEG
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.cli import app
+from rankseg_plugins.files.decoding.scratch import Scratch
 
 pytestmark = pytest.mark.usefixtures("unpainted")
 
@@ -171,8 +172,9 @@ def test_compare_reads_them(folders):
 
 
 @pytest.mark.parametrize("kind", ["npz", "stored npz", "npy", "pt", "rows", "stored rows", "rows npy"])
-def test_files(tmp_path, kind):
-    """Every kind of file, and all images in one."""
+def test_files(tmp_path, kind, monkeypatch):
+    """Every kind of file, and all images in one; every array in a file, as if it was large."""
+    monkeypatch.setattr(Scratch.__init__, "__defaults__", (0,))
     probs, name = torch.cat([probs_of(index) for index in range(12)]), "probs"
     (tmp_path / "probs").mkdir()
     save = np.savez if "stored" in kind else np.savez_compressed
@@ -314,7 +316,7 @@ def test_labels_of_other_runs_are_not_mixed(folders):
 
 def test_files_that_no_run_wrote_stay(folders):
     before = {path: path.read_bytes() for path in (folders / "labels").iterdir()}
-    for options in ((), ("--overwrite",)):
+    for options in ((), ("--overwrite",), ("--format", "npy")):
         line = refuse(folders, *options, out="labels")
         problem = "is there already, and no run of decode wrote it; choose another --out"
         assert line.endswith(f"labels/image00.png: {problem}")

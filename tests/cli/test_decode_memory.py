@@ -8,17 +8,29 @@ import numpy as np
 import pytest
 import torch
 
-from rankseg_plugins import RankSEG
+from rankseg_plugins import GlobalRankSEG, PresenceRankSEG, RankSEG
 from rankseg_plugins.calibration import TunedDecoder
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")
 
 SIZE = (40, 320, 320)
+
+
+def pooled():
+    """A rule for a data set of noise."""
+    decoder = GlobalRankSEG(3, min_images=1)
+    decoder.update(torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(0)).mul(3).softmax(1))
+    decoder.fit()
+    return decoder
+
+
 DECODERS = {
     "argmax": RankSEG("acc"),
     "rankseg(pruning_prob=0.1)": RankSEG(pruning_prob=0.1),
     "rankseg(output_mode=multilabel)": RankSEG(output_mode="multilabel"),
-    "decoder.json": TunedDecoder(RankSEG(pruning_prob=0.1), 3, 0.7),
+    "tuned.json": TunedDecoder(RankSEG(pruning_prob=0.1), 3, 0.7),
+    "presence.json": TunedDecoder(PresenceRankSEG(3, frequencies=[0.9, 0.6, 0.3]), 3),
+    "pooled.json": TunedDecoder(pooled(), 3),
 }
 #: Kinds of files, and the decoders that decide on each.
 FILES = {"float16": list(DECODERS), "float32": list(DECODERS)[1:2], "packed": list(DECODERS)[1:2]}
@@ -47,7 +59,9 @@ for kind, decoder, allowed, out in runs:
 def folder(tmp_path_factory):
     """Volumes of round bodies, with some noise."""
     folder = tmp_path_factory.mktemp("volumes")
-    DECODERS["decoder.json"].save(folder / "decoder.json")
+    for name, decoder in DECODERS.items():
+        if isinstance(decoder, TunedDecoder):
+            decoder.save(folder / name)
     radius = sum(axis**2 for axis in np.ogrid[tuple(slice(-1, 1, 1j * size) for size in SIZE)])
     rng = np.random.default_rng(0)
     logits = [4 * np.cos(3 * radius + 2 * label) + rng.normal(size=SIZE) for label in range(3)]

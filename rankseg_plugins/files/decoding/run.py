@@ -21,7 +21,7 @@ from rankseg_plugins.files.decoding.writing import Form, write_labels
 from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.files.formats.nnunet import find_orientation
 from rankseg_plugins.files.lines import DAMAGES, RunFile, damaged, rows_of, stamp_of
-from rankseg_plugins.files.reading import Axes
+from rankseg_plugins.files.reading import LABEL_SUFFIXES, Axes
 from rankseg_plugins.files.run import with_hint
 
 R = TypeVar("R")
@@ -252,15 +252,16 @@ def is_done(image: Image, row: Mapping[str, Any] | None, labelling: Labelling) -
 
 
 def check_free(images: Iterable[Image], labelling: Labelling) -> None:
-    """Refuse to write over files that no run wrote, such as the truth.
+    """Refuse to write over files that no run wrote, such as the truth, or beside labels of the same name.
 
     Raises:
         InputError: if there is one.
     """
     for image in images:
-        path = labelling.out / (image.name + labelling.form.suffix)
-        if path.exists():
-            raise InputError(path, "is there already, and no run of decode wrote it; choose another --out")
+        for suffix in LABEL_SUFFIXES:
+            path = labelling.out / (image.name + suffix)
+            if path.exists():
+                raise InputError(path, "is there already, and no run of decode wrote it; choose another --out")
 
 
 def remove(path: Path, out: Path) -> None:
