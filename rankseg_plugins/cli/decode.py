@@ -25,7 +25,7 @@ from rankseg_plugins.core.processes import rank
 from rankseg_plugins.files.decoding.geometry import find_references
 from rankseg_plugins.files.decoding.images import Image, find_images
 from rankseg_plugins.files.decoding.palettes import read_palette
-from rankseg_plugins.files.decoding.run import Labelling, Opened, Source, blame, check_sums, first_opened
+from rankseg_plugins.files.decoding.run import Labelling, Opened, Source, blame, first_opened
 from rankseg_plugins.files.decoding.scratch import Scratch
 from rankseg_plugins.files.decoding.writing import SUFFIXES, choose_form
 from rankseg_plugins.files.errors import InputError
@@ -133,21 +133,27 @@ def decode(
         scores = {} if expected is None else _scores(rows, scoring)
         if expected_score is not None:
             write_atomically(expected_score, _table(scores, named.name, score))
-    figures = {
-        "decoder": named.name,
-        "classes": classes,
-        "output_mode": built.output_mode,
-        "format": form.file_format,
-        "labels": {name: str(out / row["file"]) for name, row in rows.items()},
-        "skipped": skipped,
-    }
     if as_json:
+        figures = _figures(labelling, named.name, rows, skipped)
         show_json(figures if expected is None else {**figures, f"expected_{score}": scores})
     for problem in skipped.values():
         note(f"skipped: {problem}", style="yellow")
     if expected_score is not None:
         note(f"Expected scores: {expected_score}")
     note(f"Labels: {out}")
+
+
+def _figures(
+    labelling: Labelling, decoder: str, rows: Mapping[str, Mapping[str, Any]], skipped: Mapping[str, str]
+) -> dict[str, Any]:
+    return {
+        "decoder": decoder,
+        "classes": labelling.classes,
+        "output_mode": labelling.decoder.output_mode,
+        "format": labelling.form.file_format,
+        "labels": {name: str(labelling.out / row["file"]) for name, row in rows.items()},
+        "skipped": dict(skipped),
+    }
 
 
 def _check_options(activation: str, orientation: str | None, expected_score: Path | None, scoring: Scoring) -> None:
@@ -173,8 +179,6 @@ def _check_geometry(file_format: str, reference: Path | None, orientation: str |
 def _build(named: NamedDecoder, first: Image, opened: Opened, one_vs_rest: int | None) -> Any:
     """The decoder for these images, which may not be those that it was tuned for."""
     built = named.build(len(opened.values))
-    if built.output_mode == "multiclass":
-        check_sums(first.place, opened)
     built.check_sums = False  # all images are looked at
     tuned = built.evidence.get("one_vs_rest") if isinstance(built, TunedDecoder) else one_vs_rest
     if tuned != one_vs_rest:

@@ -203,6 +203,18 @@ def test_names_that_lead_out_of_the_folder(tmp_path, name):
     assert f"the name {name!r} of an image is none of a file" in refuse(tmp_path, probs="all.npz")
 
 
+def test_one_channel(tmp_path):
+    (tmp_path / "probs").mkdir()
+    probs = torch.rand(1, 1, 16, 20, generator=torch.Generator().manual_seed(0))
+    np.save(tmp_path / "probs/a.npy", probs[0])
+    for text, decoder in (
+        ("argmax", RankSEG("acc", output_mode="multilabel")),
+        ("rankseg", RankSEG(output_mode="multilabel")),
+    ):
+        succeed(tmp_path, "--overwrite", decoder=text)
+        assert np.array_equal(pictures(tmp_path)["a"], decoder(probs)[0, 0].byte().numpy())
+
+
 def test_one_class(folders):
     decoder = TunedDecoder(RankSEG(output_mode="multilabel"), 1, 0.7, {"one_vs_rest": 2})
     decoder.save(folders / "decoder.json")

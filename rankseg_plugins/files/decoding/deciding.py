@@ -39,6 +39,11 @@ def one_class(values: Tensor, activation: str, label: int, scratch: Scratch) -> 
         activation: what makes probabilities of them, which takes all channels.
         label: the class.
         scratch: gives memory.
+
+    Example:
+        >>> from pathlib import Path
+        >>> one_class(torch.tensor([[1.0, 0.0], [3.0, 2.0]]), "normalize", 1, Scratch(Path(".")))
+        tensor([[0.7500, 1.0000]])
     """
     if activation == "identity":
         return values[label : label + 1]
@@ -65,6 +70,12 @@ def decide(decoder: Decoder, values: Tensor, activation: str, scratch: Scratch, 
         TypeError: as the decoder.
         ValueError: likewise.
         OSError: if the disk has no room.
+
+    Example:
+        >>> from pathlib import Path
+        >>> values = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
+        >>> decide(RankSEG(), values, "identity", Scratch(Path(".")), torch.device("cpu"))
+        tensor([0, 0, 1], dtype=torch.int16)
     """
     inner = decoder.decoder if isinstance(decoder, TunedDecoder) else decoder
     by_pixel = isinstance(inner, GlobalRankSEG) or inner.metric == "acc"
@@ -150,7 +161,7 @@ def _by_strips(
 ) -> Tensor:
     r"""What is worked out for every pixel: (1, \*spatial), or with a dimension of classes (1, C, \*spatial)."""
     made: Tensor | None = None
-    for first, strip in _placed(pixels):
+    for first, strip in _begun(pixels):
         part = work(strip)
         along = part.ndim - (pixels.values.ndim - 2)
         if made is None:
@@ -161,7 +172,8 @@ def _by_strips(
     return made
 
 
-def _placed(pixels: Pixels) -> Iterator[tuple[int, Pixels]]:
+def _begun(pixels: Pixels) -> Iterator[tuple[int, Pixels]]:
+    """Strips, and where they begin."""
     first = 0
     for strip in pixels.strips(STRIP):
         yield first, strip

@@ -59,7 +59,8 @@ class Source:
         """
         values, reverse = image.open(self.scratch.empty)
         blame(image.place, check_shape, values[None])
-        orientation, path = self.orientation, self.reference_of(image) if reverse or self.references else None
+        path = self.reference_of(image) if reverse or self.references is not None else None
+        orientation = self.orientation
         if orientation is None and reverse and image.is_alone:
             orientation = find_orientation(image.path)
         axes, activation, label = Axes(reverse, orientation), self.activation, self.one_vs_rest
