@@ -8,11 +8,13 @@ import typer
 
 from rankseg_plugins._version import __version__
 from rankseg_plugins.cli.compare import compare
+from rankseg_plugins.cli.decode import decode
 from rankseg_plugins.cli.tune import tune
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 app.command()(compare)
 app.command()(tune)
+app.command()(decode)
 
 
 @app.callback(invoke_without_command=True)

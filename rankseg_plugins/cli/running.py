@@ -22,8 +22,9 @@ from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.core.processes import number, rank, share
 from rankseg_plugins.files.errors import InputError
+from rankseg_plugins.files.lines import collect, share_of
 from rankseg_plugins.files.progress import progress_bar
-from rankseg_plugins.files.results import ResultsFile, check_run, collect, share_of
+from rankseg_plugins.files.results import ResultsFile, check_run
 from rankseg_plugins.files.run import feed, restore, run
 from rankseg_plugins.report.tuning import DECODER
 from rankseg_plugins.report.writing import FILES
@@ -67,7 +68,7 @@ def measure(
         InputError: if an image cannot be read or scored, unless such are passed over, or none can; if the results
             belong to another run.
     """
-    asked = {**_asked_for(recorder.decoders, images, conditions), **_contents(recorder.decoders)}
+    asked = {**_asked_for(recorder.decoders, images, conditions), **contents_of(recorder.decoders)}
     if recorder.extra:
         spacing = images.cases[0].spacing  # one for all, if any
         asked |= {"extra scores": list(map(str, recorder.extra)), "spacing": None if spacing is None else list(spacing)}
@@ -182,7 +183,7 @@ def _asked_for(decoders: Iterable[str], images: Images, conditions: Mapping[str,
     }
 
 
-def _contents(decoders: Mapping[str, Decoder]) -> dict[str, Any]:
+def contents_of(decoders: Mapping[str, Decoder]) -> dict[str, Any]:
     """What the name of a file does not say, nor that of a fitted decoder: what was found."""
     tuned = {name: _digest(each) for name, each in decoders.items() if isinstance(each, (TunedDecoder, ByCase))}
     return {"tuned decoders": tuned} if tuned else {}

@@ -88,13 +88,13 @@ def expect(score: str, decoders: Iterable[Decoder], decisions: Sequence[Tensor],
             scaled[at] = probs if tuned is None else tuned.scaling(probs[None])[0]
         key = decision.data_ptr(), at
         if key not in found:
-            found[key] = _expect(score, decision, scaled[at])
+            found[key] = expect_one(score, decision, scaled[at])
         rows.append(found[key])
     return np.stack(rows)
 
 
-def _expect(score: str, decision: Tensor, probs: Tensor) -> np.ndarray:
-    """(2, C) of one decision."""
+def expect_one(score: str, decision: Tensor, probs: Tensor) -> np.ndarray:
+    """(2, C) of one decision; see :func:`expect`."""
     classes = len(probs)
     masks = decision if decision.dtype == torch.bool else class_masks(decision[None], classes, int(classes == 1))[0]
     masks, shown = masks.to(probs.device), masks.flatten(1).any(1).cpu()

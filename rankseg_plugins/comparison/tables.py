@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -246,12 +246,17 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """:func:`rows` as CSV text; what is not known stays empty.
+    """:func:`rows` as CSV text; see :func:`csv_text`."""
+    return csv_text(rows(comparison))
+
+
+def csv_text(table: Sequence[Mapping[str, str | float]]) -> str:
+    """Rows of the same columns as CSV text; what is not known stays empty.
 
     Words that a spreadsheet would take for a formula begin with an apostrophe, and so do those that begin with one
     anyway: without their first apostrophe all words are what they were.
     """
-    table, text = rows(comparison), io.StringIO()
+    text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(_csv_cell, table[0]))
     writer.writerows(map(_csv_cell, row.values()) for row in table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 
@@ -22,7 +23,13 @@ _MOST_CLASSES = 1 << 14
 _LEAST_PRUNING = 0.05
 
 
-def make_steps(pixels: Pixels, objective: Objective, pruning: float | Tensor, looks: bool = False) -> Steps:
+def make_steps(
+    pixels: Pixels,
+    objective: Objective,
+    pruning: float | Tensor,
+    looks: bool = False,
+    make: Callable[[tuple[int, ...], torch.dtype], Tensor] | None = None,
+) -> Steps:
     """The steps of a decision, by the implementation that serves it best.
 
     Args:
@@ -30,6 +37,7 @@ def make_steps(pixels: Pixels, objective: Objective, pruning: float | Tensor, lo
         objective: Dice or IoU.
         pruning: see :class:`~rankseg_plugins.core.volumes.Classes`.
         looks: whether a solver will look at the values.
+        make: gives the kernels for a CPU the memory for a decision, of a shape and a type; None: new memory.
     """
     path = choose_path(pixels.values, objective, pruning, looks)
     if path == "cuda":
@@ -39,7 +47,7 @@ def make_steps(pixels: Pixels, objective: Objective, pruning: float | Tensor, lo
     if path == "cpu":
         from rankseg_plugins.core.kernels.cpu.steps import CpuSteps
 
-        return CpuSteps(pixels)
+        return CpuSteps(pixels) if make is None else CpuSteps(pixels, make)
     if pixels.values.device.type == "cpu" and not is_blind():
         # Not an assertion, which says less.
         pixels.check()

@@ -141,7 +141,7 @@ def find_cases(probs: Path, labels: Path | None = None, orientation: str | None 
     if labels.is_file():
         raise InputError(labels, "must be a folder, because the probabilities lie in one")
     folders = validations(probs)
-    images, truths = _by_stem(folders, PROBABILITY_SUFFIXES), _by_stem([labels], LABEL_SUFFIXES)
+    images, truths = by_stem(folders, PROBABILITY_SUFFIXES), by_stem([labels], LABEL_SUFFIXES)
     names = _with_partner(sorted(images), truths, labels)
     pairs = {name: (images[name], truths[name]) for name in names}
     cases = [
@@ -167,7 +167,7 @@ def _from_stack(probs: Path, labels: Path, orientation: str | None) -> Found:
 
 
 def _beside_folder(images: Stack, labels: Path, orientation: str | None) -> Found:
-    names, files = _names(images) or _numbers(images), _by_stem([labels], LABEL_SUFFIXES)
+    names, files = names_in(images) or numbers_of(images), by_stem([labels], LABEL_SUFFIXES)
     matched = set(_with_partner(names, files, labels))
     axes = Axes(images.key in NNUNET_KEYS, orientation)
     cases, alone = [], []
@@ -185,12 +185,12 @@ def _beside_stack(images: Stack, labels: Path, orientation: str | None) -> Found
     truths = Stack(labels, LABEL_KEYS)
     if len(truths) != len(images):
         raise InputError(labels, f"holds labels of {len(truths)} images, {images.path.name} has {len(images)}")
-    ours, theirs = _names(images), _names(truths)
+    ours, theirs = names_in(images), names_in(truths)
     for name, other in zip(ours or [], theirs or [], strict=False):
         if name != other:
             raise InputError(labels, f"holds {other!r} where {images.path.name} has {name!r}; give both the same order")
     cases = []
-    for index, name in enumerate(ours or theirs or _numbers(images)):
+    for index, name in enumerate(ours or theirs or numbers_of(images)):
         places = place_in(images.path, name), place_in(labels, name)
         read = partial(_read_image, images, index, name, partial(_read_labels, truths, index, name))
         cases.append(Case(name, (images.path, labels), places, read))
@@ -218,7 +218,7 @@ def _read_labels(truths: Stack, index: int, name: str) -> tuple[Tensor, None]:
     return truths.labels(index, name), None
 
 
-def _names(stack: Stack) -> list[str] | None:
+def names_in(stack: Stack) -> list[str] | None:
     """What a file of all calls its images, without the suffixes of files."""
     given = read_words(stack.path, "names")
     if given is None:
@@ -234,7 +234,8 @@ def _names(stack: Stack) -> list[str] | None:
     return list(found)
 
 
-def _numbers(stack: Stack) -> list[str]:
+def numbers_of(stack: Stack) -> list[str]:
+    """Names of images that have none."""
     return [f"{index:06d}" for index in range(len(stack))]
 
 
@@ -333,7 +334,12 @@ def stem(name: str, suffixes: Sequence[str]) -> str | None:
     return name[: -len(suffix)] if suffix else None
 
 
-def _by_stem(folders: Sequence[Path], suffixes: Sequence[str]) -> dict[str, Path]:
+def by_stem(folders: Sequence[Path], suffixes: Sequence[str]) -> dict[str, Path]:
+    """Files of some folders by their names without the suffix.
+
+    Raises:
+        InputError: if a folder cannot be listed, all hold none, or two files have one name.
+    """
     found: dict[str, Path] = {}
     paths = []
     for folder in folders:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,15 +15,21 @@ from rankseg_plugins.files.formats import nifti
 from rankseg_plugins.files.formats.arrays import (
     LABEL_KEYS,
     PROBABILITY_KEYS,
+    Make,
+    Member,
+    as_tensor,
+    as_torch,
     choose,
+    is_native,
     members,
+    native,
     open_member,
     read_array,
     read_member,
     to_native,
     to_words,
 )
-from rankseg_plugins.files.formats.nifti import RAS, STORED, read_nifti, turn, turn_axes
+from rankseg_plugins.files.formats.nifti import STORED, check_turn, read_nifti, turn, turn_axes
 from rankseg_plugins.files.formats.nnunet import NNUNET_KEYS
 from rankseg_plugins.files.formats.png import read_png
 
@@ -141,13 +147,20 @@ class Stack:
         """One image. Reading in order is fast; going back in a compressed file reads it from its beginning."""
         if self._member is None:
             return np.array(self._array[index])
-        stream, start, shape, dtype, _ = self._member
-        size = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-        stream.seek(start + index * size)
-        data = stream.read(size)
-        if len(data) < size:
-            raise EOFError("it ends before its last image")
-        return np.frombuffer(bytearray(data), dtype).reshape(shape[1:])
+        return self._read_row(self._member, index, np.empty(self.shape[1:], self._member.dtype))
+
+    def map(self, index: int, make: Make) -> np.ndarray:
+        """As :meth:`read`, of an image that may be larger than memory; see :func:`map_array`."""
+        member = self._member
+        if member is None:
+            return self._array[index]
+        if not is_native(member.dtype):
+            return self.read(index)
+        return self._read_row(member, index, make(self.shape[1:], as_torch(member.dtype)).numpy())
+
+    def _read_row(self, member: Member, index: int, into: np.ndarray) -> np.ndarray:
+        member.read_into(into, index * into.nbytes)
+        return into
 
     def probs(self, index: int, name: object = None) -> Tensor:
         r"""Probabilities (C, \*spatial) of one image; errors call it ``name``, or by its number."""
@@ -172,25 +185,49 @@ def read_words(path: Path, key: str) -> list[str] | None:
 
 def _read_volume(path: Path, axes: Axes) -> np.ndarray:
     volume = read_nifti(path)
-    if axes.orientation is None and volume.orientation not in (None, RAS):
-        raise InputError(
-            path,
-            f"is stored as {volume.orientation}: do the probabilities lie so too, or in RAS, to which some readers "
-            "turn images? Say --orientation stored or --orientation RAS",
-        )
+    check_turn(path, volume.orientation, axes.orientation)
     array = volume.array if axes.orientation in (None, STORED) else turn(volume, axes.orientation)
     if not axes.reverse:
         return array
     return array.transpose(0, 3, 2, 1) if array.ndim == 4 else array.T
 
 
+def map_probs(place: object, read: Callable[[], tuple[np.ndarray, str]], make: Make) -> tuple[Tensor, bool]:
+    r"""Probabilities of one image that may be larger than memory; nobody is to write to them.
+
+    Args:
+        place: what errors call it.
+        read: gives the array and its name, see :func:`~rankseg_plugins.files.formats.arrays.map_array`.
+        make: gives memory of a shape and a type.
+
+    Returns:
+        As :func:`read_probs`.
+
+    Raises:
+        InputError: likewise.
+    """
+    with blaming(place):
+        array, key = read()
+        check_array(place, array)
+        return as_tensor(native(array, make)), key in NNUNET_KEYS
+
+
 def _check_probs(place: object, array: np.ndarray) -> Tensor:
+    check_array(place, array)
+    return torch.from_numpy(to_native(array))
+
+
+def check_array(place: object, array: np.ndarray) -> None:
+    r"""Refuse what are no probabilities (C, \*spatial).
+
+    Raises:
+        InputError: for another type or number of dimensions.
+    """
     if array.dtype.kind != "f":
         hint = ": divide by what they were scaled with" if array.dtype.kind in "iu" else ""
         raise InputError(place, f"probabilities must be floating point, got {array.dtype}{hint}")
     if array.ndim < 2:
         raise InputError(place, f"probabilities must have shape (C, *spatial), got {array.shape}")
-    return torch.from_numpy(to_native(array))
 
 
 def _check_labels(place: object, array: np.ndarray) -> Tensor:

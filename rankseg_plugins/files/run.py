@@ -15,8 +15,9 @@ from rankseg_plugins.comparison.sample import Sample, check_exclusive
 from rankseg_plugins.core.probabilities import to_probabilities
 from rankseg_plugins.core.processes import share
 from rankseg_plugins.files.cases import Case
-from rankseg_plugins.files.errors import InputError, blaming
-from rankseg_plugins.files.results import Measured, Result, ResultsFile, damaged, measured
+from rankseg_plugins.files.errors import InputError
+from rankseg_plugins.files.lines import damaged, stamp_of
+from rankseg_plugins.files.results import Measured, Result, ResultsFile, measured
 
 #: What mends it, by how the message about an image begins.
 HINTS = {
@@ -58,7 +59,7 @@ def run(
         if case.name not in restored and case.name not in recorder.skipped:
             try:
                 # Of before it is read: what is written in the meantime is noticed.
-                stamp = _stamp(case)
+                stamp = stamp_of(case.files)
                 sample = case.sample()
                 inputs = _hash(sample)
                 sample = _prepared(case, sample, activation, recorder.output_mode)
@@ -176,11 +177,11 @@ def _check_known(name: str, known: Container[str], path: Path) -> None:
 
 def _is_unchanged(case: Case, result: Result) -> bool:
     """Whether its files hold what was measured; they are read only if they may have been written to since."""
-    return result.stamp == _stamp(case) or result.inputs == _hash(case.sample())
+    return result.stamp == stamp_of(case.files) or result.inputs == _hash(case.sample())
 
 
 def _changed(case: Case, result: Result | Measured, path: Path) -> InputError:
-    stamps = zip(case.files, result.stamp.split(), _stamp(case).split(), strict=False)
+    stamps = zip(case.files, result.stamp.split(), stamp_of(case.files).split(), strict=False)
     files = dict.fromkeys(str(file) for file, then, now in stamps if then != now)
     problem = f"has changed since {case.name!r} was measured; choose another --out or remove {path}"
     return InputError(" and ".join(files) or case.files[0], problem)
@@ -201,10 +202,14 @@ def _blaming(case: Case, function: Callable[..., R], *args: Any) -> R:
     except InputError:
         raise
     except (TypeError, ValueError) as error:
-        problem = str(error)
-        problem += "".join(f": {hint}" for beginning, hint in HINTS.items() if problem.startswith(beginning))
         # Errors about the truth speak of the target, all others of the probabilities.
-        raise InputError(case.places["target" in problem], problem) from error
+        raise InputError(case.places["target" in str(error)], with_hint(error)) from error
+
+
+def with_hint(error: Exception) -> str:
+    """What an error about an image says, and the option that mends it, if there is one."""
+    problem = str(error)
+    return problem + "".join(f": {hint}" for beginning, hint in HINTS.items() if problem.startswith(beginning))
 
 
 def _complete_pictures(cases: Sequence[Case], recorder: Recorder, activation: str) -> None:
@@ -226,13 +231,3 @@ def _hash(sample: Sample) -> str:
     if sample.spacing is not None:
         digest.update(str(sample.spacing).encode())
     return digest.hexdigest()
-
-
-def _stamp(case: Case) -> str:
-    """Of each file what changes when it is written to or replaced, also where its size and its time are set back."""
-    found = []
-    for path in case.files:
-        with blaming(path):
-            stat = path.stat()
-        found.append(f"{stat.st_size}/{stat.st_mtime_ns}/{stat.st_ctime_ns}/{stat.st_ino}")
-    return " ".join(found)

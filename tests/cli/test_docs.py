@@ -1,20 +1,30 @@
 """The pages about comparing say what the command does, and repeat what it measured."""
 
 import re
+import shlex
 
+import nibabel
+import numpy as np
 import pytest
 import typer
-from image_folders import environment
+from image_folders import environment, make_image
 from places import DATA, ROOT
 from sweeps import sweep
 from typer.testing import CliRunner
 
 from benchmarks.datasets import DATASETS
+from rankseg_plugins import RankSEG
+from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.cli import app
+from rankseg_plugins.comparison.pictures import class_colours
+from rankseg_plugins.files.label_files import encode_png
 
 pytestmark = pytest.mark.usefixtures("unpainted")
 
-PAGES = [ROOT / "docs/compare.md", ROOT / "docs/tuning.md", *sorted((ROOT / "docs/evidence").glob("*.md"))]
+PAGES = [
+    *(ROOT / f"docs/{name}.md" for name in ("compare", "tuning", "decode")),
+    *sorted((ROOT / "docs/evidence").glob("*.md")),
+]
 EVIDENCE = ROOT / "docs/evidence"
 
 
@@ -31,6 +41,29 @@ def test_options_exist(page):
     known |= {"--split", "--nproc-per-node"}  # of benchmarks.datasets and torchrun
     used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text()))
     assert used <= known, used - known
+
+
+def test_commands_of_the_page_on_decode(tmp_path, monkeypatch):
+    """Each of them writes labels of all images."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("test", "truth", "tuned", "volumes", "images"):
+        (tmp_path / name).mkdir()
+    for index in range(2):
+        probs, labels = make_image(index)
+        np.save(tmp_path / f"test/{index:04d}.npy", probs)
+        (tmp_path / f"truth/{index:04d}.png").write_bytes(encode_png(labels, class_colours(3)))
+        np.save(tmp_path / f"volumes/{index}.npy", probs[..., None])
+        nibabel.save(nibabel.Nifti1Image(labels[::-1, ::-1, None], np.diag([-1, -1, 1, 1])), f"images/{index}.nii.gz")
+    TunedDecoder(RankSEG(), 3, 0.7).save("tuned/decoder.json")
+    page = (ROOT / "docs/decode.md").read_text()
+    commands = re.findall(r"^(?:rankseg-plugins|torchrun .* rankseg_plugins) (.*)$", page, re.MULTILINE)
+    assert len(commands) == 7
+    for command in map(shlex.split, commands):
+        done = CliRunner().invoke(app, command, env=environment())
+        assert done.exit_code == 0, done.output
+        out = tmp_path / command[command.index("--out") + 1]
+        assert len(list(out.iterdir())) == 3
+    assert (tmp_path / "scores.csv").exists()
 
 
 def test_data_sets_exist():

@@ -17,7 +17,8 @@ from rankseg_plugins.comparison import Recorder
 from rankseg_plugins.files import run as files
 from rankseg_plugins.files.cases import find_cases
 from rankseg_plugins.files.errors import InputError
-from rankseg_plugins.files.results import ResultsFile, check_run, collect, share_of
+from rankseg_plugins.files.lines import collect, share_of
+from rankseg_plugins.files.results import ResultsFile, check_run
 
 pytestmark = pytest.mark.usefixtures("unpainted")
 

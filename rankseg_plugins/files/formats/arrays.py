@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -11,10 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+#: Gives memory of a shape and a type.
+Make = Callable[[tuple[int, ...], torch.dtype], Tensor]
+
 #: Names of arrays in an ``.npz`` or ``.pt``.
 PROBABILITY_KEYS = ("probs", "probabilities", "softmax")
 LABEL_KEYS = ("labels", "label", "seg", "segmentation")
 MEMBER = ".npy"
+#: Bytes that are read at a time.
+PIECE = 1 << 20
 
 
 def read_array(path: Path, keys: Sequence[str]) -> tuple[np.ndarray, str]:
@@ -35,6 +42,57 @@ def read_array(path: Path, keys: Sequence[str]) -> tuple[np.ndarray, str]:
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False), ""
     return _read_torch(path, keys)
+
+
+def map_array(path: Path, keys: Sequence[str], make: Make) -> tuple[np.ndarray, str]:
+    """As :func:`read_array`, but the array may be larger than memory.
+
+    Args:
+        path: ``.npy``, which stays where it is, or ``.npz``, of which the array is unpacked; ``.pt`` is read.
+        keys: names under which the array may lie.
+        make: gives memory of a shape and a type.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        return np.lib.format.open_memmap(path, mode="r"), ""
+    if suffix != ".npz":
+        return read_array(path, keys)
+    key = choose(members(path), keys)
+    member = open_member(path, key)
+    if not (member.by_rows and is_native(member.dtype)):
+        return read_member(path, key), key
+    if math.prod(member.shape) * member.dtype.itemsize > member.size:
+        raise ValueError(f"its header speaks of an array of shape {member.shape}, for which it has too few bytes")
+    array = make(member.shape, as_torch(member.dtype)).numpy()
+    member.read_into(array)
+    return array, key
+
+
+def is_native(dtype: np.dtype) -> bool:
+    """Whether torch takes it as it is: in the byte order of this machine, floats of at most 64 bits."""
+    return dtype.isnative and dtype.kind == "f" and dtype.itemsize <= 8
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    """A tensor of an array that may be read only: nobody is to write to it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def as_torch(dtype: np.dtype) -> torch.dtype:
+    """The type of torch for one of NumPy."""
+    return torch.from_numpy(np.empty(0, dtype)).dtype
+
+
+def native(array: np.ndarray, make: Make) -> np.ndarray:
+    """As :func:`to_native`, of a floating point array that may be larger than memory; without a copy if it can be."""
+    if is_native(array.dtype):
+        return array
+    made = make(array.shape, as_torch(to_native(array[:0]).dtype))
+    for row, values in zip(made.numpy(), array, strict=True):
+        np.copyto(row, values, casting="same_kind")
+    return made.numpy()
 
 
 def members(path: Path) -> list[str]:
@@ -58,6 +116,7 @@ class Member(NamedTuple):
         shape: of the array.
         dtype: of its values.
         by_rows: whether what belongs to one index of the first axis lies together.
+        size: bytes of all of it, as the archive has it.
     """
 
     stream: IO[bytes]
@@ -65,6 +124,18 @@ class Member(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype
     by_rows: bool
+    size: int
+
+    def read_into(self, values: np.ndarray, first: int = 0) -> None:
+        """Read as many bytes as ``values`` takes, from the byte ``first`` of the values on, and never all at once."""
+        memory = values.reshape(-1).view(np.uint8).data
+        self.stream.seek(self.start + first)
+        done = 0
+        while done < len(memory):
+            read = self.stream.readinto(memory[done : done + PIECE])  # type: ignore[attr-defined]  # not in the stubs
+            if not read:
+                raise EOFError("it ends before its last image")
+            done += read
 
 
 def open_member(path: Path, key: str) -> Member:
@@ -74,9 +145,10 @@ def open_member(path: Path, key: str) -> Member:
     version = np.lib.format.read_magic(stream)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read_header(stream)
-    if shape and shape[0] > archive.getinfo(key + MEMBER).file_size:
+    size = archive.getinfo(key + MEMBER).file_size
+    if shape and shape[0] > size:
         raise ValueError(f"its header speaks of {shape[0]} images, more than it has bytes")
-    return Member(stream, stream.tell(), shape, dtype, bool(shape) and not fortran and not dtype.hasobject)
+    return Member(stream, stream.tell(), shape, dtype, bool(shape) and not fortran and not dtype.hasobject, size)
 
 
 def choose(names: Sequence[str], keys: Sequence[str]) -> str:

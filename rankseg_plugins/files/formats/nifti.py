@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rankseg_plugins._imports import require
+from rankseg_plugins.files.errors import InputError
 
 #: An orientation says for each of the axes x, y, z to which side of the patient its index grows.
 RAS = "RAS"
@@ -79,6 +80,25 @@ def read_spacing(path: Path) -> tuple[tuple[float, ...] | None, str | None]:
     spacing = tuple(millimetres * float(str(np.float32(size))) for size in sizes)
     is_known = all(np.isfinite(each) and each > 0 for each in spacing)
     return spacing if is_known else None, None if axes == 2 else _orientation(image.affine)
+
+
+def check_turn(path: Path, stored: str | None, orientation: str | None) -> None:
+    """Refuse a volume of which nothing tells how the probabilities lie to it.
+
+    Args:
+        path: of the volume.
+        stored: its orientation.
+        orientation: to which sides the axes of the probabilities grow; None if nothing tells.
+
+    Raises:
+        InputError: if it is not stored as RAS, and nothing tells.
+    """
+    if orientation is None and stored not in (None, RAS):
+        raise InputError(
+            path,
+            f"is stored as {stored}: do the probabilities lie so too, or in RAS, to which some readers "
+            "turn images? Say --orientation stored or --orientation RAS",
+        )
 
 
 def turn_axes(sizes: tuple[float, ...], stored: str, orientation: str) -> tuple[float, ...]:

@@ -27,6 +27,9 @@ _KEPT = 6
 #: Values that one call of a kernel works on, at least; fewer are not worth a thread.
 CALL = 1 << 16
 
+#: Gives memory of a shape and a type.
+Make = Callable[[tuple[int, ...], torch.dtype], Tensor]
+
 _HALVES = {torch.float16: FLOAT16, torch.bfloat16: BFLOAT16}
 
 

@@ -15,6 +15,7 @@ from rankseg_plugins.core.kernels.cpu import rows as row_kernels
 from rankseg_plugins.core.kernels.cpu.rows import ROW, Goal
 from rankseg_plugins.core.kernels.cpu.source import (
     CALL,
+    Make,
     decision,
     joined,
     make_plan,
@@ -40,13 +41,15 @@ class CpuSteps:
 
     Args:
         pixels: what is decided on.
+        make: gives memory for the decision, of a shape and a type; a map of labels may be of any signed type that
+            holds them.
 
     Attributes:
         maximum: (B, C) largest probability of every row, which is a class of an image; after :meth:`search`.
     """
 
-    def __init__(self, pixels: Pixels) -> None:
-        self.pixels = pixels
+    def __init__(self, pixels: Pixels, make: Make = decision) -> None:
+        self.pixels, self.make = pixels, make
         self.source, self.making = make_source(pixels)
         self.plan = make_plan(self.source)
         self.tables = int(pixels.values.shape[0]), self.source.classes
@@ -138,7 +141,7 @@ class CpuSteps:
     def masks(self, volumes: Volumes) -> Tensor:
         """See :class:`~rankseg_plugins.core.rma.Steps`."""
         self._take(volumes)
-        masks = decision((*self.tables, self.source.pixels), torch.bool)
+        masks = self.make((*self.tables, self.source.pixels), torch.bool)
         self._over_tasks(label_kernels.select, self.rows, self.peaks, masks.numpy())
         return masks
 
@@ -146,7 +149,7 @@ class CpuSteps:
         """See :class:`~rankseg_plugins.core.rma.Steps`."""
         self._take(volumes)
         batch, classes = self.tables
-        labels = decision((batch, self.source.pixels), torch.int64)
+        labels = self.make((batch, self.source.pixels), torch.int64)
         disputed = np.zeros((batch, self.plan.chunks), np.int64)
         shared = np.zeros((self.tasks, classes, 2))
         tables = self.rows, self.peaks, labels.numpy(), disputed, shared
