@@ -209,3 +209,17 @@ def test_values_a_little_outside_count_as_the_nearest_probability(shape):
 def test_minus_zero_is_zero():
     probs = torch.rand(1, 2, 70, 90, generator=torch.Generator().manual_seed(0)).round(decimals=1)
     assert torch.equal(RankSEG()(torch.where(probs == 0, -0.0, probs)), RankSEG()(probs))
+
+
+@pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
+def test_decisions_in_memory_that_is_given(mode):
+    """Labels in a type of fewer bits, too."""
+    probs, decoder, given = VOLUME[:, :, 4].softmax(1), RankSEG(output_mode=mode), []
+
+    def make(shape, dtype):
+        given.append(torch.full(shape, 1, dtype=torch.int16 if dtype == torch.int64 else dtype))
+        return given[0]
+
+    decided = decoder.decide_by(CpuSteps(Pixels(probs), make), probs)
+    assert decided.data_ptr() == given[0].data_ptr()
+    assert torch.equal(decided.to(decoder(probs).dtype), decoder(probs))
