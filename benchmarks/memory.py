@@ -23,8 +23,8 @@ from benchmarks.workloads import ROOT, WORKLOADS, Workload
 FROM_PROBS, FROM_LOGITS = 0.15, 0.25
 EXPLANATION = f"""Largest memory allocated at any time over the input's size, input and result not counted; Dice at
 the defaults unless said otherwise. Bold: above {FROM_PROBS} from probabilities, {FROM_LOGITS} from logits. PyTorch's
-allocator is asked; threads that hold their scratch at the same time make figures vary from run to run. "Hidden" is what
-the process grew beyond it, as NumPy's and numba's memory would. Softmax alone takes 1.00.
+allocator is asked. "Hidden" is what the process grew beyond it, as NumPy's and numba's memory would. Softmax alone
+takes 1.00.
 """
 HEADER = [
     "workload", "ours", "hidden", "IoU", "`smooth` 1", "`pruning_prob` 0", "multilabel", "float16 input",

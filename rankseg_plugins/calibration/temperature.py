@@ -98,9 +98,11 @@ def to_logits(values: Tensor, activation: str, output_mode: str) -> tuple[Tensor
     if output_mode != "multiclass":
         return probs.logit(), None
     total = probs.sum(1, keepdim=True)
-    nothing, logs = total == 0, probs.log()
+    logs = probs.log()
     # No softmax of minus infinity alone: what it gives is multiplied by 0. Nearly always there is none.
-    return (logs.masked_fill_(nothing, 0) if is_blind() or nothing.any() else logs), total
+    if is_blind() or (total.numel() and total.amin() == 0):
+        logs = logs.masked_fill_(total == 0, 0)
+    return logs, total
 
 
 def scaled(logits: Tensor, total: Tensor | None, temperature: Tensor, output_mode: str) -> Tensor:

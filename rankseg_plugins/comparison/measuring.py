@@ -166,7 +166,7 @@ def prepare(
     check_shape(probs)
     if probs.shape[1] != num_classes:
         raise ValueError(f"probs must have {num_classes} classes, got shape {tuple(sample.probs.shape)}")
-    check_range(probs.amin().item(), probs.amax().item())
+    check_range(*(each.item() for each in probs.aminmax()))
     labels = sample.labels.unsqueeze(0) if isinstance(sample.labels, Tensor) else sample.labels
     truth = to_truth(labels, num_classes, tuple(probs.shape[2:]), ignore_index)
     if output_mode == "multiclass" and truth.ndim == probs.ndim and overlap(truth[0]):

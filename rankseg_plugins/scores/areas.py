@@ -157,6 +157,11 @@ def _check(prediction: Tensor, target: Tensor, num_classes: int) -> bool:
 
 def first_outside(target: Tensor, highest: int, ignore_index: int | None) -> float | None:
     """The first value that neither lies in 0 to ``highest`` nor is ``ignore_index``; None if there is none."""
+    if target.dtype in _KINDS and target.numel():
+        # One look, where there is mostly nothing to be found.
+        low, high = (each.item() for each in target.aminmax())
+        if low >= 0 and high <= highest:
+            return None
     # Masks may be of 16 unsigned bits or more, which torch compares for equality alone.
     outside = (target != 0) & (target != 1) if highest == 1 else (target < 0) | (target > highest)
     if ignore_index is not None:

@@ -22,6 +22,7 @@ class Fitting:
 
     Attributes:
         names: of the candidates, in the order in which they race.
+        checks: whether :meth:`update` refuses every image that the race would.
         conditions: what else than the images decides what is fitted, as values that JSON holds.
     """
 
@@ -29,6 +30,8 @@ class Fitting:
         self._by_image, self._of_all, self.samplewise = by_image, of_all, samplewise
         self._parts = [each for each in (by_image, of_all) if each is not None]
         self.names = tuple(name for each in self._parts for name in each.names)
+        # A rule for the whole data set does not look at labels.
+        self.checks = by_image is not None
         self.conditions = {} if by_image is None else by_image.conditions
 
     def check_number(self, images: int) -> None:

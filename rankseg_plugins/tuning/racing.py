@@ -110,7 +110,8 @@ def tune(
         with progress_bar("fitting", total, progress) as step:
             for each in samples:
                 sample = as_sample(each)
-                tuner.check(sample)
+                if not fitting.checks:
+                    tuner.check(sample)
                 with naming(sample.name):
                     fitting.update(sample)
                 step()

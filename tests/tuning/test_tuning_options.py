@@ -123,7 +123,9 @@ def test_too_few_images_for_a_global_rule():
         tune(images(4), aggregation_levels=["global"])
 
 
-def test_bad_labels_stop_the_first_pass():
-    bad = [*images(6), Sample("bad", images(1)[0].probs, torch.full((40,), 9))]
+@pytest.mark.parametrize("levels", [["global"], ["samplewise"], ["samplewise", "global"]])
+def test_bad_labels_stop_the_first_pass(levels):
+    bad, measured = [*images(6), Sample("bad", images(1)[0].probs, torch.full((40,), 9))], []
     with pytest.raises(ValueError, match="bad: target holds the label 9"):
-        tune(bad, aggregation_levels=["global"])
+        tune(bad, aggregation_levels=levels, on_measured=measured.append)
+    assert not measured
