@@ -46,7 +46,7 @@ def counted(decided: Tensor, truth: Tensor, classes: int) -> Areas:
 
 
 def guarded(probs: Tensor, labels: Tensor) -> Iterator[list[str]]:
-    """Dataset IoU and the number of pursued classes, by these guards; a list over ``MIN_DICE`` for each of ``MIN_IMAGES``."""
+    """Dataset IoU and number of pursued classes, a list over ``MIN_DICE`` for each of ``MIN_IMAGES``."""
     decoder = GlobalRankSEG(probs.shape[1], **FREELY)
     decoder.update(probs[::2])
     for min_images in MIN_IMAGES:
