@@ -25,7 +25,7 @@ from benchmarks.measure import table_head
 from benchmarks.tuning import HALVES, IGNORE, samples_of
 from rankseg_plugins import GlobalRankSEG, RankSEG
 from rankseg_plugins.comparison import Comparison, Sample, Scoring, compare
-from rankseg_plugins.comparison.comparison import Paired
+from rankseg_plugins.comparison.paired import Paired
 from rankseg_plugins.core.pooled.fit import GlobalFit
 
 PRESENT = ("union", "label")

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rankseg_plugins.comparison.blocks.groups import Groups, check_groups, read_groups
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.decoders import Decoder
-from rankseg_plugins.comparison.groups import Groups, check_groups, read_groups
+from rankseg_plugins.comparison.intervals.statistics import check_confidence
 from rankseg_plugins.comparison.measuring import Measurement
-from rankseg_plugins.comparison.pictures import check_palette
+from rankseg_plugins.comparison.pictures.colours import check_palette
 from rankseg_plugins.comparison.recording import DECODERS, Recorder
 from rankseg_plugins.comparison.sample import Sample, as_sample, first_of, fitting_mode
 from rankseg_plugins.comparison.scoring import Scoring, check_class_names
-from rankseg_plugins.comparison.statistics import check_confidence
 from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.scores.extra import ExtraScore
 

@@ -12,7 +12,7 @@ from rankseg_plugins._imports import require
 from rankseg_plugins._writing import write_atomically
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.phrases import unit
-from rankseg_plugins.comparison.tables import best_of, to_csv, to_dict
+from rankseg_plugins.comparison.telling.tables import best_of, to_csv, to_dict
 from rankseg_plugins.report import charts
 from rankseg_plugins.report.html import to_html
 from rankseg_plugins.report.markdown import to_markdown
