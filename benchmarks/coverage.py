@@ -21,7 +21,7 @@ from benchmarks.measure import table_head
 from benchmarks.tuning import IGNORE, PRESENT, samples_of
 from rankseg_plugins import RankSEG
 from rankseg_plugins.comparison import Scoring, compare
-from rankseg_plugins.comparison.intervals import FIGURES, _statistics, _Sums, _sums, level_differences
+from rankseg_plugins.comparison.intervals.levels import FIGURES, _statistics, _Sums, _sums, level_differences
 
 REPEATS, DRAWS = 500, 400
 CASES = (10, 20, 40, 100)

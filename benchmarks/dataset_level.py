@@ -16,7 +16,9 @@ from rankseg_plugins.scores.areas import Areas, areas
 from rankseg_plugins.scores.levels import LEVELS, SCORES
 
 IGNORE = 255
-PLAIN = {"min_images": 0, "min_dice": 0}
+#: Without the guards of spread and gain.
+FREELY = {"max_spread": 1e6, "min_gain": 0}
+PLAIN = {"min_images": 0, "min_dice": 0, **FREELY}
 MIN_IMAGES, MIN_DICE = (0, 2, 5, 10), (0, 0.05, 0.1, 0.2)
 HEAD = "| data | decision | dataset IoU | image IoU | class IoU | dataset Dice | image Dice | class Dice |"
 GUARDS_HEAD = f"| data | `min_images` | {' | '.join(f'`min_dice` {value}' for value in MIN_DICE)} |"
@@ -44,8 +46,8 @@ def counted(decided: Tensor, truth: Tensor, classes: int) -> Areas:
 
 
 def guarded(probs: Tensor, labels: Tensor) -> Iterator[list[str]]:
-    """Dataset IoU and the number of pursued classes, a list over ``MIN_DICE`` for each of ``MIN_IMAGES``."""
-    decoder = GlobalRankSEG(probs.shape[1])
+    """Dataset IoU and number of pursued classes, a list over ``MIN_DICE`` for each of ``MIN_IMAGES``."""
+    decoder = GlobalRankSEG(probs.shape[1], **FREELY)
     decoder.update(probs[::2])
     for min_images in MIN_IMAGES:
         # With fewer images than that fit() refuses.

@@ -28,6 +28,8 @@ WINGS = {
     "solvers": ["core", "kernels/cpu"],
     "presence": ["core", "kernels/cpu"],
 }
+#: Rooms inside of comparison, each with those that it may stand on; its own files stand among all of them.
+BLOCKS = {"intervals": [], "pictures": [], "blocks": ["intervals"], "telling": ["intervals", "blocks"]}
 TOP = ["core/__init__.py", "core/paths.py", "core/decoder.py", "core/presence/decoder.py"]
 #: Convenience methods: what they need lies above, and they are one line each.
 UPWARD = {
@@ -81,6 +83,8 @@ def is_allowed(name, target):
         return True
     if room == "core" and other == "core" and name not in TOP:
         return target not in TOP and wing_of(target) in [*WINGS[wing_of(name)], wing_of(name)]
+    if room == other == "comparison" and wing_of(name) in BLOCKS and wing_of(target) in BLOCKS:
+        return wing_of(target) in [*BLOCKS[wing_of(name)], wing_of(name)]
     if room == other:
         return True
     if room in BELOW:
@@ -98,6 +102,7 @@ def test_every_arrow_points_down():
 def test_every_room_is_on_the_plan():
     assert {room_of(name) for name in FILES} == {*GROUND, *BELOW, *ADAPTERS, "__init__", "__main__"}
     assert {wing_of(name) for name in FILES if room_of(name) == "core"} == set(WINGS)
+    assert {wing_of(name) for name in FILES if name.count("/") > 1 and room_of(name) == "comparison"} == set(BLOCKS)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +112,8 @@ def test_every_room_is_on_the_plan():
         ("core/dense.py", "core/kernels/cpu/steps.py"),
         ("core/kernels/cpu/steps.py", "core/solvers/exact.py"),
         ("scores/areas.py", "cli/tune.py"),
+        ("comparison/intervals/levels.py", "comparison/blocks/extra.py"),
+        ("comparison/blocks/groups.py", "comparison/telling/tables.py"),
         ("torchmetrics/wrapper.py", "tuning/tuner.py"),
         ("mmseg/metric.py", "lightning/callback.py"),
         ("_imports.py", "core/options.py"),

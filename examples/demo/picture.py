@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 
 from examples.demo.decisions import ARGMAX, Decision, Outcome
 from examples.demo.folder import IGNORE_INDEX, Folder, Pair
-from rankseg_plugins.comparison import pictures
+from rankseg_plugins.comparison.pictures import colours as pictures
 
 ROWS = 4
 

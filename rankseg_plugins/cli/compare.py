@@ -18,7 +18,7 @@ from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.decoders import parse_decoder
 from rankseg_plugins.comparison.recording import DECODERS, Recorder
 from rankseg_plugins.comparison.scoring import Scoring
-from rankseg_plugins.comparison.tables import to_dict
+from rankseg_plugins.comparison.telling.tables import to_dict
 from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.files.grouping import check_table, read_table
 from rankseg_plugins.report import write_report

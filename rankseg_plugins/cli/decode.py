@@ -16,10 +16,10 @@ from rankseg_plugins.cli import options
 from rankseg_plugins.cli.console import bad_input, note, show_json, warnings_as_notes
 from rankseg_plugins.cli.labelling import Asked, check_folder, label
 from rankseg_plugins.cli.processes import own_device
+from rankseg_plugins.comparison.blocks.expected import EXPECTED, expected_image_scores
 from rankseg_plugins.comparison.decoders import NamedDecoder, parse_decoder
-from rankseg_plugins.comparison.expected import EXPECTED, expected_image_scores
 from rankseg_plugins.comparison.scoring import Scoring
-from rankseg_plugins.comparison.tables import csv_text
+from rankseg_plugins.comparison.telling.tables import csv_text
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
 from rankseg_plugins.core.processes import rank
 from rankseg_plugins.files.decoding.geometry import find_references

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rankseg_plugins.comparison.blocks.groups import Groups, check_groups, read_groups
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.decoders import Decoder
-from rankseg_plugins.comparison.groups import Groups, check_groups, read_groups
+from rankseg_plugins.comparison.intervals.statistics import check_confidence
 from rankseg_plugins.comparison.measuring import Measurement
-from rankseg_plugins.comparison.pictures import check_palette
+from rankseg_plugins.comparison.pictures.colours import check_palette
 from rankseg_plugins.comparison.recording import DECODERS, Recorder
 from rankseg_plugins.comparison.sample import Sample, as_sample, first_of, fitting_mode
 from rankseg_plugins.comparison.scoring import Scoring, check_class_names
-from rankseg_plugins.comparison.statistics import check_confidence
 from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.scores.extra import ExtraScore
 
@@ -45,9 +45,9 @@ def compare(
         samples: :class:`Sample`, or tuples (name, probs, labels); any iterable, also one that loads as it goes.
         decoders: texts such as ``"argmax"``, ``"rankseg(metric=dice)"`` and ``"decoder.json"`` (what
             :func:`~rankseg_plugins.tuning.tune` found), or callables on probabilities (1, C, \*spatial) by name.
-            The first is the baseline, the second the one that is drawn. Where the first image has overlapping masks
-            as truth, texts mean masks, too, and argmax is the threshold 0.5; see :func:`fitting_mode
-            <rankseg_plugins.comparison.sample.fitting_mode>`.
+            The first is the baseline; the second is drawn, with the best of the others. Where the first image has
+            overlapping masks as truth, texts mean masks, too, and argmax is the threshold 0.5; see
+            :func:`fitting_mode <rankseg_plugins.comparison.sample.fitting_mode>`.
         num_classes: C; None takes that of the first sample.
         ignore_index: label of the truth whose pixels do not count.
         class_names: C names; None numbers the classes.

@@ -10,16 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from rankseg_plugins.calibration.reliability import Calibration
-from rankseg_plugins.comparison.examples import Example
-from rankseg_plugins.comparison.expected import expected_image_scores
-from rankseg_plugins.comparison.extra import ExtraFigures, extra_entries, extra_figures
-from rankseg_plugins.comparison.groups import (
+from rankseg_plugins.comparison.blocks.expected import expected_image_scores
+from rankseg_plugins.comparison.blocks.extra import ExtraFigures, extra_entries, extra_figures
+from rankseg_plugins.comparison.blocks.groups import (
     Groups,
     GroupTable,
     check_groups,
@@ -28,15 +27,17 @@ from rankseg_plugins.comparison.groups import (
     read_values,
     split,
 )
-from rankseg_plugins.comparison.intervals import Differences, level_differences
+from rankseg_plugins.comparison.blocks.presence import Presence, describe_presence
+from rankseg_plugins.comparison.intervals.levels import Differences, level_differences
+from rankseg_plugins.comparison.intervals.statistics import check_confidence, sign_test, wilcoxon
 from rankseg_plugins.comparison.measuring import Measurement, to_areas
-from rankseg_plugins.comparison.pictures import check_palette
-from rankseg_plugins.comparison.presence import Presence, describe_presence
+from rankseg_plugins.comparison.paired import Paired
+from rankseg_plugins.comparison.pictures.colours import check_palette
+from rankseg_plugins.comparison.pictures.examples import Example
 from rankseg_plugins.comparison.scoring import Scoring
-from rankseg_plugins.comparison.statistics import check_confidence, sign_test, wilcoxon
-from rankseg_plugins.comparison.summary import summarise
-from rankseg_plugins.comparison.tables import Tables, read_tables, rows
-from rankseg_plugins.comparison.verdict import Verdict, judge
+from rankseg_plugins.comparison.telling.summary import summarise
+from rankseg_plugins.comparison.telling.tables import Tables, read_tables, rows
+from rankseg_plugins.comparison.telling.verdict import Verdict, judge
 from rankseg_plugins.core.options import PRESENT
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
@@ -48,61 +49,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WORST = 0.1
-
-
-class Paired(NamedTuple):
-    """One decoder against the baseline, image by image.
-
-    Args:
-        names: the images on which both have a score.
-        baseline: (N,) scores of the baseline.
-        scores: (N,) scores of the decoder.
-        interval: of the mean difference.
-        wilcoxon: p-value of Wilcoxon's signed-rank test on the mean differences of the cases.
-        sign: p-value of the sign test on them.
-    """
-
-    names: tuple[str, ...]
-    baseline: np.ndarray
-    scores: np.ndarray
-    interval: tuple[float, float]
-    wilcoxon: float
-    sign: float
-
-    @property
-    def differences(self) -> np.ndarray:
-        """Gain of every image, (N,); below 0 it got worse."""
-        return self.scores - self.baseline
-
-    @property
-    def mean(self) -> float:
-        """Mean gain, NaN without images."""
-        return float(self.differences.mean()) if len(self.names) else float("nan")
-
-    @property
-    def wins(self) -> int:
-        """Images that got better."""
-        return int((self.differences > 0).sum())
-
-    @property
-    def losses(self) -> int:
-        """Images that got worse."""
-        return int((self.differences < 0).sum())
-
-    @property
-    def ties(self) -> int:
-        """Images whose score is the same."""
-        return len(self.names) - self.wins - self.losses
-
-    def improvements(self, count: int = 5) -> list[tuple[str, float]]:
-        """Name and gain of the images with the largest gains above 0, the largest first."""
-        order = np.argsort(-self.differences, kind="stable")[:count]
-        return [(self.names[i], float(self.differences[i])) for i in order if self.differences[i] > 0]
-
-    def regressions(self, count: int = 5) -> list[tuple[str, float]]:
-        """Name and gain of the images with the largest losses, the largest first."""
-        order = np.argsort(self.differences, kind="stable")[:count]
-        return [(self.names[i], float(self.differences[i])) for i in order if self.differences[i] < 0]
 
 
 @dataclass(frozen=True, repr=False)
@@ -230,7 +176,7 @@ class Comparison:
     def presence_of(self, decoder: str) -> dict[str, Any] | None:
         """How likely a decoder took the scored classes to be there, against how often they are; None if it knows not.
 
-        See :func:`~rankseg_plugins.comparison.presence.describe_presence`.
+        See :func:`~rankseg_plugins.comparison.blocks.presence.describe_presence`.
         """
         kept, found = self.scoring.kept(len(self.classes)), self.presence.get(decoder)
         return None if found is None or not found.count[kept].any() else describe_presence(found, kept)
@@ -325,7 +271,7 @@ class Comparison:
     def expected_scores(self) -> np.ndarray | None:
         """What every decoder is expected to score on every image, (decoders, N) float64; None where none was asked for.
 
-        See :mod:`rankseg_plugins.comparison.expected`.
+        See :mod:`rankseg_plugins.comparison.blocks.expected`.
         """
         found = [each.expected for each in self.measurements if each.expected is not None]
         return expected_image_scores(np.stack(found, 1), self.scoring) if len(found) == len(self.names) else None

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.calibration.reliability import Calibration, calibration
+from rankseg_plugins.comparison.blocks.expected import expect
+from rankseg_plugins.comparison.blocks.presence import judged
 from rankseg_plugins.comparison.deciding import decide_each
 from rankseg_plugins.comparison.decoders import Decoder, of_case
-from rankseg_plugins.comparison.expected import expect
-from rankseg_plugins.comparison.presence import judged
 from rankseg_plugins.comparison.sample import Sample, overlap
 from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_tensor, plain
 from rankseg_plugins.scores.areas import Areas
@@ -33,11 +33,11 @@ class Measurement:
         seconds: (decoders,) decode time of each alone, NaN where it was not taken.
         calibration: of the probabilities; None where there are none.
         presence: (decoders, C) how likely each of them took each class to be there, NaN where that is not known; None
-            where it is of none. See :func:`~rankseg_plugins.comparison.presence.judged`.
+            where it is of none. See :func:`~rankseg_plugins.comparison.blocks.presence.judged`.
         extra: (decoders, K, C) float64, what :func:`~rankseg_plugins.scores.extra.measure_extra` gave for each decoder;
             None where nothing was asked for.
-        expected: (decoders, 2, C) float64, what :func:`~rankseg_plugins.comparison.expected.expect` gave; None where it
-            was not asked for.
+        expected: (decoders, 2, C) float64, what :func:`~rankseg_plugins.comparison.blocks.expected.expect` gave; None
+            where it was not asked for.
     """
 
     name: str

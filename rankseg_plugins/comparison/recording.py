@@ -14,13 +14,13 @@ from torch import Tensor
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.calibration.temperature import warn_if_softened, warn_if_unsure
 from rankseg_plugins.calibration.tuned import as_decoder
+from rankseg_plugins.comparison.blocks.expected import check_expected, expect
+from rankseg_plugins.comparison.blocks.presence import Presence, judged, presence_of, together
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.decoders import Decoder, NamedDecoder, common_mode, named_decoders, of_case
-from rankseg_plugins.comparison.examples import Extremes
-from rankseg_plugins.comparison.expected import check_expected, expect
 from rankseg_plugins.comparison.facts import collect_facts, describe_tuned
 from rankseg_plugins.comparison.measuring import Measurement, calibrate, measure, measure_decisions, prepare, to_areas
-from rankseg_plugins.comparison.presence import Presence, judged, presence_of, together
+from rankseg_plugins.comparison.pictures.examples import Extremes
 from rankseg_plugins.comparison.sample import Sample, check_exclusive, read_name
 from rankseg_plugins.comparison.scoring import Scoring, check_class_names, read_scoring
 from rankseg_plugins.core.options import read_index, read_mode

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankseg_plugins.comparison.groups import Groups, check_groups
+from rankseg_plugins.comparison.blocks.groups import Groups, check_groups
 from rankseg_plugins.files.errors import InputError, blaming
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins._imports import require
-from rankseg_plugins.comparison.pictures import LEGEND, difference, distinct_colours, paint
+from rankseg_plugins.comparison.pictures.colours import LEGEND, difference, distinct_colours, paint
 from rankseg_plugins.core.processes import gather
 from rankseg_plugins.lightning._toolkit import Trainer
 from rankseg_plugins.lightning.reading import Decided

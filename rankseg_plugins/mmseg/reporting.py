@@ -19,11 +19,11 @@ from mmengine.logging import MessageHub, print_log
 from torch import Tensor
 
 from rankseg_plugins.comparison import Comparison, Scoring
-from rankseg_plugins.comparison.examples import Example, Extremes
+from rankseg_plugins.comparison.blocks.presence import judged, presence_of, together
 from rankseg_plugins.comparison.facts import collect_facts
 from rankseg_plugins.comparison.measuring import Measurement, to_areas
-from rankseg_plugins.comparison.pictures import check_palette
-from rankseg_plugins.comparison.presence import judged, presence_of, together
+from rankseg_plugins.comparison.pictures.colours import check_palette
+from rankseg_plugins.comparison.pictures.examples import Example, Extremes
 from rankseg_plugins.mmseg.options import KEY
 from rankseg_plugins.mmseg.visualization import read_photograph, to_picture
 

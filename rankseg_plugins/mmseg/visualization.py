@@ -20,7 +20,7 @@ from mmseg.registry import HOOKS, VISUALIZERS
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
-from rankseg_plugins.comparison.pictures import ARGMAX_RIGHT, RANKSEG_RIGHT, difference
+from rankseg_plugins.comparison.pictures.colours import ARGMAX_RIGHT, RANKSEG_RIGHT, difference
 from rankseg_plugins.core.options import read_integer
 from rankseg_plugins.mmseg.options import KEY
 from rankseg_plugins.mmseg.running import require_comparison, step_of

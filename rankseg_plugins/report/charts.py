@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -167,8 +167,8 @@ def risk_coverage(axes: Axes, comparison: Comparison, decoder: str) -> None:
     axes.legend(title="AURC, %", title_fontsize=9)
 
 
-def draw(chart: Chart, comparison: Comparison, decoder: str) -> Figure:
-    """One chart as a figure of its own; needs matplotlib.
+def draw(chart: Chart, comparison: Comparison, *decoders: str) -> Figure:
+    """One chart as a figure of its own, of several decoders one below the other on like axes; needs matplotlib.
 
     Raises:
         ImportError: if matplotlib is not installed.
@@ -177,9 +177,25 @@ def draw(chart: Chart, comparison: Comparison, decoder: str) -> Figure:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_style()):
-        figure = Figure(figsize=(WIDTH, _height(chart, comparison, decoder)), dpi=160, layout="constrained")
-        chart(figure.subplots(), comparison, decoder)
+        heights = [_height(chart, comparison, decoder) for decoder in decoders]
+        figure = Figure(figsize=(WIDTH, sum(heights)), dpi=160, layout="constrained")
+        if len(decoders) > 1:
+            figure.get_layout_engine().set(h_pad=0.12)  # type: ignore[union-attr, call-arg]
+        found = figure.subplots(len(decoders), height_ratios=heights, squeeze=False)[:, 0].tolist()
+        for axes, decoder in zip(found, decoders, strict=True):
+            chart(axes, comparison, decoder)
+            if len(decoders) > 1:
+                axes.set_title(_short(decoder), fontsize=10)
+        _widen(found, [name for name in "xy" if name == "x" or chart is not classes])
     return figure
+
+
+def _widen(found: Sequence[Axes], names: Sequence[str]) -> None:
+    """Let all axes reach as far as any."""
+    for name in names:
+        ends = np.array([getattr(axes, f"get_{name}lim")() for axes in found])
+        for axes in found:
+            getattr(axes, f"set_{name}lim")(ends.min(), ends.max())
 
 
 def overview(comparison: Comparison, decoder: str) -> Figure:

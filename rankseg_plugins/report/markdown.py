@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rankseg_plugins.comparison.comparison import Comparison, Paired
+from rankseg_plugins.comparison.comparison import Comparison
+from rankseg_plugins.comparison.paired import Paired
 from rankseg_plugins.comparison.phrases import gained, percent, points, span, unit
 from rankseg_plugins.report.page import Introduction, Page, Section
 from rankseg_plugins.report.words import (

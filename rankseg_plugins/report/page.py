@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rankseg_plugins.comparison.blocks.expected import trust_rows
+from rankseg_plugins.comparison.blocks.groups import GroupTable, group_losses, group_notes
 from rankseg_plugins.comparison.comparison import Comparison
-from rankseg_plugins.comparison.expected import trust_rows
-from rankseg_plugins.comparison.groups import GroupTable, group_losses, group_notes
-from rankseg_plugins.comparison.intervals import SELDOM
+from rankseg_plugins.comparison.intervals.levels import SELDOM
+from rankseg_plugins.comparison.intervals.statistics import FEWEST
 from rankseg_plugins.comparison.phrases import NONE, gained, named, number_of, percent, points, unit
-from rankseg_plugins.comparison.statistics import FEWEST
 from rankseg_plugins.report.words import CONVENTIONS, describe_left_out
 
 #: Probabilities that differ less from frequencies are as high as they should be.
@@ -135,7 +135,7 @@ def presence_section(found: Mapping[str, Any], decoder: str, where: str) -> Sect
     """How far a decoder can be relied upon to know which classes are there.
 
     Args:
-        found: see :func:`~rankseg_plugins.comparison.presence.describe_presence`.
+        found: see :func:`~rankseg_plugins.comparison.blocks.presence.describe_presence`.
         decoder: who knows.
         where: in which images.
     """

@@ -12,9 +12,9 @@ import numpy as np
 
 from rankseg_plugins._imports import require
 from rankseg_plugins.comparison.comparison import Comparison
-from rankseg_plugins.comparison.examples import Example
-from rankseg_plugins.comparison.pictures import LEGEND, VOID_COLOUR, difference, distinct_colours, paint
-from rankseg_plugins.comparison.tables import best_of
+from rankseg_plugins.comparison.pictures.colours import LEGEND, VOID_COLOUR, difference, distinct_colours, paint
+from rankseg_plugins.comparison.pictures.examples import Example
+from rankseg_plugins.comparison.telling.tables import best_of
 
 #: Larger pictures are thinned out to this many pixels a side, for the size of the report.
 MOST_PIXELS = 480

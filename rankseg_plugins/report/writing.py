@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from rankseg_plugins._imports import require
 from rankseg_plugins._writing import write_atomically
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.phrases import unit
-from rankseg_plugins.comparison.tables import best_of, to_csv, to_dict
+from rankseg_plugins.comparison.telling.tables import best_of, to_csv, to_dict
 from rankseg_plugins.report import charts
 from rankseg_plugins.report.html import to_html
 from rankseg_plugins.report.markdown import to_markdown
 from rankseg_plugins.report.page import Page, read_page
+from rankseg_plugins.report.panels import drawn_decoders
 
 #: What :func:`write_report` writes.
 FILES = ("report.html", "report.md", "report.json", "images.csv")
@@ -57,7 +58,7 @@ def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> Page:
     """Write a report.
 
     Args:
-        comparison: the figures; its second decoder is the one that is drawn.
+        comparison: the figures; drawn are its second decoder, and the best of those behind it.
         path: folder, made if absent. It gets ``report.html``, which needs no other file, ``report.md`` with its
             ``pictures``, ``report.json`` with every figure and ``images.csv`` with the scores of every image.
 
@@ -86,33 +87,33 @@ def write_files(folder: Path, page: Page, figures: Mapping[str, Any], images: Co
 
 
 def _draw(comparison: Comparison) -> list[dict[str, Any]]:
-    decoder, baseline = comparison.candidates[0], comparison.decoders[0]
-    chosen = [
-        ("histogram", charts.histogram, "Images", f"How much each image gains or loses with {decoder}."),
-        ("scatter", charts.scatter, "Image by image", f"Each image with {baseline} and with {decoder}."),
+    decoders, baseline = drawn_decoders(comparison), comparison.decoders[0]
+    named = " and with ".join(decoders)
+    drawn = []
+    if len(comparison.candidates) > 1:
+        text = f"The gain of every decoder over {baseline} in {unit(comparison.scoring)}, with its interval."
+        drawn.append(_chart(comparison, decoders[:1], "decoders", charts.forest, "All decoders", text))
+    for name, chart, title, text in (
+        ("histogram", charts.histogram, "Images", f"How much each image gains or loses with {named}."),
+        ("scatter", charts.scatter, "Image by image", f"Each image with {baseline} and with {named}."),
         (
             "classes",
             charts.classes,
             "Classes",
-            f"What each class gains or loses with {decoder}, with its interval. Beside each name: {baseline}, %.",
+            f"What each class gains or loses with {named}, with its interval. Beside each name: {baseline}, %.",
         ),
-        ("reliability", charts.reliability, "Calibration", "Below the diagonal, the network is too sure of itself."),
-    ]
-    if len(comparison.candidates) > 1:
-        title = f"The gain of every decoder over {baseline} in {unit(comparison.scoring)}, with its interval."
-        chosen.insert(0, ("decoders", charts.forest, "All decoders", title))
-    drawn = [
-        _chart(comparison, decoder, *each)
-        for each in chosen
-        if each[1] is not charts.reliability or comparison.calibration is not None
-    ]
+    ):
+        drawn.append(_chart(comparison, decoders, name, chart, title, text))
+    if comparison.calibration is not None:
+        text = "Below the diagonal, the network is too sure of itself."
+        drawn.append(_chart(comparison, decoders[:1], "reliability", charts.reliability, "Calibration", text))
     return drawn if comparison.expected_scores is None else [*drawn, _risk_coverage(comparison)]
 
 
 def _chart(
-    comparison: Comparison, decoder: str, name: str, chart: charts.Chart, title: str, text: str
+    comparison: Comparison, decoders: Sequence[str], name: str, chart: charts.Chart, title: str, text: str
 ) -> dict[str, Any]:
-    drawn = charts.in_both_themes(charts.draw(chart, comparison, decoder))
+    drawn = charts.in_both_themes(charts.draw(chart, comparison, *decoders))
     return {"path": f"pictures/{name}.png", "title": title, "text": text, **drawn}
 
 
@@ -121,4 +122,4 @@ def _risk_coverage(comparison: Comparison) -> dict[str, Any]:
     baseline, *others = comparison.tables.decoders
     best = best_of(others) or others[0]
     text = f"Images accepted in the order of what {baseline.name} and {best.name} are expected to score."
-    return _chart(comparison, best.name, "trust", charts.risk_coverage, "Which images can be trusted", text)
+    return _chart(comparison, [best.name], "trust", charts.risk_coverage, "Which images can be trusted", text)

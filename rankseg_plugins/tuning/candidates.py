@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar, cast
 
@@ -13,6 +14,7 @@ from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.decoder import SOLVERS
 from rankseg_plugins.core.options import read_choice, read_mode, read_real
+from rankseg_plugins.core.pooled.guards import told
 from rankseg_plugins.core.probabilities import check_floating
 from rankseg_plugins.core.processes import gather
 from rankseg_plugins.tuning.choosing import ARGMAX
@@ -210,17 +212,32 @@ class GlobalCandidates:
         self._images = sum(gather(self._images))
 
     def fit(self) -> dict[str, TunedDecoder]:
-        """The fitted decoders by name.
+        """The fitted decoders by name. Warns once of those that decide as argmax or the threshold 1/2 does.
 
         Raises:
             ValueError: if there were too few images.
         """
         self.check_number(self._images)
         found: dict[str, TunedDecoder] = {}
+        reasons: dict[str, str] = {}
         for temperature, decoders in self._fitting.items():
             for decoder in decoders:
-                decoder.fit()
-                found[_name(decoder.metric, temperature)] = TunedDecoder(decoder, self.num_classes, temperature)
+                name = _name(decoder.metric, temperature)
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", message="GlobalRankSEG pursues no class")
+                    fit = decoder.fit()
+                if not fit.pursued.any():
+                    reasons[name] = told(fit.left_out)
+                found[name] = TunedDecoder(decoder, self.num_classes, temperature)
+        if reasons:
+            name, reason = next(iter(reasons.items()))
+            plainly = "argmax" if self._mode == "multiclass" else "the threshold 1/2"
+            warnings.warn(
+                f"{len(reasons)} of {len(found)} rules for the whole data set pursue no class and decide as {plainly} "
+                f"does, such as {name}. {reason}",
+                UserWarning,
+                stacklevel=2,
+            )
         return found
 
 

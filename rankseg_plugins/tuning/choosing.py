@@ -12,10 +12,10 @@ import numpy as np
 
 from rankseg_plugins._imports import require
 from rankseg_plugins.comparison.comparison import Comparison
+from rankseg_plugins.comparison.intervals.statistics import check_confidence
 from rankseg_plugins.comparison.measuring import Measurement
 from rankseg_plugins.comparison.phrases import points, span, unit
-from rankseg_plugins.comparison.statistics import check_confidence
-from rankseg_plugins.comparison.verdict import contrary, listed
+from rankseg_plugins.comparison.telling.verdict import contrary, listed
 from rankseg_plugins.core.options import PRESENT, read_choice, read_integer
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.levels import LEVELS

@@ -22,7 +22,7 @@ def probabilities(mode="multiclass", count=8, seed=0):
 
 
 def fitted(mode="multiclass"):
-    decoder = GlobalRankSEG(CLASSES, output_mode=mode)
+    decoder = GlobalRankSEG(CLASSES, output_mode=mode, min_gain=0)
     decoder.update(probabilities(mode))
     decoder.fit()
     return decoder

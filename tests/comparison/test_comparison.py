@@ -9,29 +9,17 @@ import processes
 import pytest
 import scipy.stats
 import torch
+from compared import IGNORE, make_samples
 from torchmetrics.classification import BinaryCalibrationError, MulticlassCalibrationError
 
 from rankseg_plugins import RankSEG
 from rankseg_plugins.calibration.reliability import calibration
 from rankseg_plugins.comparison import Comparison, Recorder, Sample, Scoring, compare
-from rankseg_plugins.comparison.statistics import sign_test, wilcoxon
+from rankseg_plugins.comparison.intervals.statistics import sign_test, wilcoxon
 from rankseg_plugins.report import write_report
 from rankseg_plugins.scores import levels
 
 DICE = "rankseg(metric=dice)"
-IGNORE = 255
-
-
-def make_samples(images=12, classes=4, seed=0, size=(6, 7), case=None):
-    """Blurred truths, with classes missing from some images and ignored pixels."""
-    generator = torch.Generator().manual_seed(seed)
-    for index in range(images):
-        held = torch.randperm(classes, generator=generator)[: 1 + index % classes]
-        labels = held[torch.randint(0, len(held), size, generator=generator)]
-        logits = torch.randn(classes, *size, generator=generator)
-        logits += 1.5 * torch.nn.functional.one_hot(labels, classes).movedim(-1, 0)
-        labels[torch.rand(size, generator=generator) < 0.1] = IGNORE
-        yield Sample(f"image{index:02d}", logits.softmax(0), labels, None if case is None else case(index))
 
 
 def dice_of_image(prediction, labels, classes, present):

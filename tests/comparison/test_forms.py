@@ -231,6 +231,7 @@ def test_python_warns_of_scores_and_goes_on():
     assert found.names == ("0", "1", "2", "3")
 
 
+@pytest.mark.filterwarnings("ignore:1 of 1 rules for the whole data set pursue no class")
 def test_probabilities_of_a_network_in_training():
     def grown(sample):
         return Sample(sample.name, sample.probs.clone().requires_grad_(), sample.labels)

@@ -132,7 +132,7 @@ def test_one_rule_for_the_data_set(dtype):
 @pytest.mark.parametrize("metric", ["dice", "iou"])
 def test_a_fitted_decision_for_the_data_set(metric):
     probs = cropped()
-    decoder = GlobalRankSEG(6, metric, min_images=0)
+    decoder = GlobalRankSEG(6, metric, min_images=0, min_gain=0)
     decoder.update(probs)
     decoder.fit()
     assert (decoder(probs)[(probs == 0).all(1)] == 0).all()

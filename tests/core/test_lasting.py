@@ -25,7 +25,7 @@ def network(mode="multiclass", seed=0, images=8):
 
 
 def fitted(mode="multiclass", **options):
-    decoder = GlobalRankSEG(CLASSES, output_mode=mode, **options)
+    decoder = GlobalRankSEG(CLASSES, output_mode=mode, min_gain=0, **options)
     decoder.update(network(mode)[0])
     decoder.fit()
     return decoder
@@ -88,7 +88,7 @@ def test_a_rule_is_float64_from_the_fit_to_the_file(tmp_path):
 def test_what_is_decided_is_what_was_scored(metric, dtype):
     """The score of the decisions on the sample itself, from the counts in float64."""
     probs = network(images=16)[0].to(dtype)
-    decoder = GlobalRankSEG(CLASSES, metric=metric)
+    decoder = GlobalRankSEG(CLASSES, metric=metric, min_gain=0)
     decoder.update(probs)
     found = decoder.fit()
     masks = nn.functional.one_hot(decoder(probs), CLASSES).movedim(-1, 1).double()

@@ -63,7 +63,7 @@ def fitted_presence(mode):
 
 
 def pooled(mode):
-    decoder = GlobalRankSEG(CLASSES, "dice", mode, min_images=0, min_dice=0)
+    decoder = GlobalRankSEG(CLASSES, "dice", mode, min_images=0, min_dice=0, min_gain=0)
     decoder.update(meant(made(batch=8, seed=1), "softmax"))
     decoder.fit()
     return decoder
@@ -309,7 +309,7 @@ def test_gradients_are_not_recorded():
 @pytest.mark.parametrize("valid_shape", [None, (7, 5), (3, 7, 5)], ids=str)
 def test_a_rule_for_a_data_set_never_holds_all_probabilities(mode, valid_shape, monkeypatch):
     """Strips of an image, and the whole at once."""
-    decoder = GlobalRankSEG(CLASSES, "dice", mode, min_images=0, min_dice=0)
+    decoder = GlobalRankSEG(CLASSES, "dice", mode, min_images=0, min_dice=0, min_gain=0)
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(3, CLASSES, 7, 5, generator=generator)
     decoder.update(logits.softmax(1))

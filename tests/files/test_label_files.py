@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rankseg_plugins._writing import write_atomically
-from rankseg_plugins.comparison.pictures import class_colours
+from rankseg_plugins.comparison.pictures.colours import class_colours
 from rankseg_plugins.files.label_files import LabelFiles, encode_npy, encode_png
 
 

@@ -149,7 +149,7 @@ def test_states_with_and_without_a_tuned_decoder():
 
 def fitted(data, *numbers, classes=CLASSES, **options):
     """A rule for the data set; without ``numbers`` of images one that is not fitted."""
-    decoder = GlobalRankSEG(classes, **options)
+    decoder = GlobalRankSEG(classes, min_gain=0, **options)
     if numbers:
         decoder.update(torch.stack([data[index][0] for index in numbers]).softmax(1))
         decoder.fit()

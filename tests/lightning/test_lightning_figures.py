@@ -18,7 +18,7 @@ from lightning_nets import CLASSES, loader, network
 from PIL import Image
 
 from rankseg_plugins import RankSEG, rankseg
-from rankseg_plugins.comparison.pictures import LEGEND, VOID_COLOUR
+from rankseg_plugins.comparison.pictures.colours import LEGEND, VOID_COLOUR
 from rankseg_plugins.lightning import RankSEGCallback
 from rankseg_plugins.lightning import figures as module
 

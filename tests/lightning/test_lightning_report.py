@@ -22,7 +22,7 @@ from sweeps import sweep
 
 from rankseg_plugins import PresenceRankSEG, RankSEG
 from rankseg_plugins.comparison import Scoring, compare
-from rankseg_plugins.comparison.tables import to_dict
+from rankseg_plugins.comparison.telling.tables import to_dict
 from rankseg_plugins.lightning import RankSEGCallback
 
 pytestmark = pytest.mark.usefixtures("unpainted")

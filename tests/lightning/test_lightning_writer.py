@@ -11,7 +11,7 @@ pytest.importorskip("rankseg_plugins.lightning", exc_type=ImportError)
 from lightning_nets import CLASSES, Blobs, loader, network
 
 from rankseg_plugins import RankSEG, rankseg
-from rankseg_plugins.comparison.pictures import class_colours
+from rankseg_plugins.comparison.pictures.colours import class_colours
 from rankseg_plugins.lightning import RankSEGCallback, RankSEGPredictionWriter
 
 DECODER = RankSEG(metric="dice")

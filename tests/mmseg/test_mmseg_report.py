@@ -25,7 +25,7 @@ from PIL import Image
 from rankseg_plugins import PresenceRankSEG, RankSEG
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.comparison import Scoring, compare
-from rankseg_plugins.comparison.tables import to_dict
+from rankseg_plugins.comparison.telling.tables import to_dict
 from rankseg_plugins.mmseg import MultiLevelIoUMetric
 
 pytestmark = pytest.mark.usefixtures("unpainted")

@@ -27,7 +27,7 @@ ON = {"metric": "dice", "pruning_prob": 0.1}
 
 
 def fitted(classes=4, mode="multiclass"):
-    decoder = GlobalRankSEG(classes, "dice", mode, min_images=0, min_dice=0)
+    decoder = GlobalRankSEG(classes, "dice", mode, min_images=0, min_dice=0, min_gain=0)
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(5, classes, 9, 9, generator=generator) - torch.arange(classes).view(1, -1, 1, 1)
     decoder.update(logits.softmax(1) if mode == "multiclass" else (logits - 1).sigmoid())

@@ -14,7 +14,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
-from rankseg_plugins.comparison.pictures import ARGMAX_RIGHT, NEITHER, RANKSEG_RIGHT
+from rankseg_plugins.comparison.pictures.colours import ARGMAX_RIGHT, NEITHER, RANKSEG_RIGHT
 from rankseg_plugins.mmseg import RankSEGVisualizationHook, RankSEGVisualizer
 from rankseg_plugins.mmseg.visualization import (
     GREY,

@@ -8,7 +8,7 @@ import torch
 
 from rankseg_plugins import RankSEG
 from rankseg_plugins.comparison import Sample, Scoring, compare
-from rankseg_plugins.comparison.tables import to_dict
+from rankseg_plugins.comparison.telling.tables import to_dict
 from rankseg_plugins.report.charts import draw, reliability
 from rankseg_plugins.report.html import to_html
 from rankseg_plugins.report.markdown import to_markdown

@@ -51,3 +51,26 @@ def test_classes_of_too_few_cases_have_no_line(comparison):
         lengths = [np.ptp(segment[:, 0]) for segment in lines.get_segments()]
         assert np.isfinite(gains).all() == known
         np.testing.assert_allclose(sorted(lengths), np.sort(gains[:, 2] - gains[:, 1]) if known else [0, 0, 0])
+
+
+def test_two_decoders_are_drawn_below_each_other_on_like_axes(comparison):
+    two = comparison.candidates[:2]
+    pairs = [comparison.paired(name) for name in two]
+    assert pairs[0].differences.tolist() != pairs[1].differences.tolist()
+    histograms, scatters, classes = (
+        charts.draw(chart, comparison, *two).axes for chart in (charts.histogram, charts.scatter, charts.classes)
+    )
+    for found in (histograms, scatters, classes):
+        assert [axes.get_title().replace("\n", "") for axes in found] == list(two)
+        assert len({axes.get_xlim() for axes in found}) == 1
+    assert len({axes.get_ylim() for axes in (*histograms, scatters[0])}) == 2
+    for axes, paired in zip(histograms, pairs, strict=True):
+        bars = [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in axes.patches]
+        assert sum(height for x, height in bars if x > 0) == paired.wins
+        assert sum(height for x, height in bars if x < 0) == paired.losses
+    for axes, paired in zip(scatters, pairs, strict=True):
+        points = np.column_stack([paired.baseline, paired.scores])
+        np.testing.assert_allclose(axes.collections[0].get_offsets(), 100 * points)
+    for index, axes in enumerate(classes):
+        gains = 100 * comparison.differences.classes[index][:, 0]
+        np.testing.assert_allclose(sorted(bar.get_width() for bar in axes.patches), sorted(gains))

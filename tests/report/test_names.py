@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from rich.console import Console
 
 from rankseg_plugins.comparison import Recorder, Sample
-from rankseg_plugins.comparison.tables import to_csv
+from rankseg_plugins.comparison.telling.tables import to_csv
 from rankseg_plugins.report import charts
 from rankseg_plugins.report.page import read_page
 from rankseg_plugins.report.terminal import to_terminal

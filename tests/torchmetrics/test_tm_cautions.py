@@ -204,7 +204,7 @@ def test_truth_in_floats_of_eight_bits_is_scored():
 def test_arrays_of_numpy_are_refused_with_the_way_to_make_tensors():
     ((probs, target),) = make(batches=1)
     array, labels = probs.numpy(), target.numpy()
-    fitted = GlobalRankSEG(CLASSES, min_images=0)
+    fitted = GlobalRankSEG(CLASSES, min_images=0, min_gain=0)
     fitted.update(probs)
     fitted.fit()
     for decoder in (RankSEG(), fitted, TunedDecoder(RankSEG(), CLASSES), TunedDecoder(fitted, CLASSES, 0.7)):

@@ -16,7 +16,7 @@ from rankseg_plugins.torchmetrics import MultiLevelScore, RankSEGWrapper
 
 
 def fitted(seed=0, **options):
-    decoder = GlobalRankSEG(CLASSES, min_images=0, **options)
+    decoder = GlobalRankSEG(CLASSES, min_images=0, min_gain=0, **options)
     for probs, _ in make(seed=seed):
         decoder.update(probs)
     decoder.fit()

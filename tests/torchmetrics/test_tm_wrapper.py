@@ -315,7 +315,7 @@ def test_void_pixels_of_a_tuned_decoder_are_known():
     void = TunedDecoder(RankSEG(unassigned_policy="void"), CLASSES)
     with pytest.raises(ValueError, match="needs a class for every pixel"):
         RankSEGWrapper(MulticlassF1Score(CLASSES), void)
-    fitted = GlobalRankSEG(CLASSES)
+    fitted = GlobalRankSEG(CLASSES, min_gain=0)
     for probs, _ in make():
         fitted.update(probs)
     fitted.fit()
@@ -356,7 +356,7 @@ def test_probabilities_softened_twice_are_warned_of_once():
 
 def test_checkpoints_fit_whatever_the_decoder():
     """A module with a tuned decoder in it loads what was saved with another, and goes on deciding by its own."""
-    fitted = GlobalRankSEG(CLASSES)
+    fitted = GlobalRankSEG(CLASSES, min_gain=0)
     for probs, _ in make():
         fitted.update(probs)
     fitted.fit()

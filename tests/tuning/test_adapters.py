@@ -11,7 +11,7 @@ from rankseg_plugins.calibration.tuned import TunedDecoder
 def decoder(request, tmp_path):
     inner = RankSEG("iou", pruning_prob=0.1)
     if request.param == "global":
-        inner = GlobalRankSEG(3)
+        inner = GlobalRankSEG(3, min_gain=0)
         inner.update((2 * torch.randn(8, 3, 20, 20, generator=torch.Generator().manual_seed(0))).softmax(1))
         inner.fit()
     TunedDecoder(inner, 3, 0.7).save(tmp_path / "decoder.json")

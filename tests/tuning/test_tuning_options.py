@@ -94,6 +94,7 @@ def test_integers_of_numpy():
     )
 
 
+@pytest.mark.filterwarnings("ignore:1 of 1 rules for the whole data set pursue no class")
 def test_others_are_in_the_race_beside_global_rules():
     mine = {"mine": TunedDecoder(RankSEG("iou"), 2)}
     common = {"temperatures": [1.0], "others": mine}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -14,7 +15,25 @@ from rankseg_plugins.core.lasting import Fitted, Mark
 from rankseg_plugins.core.options import OUTPUT_MODES, read_choice, read_index, read_integer, read_real
 from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.plausibility import ChecksSums
-from rankseg_plugins.core.pooled.fit import GlobalFit, affine_argmax, best_thresholds, fit_labels, fit_masks, sums_of
+from rankseg_plugins.core.pooled.fit import (
+    GlobalFit,
+    Rule,
+    affine_argmax,
+    best_thresholds,
+    fit_labels,
+    fit_masks,
+    sums_of,
+)
+from rankseg_plugins.core.pooled.guards import (
+    Evidence,
+    Guards,
+    evidence_of,
+    no_evidence,
+    told,
+    too_little,
+    too_widely_shown,
+    without_evidence,
+)
 from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain
 from rankseg_plugins.core.processes import gather
 from rankseg_plugins.core.reservoir import Reservoir, join
@@ -40,8 +59,10 @@ class GlobalRankSEG(ChecksSums, Fitted):
     give no evidence, such as the 19 classes of a network of 21 that never occur in the photographs at hand: a class
     must show in ``min_images`` images, and its own mask must promise a pooled Dice of ``min_dice``. Without labels, as
     many images must hold a pixel where it is the likeliest (in masks, likelier than not): a haze of small
-    probabilities over all images looks the same whether the class is in a few of them or in none. All other classes
-    compete with the largest class on equal terms, as under argmax, or at the threshold 1/2.
+    probabilities over all images looks the same whether the class is in a few of them or in none. For the same reason
+    the rule must not show it in many more images than argmax does (``max_spread``) unless most hold it; and where all
+    of the rule promises less than ``min_gain``, nothing is pursued. All other classes compete with the largest class on
+    equal terms, as under argmax, or at the threshold 1/2; what :meth:`fit` returns names the reason of each.
 
     Args:
         num_classes: C; 1 for a single channel of foreground probabilities, which needs ``"multilabel"``.
@@ -54,6 +75,11 @@ class GlobalRankSEG(ChecksSums, Fitted):
             least this, >= 0; v is the mean squared probability of an image, or with labels the share of the class. It
             is the number of images only if all hold the class alike: five uneven images are fewer than 5.
         min_dice: in [0, 1]; a class is pursued if its best mask has at least this pooled Dice.
+        max_spread: at least 1, without labels only; a class is pursued if the rule shows it in at most this many times
+            the images where argmax (in masks, the threshold 1/2) does, or if its effective number is at least half of
+            all images. A class that is shown where it is not costs an image more than one that is missed.
+        min_gain: in [0, 1], without labels only; what the rule must promise over the plain decision for anything to be
+            pursued, in the mean score of the pursued classes.
         void_index: label of pixels that ``valid_mask`` leaves out, outside the class range; multiclass only.
         seed: of the sample.
 
@@ -99,6 +125,8 @@ class GlobalRankSEG(ChecksSums, Fitted):
         max_pixels: int = 200_000,
         min_images: float = 5.0,
         min_dice: float = 0.1,
+        max_spread: float = 1.2,
+        min_gain: float = 0.005,
         void_index: int = 255,
         seed: int = 0,
     ) -> None:
@@ -109,6 +137,8 @@ class GlobalRankSEG(ChecksSums, Fitted):
         self.output_mode = read_choice("output_mode", output_mode, OUTPUT_MODES)
         self.min_images = read_real("min_images", min_images, 0.0, math.inf)
         self.min_dice = read_real("min_dice", min_dice, 0.0, 1.0)
+        self.max_spread = read_real("max_spread", max_spread, 1.0, math.inf)
+        self.min_gain = read_real("min_gain", min_gain, 0.0, 1.0)
         self.void_index, self.seed = read_integer("void_index", void_index), read_integer("seed", seed)
         if self.output_mode == "multiclass" and (num_classes == 1 or 0 <= void_index < num_classes):
             what = "num_classes=1 needs output_mode='multilabel'" if num_classes == 1 else "void_index is a class"
@@ -120,7 +150,7 @@ class GlobalRankSEG(ChecksSums, Fitted):
 
     def extra_repr(self) -> str:
         """Every option, as it would be passed."""
-        names = ("num_classes", "metric", "output_mode", "max_pixels", "min_images", "min_dice", "void_index", "seed")
+        names = ("num_classes", "metric", "output_mode", "max_pixels", *Guards._fields, "void_index", "seed")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
     def marks(self) -> dict[str, Mark]:
@@ -151,8 +181,7 @@ class GlobalRankSEG(ChecksSums, Fitted):
         """Forget the sample, so that another can be collected; what was fitted stays."""
         self._with_labels: bool | None = None
         self._sample: Reservoir | None = None
-        # Images, sum of v, sum of v^2, images that argmax gives the class in.
-        self._evidence = torch.zeros(4, self.num_classes, dtype=torch.float64, device="cpu")
+        self._evidence = no_evidence(self.num_classes)
 
     @torch.no_grad()
     def update(
@@ -204,10 +233,9 @@ class GlobalRankSEG(ChecksSums, Fitted):
         for index, (image, inside) in enumerate(zip(columns.movedim(1, 2), kept.flatten(1), strict=True)):
             rows = image if inside.all() else image[inside]
             if len(rows):
-                held = rows[:, -self.num_classes :].double().square().mean(0).cpu()
-                found = torch.stack([torch.ones_like(held), held, held.square(), self._shown(rows)])
+                both = rows[:, : self.num_classes], rows[:, -self.num_classes :]
                 # Not in place: inference mode may have made the sum so far.
-                self._evidence = self._evidence + found
+                self._evidence = self._evidence + evidence_of(*both, self.output_mode == "multilabel")
                 self._sample.add(rows.clamp(0, 1), None if number is None else number + index)
 
     def fit(self) -> GlobalFit:
@@ -219,39 +247,52 @@ class GlobalRankSEG(ChecksSums, Fitted):
             RuntimeError: before any :meth:`update` with a valid pixel.
             ValueError: if all processes together saw fewer images than ``min_images``, or only some of them labels.
         """
-        rows, evidence = self._gathered()
-        if evidence[0, 0] < self.min_images:
+        rows, sums = self._gathered()
+        evidence = Evidence.of(sums)
+        if evidence.images < self.min_images:
             raise ValueError(
-                f"{int(evidence[0, 0])} images give no evidence about a data set: update() with at least "
+                f"{evidence.images} images give no evidence about a data set: update() with at least "
                 f"min_images={self.min_images:g}, or lower it"
             )
-        probs, truth = rows[:, : self.num_classes], rows[:, -self.num_classes :]
-        volumes = sums_of(truth)
-        best, thresholds = best_thresholds(probs, truth)
-        effective = evidence[1].square() / evidence[2].clamp(min=torch.finfo(torch.float64).tiny)
-        # 1e-9: images that are all alike count in full, whatever rounding says.
-        pursued = (volumes > 0) & (effective >= self.min_images - 1e-9) & (best >= self.min_dice)
-        unlabelled = rows.shape[1] == self.num_classes
-        if unlabelled:
-            pursued &= evidence[3] >= self.min_images
+        rule, left_out = self._guarded(rows, evidence)
+        pursued = self._pursued(left_out)
         if not pursued.any():
-            plain = "argmax" if self.output_mode == "multiclass" else "the threshold 1/2"
             warnings.warn(
-                f"GlobalRankSEG pursues no class and decides as {plain} does: a class needs an effective number of "
-                f"images of min_images={self.min_images:g}, to which images that hold little of it hardly count, "
-                + (f"as many in which {plain} shows it, " if unlabelled else "")
-                + f"and a mask that promises a pooled Dice of min_dice={self.min_dice:g}. Add images, or lower these",
+                f"GlobalRankSEG pursues no class and decides as {self._plain} does. {told(left_out)}. More images, or "
+                "other values of these options, may change that",
                 UserWarning,
                 stacklevel=2,
             )
-        if self.output_mode == "multilabel":
-            fit, scale, offset = fit_masks(probs, truth, volumes, thresholds, pursued, self.metric)
-        else:
-            fit, scale, offset = fit_labels(probs, truth, volumes, pursued, self.metric)
-        for name, found in zip(RULE, (scale, offset), strict=True):
-            self.keep(name, found.to(getattr(self, name)))
+        for name in RULE:
+            self.keep(name, getattr(rule, name).to(getattr(self, name)))
         self._fitted = True
-        return fit
+        return GlobalFit(rule.before, rule.after, pursued, left_out)
+
+    def _guarded(self, rows: Tensor, evidence: Evidence) -> tuple[Rule, dict[int, str]]:
+        """The rule, and the classes that it does not pursue."""
+        probs, truth = rows[:, : self.num_classes], rows[:, -self.num_classes :]
+        guards = Guards(*(getattr(self, name) for name in Guards._fields))
+        volumes, (dice, thresholds) = sums_of(truth), best_thresholds(probs, truth)
+        with_labels = rows.shape[1] > self.num_classes
+        left_out = without_evidence(guards, evidence, volumes, dice, None if with_labels else self._plain)
+
+        def fit() -> tuple[Rule, Tensor]:
+            pursued = self._pursued(left_out)
+            if self.output_mode == "multilabel":
+                return fit_masks(probs, truth, volumes, thresholds, pursued, self.metric), pursued
+            return fit_labels(probs, truth, volumes, pursued, self.metric), pursued
+
+        rule, pursued = fit()
+        while pursued.any() and not with_labels:
+            least = rule.least(probs, self.output_mode == "multilabel")
+            found = too_widely_shown(guards, evidence, least, pursued, self._plain)
+            # Only when each is shown where it may be, as those that are not promise most.
+            found = found or too_little(guards, rule.before, rule.after, pursued, self._plain)
+            if not found:
+                break
+            left_out |= found
+            rule, pursued = fit()
+        return rule, dict(sorted(left_out.items()))
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         r"""Decide. The same as calling the module.
@@ -293,12 +334,12 @@ class GlobalRankSEG(ChecksSums, Fitted):
             [self._decide(strip.probs(), strip.valid) for strip in pixels.strips(_VALUES)], 2 - logits.ndim
         )
 
-    def _shown(self, rows: Tensor) -> Tensor:
-        """Which classes are the likeliest somewhere among pixels (N, C) or more columns, (C,) float64 of 0 and 1."""
-        probs = rows[:, : self.num_classes]
-        if self.output_mode == "multilabel":
-            return (probs > 0.5).any(0).double().cpu()
-        return (torch.bincount(probs.argmax(1), minlength=self.num_classes) > 0).double().cpu()
+    def _pursued(self, left_out: Collection[int]) -> Tensor:
+        return torch.tensor([label not in left_out for label in range(self.num_classes)], device="cpu")
+
+    @property
+    def _plain(self) -> str:
+        return "argmax" if self.output_mode == "multiclass" else "the threshold 1/2"
 
     def _check_fitted(self) -> None:
         if not self.fitted:

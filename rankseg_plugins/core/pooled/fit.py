@@ -26,24 +26,44 @@ class GlobalFit(NamedTuple):
             any probability), and NaN if none does.
         after: that of the fitted decision, never below ``before``.
         pursued: (C,) bool, the classes that the decision was fitted to.
+        left_out: of each of the other classes, why it is not pursued.
     """
 
     before: float
     after: float
     pursued: Tensor
+    left_out: dict[int, str]
 
 
-def fit_masks(
-    probs: Tensor, truth: Tensor, volumes: Tensor, thresholds: Tensor, pursued: Tensor, metric: str
-) -> tuple[GlobalFit, Tensor, Tensor]:
-    """Thresholds of the pursued classes, where they are better than 1/2; returns scale and offset, too."""
+class Rule(NamedTuple):
+    """A rule and its scores, see :class:`GlobalFit`; scale and offset are (C,) float64."""
+
+    before: float
+    after: float
+    scale: Tensor
+    offset: Tensor
+
+    def least(self, probs: Tensor, masks: bool) -> Tensor:
+        """(C,) float64, the probability that as many pixels of the sample reach as a class has; 2 if it has none."""
+        if masks:
+            thresholds = self.offset / self.scale
+            counts = [int((p > threshold).sum()) for p, threshold in zip(probs.T, thresholds, strict=True)]
+        else:
+            labels = affine_argmax(probs, self.scale, self.offset)
+            counts = torch.bincount(labels, minlength=probs.shape[1]).tolist()
+        found = [p.kthvalue(len(p) + 1 - k).values.item() if k else 2 for p, k in zip(probs.T, counts, strict=True)]
+        return torch.tensor(found, dtype=torch.float64, device="cpu")
+
+
+def fit_masks(probs: Tensor, truth: Tensor, volumes: Tensor, thresholds: Tensor, pursued: Tensor, metric: str) -> Rule:
+    """Thresholds of the pursued classes, where they are better than 1/2."""
     half = torch.full_like(thresholds, 0.5)
     before, after = (_mask_scores(probs, truth, volumes, each, metric) for each in (half, thresholds))
     # A class leaves 1/2 only for a better score: so the mean, too, cannot fall.
     better = pursued & (after > before)
     thresholds, after = thresholds.where(better, half), after.where(better, before)
-    fit = GlobalFit(_mean_score(before, volumes, pursued), _mean_score(after, volumes, pursued), pursued)
-    return fit, torch.ones_like(thresholds), thresholds
+    mean_before, mean_after = (_mean_score(each, volumes, pursued) for each in (before, after))
+    return Rule(mean_before, mean_after, torch.ones_like(volumes), thresholds.to(volumes))
 
 
 def _mask_scores(probs: Tensor, truth: Tensor, volumes: Tensor, thresholds: Tensor, metric: str) -> Tensor:
@@ -54,9 +74,7 @@ def _mask_scores(probs: Tensor, truth: Tensor, volumes: Tensor, thresholds: Tens
     return _scores(hits, counts, volumes, metric)
 
 
-def fit_labels(
-    probs: Tensor, truth: Tensor, volumes: Tensor, pursued: Tensor, metric: str
-) -> tuple[GlobalFit, Tensor, Tensor]:
+def fit_labels(probs: Tensor, truth: Tensor, volumes: Tensor, pursued: Tensor, metric: str) -> Rule:
     """Fixed-point iteration from argmax; it may oscillate, so steps are damped and the best rule is kept."""
     classes = probs.shape[1]
     largest = int(volumes.masked_fill(~pursued, -1).argmax())
@@ -75,7 +93,7 @@ def fit_labels(
         step = 1.0 if len(rules) == 1 else DAMPING
         scale, offset = (old + step * (new - old) for old, new in zip((scale, offset), target, strict=True))
     best = max(range(len(scores)), key=scores.__getitem__)
-    return GlobalFit(scores[0], scores[best], pursued), *rules[best]
+    return Rule(scores[0], scores[best], *rules[best])
 
 
 def _tangent(hits: Tensor, counts: Tensor, volumes: Tensor, metric: str) -> list[Tensor]:

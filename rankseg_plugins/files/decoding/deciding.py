@@ -17,7 +17,7 @@ from torch import Tensor
 from rankseg_plugins.calibration.temperature import OF_LOGITS
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.calibration.tuned import decide as decide_whole
-from rankseg_plugins.comparison.expected import expect_one
+from rankseg_plugins.comparison.blocks.expected import expect_one
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.objectives import OBJECTIVES
 from rankseg_plugins.core.paths import make_steps
@@ -97,7 +97,7 @@ def decide(decoder: Decoder, values: Tensor, activation: str, scratch: Scratch, 
 def expect(
     score: str, decoder: Decoder, decision: Tensor, values: Tensor, activation: str, scratch: Scratch
 ) -> np.ndarray:
-    r"""What a decision is expected to score, class by class; see :mod:`rankseg_plugins.comparison.expected`.
+    r"""What a decision is expected to score, class by class; see :mod:`rankseg_plugins.comparison.blocks.expected`.
 
     Args:
         score: ``"dice"`` or ``"iou"``.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rankseg_plugins._imports import require
-from rankseg_plugins.comparison.pictures import check_palette, class_colours, distinct_colours
+from rankseg_plugins.comparison.pictures.colours import check_palette, class_colours, distinct_colours
 from rankseg_plugins.files.errors import InputError, blaming
 
 #: Of PASCAL VOC, and those of this package's reports.

@@ -1,6 +1,7 @@
 """Dataset-level decisions against enumeration, measured counts, real data and another process count."""
 
 import itertools
+import re
 
 import numpy as np
 import processes
@@ -9,13 +10,19 @@ import torch
 from places import DATA
 
 from rankseg_plugins import GlobalRankSEG
+from rankseg_plugins.core.pooled.guards import Evidence, evidence_of
 from rankseg_plugins.core.reservoir import Reservoir
 from rankseg_plugins.scores.areas import areas
 from rankseg_plugins.scores.levels import SCORES, dataset_level, entries, pooled
 
-REAL = {"camvid": DATA / "camvid" / "probs_val.npz", "horses": DATA / "voc21_horses" / "probs.npz"}
+REAL = {
+    "camvid": DATA / "camvid" / "probs_val.npz",
+    "horses": DATA / "voc21_horses" / "probs.npz",
+    "chips": DATA / "drone_small" / "probs.npz",
+}
 
-FREE = {"min_images": 0, "min_dice": 0}
+ANY_SPREAD = 1e6
+FREE = {"min_images": 0, "min_dice": 0, "max_spread": ANY_SPREAD}
 
 
 def network(classes=3, images=8, pixels=400, seed=0):
@@ -28,8 +35,9 @@ def network(classes=3, images=8, pixels=400, seed=0):
     return probs, drawn.view(images, pixels)
 
 
-def fitted(probs, labels=None, ignore_index=None, **options):
-    decoder = GlobalRankSEG(probs.shape[1], **options)
+def fitted(probs, labels=None, ignore_index=None, min_gain=0, **options):
+    """However little there is to gain, as on images whose probabilities are right."""
+    decoder = GlobalRankSEG(probs.shape[1], min_gain=min_gain, **options)
     decoder.update(probs, labels, ignore_index=ignore_index)
     return decoder, decoder.fit()
 
@@ -117,7 +125,7 @@ def test_the_sample_is_uniform_over_pixels_of_images_of_all_sizes(numbered):
 def test_memory_stays_and_the_sample_represents_the_data():
     probs, _ = network(images=40)
     decoder, whole = fitted(probs)
-    small = GlobalRankSEG(3, max_pixels=2000)
+    small = GlobalRankSEG(3, max_pixels=2000, min_gain=0)
     for batch in probs.split(3):
         small.update(batch)
     assert small.fit().after == pytest.approx(whole.after, abs=0.03)
@@ -156,6 +164,87 @@ def test_a_class_that_argmax_never_shows_is_not_pursued_without_labels(mode):
     assert fitted(probs, labels, output_mode=mode)[1].pursued.all()
 
 
+def hazy(output_mode="multiclass", **options):
+    """24 images with a third class that is in 6 of them, and somewhat likely in all others."""
+    probs, labels = network(classes=2, images=24)
+    third = torch.full((24, 1, 400), 0.002)
+    third[:, :, :40] = 0.3
+    third[:6, :, :90] = 0.55
+    probs = torch.cat([probs * (1 - third), third], 1)
+    labels[:6, :90] = 2
+    return probs, labels, *fitted(probs, output_mode=output_mode, **options)
+
+
+@pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
+def test_a_class_is_not_pursued_into_images_without_evidence_of_it(mode):
+    probs, labels, free, everywhere = hazy(mode, max_spread=ANY_SPREAD)
+    assert everywhere.pursued.all()
+    _, _, decoder, found = hazy(mode)
+    assert found.pursued.tolist() == [True, True, False]
+    held = probs[:, 2].double().square().mean(1)
+    effective = (held.sum() ** 2 / held.square().sum()).item()
+
+    def masks(decided):
+        return decided if mode == "multilabel" else torch.stack([decided == c for c in range(3)], 1)
+
+    shown = masks(free(probs))[:, 2].any(1).sum().item()
+    assert shown == 24 > 1.2 * 6
+    assert effective < 12
+    plain = {"multiclass": "argmax", "multilabel": "the threshold 1/2"}[mode]
+    assert found.left_out == {
+        2: f"a rule fitted to it shows it in 24 images, {plain} in 6, and an effective number of {effective:.1f} of 24 "
+        "holds it; max_spread=1.2"
+    }
+    truth = torch.stack([labels == c for c in range(3)], 1)
+    scores = [image_dice(masks(each(probs)), truth) for each in (decoder, free)]
+    assert scores[0] > scores[1] + 0.1
+    assert hazy(mode, max_spread=4)[3].pursued.all()
+
+
+def image_dice(decided, truth):
+    """Mean over the classes of truth or decision, then over images."""
+    return entries(areas(decided, truth, 3), SCORES["dice"]).nanmean(1).mean().item()
+
+
+def test_images_above_a_threshold_are_counted():
+    probs = torch.rand(30, 4, 50, generator=torch.Generator().manual_seed(0)) ** 40
+    probs[:2, 1, 7] = 1
+    found = Evidence.of(sum(evidence_of(each.T, each.T, masks=True) for each in probs))
+    for least in (0, 0.25, 0.5, 0.75, 1, 2):
+        assert found.spread(torch.full((4,), least)).tolist() == (probs.amax(2) >= least).sum(0).tolist()
+    assert found.shown.tolist() == (probs.amax(2) > 0.5).sum(0).tolist()
+    assert 0 < found.shown.min() < found.shown.max() < 30
+
+
+@pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
+def test_a_rule_that_promises_little_is_not_taken_without_labels(mode):
+    probs, labels = network()
+    _, taken = fitted(probs, output_mode=mode)
+    gain = taken.after - taken.before
+    assert gain > 0
+    said = f"pursues no class .* Classes 0, 1, 2: the rule promises {gain:.4f} over"
+    with pytest.warns(UserWarning, match=said):
+        decoder, found = fitted(probs, output_mode=mode, min_gain=gain + 1e-4)
+    assert found.before == found.after
+    assert torch.equal(decoder(probs), probs.argmax(1) if mode == "multiclass" else probs > 0.5)
+    assert fitted(probs, output_mode=mode, min_gain=gain)[1].pursued.all()
+    assert fitted(probs, labels, output_mode=mode, min_gain=0.5)[1].pursued.all()
+
+
+def test_each_class_that_is_not_pursued_has_a_reason():
+    probs, _ = network(classes=2, images=20)
+    others = torch.zeros(20, 4, 400)
+    others[0, 0, :200] = 0.6
+    others[:, 1] = 0.002
+    others[:, 2] = 0.3
+    probs = torch.cat([probs * (1 - others.sum(1, keepdim=True)), others], 1)
+    _, found = fitted(probs)
+    reasons = ["an effective number of 1.0 images", "its best mask .* Dice of 0.004", "argmax shows it in [0-4] images"]
+    assert list(found.left_out) == [2, 3, 4, 5]
+    for reason, said in zip([*reasons, "it does not occur"], found.left_out.values(), strict=True):
+        assert re.match(reason, said)
+
+
 def test_a_fit_that_cannot_gain_keeps_argmax():
     labels = torch.arange(12).view(4, 3) % 3
     probs = torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).float()
@@ -175,7 +264,7 @@ def test_the_rule_scores_what_the_fit_says_and_never_below_plain(metric, output_
         probs = torch.stack([halves[:, 0] / 2, halves[:, 1] / 2, 1 - halves.mean(1)], 1)
         labels = torch.randint(3, (6, 3), generator=generator) if with_labels else None
         truth = probs if labels is None else torch.nn.functional.one_hot(labels, 3).movedim(-1, 1)
-        decoder, found = fitted(probs, labels, metric=metric, output_mode=output_mode, min_images=0, min_dice=0.3)
+        decoder, found = fitted(probs, labels, metric=metric, output_mode=output_mode, **{**FREE, "min_dice": 0.3})
         plain = probs > 0.5 if output_mode == "multilabel" else probs.argmax(1)
         for decision, value in ((plain, found.before), (decoder(probs), found.after)):
             masks = decision if output_mode == "multilabel" else torch.stack([decision == c for c in range(3)], 1)
@@ -191,7 +280,9 @@ def test_the_rule_scores_what_the_fit_says_and_never_below_plain(metric, output_
 def test_without_any_class_to_pursue_the_plain_decision_is_scored(metric, output_mode):
     probs, labels = network()
     plainly = {"multiclass": "argmax", "multilabel": "the threshold 1/2"}[output_mode]
-    with pytest.warns(UserWarning, match=f"pursues no class and decides as {plainly} does: .* count, and a mask"):
+    with pytest.warns(
+        UserWarning, match=rf"pursues no class and decides as {plainly} does\. Class 0: its best mask .* min_dice=1"
+    ):
         decoder, found = fitted(probs, labels, metric=metric, output_mode=output_mode, min_images=0, min_dice=1)
     assert not found.pursued.any()
     assert found.before == found.after
@@ -390,6 +481,24 @@ def test_street_scenes_gain_three_points_without_labels():
     assert decided >= argmax + 3
 
 
+@pytest.mark.parametrize("seed", [4, 17])
+def test_halves_of_aerial_chips_lose_nothing(seed):
+    """Those where a class of a few chips, pursued, would be shown in most, for 8 and 10 points of image Dice."""
+    probs, truth = load("chips")
+    mine, others = np.array_split(np.random.default_rng(seed).permutation(len(probs)), 2)
+    free, found = fitted(probs[mine], max_spread=ANY_SPREAD, max_pixels=50_000)
+    assert found.pursued[0]
+    _, found = fitted(probs[mine], max_pixels=50_000)
+    assert not found.pursued[0]
+    with pytest.warns(UserWarning, match="pursues no class"):
+        decoder, _ = fitted(probs[mine], min_gain=0.005, max_pixels=50_000)
+    plain, guarded, pursued = (
+        entries(areas(each, truth[others], 6, ignore_index=255), SCORES["dice"]).nanmean(1).mean()
+        for each in (probs[others].argmax(1), decoder(probs[others]), free(probs[others]))
+    )
+    assert guarded == plain > pursued + 0.05
+
+
 def test_photographs_of_two_of_21_classes_keep_their_score():
     probs, truth = load("horses")
     present = truth[truth != 255].unique()
@@ -421,7 +530,7 @@ def _one_process(rank, folder):
 
 
 def fitted_to_share(probs, labels, share, numbered, max_pixels, output_mode, blind):
-    decoder = GlobalRankSEG(3, max_pixels=max_pixels, output_mode=output_mode)
+    decoder = GlobalRankSEG(3, max_pixels=max_pixels, output_mode=output_mode, min_gain=0)
     if len(probs[share]):
         number = share.start if numbered else None
         decoder.update(probs[share], None if blind else labels[share], number=number)
@@ -463,7 +572,7 @@ def test_a_refused_batch_leaves_nothing_behind():
     probs = torch.rand(3, 2, 5, generator=torch.Generator().manual_seed(0)).softmax(1)
     bad = probs.clone()
     bad[2, 0, 0] = float("nan")
-    refused, clean = GlobalRankSEG(2, min_images=0), GlobalRankSEG(2, min_images=0)
+    refused, clean = (GlobalRankSEG(2, min_images=0, min_gain=0) for _ in range(2))
     with pytest.raises(ValueError, match="probs must be finite"):
         refused.update(bad)
     for decoder in (refused, clean):

@@ -167,7 +167,7 @@ def test_expected_score(probs):
 
 
 def test_decision_for_a_data_set(probs):
-    on_cpu, on_gpu = GlobalRankSEG(5, min_images=0), GlobalRankSEG(5, min_images=0).cuda()
+    on_cpu, on_gpu = (GlobalRankSEG(5, min_images=0, min_gain=0).to(device) for device in ("cpu", "cuda"))
     for decoder, images in ((on_cpu, probs), (on_gpu, probs.cuda())):
         decoder.update(images)
         decoder.fit()

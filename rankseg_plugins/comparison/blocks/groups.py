@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rankseg_plugins.comparison.intervals.statistics import FEWEST, mean_of_known
 from rankseg_plugins.comparison.phrases import named, number_of, points, sign, span, unit
 from rankseg_plugins.comparison.sample import read_name
-from rankseg_plugins.comparison.statistics import FEWEST, mean_of_known
 
 if TYPE_CHECKING:
     from rankseg_plugins.comparison.comparison import Comparison

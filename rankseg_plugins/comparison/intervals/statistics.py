@@ -12,6 +12,8 @@ from rankseg_plugins.core.options import read_real
 
 #: With fewer cases nothing is said of an interval.
 FEWEST = 5
+#: By how much the scores of a class in an image that was not seen may differ at least: a share.
+UNSEEN = 0.4
 #: How much farther from the estimate than the farthest case the two that were not seen are taken to lie.
 BEYOND = 1.5
 #: Cases that are left out at once hold about this many numbers.
@@ -116,6 +118,11 @@ def jackknife(parts: Sequence[np.ndarray], statistic: Callable[[Sequence[np.ndar
         squares += (moved**2).sum(0)
         farthest = np.maximum(farthest, moved.max(0))
     return Estimate(values, cases, squares, farthest)
+
+
+def unseen(cases: int, entries: np.ndarray) -> np.ndarray:
+    """How far an unseen case may lie at least from a mean over the entries of all cases: by UNSEEN in one of them."""
+    return UNSEEN * cases / np.maximum(1, entries)
 
 
 def mean_of_known(values: np.ndarray, axis: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rankseg_plugins.comparison.pictures import (
+from rankseg_plugins.comparison.pictures.colours import (
     ARGMAX_RIGHT,
     NEITHER,
     RANKSEG_RIGHT,

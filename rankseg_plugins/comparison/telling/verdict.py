@@ -14,7 +14,8 @@ from rankseg_plugins.comparison import phrases
 from rankseg_plugins.comparison.phrases import points, sign, span, title, unit
 
 if TYPE_CHECKING:
-    from rankseg_plugins.comparison.comparison import Comparison, Paired
+    from rankseg_plugins.comparison.comparison import Comparison
+    from rankseg_plugins.comparison.paired import Paired
 
 #: What people publish: score, level and which classes count, None where that makes no difference.
 HEADLINES = (

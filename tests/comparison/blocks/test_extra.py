@@ -5,13 +5,13 @@ import io
 import numpy as np
 import pytest
 import torch
+from compared import interval_of
 from rich.console import Console
-from test_intervals import interval_of
 
 from rankseg_plugins import RankSEG
 from rankseg_plugins.comparison import Recorder, Sample, Scoring, compare
-from rankseg_plugins.comparison.intervals import UNSEEN
-from rankseg_plugins.comparison.tables import to_dict
+from rankseg_plugins.comparison.intervals.statistics import UNSEEN
+from rankseg_plugins.comparison.telling.tables import to_dict
 from rankseg_plugins.report.page import read_page
 from rankseg_plugins.report.terminal import to_terminal
 from rankseg_plugins.scores.boundaries import Boundaries

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison.decoders import Decoder
+from rankseg_plugins.comparison.intervals.statistics import mean_of_known
 from rankseg_plugins.comparison.scoring import Scoring
-from rankseg_plugins.comparison.statistics import mean_of_known
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import check_choice, class_masks
 from rankseg_plugins.scores.levels import ABSENT

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from rankseg_plugins.comparison import Recorder, Sample, compare
-from rankseg_plugins.comparison.groups import group_losses, group_notes
-from rankseg_plugins.comparison.tables import to_dict
+from rankseg_plugins.comparison.blocks.groups import group_losses, group_notes
+from rankseg_plugins.comparison.telling.tables import to_dict
 from rankseg_plugins.report.page import read_page
 
 OPTIONS = {"ignore_index": 255, "panels": 1}

@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.comparison.intervals import UNSEEN
+from rankseg_plugins.comparison.intervals.statistics import FEWEST, jackknife, mean_of_known, ratio, unseen
 from rankseg_plugins.comparison.scoring import Scoring
-from rankseg_plugins.comparison.statistics import FEWEST, jackknife, mean_of_known, ratio
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.extra import ExtraScore, columns_of, entries
 
@@ -101,8 +100,8 @@ def _unseen(parts: Sequence[np.ndarray], scores: Sequence[ExtraScore]) -> np.nda
     held = np.minimum(ours, base)
     cases = np.concatenate([images[..., None], held], -1)
     entries = np.concatenate([held.sum(-1, keepdims=True), held], -1)
-    least = np.array([UNSEEN if column.is_share else 0.0 for column in columns_of(scores)])[:, None]
-    return np.where(cases < FEWEST, np.nan, least * len(parts[0]) / np.maximum(1, entries))
+    shares = np.array([column.is_share for column in columns_of(scores)])[:, None]
+    return np.where(cases < FEWEST, np.nan, shares * unseen(len(parts[0]), entries))
 
 
 def _paired(found: np.ndarray, scores: Sequence[ExtraScore]) -> tuple[np.ndarray, np.ndarray]:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rankseg_plugins.comparison.intervals.statistics import FEWEST, jackknife, mean_of_known, unseen
 from rankseg_plugins.comparison.measuring import to_areas
 from rankseg_plugins.comparison.scoring import Scoring
-from rankseg_plugins.comparison.statistics import FEWEST, jackknife, mean_of_known
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.levels import LEVELS, SCORES, image_accuracies
 
@@ -22,8 +22,6 @@ from rankseg_plugins.scores.levels import LEVELS, SCORES, image_accuracies
 FIGURES = (*product(SCORES, LEVELS), *product(("accuracy",), LEVELS))
 #: Those that are means over classes.
 OVER_CLASSES = tuple(level == "class" or (level == "dataset" and score != "accuracy") for score, level in FIGURES)
-#: By how much the scores of a class in an image that was not seen may differ at least: a share.
-UNSEEN = 0.4
 #: Classes that fewer than FEWEST cases hold may move means over classes by half of what a score can differ by, if at
 #: most this share of the classes is held so seldom; else nothing is said of these means.
 SELDOM, HALF = 0.1, 0.5
@@ -101,9 +99,9 @@ def _unseen(held: np.ndarray, cases: int) -> np.ndarray:
         (D - 1, 1 + figures + C), as :func:`_statistics` has its columns.
     """
     fewer = np.minimum(held[:1], held[1:])
-    means = cases / np.maximum(1, np.minimum(held[:1].sum(1), held[1:].sum(1)))
+    means = np.minimum(held[:1].sum(1), held[1:].sum(1))
     columns = np.repeat(means[:, None], 1 + len(FIGURES), 1)
-    return UNSEEN * np.concatenate([columns, cases / np.maximum(1, fewer)], 1)
+    return unseen(cases, np.concatenate([columns, fewer], 1))
 
 
 def _seldom(held: np.ndarray, cases: int) -> np.ndarray:

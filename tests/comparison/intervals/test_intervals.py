@@ -5,24 +5,16 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from test_comparison import IGNORE, make_samples
+from compared import IGNORE, interval_of, make_samples
 
 from rankseg_plugins import RankSEG
 from rankseg_plugins.comparison import Scoring, compare
-from rankseg_plugins.comparison.intervals import FIGURES, UNSEEN, level_differences
-from rankseg_plugins.comparison.statistics import BEYOND, jackknife
+from rankseg_plugins.comparison.intervals.levels import FIGURES, level_differences
+from rankseg_plugins.comparison.intervals.statistics import UNSEEN, jackknife
 from rankseg_plugins.scores import levels
 from rankseg_plugins.scores.areas import Areas
 
 DECODERS = {"argmax": RankSEG("acc"), "dice": RankSEG("dice"), "iou": RankSEG("iou", pruning_prob=0.1)}
-
-
-def interval_of(distances, value, unseen=0.0, confidence=0.95):
-    """Student's interval of what each case has, and of two cases beyond the farthest."""
-    beyond = max(BEYOND * max(abs(each) for each in distances), unseen)
-    values = [*distances, beyond, -beyond]
-    error = math.sqrt(sum(each**2 for each in values) / (len(values) - 1) / len(values))
-    return scipy.stats.t.interval(confidence, len(values) - 1, loc=value, scale=error)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from rankseg_plugins.comparison.intervals.statistics import mean_of_known
 from rankseg_plugins.comparison.phrases import number_of, percent, points, span, unit
-from rankseg_plugins.comparison.statistics import mean_of_known
 
 if TYPE_CHECKING:
     from rankseg_plugins.comparison.comparison import Comparison

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.comparison.expected import trust_as_dict
-from rankseg_plugins.comparison.groups import groups_as_dict
-from rankseg_plugins.comparison.intervals import FIGURES
-from rankseg_plugins.comparison.statistics import mean_of_known
-from rankseg_plugins.comparison.verdict import headlines
+from rankseg_plugins.comparison.blocks.expected import trust_as_dict
+from rankseg_plugins.comparison.blocks.groups import groups_as_dict
+from rankseg_plugins.comparison.intervals.levels import FIGURES
+from rankseg_plugins.comparison.intervals.statistics import mean_of_known
+from rankseg_plugins.comparison.telling.verdict import headlines
 from rankseg_plugins.scores.extra import Column, columns_of
 from rankseg_plugins.scores.levels import SCORES, image_accuracies
 from rankseg_plugins.scores.shown import LeftOut, left_out
 
 if TYPE_CHECKING:
-    from rankseg_plugins.comparison.comparison import Comparison, Paired
+    from rankseg_plugins.comparison.comparison import Comparison
+    from rankseg_plugins.comparison.paired import Paired
 
 #: A score and a level.
 Level = tuple[str, str]

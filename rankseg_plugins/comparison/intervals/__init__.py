@@ -1,0 +1,1 @@
+"""How sure a difference is: the jackknife over cases, and what cases that were not seen may add."""

@@ -1,0 +1,1 @@
+"""Images that are kept to be drawn, and the colours of all pictures."""
