@@ -70,7 +70,7 @@ DECODERS = {
     "rankseg(metric=iou,smooth=1)": lambda: RankSEG("iou", smooth=1.0),
     "rankseg(solver=exact)": lambda: RankSEG(solver="exact"),
     "tuned.json": lambda: TunedDecoder(DECODER, 3, 0.7),
-    "global.json": lambda: TunedDecoder(fitted(GlobalRankSEG(3)), 3, 1.4),
+    "global.json": lambda: TunedDecoder(fitted(GlobalRankSEG(3, min_images=0, min_gain=0)), 3, 1.4),
     "presence.json": lambda: TunedDecoder(PresenceRankSEG(3, frequencies=[0.9, 0.6, 0.3]), 3),
 }
 

@@ -45,7 +45,7 @@ DECODERS = {
     "tuned": lambda: TunedDecoder(RankSEG(pruning_prob=0.1), CLASSES, 0.7),
     "presence": lambda: TunedDecoder(fitted(PresenceRankSEG), CLASSES, 0.7),
     "presence by labels": lambda: fitted(PresenceRankSEG, present="label"),
-    "global": lambda: TunedDecoder(fitted(GlobalRankSEG, min_images=0, min_dice=0), CLASSES, 1.3),
+    "global": lambda: TunedDecoder(fitted(GlobalRankSEG, min_images=0, min_dice=0, min_gain=0), CLASSES, 1.3),
 }
 
 

@@ -58,7 +58,7 @@ def test_labels_of_the_core(shape, dtype):
 def test_every_decoder(tmp_path):
     logits = draw(16, 16)
     batch = logits.unsqueeze(0)
-    pooled = GlobalRankSEG(3, min_images=0)
+    pooled = GlobalRankSEG(3, min_images=0, min_gain=0)
     pooled.update(batch.softmax(1))
     pooled.fit()
     presence = PresenceRankSEG(3, frequencies=[1.0, 0.9, 0.2])
