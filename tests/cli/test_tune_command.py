@@ -183,6 +183,7 @@ tune(samples, temperatures=[1.0], aggregation_levels=["samplewise", "global"], p
 """
 
 
+@pytest.mark.filterwarnings("ignore:1 of 1 rules for the whole data set pursue no class")
 def test_progress_on_a_terminal_only(capfd):
     with pytest.warns(UserWarning, match="the probabilities are too unsure"):
         exec(WITH_A_BAR, {})
