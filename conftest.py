@@ -6,8 +6,9 @@ from importlib.util import find_spec
 
 import pytest
 
-# Triton exists for Linux only.
+# Triton exists for Linux only; nnU-Net is tested in an environment of its own.
 collect_ignore_glob = [] if find_spec("triton") else ["rankseg_plugins/core/kernels/cuda/*"]
+collect_ignore_glob += [] if find_spec("nnunetv2") else ["rankseg_plugins/nnunet/*", "tests/nnunet/*"]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -158,7 +158,7 @@ class GlobalCandidates:
         >>> generator = torch.Generator().manual_seed(0)
         >>> candidates = GlobalCandidates(2, temperatures=[0.7, 1.0], metrics=["iou"])
         >>> for index in range(8):
-        ...     probs = (3 * torch.randn(2, 50, generator=generator)).softmax(0)
+        ...     probs = (torch.randn(2, 50, generator=generator) + torch.tensor([[1.0], [0.0]])).softmax(0)
         ...     candidates.update(Sample(str(index), probs, probs.argmax(0)))
         >>> list(candidates.fit())
         ['global(metric=iou) at temperature 0.7', 'global(metric=iou)']

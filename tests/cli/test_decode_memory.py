@@ -19,7 +19,7 @@ SIZE = (40, 320, 320)
 
 def pooled():
     """A rule for a data set of noise."""
-    decoder = GlobalRankSEG(3, min_images=1)
+    decoder = GlobalRankSEG(3, min_images=1, min_gain=0)
     decoder.update(torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(0)).mul(3).softmax(1))
     decoder.fit()
     return decoder

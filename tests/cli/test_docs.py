@@ -16,7 +16,7 @@ from benchmarks.datasets import DATASETS
 from rankseg_plugins import RankSEG
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.cli import app
-from rankseg_plugins.comparison.pictures import class_colours
+from rankseg_plugins.comparison.pictures.colours import class_colours
 from rankseg_plugins.files.label_files import encode_png
 
 pytestmark = pytest.mark.usefixtures("unpainted")

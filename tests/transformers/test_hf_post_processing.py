@@ -49,7 +49,7 @@ def decoders():
     generator = torch.Generator().manual_seed(1)
     probs = (3 * torch.randn(12, 5, 10, 10, generator=generator)).softmax(1)
     truth = torch.multinomial(probs.movedim(1, -1).reshape(-1, 5), 1, generator=generator).view(12, 10, 10)
-    pooled = GlobalRankSEG(5)
+    pooled = GlobalRankSEG(5, min_images=0, min_gain=0)
     pooled.update(probs)
     pooled.fit()
     presence = PresenceRankSEG(5)
