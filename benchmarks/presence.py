@@ -2,7 +2,7 @@
 
 PresenceRankSEG is fitted to one half of the images and scored on the other, with four different halves and both ways
 round. "Presence known" is told which classes the truth holds: a bound. Time is the processor's for one image, against
-RankSEG with a ``pruning_prob`` of 0.1, the median of interleaved rounds.
+RankSEG with a ``pruning_prob`` of 0.1, in one thread, the median of interleaved rounds.
 
 ``python -m benchmarks.presence PROBS.npz [PROBS.npz ...]`` prints the tables; about three minutes for four sets.
 """
@@ -119,8 +119,9 @@ def rows(data: str, images: list[Sample]) -> None:
         print(f"| {data} | {name} | {' | '.join(cells)} | {statistics.mean(pooled_iou):.2f} |", flush=True)
 
 
-def cost(data: str, images: list[Sample]) -> None:
-    decoders = [RankSEG(pruning_prob=0.1), fitted(images), fitted(images, rule=0.2), fitted(images, present="label")]
+def cost(data: str, images: list[Sample], mode: str) -> None:
+    fits = [fitted(images, output_mode=mode, **options) for options in ({}, {"rule": 0.2}, {"present": "label"})]
+    decoders = [RankSEG(pruning_prob=0.1, output_mode=mode), *fits]
     seconds: list[list[float]] = [[] for _ in decoders]
     for turn in range(ROUNDS):
         for image in images[:10]:
@@ -132,7 +133,7 @@ def cost(data: str, images: list[Sample]) -> None:
     first, *others = map(statistics.median, seconds)
     shape = "x".join(map(str, images[0].probs.shape))
     ratios = " | ".join(f"{each / first:.2f}" for each in others)
-    print(f"| {data} | {shape} | {1000 * first:.2f} | {ratios} |", flush=True)
+    print(f"| {data} | {mode} | {shape} | {1000 * first:.2f} | {ratios} |", flush=True)
 
 
 def enlarged(images: list[Sample], size: int = 512) -> list[Sample]:
@@ -149,11 +150,13 @@ def main(paths: list[str]) -> None:
     print(table_head(("data", "decision", "image Dice, union", "image Dice, label", "dataset IoU, label"), words=2))
     for data, images in sets.items():
         rows(data, images)
-    head = ("data", "C x H x W", "RankSEG, ms", "score, union", "rule 0.2", "score, label")
-    print("\n" + table_head(head, words=2))
+    torch.set_num_threads(1)
+    head = ("data", "decision", "C x H x W", "RankSEG, ms", "score, union", "rule 0.2", "score, label")
+    print("\n" + table_head(head, words=3))
     for data, images in sets.items():
-        cost(data, images)
-        cost(f"{data}, enlarged", enlarged(images))
+        for mode in ("multiclass", "multilabel"):
+            cost(data, images, mode)
+            cost(f"{data}, enlarged", enlarged(images), mode)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from rankseg_plugins.core.probabilities import WHITE, to_probabilities
 from rankseg_plugins.files.errors import InputError, blaming, place_in
 from rankseg_plugins.files.formats.arrays import LABEL_KEYS, PROBABILITY_KEYS
 from rankseg_plugins.files.formats.nifti import check_orientation
-from rankseg_plugins.files.formats.nnunet import NNUNET_KEYS, find_classes, find_orientation, validations
+from rankseg_plugins.files.formats.nnunet import DATASET, NNUNET_KEYS, find_classes, find_orientation, validations
 from rankseg_plugins.files.reading import (
     LABEL_SUFFIXES,
     PROBABILITY_SUFFIXES,
@@ -310,6 +310,7 @@ def relabel(case: Case, labels: Mapping[int, int]) -> Case:
 
 def of_regions(case: Case, regions: Sequence[Sequence[int]], ignored: int | None) -> Case:
     """The same image with a mask for each region as its truth; a region consists of some of the labels."""
+    known = torch.tensor(sorted({0, *(label for region in regions for label in region)}))
 
     def step(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if labels.ndim == probs.ndim:  # masks already
@@ -318,6 +319,9 @@ def of_regions(case: Case, regions: Sequence[Sequence[int]], ignored: int | None
             raise InputError(
                 case.places[1], f"holds the label {ignored}, which is ignored: masks of regions cannot say so"
             )
+        strange = labels[~torch.isin(labels, known)]
+        if len(strange):
+            raise InputError(case.places[1], f"holds the label {strange[0]}, which is in no region of {DATASET}")
         return probs, torch.stack([torch.isin(labels, torch.tensor(region)) for region in regions])
 
     return replace(case, steps=(*case.steps, step))

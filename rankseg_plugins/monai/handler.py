@@ -38,8 +38,8 @@ class RankSEGCompareHandler:
         report: folder to write the report to; None writes none.
         class_names: C names; None numbers the classes.
         **options: ``ignore_index``, ``scoring``, ``extra``, ``risk_coverage``, ``panels`` and ``device`` of
-            :class:`~rankseg_plugins.comparison.Recorder`. Sizes of pixels, which some extra scores ask for, are those
-            of the MetaTensor.
+            :class:`~rankseg_plugins.comparison.Recorder`, which decides on the CPU unless told. Sizes of pixels, which
+            some extra scores ask for, are those of a MetaTensor with an affine.
 
     Attributes:
         comparison: of the last run; None before the first.
@@ -71,7 +71,7 @@ class RankSEGCompareHandler:
         if isinstance(decoders, Iterable) and not isinstance(decoders, (str, Mapping)):
             decoders = tuple(decoders)
         self._start = lambda: Recorder(decoders, num_classes=num_classes, **options)
-        self._recorder = self._start()
+        self._recorder, self._seen = self._start(), set[str]()
         self.output_transform, self.activation = output_transform, activation
         self.report, self.class_names = report, class_names
         self.comparison: Comparison | None = None
@@ -85,7 +85,7 @@ class RankSEGCompareHandler:
 
     def start(self, engine: Engine) -> None:
         """Begin anew."""
-        self._recorder = self._start()
+        self._recorder, self._seen = self._start(), set()
 
     def update(self, engine: Engine) -> None:
         """Score the images of one iteration."""
@@ -98,11 +98,14 @@ class RankSEGCompareHandler:
         for output, label in zip(*found, strict=True):
             name = _name_of(output, label)
             name = f"image {len(self._recorder.measurements) * number() + rank()}" if name is None else name
+            if name in self._seen:
+                raise ValueError(f"two images are called {name}; each may come once")
+            self._seen.add(name)
             with naming(name):
                 self._recorder.add(self._sample(name, output, label))
 
     def _sample(self, name: str, output: Tensor, label: Tensor) -> Sample:
-        spacing = tuple(output.pixdim.tolist())[: output.ndim - 1] if isinstance(output, MetaTensor) else None
+        spacing = next((_spacing(each) for each in (output, label) if "affine" in getattr(each, "meta", ())), None)
         output, label = plain(output), plain(label)
         check_floating("output", output)
         if len(label) == 1 and len(output) > 1:
@@ -110,6 +113,8 @@ class RankSEGCompareHandler:
         if label.is_floating_point() and not bool((label == label.round()).all()):
             raise ValueError("labels must be integers, or masks of zeros and ones")
         probs = to_probabilities(output.unsqueeze(0), self.activation)[0]
+        if len(probs) > 1 and bool(((probs == 0) | (probs == 1)).all()):
+            raise ValueError("is decided already: compare what the network gives, before AsDiscrete or RankSEG")
         return Sample(name, probs, label.long(), spacing=spacing)
 
     def finish(self, engine: Engine) -> None:
@@ -132,5 +137,9 @@ def _name_of(*images: Tensor) -> str | None:
     """The file of an image, by its meta data."""
     for image in images:
         if isinstance(image, MetaTensor) and isinstance(image.meta.get("filename_or_obj"), str):
-            return os.path.basename(image.meta["filename_or_obj"])
+            return image.meta["filename_or_obj"]
     return None
+
+
+def _spacing(image: MetaTensor) -> tuple[float, ...]:
+    return tuple(image.pixdim.tolist())[: image.ndim - 1]

@@ -7,7 +7,7 @@ from os import PathLike
 from typing import Any
 
 import torch
-from monai.data import get_track_meta
+from monai.data import MetaTensor, get_track_meta
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
 from torch import Tensor
@@ -66,6 +66,8 @@ class RankSEG(Transform):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         check_choice("activation", activation, ACTIVATIONS)
+        if isinstance(decoder, RankSEG):
+            raise TypeError("decoder must decide on batches: give rankseg_plugins.RankSEG, not the transform")
         self.to_onehot = None if to_onehot is None else read_integer("to_onehot", to_onehot, least=1)
         if not isinstance(dtype, torch.dtype):
             raise TypeError(f"dtype must be a torch.dtype, got {dtype!r}")
@@ -77,6 +79,8 @@ class RankSEG(Transform):
     def __call__(self, img: Any) -> Any:
         """Decide on an image; see the class."""
         img = convert_to_tensor(img, track_meta=get_track_meta())
+        if isinstance(img, MetaTensor) and img.is_batch:
+            raise ValueError(f"transforms take one image, got a batch {tuple(img.shape)}: decollate it first")
         decided = decide(self.decoder, plain(img).unsqueeze(0), self.activation).squeeze(0)
         return convert_to_dst_type(self._with_channels(decided, img), img, dtype=self.dtype)[0]
 

@@ -109,14 +109,17 @@ class RankSEGLabelManager(LabelManager):
         if getattr(decoder, "output_mode", mode) != mode:
             what = "regions, which overlap" if self.has_regions else "labels, which do not overlap"
             raise ValueError(f"the data set has {what}: decoder must have output_mode={mode!r}, got {decoder!r}")
+        if getattr(decoder, "unassigned_policy", None) == "void":
+            raise ValueError("nnU-Net has no label for pixels without a class: leave out unassigned_policy='void'")
         self.decoder = as_decoder(decoder, self.num_segmentation_heads)
 
     def convert_logits_to_segmentation(self, predicted_logits: np.ndarray | Tensor) -> np.ndarray | Tensor:
         """Decide on the output of the network (C, x, y(, z)); the result is of the kind of the input."""
         activation = _ACTIVATIONS.get(self.inference_nonlin)
-        if activation is None:
-            return self.convert_probabilities_to_segmentation(self.apply_inference_nonlin(predicted_logits))
-        return self._decide(predicted_logits, activation)
+        if activation is not None:
+            return self._decide(predicted_logits, activation)
+        decided = self._decide(self.apply_inference_nonlin(predicted_logits), "identity")
+        return np.asarray(decided) if isinstance(predicted_logits, np.ndarray) else decided
 
     def convert_probabilities_to_segmentation(
         self, predicted_probabilities: np.ndarray | Tensor

@@ -1,6 +1,7 @@
 """Folders as nnU-Net leaves them: the folds of a trained model, and what dataset.json says of the classes."""
 
 import json
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from rankseg_plugins.comparison import compare
 from rankseg_plugins.files.cases import find_cases
 from rankseg_plugins.files.errors import InputError
+from rankseg_plugins.files.formats.nnunet import find_orientation
 
 SHAPE = (4, 5, 6)
 LABELS = {"background": 0, "lesion": 2, "organ": 1, "ignore": 3}
@@ -45,8 +47,26 @@ def test_the_folds_of_a_model(tmp_path):
     assert [case.name for case in single.cases] == ["case_2", "case_3"]
     assert single.class_names == found.class_names
 
+    # Those that the network was trained on.
+    (model / "fold_1").rename(model / "fold_all")
+    assert [case.name for case in find_cases(model, labels).cases] == ["case_0", "case_1"]
     (labels / "classes.txt").write_text("a\nb\nc\n")
     assert find_cases(model, labels).class_names == ["a", "b", "c"]
+
+
+def test_a_path_from_where_one_stands(tmp_path, monkeypatch):
+    model, labels = make_model(tmp_path, REGIONS, classes=2)
+    monkeypatch.chdir(model / "fold_0")
+    assert find_cases(Path("validation"), labels).class_names == ["whole", "core"]
+    monkeypatch.chdir("validation")
+    assert find_cases(Path("."), labels).class_names == ["whole", "core"]
+
+
+@pytest.mark.parametrize(("reader", "orientation"), [("SimpleITKIO", "stored"), ("NibabelIOWithReorient", "RAS")])
+def test_the_plans_of_the_model_say_how_arrays_lie(tmp_path, reader, orientation):
+    model, _ = make_model(tmp_path, LABELS)
+    (model / "plans.json").write_text(json.dumps({"image_reader_writer": reader}))
+    assert find_orientation(model / "fold_0" / "validation" / "case_0.npz") == orientation
 
 
 @pytest.mark.parametrize("described", [REGIONS, {**REGIONS, "ignore": 3}], ids=["regions", "with ignored"])
@@ -65,6 +85,15 @@ def test_what_is_refused(tmp_path):
     model, labels = make_model(tmp_path / "ignored", {**REGIONS, "ignore": 3}, classes=2, values=4)
     with pytest.raises(InputError, match=r"case_0\.nii\.gz: holds the label 3, which is ignored"):
         find_cases(model, labels).cases[0].sample()
+
+    model, labels = make_model(tmp_path / "undeclared", REGIONS, classes=2, values=5)
+    with pytest.raises(InputError, match=r"case_0\.nii\.gz: holds the label [34], which is in no region"):
+        find_cases(model, labels).cases[0].sample()
+
+    model, labels = make_model(tmp_path / "all", LABELS, folds=(0,))
+    (model / "fold_0").rename(model / "fold_all")
+    with pytest.raises(InputError, match=r"fold_all.validation: holds the cases that the network was trained on"):
+        find_cases(model, labels)
 
     model, labels = make_model(tmp_path / "twice", LABELS)
     (model / "fold_1" / "validation" / "case_0.npz").write_bytes(b"")

@@ -60,7 +60,7 @@ def evaluate(handler, data, postprocessing=None):
 @pytest.mark.parametrize("where", ["logits", "probabilities"])
 def test_figures_are_those_of_compare(where, tmp_path, caplog):
     data, network = make_data(), make_network()
-    extra = Boundaries(1)
+    extra = Boundaries(1, "mm")
     options = dict(num_classes=3, output_transform=PAIR, extra=extra, report=tmp_path / "report")
     softmax = Compose([Activationsd("pred", softmax=True)]) if where == "probabilities" else None
     handler = RankSEGCompareHandler(activation="identity" if softmax else "softmax", **options)
@@ -70,7 +70,7 @@ def test_figures_are_those_of_compare(where, tmp_path, caplog):
         probs = [network(each["image"][None].as_tensor()).softmax(1)[0] for each in data]
     expected = compare(
         [
-            (f"case_{i}.nii", p, each["label"][0].long(), None, (0.5, 2.0))
+            (f"/in/case_{i}.nii", p, each["label"][0].long(), None, (0.5, 2.0))
             for i, (p, each) in enumerate(zip(probs, data, strict=True))
         ],
         extra=extra,
@@ -100,6 +100,12 @@ def test_what_does_not_fit():
         RankSEGCompareHandler(num_classes=3, smooth=1)
     with pytest.raises(TypeError, match=r"output_transform must give two lists"):
         evaluate(RankSEGCompareHandler(num_classes=3), make_data())
+    twice = [make_data(1)[0], make_data(1)[0]]
+    with pytest.raises(ValueError, match=r"two images are called /in/case_0\.nii"):
+        evaluate(RankSEGCompareHandler(num_classes=3, output_transform=PAIR, activation="softmax"), twice)
+    decided = RankSEGd("pred", activation="softmax", to_onehot=3)
+    with pytest.raises(ValueError, match=r"case_0\.nii: is decided already"):
+        evaluate(RankSEGCompareHandler(num_classes=3, output_transform=PAIR), make_data(), decided)
     decided = RankSEGd("pred", activation="softmax")
     with pytest.raises(ValueError, match=r"case_0\.nii: "):
         evaluate(RankSEGCompareHandler(num_classes=3, output_transform=PAIR), make_data(), decided)

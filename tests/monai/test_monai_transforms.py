@@ -221,6 +221,11 @@ def test_options_that_are_refused(options, problem):
 
 
 def test_images_that_are_refused(tmp_path):
+    batch = list_data_collate([{"pred": MetaTensor(draw(4, 4).softmax(0))} for _ in range(2)])
+    with pytest.raises(ValueError, match=r"key 'pred': transforms take one image, got a batch \(2, 3, 4, 4\)"):
+        RankSEGd("pred")(batch)
+    with pytest.raises(TypeError, match="not the transform"):
+        RankSEGd("pred", RankSEG())
     with pytest.raises(TypeError, match="must be float16"):
         RankSEG()(torch.zeros(3, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"in \[0, 1\]"):

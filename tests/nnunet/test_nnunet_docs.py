@@ -47,13 +47,13 @@ def trained(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_code_and_the_commands_run(trained):
-    typer = pytest.importorskip("typer.testing", reason="the command is not installed")
-    from rankseg_plugins.cli import app
-
     text, namespace = PAGE.read_text(encoding="utf-8"), {}
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     exec(code, namespace)
     assert Path("predictions/case_9.nii.gz").is_file()
+    typer = pytest.importorskip("typer.testing", reason="the command is not installed")
+    from rankseg_plugins.cli import app
+
     (block,) = re.findall(r"```\n(rankseg-plugins.*?)```", text, re.DOTALL)
     for line in block.replace("\\\n", "").strip().splitlines():
         done = typer.CliRunner().invoke(app, shlex.split(line)[1:])

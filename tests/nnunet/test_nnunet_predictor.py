@@ -127,6 +127,33 @@ def test_every_decoder_and_the_processes_that_export(tmp_path):
     assert torch.equal(predictor.label_manager.convert_logits_to_segmentation(logits), expected)
 
 
+def test_another_activation(tmp_path):
+    """Of nnU-Net's; the result is of the kind of the input all the same."""
+    logits = torch.randn(3, 6, 7, generator=torch.Generator().manual_seed(0))
+    manager = ours(make_model(tmp_path / "model")).label_manager
+    manager.inference_nonlin = lambda given: (2 * given).softmax(0)
+    expected = rankseg((2 * logits).softmax(0)[None])[0]
+    assert torch.equal(manager.convert_logits_to_segmentation(logits), expected)
+    np.testing.assert_array_equal(manager.convert_logits_to_segmentation(logits.numpy()), expected)
+
+
+def test_two_folds_are_averaged_first(tmp_path):
+    model, image = make_model(tmp_path / "model"), tmp_path / "case_0000.nii.gz"
+    make_image(image)
+    (model / "fold_1").mkdir()
+    weights = torch.load(model / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    weights["network_weights"] = {name: -value for name, value in weights["network_weights"].items()}
+    torch.save(weights, model / "fold_1" / "checkpoint_final.pth")
+    found = []
+    for predictor in (
+        RankSEGPredictor(device=torch.device("cpu"), allow_tqdm=False, decoder=RankSEG("acc")),
+        nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False),
+    ):
+        predictor.initialize_from_trained_model_folder(str(model), (0, 1))
+        found.append(predict(predictor, image, tmp_path / f"out_{len(found)}")[0])
+    np.testing.assert_array_equal(*found)
+
+
 def test_pictures(tmp_path):
     """Of two dimensions, which nnU-Net gives a first axis of length 1."""
     image = pytest.importorskip("PIL.Image")
@@ -151,6 +178,8 @@ def test_what_is_refused(tmp_path):
         ours(regions, RankSEG())
     with pytest.raises(ValueError, match="do not overlap: decoder must have output_mode='multiclass'"):
         ours(model, RankSEG(output_mode="multilabel"))
+    with pytest.raises(ValueError, match="no label for pixels without a class"):
+        ours(model, RankSEG(unassigned_policy="void"))
     with pytest.raises(ValueError, match="num_classes=4, got num_classes=3"):
         ours(model, TunedDecoder(RankSEG(), 4))
 

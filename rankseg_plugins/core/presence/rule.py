@@ -172,6 +172,7 @@ def _best_set_of_arrays(expected: Table, q: Table, odds: Table, nodes: Nodes) ->
 
     x, weights = _moments_of(nodes, q.shape[1])
     chosen, value = np.empty(q.shape, dtype=bool), np.empty(len(q))
+    expected, q, odds = map(np.ascontiguousarray, (expected, q, odds))  # another layout would be compiled anew
     best_sets(expected, q, odds, x, weights, np.empty(q.shape[1], dtype=np.int64), np.empty(len(x)), chosen, value)
     return chosen, value
 

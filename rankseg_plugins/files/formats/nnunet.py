@@ -18,8 +18,8 @@ TURNED = (b"reoriented_affine", b"original_orientation")
 READ = (b"sitk_stuff", b"nibabel_stuff", b"itk_direction")
 #: Readers in ``plans.json``, and whether they turn volumes to RAS.
 READERS = {"SimpleITKIO": False, "NibabelIO": False, "NibabelIOWithReorient": True, "SimpleITKIOWithReorient": True}
-#: What it calls its description of the data, and pixels that do not count there.
-DATASET, IGNORE = "dataset.json", "ignore"
+#: What it calls its description of the data, pixels that do not count there, and a fold of all cases.
+DATASET, IGNORE, ALL = "dataset.json", "ignore", "fold_all"
 
 
 class Classes(NamedTuple):
@@ -41,12 +41,21 @@ class Classes(NamedTuple):
 def validations(folder: Path) -> list[Path]:
     """The folders of probabilities of a trained model, one for each fold that was validated; of others it itself.
 
+    The cases of ``fold_all`` are those that it was trained on: they show nothing.
+
+    Raises:
+        InputError: if the folder cannot be listed, or there is none but ``fold_all``.
+
     Example:
         >>> validations(Path("probabilities"))
         [PosixPath('probabilities')]
     """
     with blaming(folder):
-        return sorted(folder.glob("fold_*/validation")) or [folder]
+        found = sorted(folder.glob("fold_*/validation"))
+    seen = [path for path in found if path.parent.name == ALL]
+    if seen and len(found) == 1:
+        raise InputError(seen[0], "holds the cases that the network was trained on; train folds to compare or tune on")
+    return [path for path in found if path not in seen] or [folder]
 
 
 def find_classes(folder: Path) -> Classes | None:
@@ -58,9 +67,8 @@ def find_classes(folder: Path) -> Classes | None:
     Raises:
         InputError: if the file cannot be read.
     """
-    above = folder.parent.parent if folder.name == "validation" else folder
-    path = next((path for path in (folder / DATASET, above / DATASET) if path.is_file()), None)
-    if path is None:
+    path = _beside(folder, DATASET)
+    if not path.is_file():
         return None
     with blaming(path):
         found = json.loads(path.read_bytes())
@@ -98,7 +106,7 @@ def find_orientation(probs: Path) -> str | None:
         segmentation that nnU-Net wrote beside it does, or "stored" if there is none. None if nothing tells.
     """
     turned = _noted(probs.with_suffix(".pkl"))
-    turned = _planned(probs.with_name("plans.json")) if turned is None else turned
+    turned = _planned(_beside(probs.parent, "plans.json")) if turned is None else turned
     if turned is None:
         return None
     if turned:
@@ -109,6 +117,12 @@ def find_orientation(probs: Path) -> str | None:
             with blaming(segmentation):
                 return read_orientation(segmentation) or STORED
     return STORED
+
+
+def _beside(folder: Path, name: str) -> Path:
+    """A file beside probabilities, or of the trained model whose validation they are."""
+    model = folder.resolve().parent.parent
+    return model / name if folder.resolve().name == "validation" and (model / name).is_file() else folder / name
 
 
 def _noted(properties: Path) -> bool | None:
