@@ -259,6 +259,16 @@ def _with_partner(names: Sequence[str], labels: Mapping[str, Path], place: Path)
     return found
 
 
+def check_rest(place: object, channels: int, label: int) -> None:
+    """Refuse an image without a class against all others.
+
+    Raises:
+        InputError: if there is no such class, or no other; it names the image.
+    """
+    if not 0 <= label < channels or channels < 2:
+        raise InputError(place, f"has {channels} channels: there is no class {label} with a rest")
+
+
 def one_against_rest(case: Case, label: int, ignore_index: int | None, activation: str = "identity") -> Case:
     """The same image with a single channel: the probability of one class against all others.
 
@@ -270,8 +280,7 @@ def one_against_rest(case: Case, label: int, ignore_index: int | None, activatio
     """
 
     def step(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        if not 0 <= label < len(probs) or len(probs) < 2:
-            raise InputError(case.places[0], f"has {len(probs)} channels: there is no class {label} with a rest")
+        check_rest(case.places[0], len(probs), label)
         probs = _probabilities(case, probs, activation)
         if labels.ndim == probs.ndim:  # a mask for each class
             return probs[label : label + 1], labels[label].long()

@@ -1,4 +1,4 @@
-"""Triton's interpreter, where there is no GPU, at twice its speed."""
+"""Triton's interpreter, where there is no GPU, at twice its speed; tests of several threads."""
 
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -22,3 +22,11 @@ def _operations_in_place():
     with mock.patch.object(interpreter, "_patch_lang"):
         yield
     replaced.restore()
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

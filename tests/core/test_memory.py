@@ -70,14 +70,6 @@ def test_nothing_pruned(probs):
     assert extra_memory(decoder(probs, pruning_prob=0.0), probs) <= 0.6
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @every_input
 def test_threads_take_no_memory_of_their_own(probs, two_threads):
     """Nor do they keep what others gave back: a thread that comes too late for its work held all scratch of that."""

@@ -35,6 +35,7 @@ from rankseg_plugins.core.tables import Table, at_least, largest, library, may_l
 #: The rule that asks what the score expects; a number is a threshold instead.
 SCORE = "score"
 LEVELS = ("image", "class")
+#: Of the iteration for the mean score of images.
 _ROUNDS = 50
 #: Of thousands of classes; 1,000 nodes take a second to find.
 _MOST_NODES = 128

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rankseg_plugins.core.plausibility import describe_sums
 from rankseg_plugins.core.probabilities import check_classes, check_shape, to_probabilities
+from rankseg_plugins.files.cases import check_rest
 from rankseg_plugins.files.decoding.deciding import Decoder, decide, expect, one_class
 from rankseg_plugins.files.decoding.geometry import Reference, beside, check_size, open_reference
 from rankseg_plugins.files.decoding.images import Image
@@ -68,8 +69,7 @@ class Source:
         if reference is not None:
             check_size(image.place, tuple(values.shape[1:]), axes, reference)
         if label is not None:
-            if not 0 <= label < len(values) or len(values) < 2:
-                raise InputError(image.place, f"has {len(values)} channels: there is no class {label} with a rest")
+            check_rest(image.place, len(values), label)
             values, activation = blame(image.place, one_class, values, activation, label, self.scratch), "identity"
         return Opened(values, activation, axes, reference)
 

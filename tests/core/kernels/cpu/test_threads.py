@@ -5,17 +5,8 @@ import threading
 import weakref
 
 import pytest
-import torch
 
 from rankseg_plugins.core.kernels.cpu import threads
-
-
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 class Work:
