@@ -10,8 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.tables import Table, library, reader_like, to_tensor
-
 
 @dataclass
 class Volumes:
@@ -27,13 +25,10 @@ class Volumes:
     mu: Tensor
     active: Tensor
 
-    def only(self, active: Table) -> Volumes:
+    def only(self, active: Tensor) -> Volumes:
         """Those of some of the active classes, (B, C) bool; the masks of the others are empty."""
-        threshold, n, s, kept = map(reader_like(active), (self.threshold, self.n, self.s, self.active))
-        kept = kept & active
-        threshold = library(kept).where(kept, threshold, math.inf)
-        threshold, n, s, kept = map(to_tensor, (threshold, n * kept, s * kept, kept))
-        return Volumes(threshold, n, s, self.mu, kept)
+        kept = self.active & active
+        return Volumes(self.threshold.masked_fill(~kept, math.inf), self.n * kept, self.s * kept, self.mu, kept)
 
     def to(self, device: torch.device | str) -> Volumes:
         """The same in the memory of another device."""
@@ -45,12 +40,12 @@ class Classes(NamedTuple):
 
     Args:
         pruning: a class whose largest probability is not above it stays empty; one for all, or (B, C).
-        choose: which of the others are left, a table (B, C) bool, from the largest probability of every class (B, C)
+        choose: which of the others are left, (B, C) bool, from the largest probability of every class (B, C)
             and RMA's masks; None leaves them all.
     """
 
     pruning: float | Tensor
-    choose: Callable[[Tensor, Volumes], Table] | None = None
+    choose: Callable[[Tensor, Volumes], Tensor] | None = None
 
 
 def round_down(threshold: Tensor, dtype: torch.dtype) -> Tensor:

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.tables import Table, at_least, at_most, filled, library, precise
 
 #: Of the coefficients, of statistics of unit variance, and of the offsets; that of what all classes have in common only
 #: keeps it finite where every class is always there.
@@ -37,7 +36,7 @@ _SURE, _CERTAIN = 700, 1e4
 
 
 class Evidence(NamedTuple):
-    """What is kept of images, float64: all (N, C), but ``pixels`` (N, 1). Tensors, or arrays of images to decide on.
+    """What is kept of images, float64: all (N, C), but ``pixels`` (N, 1).
 
     Args:
         maximum: largest probability of the class.
@@ -48,18 +47,19 @@ class Evidence(NamedTuple):
         pixels: of the image.
     """
 
-    maximum: Table
-    mu: Table
-    n: Table
-    s: Table
-    score: Table
-    pixels: Table
+    maximum: Tensor
+    mu: Tensor
+    n: Tensor
+    s: Tensor
+    score: Tensor
+    pixels: Tensor
 
     @classmethod
-    def of(cls, maximum: Table, mu: Table, n: Table, s: Table, pixels: Table | int) -> Evidence:
+    def of(cls, maximum: Tensor, mu: Tensor, n: Tensor, s: Tensor, pixels: Tensor | int) -> Evidence:
         """From what RMA found in some images, whose truth is not known; their pixels may be one number for all."""
-        maximum = precise(maximum)
-        pixels = pixels if isinstance(pixels, (Tensor, type(maximum))) else filled(maximum, pixels)
+        maximum = maximum.double()
+        # A graph may not know the number.
+        pixels = pixels if isinstance(pixels, Tensor) else torch.full_like(maximum[:, :1], pixels)
         return cls(maximum, mu, n, s, maximum * torch.nan, pixels)
 
     @classmethod
@@ -76,12 +76,12 @@ class Evidence(NamedTuple):
         """A row for each image, (N, 5 C + 1)."""
         return torch.cat(list(self), 1)
 
-    def statistics(self, objective: Objective) -> tuple[Table, Table, Table]:
+    def statistics(self, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
         """What the curve looks at, each (N, C)."""
-        mean = at_least(self.mu / at_least(self.pixels, 1), _SMALLEST)
-        return _logit(self.maximum), library(mean).log(mean), _logit(objective.score(self.s, self.n, self.mu))
+        mean = (self.mu / self.pixels.clamp(min=1)).clamp(min=_SMALLEST)
+        return _logit(self.maximum), mean.log(), _logit(objective.score(self.s, self.n, self.mu))
 
-    def promised(self, q: Table, objective: Objective) -> Table:
+    def promised(self, q: Tensor, objective: Objective) -> Tensor:
         """Score that RMA expects of its mask given that the class is there, (N, C).
 
         Then a pixel belongs to the class with probability min(1, p / q).
@@ -90,14 +90,14 @@ class Evidence(NamedTuple):
             q: (N, C), how likely the class is there.
             objective: what is expected.
         """
-        likely, least = at_least(q, _SMALLEST), library(q).minimum
-        s, mu = least(self.s / likely, self.n), least(self.mu / likely, self.pixels)
+        likely = q.clamp(min=_SMALLEST)
+        s, mu = (self.s / likely).minimum(self.n), (self.mu / likely).minimum(self.pixels)
         return objective.score(s, self.n, mu)
 
 
-def _logit(share: Table) -> Table:
-    share = at_least(share, _SMALLEST)
-    return library(share).log(share / at_least(1 - share, _SMALLEST))
+def _logit(share: Tensor) -> Tensor:
+    share = share.clamp(min=_SMALLEST)
+    return (share / (1 - share).clamp(min=_SMALLEST)).log()
 
 
 class Curve(NamedTuple):
@@ -110,19 +110,18 @@ class Curve(NamedTuple):
         below: (1,), how likely such a class is there.
     """
 
-    weight: Table
-    offset: Table
-    floor: Table
-    below: Table
+    weight: Tensor
+    offset: Tensor
+    floor: Tensor
+    below: Tensor
 
-    def presence(self, evidence: Evidence, objective: Objective) -> Table:
+    def presence(self, evidence: Evidence, objective: Objective) -> Tensor:
         """How likely each class is there, (N, C)."""
         logit = self.offset
         for index, statistic in enumerate(evidence.statistics(objective)):
             logit = logit + self.weight[index] * statistic
-        both = library(logit)
-        odds = both.exp(at_most(logit, _SURE))
-        return both.where(evidence.maximum > self.floor, odds / (1 + odds), self.below)
+        odds = logit.clamp(max=_SURE).exp()
+        return torch.where(evidence.maximum > self.floor, odds / (1 + odds), self.below)
 
 
 class Expectation(NamedTuple):
@@ -133,13 +132,13 @@ class Expectation(NamedTuple):
         intercept: (C,).
     """
 
-    slope: Table
-    intercept: Table
+    slope: Tensor
+    intercept: Tensor
 
-    def scores(self, evidence: Evidence, q: Table, objective: Objective) -> Table:
+    def scores(self, evidence: Evidence, q: Tensor, objective: Objective) -> Tensor:
         """Expected score of RMA's masks, 0 where the truth is empty, (N, C)."""
         given = self.intercept + self.slope * evidence.promised(q, objective)
-        return q * at_most(at_least(given, 0), 1) * (evidence.n > 0)
+        return q * given.clamp(0, 1) * (evidence.n > 0)
 
 
 def taken_at_their_word(classes: int) -> Expectation:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from rankseg_plugins.core.objectives import OBJECTIVES
 from rankseg_plugins.core.options import ABSENT, PRESENT, read_choice, read_index, read_integer, read_real
 from rankseg_plugins.core.paths import make_steps
 from rankseg_plugins.core.pixels import Pixels
+from rankseg_plugins.core.presence.choosing import Known
 from rankseg_plugins.core.presence.curve import (
     Curve,
     Evidence,
@@ -43,7 +43,7 @@ from rankseg_plugins.core.probabilities import (
 )
 from rankseg_plugins.core.reservoir import Reservoir, gathered
 from rankseg_plugins.core.rma import Steps, search
-from rankseg_plugins.core.tables import Reader, Table, reader, to_tensor
+from rankseg_plugins.core.tracing import is_blind
 from rankseg_plugins.core.volumes import Classes, Volumes
 
 #: Options of RankSEG that are as useful here. Classes are pruned by their presence.
@@ -290,9 +290,7 @@ class PresenceRankSEG(Fitted, RankSEG):
 
     def presence_of(self, evidence: Evidence) -> Tensor:
         """As :meth:`presence`, from what is known of images already; see :meth:`look`."""
-        read = reader(evidence.maximum.device)
-        curve, _, _ = self._learnt(read)
-        return to_tensor(curve.presence(Evidence(*map(read, evidence)), self._objective()))
+        return self._known(evidence.maximum.device).curve.presence(evidence, self._objective())
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None, presence: Tensor | None = None) -> Tensor:
         r"""Decide. The same as calling the module.
@@ -370,61 +368,45 @@ class PresenceRankSEG(Fitted, RankSEG):
 
     def _telling(self, probs: Tensor) -> tuple[Classes, list[Tensor]]:
         """The classes that are decided on, and a list that then holds how likely each is there."""
-        classes, number = self._classes_there(probs, None, None), number_of(probs, None)
         told: list[Tensor] = []
-
-        def choose(maximum: Tensor, volumes: Volumes) -> Table:
-            read = reader(maximum.device)
-            evidence, learnt = self._evidence(read, number, maximum, volumes), self._learnt(read)
-            q = learnt[0].presence(evidence, self._objective())
-            told.append(torch.as_tensor(q))
-            return self._shown(q, evidence, learnt, read(volumes.active))
-
-        return classes._replace(choose=choose), told
+        return self._classes_there(probs, None, None, told), told
 
     def _classes(self, probs: Tensor, active: Tensor | None) -> Classes:
         return self._classes_there(probs, None, active)
 
-    def _classes_there(self, probs: Tensor, valid_mask: Tensor | None, presence: Tensor | None) -> Classes:
-        read = reader(probs.device)
+    def _classes_there(
+        self, probs: Tensor, valid_mask: Tensor | None, presence: Tensor | None, told: list[Tensor] | None = None
+    ) -> Classes:
         if presence is None:
             self._check_fitted()
         else:
             check_by_class("presence", check_floating("presence", presence), probs)
-            presence = check_shares("presence", presence.detach().double()).to(probs.device)
+            presence = check_shares("presence", presence.detach().double()).to(probs.device).expand(probs.shape[:2])
             if not torch.compiler.is_compiling() and self._needs_mean_scores:
                 raise RuntimeError(f"presence is not enough here: {NEEDS_FIT}")
-        choose = partial(self._choose, read, presence, number_of(probs, valid_mask))
-        return Classes(0.0 if presence is not None else self._floor(read, probs), choose)
+        pixels = number_of(probs, valid_mask)
 
-    def _floor(self, read: Reader, probs: Tensor) -> float | Tensor:
-        floor = read(self.floor)
-        return floor.clamp(min=0).expand(probs.shape[:2]) if isinstance(floor, Tensor) else max(0.0, floor.item())
+        def choose(maximum: Tensor, volumes: Volumes) -> Tensor:
+            known = self._known(maximum.device)
+            shown, q = known.choose(maximum, volumes, pixels, self._objective(), self._rule, presence)
+            if told is not None:
+                told.append(q)
+            return shown
 
-    def _choose(
-        self, read: Reader, presence: Tensor | None, pixels: Tensor | int, maximum: Tensor, volumes: Volumes
-    ) -> Table:
-        evidence, learnt = self._evidence(read, pixels, maximum, volumes), self._learnt(read)
-        given = None if presence is None else read(presence.expand_as(maximum))
-        q = learnt[0].presence(evidence, self._objective()) if given is None else given
-        return self._shown(q, evidence, learnt, read(volumes.active))
+        return Classes(0.0 if presence is not None else self._floor(probs), choose)
 
-    def _shown(self, q: Table, evidence: Evidence, learnt: tuple[Curve, Expectation, Table], active: Table) -> Table:
-        _, line, mean = learnt
-        expected = line.scores(evidence, q, self._objective()) if self.rule == SCORE else None
-        return self._rule.shown(q, expected, mean, active)
+    def _floor(self, probs: Tensor) -> float | Tensor:
+        if probs.device.type == "cpu" and not is_blind():
+            return max(0.0, self.floor.item())
+        return self.floor.to(probs.device).clamp(min=0).expand(probs.shape[:2])
 
-    @staticmethod
-    def _evidence(read: Reader, pixels: Tensor | int, maximum: Tensor, volumes: Volumes) -> Evidence:
-        number = read(pixels) if isinstance(pixels, Tensor) else pixels
-        largest, mu, n, s = (read(each) for each in (maximum, volumes.mu, volumes.n, volumes.s))
-        return Evidence.of(largest, mu, n, s, number)
-
-    def _learnt(self, read: Reader) -> tuple[Curve, Expectation, Table]:
+    def _known(self, device: torch.device) -> Known:
         buffers: dict[str, Any] = self._buffers
-        *curve, slope, intercept, mean = (read(buffers[name]) for name in STATE)
-        line = (slope, intercept) if self.fitted else map(read, taken_at_their_word(self.num_classes))
-        return Curve(*curve), Expectation(*line), mean
+        *curve, slope, intercept, mean = (buffers[name].to(device) for name in STATE)
+        line = Expectation(slope, intercept)
+        if not self.fitted:
+            line = Expectation(*(each.to(device) for each in taken_at_their_word(self.num_classes)))
+        return Known(Curve(*curve), line, mean)
 
     @property
     def _needs_mean_scores(self) -> bool:

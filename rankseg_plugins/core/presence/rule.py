@@ -23,14 +23,13 @@ where the class is there: a threshold on q.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.tables import Table, at_least, largest, library, may_look
+from rankseg_plugins.core.tracing import is_blind
 
 #: The rule that asks what the score expects; a number is a threshold instead.
 SCORE = "score"
@@ -100,7 +99,7 @@ class Rule(NamedTuple):
                     f"absent={self.absent!r}; leave it out"
                 )
 
-    def shown(self, q: Table, expected: Table | None, mean: Table, active: Table) -> Table:
+    def shown(self, q: Tensor, expected: Tensor | None, mean: Tensor, active: Tensor) -> Tensor:
         """The classes to show, (B, C) bool.
 
         Args:
@@ -109,14 +108,14 @@ class Rule(NamedTuple):
             mean: M of the module, (C,) float64; NaN or negative where it is not known.
             active: (B, C) bool, the classes with a mask.
         """
-        taken = q > self.rule if expected is None else self.taken(q, expected, mean)
-        nothing = ~(taken & active).any(1, keepdims=True)
-        if not self.fills or (may_look(q) and not nothing.any()):
+        taken = q > float(self.rule) if expected is None else self.taken(q, expected, mean)
+        nothing = ~(taken & active).any(1, keepdim=True)
+        if not self.fills or not (is_blind() or nothing.any()):
             return taken
-        worth = library(q).where(active, q if expected is None else expected, -1.0)
-        return taken | (_is_largest(worth) & nothing)
+        worth = torch.where(active, q if expected is None else expected, -1.0)
+        return taken | ((worth == worth.amax(1, keepdim=True)) & nothing)
 
-    def taken(self, q: Table, expected: Table, mean: Table) -> Table:
+    def taken(self, q: Tensor, expected: Tensor, mean: Tensor) -> Tensor:
         """Those that the score gains by, (B, C) bool; see :meth:`shown`."""
         if self.present == "label" or self.absent == "zero":
             return q > 0
@@ -126,7 +125,7 @@ class Rule(NamedTuple):
         taken[:, scored] = self.pays(q[:, scored], expected[:, scored], mean[scored])
         return taken
 
-    def pays(self, q: Table, expected: Table, mean: Table) -> Table:
+    def pays(self, q: Tensor, expected: Tensor, mean: Tensor) -> Tensor:
         """Likewise, of classes that are all scored."""
         if self.absent == "one":
             return expected > 1 - q
@@ -134,11 +133,11 @@ class Rule(NamedTuple):
             return expected > (1 - q) * mean
         pays, value = best_set(expected, q, self.nodes)
         # Where it is not known what other images score, each class that may be there is worth a try.
-        known = library(mean).where(mean > 0, mean, 0.0)[0]
-        return pays & (value > _nothing_there(q) * known)[:, None]
+        known = torch.where(mean > 0, mean, 0.0)[0]
+        return pays & (value > _nothing_there(q) * known).unsqueeze(1)
 
 
-def best_set(expected: Table, q: Table, nodes: Nodes) -> tuple[Table, Table]:
+def best_set(expected: Tensor, q: Tensor, nodes: Nodes) -> tuple[Tensor, Tensor]:
     """The classes of the largest expected image score where truth or prediction count and absent ones are skipped.
 
     They are the first ones by D / (1 - q), and as many of these as the exact expectation wants. For a ratio of
@@ -151,31 +150,20 @@ def best_set(expected: Table, q: Table, nodes: Nodes) -> tuple[Table, Table]:
         nodes: of C classes, see :func:`gauss`.
 
     Returns:
-        (B, C) bool, at least one class in each image, and equal ones together; and V of the best set, (B,).
+        (B, C) bool, equal ones together, at least one class where any may score; and V of the best set, (B,).
 
     Source: Dinkelbach, "On nonlinear fractional programming", Management Science 13 (1967), for the order.
     """
     odds = _odds(expected, q)
-    if isinstance(q, np.ndarray):
-        return _best_set_of_arrays(expected, q, odds, nodes)
     order = odds.argsort(dim=1)
     gained, likely = expected.gather(1, order), q.gather(1, order)
-    x, weights = _moments(q, nodes)
+    x, weights = moments(q, nodes)
     not_taken = (1 - likely.unsqueeze(-1) * (1 - x)).log()  # ONNX knows no product
     # (B, C, K): the classes before each are not taken, it and all behind it are.
     moment = ((not_taken.cumsum(1) - not_taken).exp() * weights).sum(-1)
     value, best = (moment * (gained.sum(1, keepdim=True) - gained.cumsum(1) + gained)).max(1, keepdim=True)
-    return odds >= odds.gather(1, order.gather(1, best)), value.squeeze(1)
-
-
-def _best_set_of_arrays(expected: Table, q: Table, odds: Table, nodes: Nodes) -> tuple[Table, Table]:
-    from rankseg_plugins.core.kernels.cpu.sets import best_sets  # imports numba, where there is one
-
-    x, weights = _moments_of(nodes, q.shape[1])
-    chosen, value = np.empty(q.shape, dtype=bool), np.empty(len(q))
-    expected, q, odds = map(np.ascontiguousarray, (expected, q, odds))  # another layout would be compiled anew
-    best_sets(expected, q, odds, x, weights, np.empty(q.shape[1], dtype=np.int64), np.empty(len(x)), chosen, value)
-    return chosen, value
+    # A class that cannot score is worth nothing, even beside one that is certainly there.
+    return (odds >= odds.gather(1, order.gather(1, best))) & (expected > 0), value.squeeze(1)
 
 
 def mean_image_score(expected: Tensor, q: Tensor, there: Tensor, nodes: Nodes) -> Tensor:
@@ -221,27 +209,17 @@ def mean_scores(expected: Tensor, q: Tensor, there: Tensor) -> Tensor:
     return mean.where(there.any(0), torch.ones_like(mean))
 
 
-def _odds(expected: Table, q: Table) -> Table:
+def _odds(expected: Tensor, q: Tensor) -> Tensor:
     """D / (1 - q): what a class gives for what it costs where it is not there."""
-    return expected / at_least(1 - q, _TINY)
+    return expected / (1 - q).clamp(min=_TINY)
 
 
-def _moments(q: Tensor, nodes: Nodes) -> tuple[Tensor, Tensor]:
+def moments(q: Tensor, nodes: Nodes) -> tuple[Tensor, Tensor]:
     """x, (K,), and the weights of x^(a - 1) for a from all classes down to one, (C, K)."""
     x, weight = q.new_tensor(nodes)
     return x, weight * x ** torch.arange(q.shape[1], device=q.device).flip(0).unsqueeze(1)
 
 
-@cache
-def _moments_of(nodes: Nodes, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    x, weights = _moments(torch.empty(1, classes, dtype=torch.float64), nodes)
-    return x.numpy(), weights.numpy()
-
-
-def _nothing_there(q: Table) -> Table:
+def _nothing_there(q: Tensor) -> Tensor:
     """How likely an image holds none of the classes, (B,)."""
-    return (1 - q).prod(1) if isinstance(q, np.ndarray) else (1 - q).log().sum(1).exp()
-
-
-def _is_largest(table: Table) -> Table:
-    return table == largest(table)
+    return (1 - q).log().sum(1).exp()  # ONNX knows no product

@@ -17,6 +17,15 @@ def threshold_of(s, n, mu, dice, smooth):
 
 
 @exact
+def score_of(s, n, mu, dice, smooth):
+    """``Objective.score``."""
+    if dice:
+        return smooth_score(s, n, mu, smooth) if smooth > 0 else 2 * s / (n + mu + 1)
+    size = n + mu - s + smooth
+    return (s + smooth) / size if size != 0 else 0.0
+
+
+@exact
 def smooth_score(s, n, mu, smooth):
     """``Dice.score`` for ``smooth > 0``."""
     size = n + mu

@@ -1,0 +1,80 @@
+"""What was learnt, put to use: which classes of an image are shown."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankseg_plugins.core.kernels import has_numba
+from rankseg_plugins.core.objectives import Dice, Objective
+from rankseg_plugins.core.presence.curve import Curve, Evidence, Expectation
+from rankseg_plugins.core.presence.rule import SCORE, Rule, moments
+from rankseg_plugins.core.tracing import is_blind
+from rankseg_plugins.core.volumes import Volumes
+
+if TYPE_CHECKING:
+    from rankseg_plugins.core.kernels.cpu.presence import Aim
+
+
+class Known(NamedTuple):
+    """What was learnt of classes.
+
+    Args:
+        curve: how likely each is there.
+        expectation: what its mask then scores.
+        mean_score: M of :mod:`~rankseg_plugins.core.presence.rule`, (C,) float64; NaN or negative where not known.
+    """
+
+    curve: Curve
+    expectation: Expectation
+    mean_score: Tensor
+
+    def choose(
+        self,
+        maximum: Tensor,
+        volumes: Volumes,
+        pixels: Tensor | int,
+        objective: Objective,
+        rule: Rule,
+        presence: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The classes to show, (B, C) bool, and how likely each is there, (B, C) float64.
+
+        Args:
+            maximum: largest probability of every class, (B, C).
+            volumes: RMA's masks.
+            pixels: of an image, one number for all or (B, 1) float64.
+            objective: of the masks.
+            rule: what is shown.
+            presence: how likely each class is there, (B, C) float64, where that is known better than by the curve.
+        """
+        if maximum.device.type == "cpu" and not is_blind() and has_numba():
+            from rankseg_plugins.core.kernels.cpu.presence import Learnt, choose, found_of
+
+            learnt = Learnt(*(each.numpy() for each in (*self.curve, *self.expectation, self.mean_score)))
+            return choose(found_of(maximum, volumes, pixels), learnt, _aim(objective, rule, maximum.shape[1]), presence)
+        evidence = Evidence.of(maximum, volumes.mu, volumes.n, volumes.s, pixels)
+        q = self.curve.presence(evidence, objective) if presence is None else presence
+        expected = self.expectation.scores(evidence, q, objective) if rule.rule == SCORE else None
+        return rule.shown(q, expected, self.mean_score, volumes.active), q
+
+
+@lru_cache(maxsize=16)
+def _aim(objective: Objective, rule: Rule, classes: int) -> Aim:
+    """Both as the kernel reads them."""
+    from rankseg_plugins.core.kernels.cpu.presence import ALL, CLASS, IMAGE, ONE, THRESHOLD, Aim
+
+    if isinstance(rule.rule, float):
+        form = THRESHOLD
+    elif rule.asks_mean:
+        form = CLASS if rule.level == "class" else IMAGE
+    else:
+        form = ONE if (rule.present, rule.absent) == ("union", "one") else ALL
+    scored = np.array([label for label in range(classes) if label not in rule.excluded], dtype=np.int64)
+    x, weights = (each.numpy() for each in moments(torch.empty(1, len(scored), dtype=torch.float64), rule.nodes))
+    least = rule.rule if isinstance(rule.rule, float) else 0.0
+    return Aim(isinstance(objective, Dice), float(objective.smooth), form, least, rule.fills, scored, x, weights)
