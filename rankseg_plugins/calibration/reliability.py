@@ -127,7 +127,9 @@ def calibration(probs: Tensor, truth: Tensor, kept: Tensor | None = None, bins: 
         C rows, and one more for the top label if C > 1 and the truth is one label per pixel.
     """
     probs, truth = probs.flatten(1), truth.flatten(1) if truth.dtype == torch.bool else truth.flatten()
-    kept = torch.ones_like(probs[:1], dtype=torch.bool) if kept is None else kept.reshape(-1, probs.shape[1])
+    if kept is None:  # by NumPy, which fills memory without waiting for other threads
+        kept = torch.from_numpy(np.ones((1, probs.shape[1]), np.bool_)).to(probs.device)
+    kept = kept.reshape(-1, probs.shape[1])
     of_piece = _of_masks if truth.dtype == torch.bool else _of_labels
     pieces = [each.split(CHUNK, -1) for each in (probs, truth, kept)]
     sums = [of_piece(some, true, counts, bins) for some, true, counts in zip(*pieces, strict=True)]

@@ -9,11 +9,18 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.calibration.fit import TemperatureFit, fit_temperature
-from rankseg_plugins.calibration.temperature import OF_LOGITS, scaled, to_logits
+from rankseg_plugins.calibration.temperature import OF_LOGITS, rescaled, scaled, to_logits
 from rankseg_plugins.core.lasting import Lasting
 from rankseg_plugins.core.options import OUTPUT_MODES, read_index, read_integer
 from rankseg_plugins.core.plausibility import ChecksSums
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_probs, class_masks, plain
+from rankseg_plugins.core.probabilities import (
+    ACTIVATIONS,
+    check_choice,
+    check_probs,
+    class_masks,
+    plain,
+    to_probabilities,
+)
 from rankseg_plugins.core.reservoir import Reservoir, gathered
 from rankseg_plugins.scores.truth import known_pixels, to_truth
 
@@ -159,8 +166,11 @@ class TemperatureScaling(ChecksSums, Lasting):
         """Turn logits or probabilities into calibrated probabilities; see the class."""
         check_probs("values", values, self.num_classes)
         values = plain(values)
-        logits, total = to_logits(values, self.activation, self.output_mode)
-        probs = scaled(logits, total, self.temperature, self.output_mode)
+        if (self.activation, self.output_mode) in OF_LOGITS:
+            logits, total = to_logits(values, self.activation, self.output_mode)
+            return scaled(logits, total, self.temperature, self.output_mode)
+        probs = to_probabilities(values if values.dtype == torch.float64 else values.float(), self.activation)
+        probs = rescaled(probs, self.temperature, self.output_mode)
         if self.activation == "identity":
             self._look_at_sums(values)
         return probs

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.calibration.reliability import Calibration
+from rankseg_plugins.core.kernels import has_numba
 from rankseg_plugins.core.options import read_real
 from rankseg_plugins.core.pixels import TEMPERATURE_RANGE
 from rankseg_plugins.core.probabilities import check_probs, plain, to_probabilities
-from rankseg_plugins.core.sharing import Once
 from rankseg_plugins.core.tracing import check_values, is_blind
 
 #: What gives probabilities over logits that are divided themselves.
@@ -47,40 +47,33 @@ def scale_probs(probs: Tensor, temperature: float, output_mode: str = "multiclas
                  [0.3333]]])
     """
     check_probs("probs", probs)
-    logits = to_logits(plain(probs), "identity", output_mode)
-    return _at(logits, read_temperature("temperature", temperature), output_mode)
+    # float32, as TemperatureScaling holds it: both are to give the same to the last digit.
+    divisor = torch.full((1,), read_temperature("temperature", temperature), device=probs.device)
+    return rescaled(plain(probs), divisor, output_mode)
 
 
-class Scaling:
-    r"""Probabilities at several temperatures, whose logits are worked out once.
-
-    Args:
-        probs: (B, C, \*spatial) probabilities.
-        output_mode: ``"multiclass"`` or ``"multilabel"``.
-        once: keeps the logits.
+def probs_at(probs: Tensor, temperature: float, output_mode: str = "multiclass") -> Tensor:
+    """As :func:`scale_probs`, but the probabilities themselves at 1, where rounding could change a tie.
 
     Example:
-        >>> Scaling(torch.tensor([[[0.8], [0.2]]])).at(2.0)
-        tensor([[[0.6667],
-                 [0.3333]]])
+        >>> probs_at(torch.tensor([[[0.9], [0.1]]]), 1.0)
+        tensor([[[0.9000],
+                 [0.1000]]])
     """
-
-    def __init__(self, probs: Tensor, output_mode: str = "multiclass", once: Once | None = None) -> None:
-        self._probs, self._mode, self._once = plain(probs), output_mode, once or Once()
-
-    def at(self, temperature: float) -> Tensor:
-        """As :func:`scale_probs`, but the probabilities themselves at 1, where rounding could change a tie."""
-        if temperature == 1:
-            return self._probs
-        with torch.no_grad():
-            logits = self._once("logits", lambda: to_logits(self._probs, "identity", self._mode))
-            return _at(logits, temperature, self._mode)
+    return plain(probs) if temperature == 1 else scale_probs(probs, temperature, output_mode)
 
 
-def _at(logits: tuple[Tensor, Tensor | None], temperature: float, output_mode: str) -> Tensor:
-    # float32, as TemperatureScaling holds it: both are to give the same to the last digit.
-    divisor = torch.full((1,), temperature, device=logits[0].device)
-    return scaled(*logits, divisor, output_mode)
+def rescaled(probs: Tensor, temperature: Tensor, output_mode: str) -> Tensor:
+    """Probabilities (B, C, *spatial) at a temperature, (1,) or (C,), by the implementation that serves them best."""
+    probs = probs if probs.dtype == torch.float64 else probs.float()
+    if probs.device.type == "cpu" and not is_blind() and probs.numel() and has_numba():
+        from rankseg_plugins.core.kernels.cpu.temperature import probs_at as by_kernel
+
+        found, valid = by_kernel(probs, temperature, output_mode == "multiclass")
+        if not valid:
+            check_values(probs)
+        return found
+    return scaled(*to_logits(probs, "identity", output_mode), temperature, output_mode)
 
 
 def read_temperature(name: str, value: object) -> float:
@@ -109,12 +102,7 @@ def scaled(logits: Tensor, total: Tensor | None, temperature: Tensor, output_mod
     """Probabilities at a temperature, (1,) or (C,), from what :func:`to_logits` gives."""
     by_channel = temperature.to(logits).view(-1, *[1] * (logits.ndim - 2))
     probs = activate(logits / by_channel, output_mode)
-    if total is None:
-        return probs
-    if is_blind():
-        return (probs * total).clamp(max=1)
-    # In place: new memory for each of these would take longer than the softmax.
-    return probs.mul_(total).clamp_(max=1)
+    return probs if total is None else (probs * total).clamp(max=1)
 
 
 def activate(logits: Tensor, output_mode: str) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rankseg_plugins._strict_json import read_json
 from rankseg_plugins._writing import write_atomically
-from rankseg_plugins.calibration.temperature import OF_LOGITS, read_temperature, scale_probs
+from rankseg_plugins.calibration.temperature import OF_LOGITS, probs_at, read_temperature
 from rankseg_plugins.core import GlobalRankSEG, PresenceRankSEG, RankSEG
 from rankseg_plugins.core.options import read_integer
 from rankseg_plugins.core.pixels import Pixels
@@ -135,8 +135,7 @@ class TunedDecoder(nn.Module):
 
     def scaling(self, probs: Tensor) -> Tensor:
         r"""The probabilities (B, C, \*spatial) at its temperature; at 1 these themselves."""
-        # Rounding could change a tie.
-        return plain(probs) if self.temperature == 1 else scale_probs(probs, self.temperature, self.output_mode)
+        return probs_at(probs, self.temperature, self.output_mode)
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """The same as calling the module."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankseg_plugins.calibration.temperature import Scaling
+from rankseg_plugins.calibration.temperature import probs_at
 from rankseg_plugins.calibration.tuned import TunedDecoder, decide_knowing, takes_logits
 from rankseg_plugins.comparison.decoders import Decoder
 from rankseg_plugins.core import PresenceRankSEG, RankSEG
@@ -54,10 +54,9 @@ def decide_each(decoders: Mapping[str, Decoder], probs: Tensor) -> dict[str, Dec
             groups.setdefault((temperature, inner.output_mode), {})[name] = inner
     found: dict[str, Decided] = {}
     clock = Clock()
-    scalings = {mode: Scaling(probs, mode, Once(clock)) for _, mode in groups}
     for (temperature, mode), group in groups.items():
         if len(group) > 1:
-            found |= _together(group, partial(scalings[mode].at, temperature), clock)
+            found |= _together(group, partial(probs_at, probs, temperature, mode), clock)
     return {name: found[name] if name in found else _alone(name, decoder, probs) for name, decoder in decoders.items()}
 
 

@@ -15,7 +15,8 @@ from rankseg_plugins.comparison.blocks.presence import judged
 from rankseg_plugins.comparison.deciding import decide_each
 from rankseg_plugins.comparison.decoders import Decoder, of_case
 from rankseg_plugins.comparison.sample import Sample, overlap
-from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_tensor, plain
+from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_tensor, extent, plain
+from rankseg_plugins.core.tracing import check_values
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.scores.extra import ExtraScore, Spacing, measure_extra
@@ -166,7 +167,7 @@ def prepare(
     check_shape(probs)
     if probs.shape[1] != num_classes:
         raise ValueError(f"probs must have {num_classes} classes, got shape {tuple(sample.probs.shape)}")
-    check_range(*(each.item() for each in probs.aminmax()))
+    check_range(*extent(probs))
     labels = sample.labels.unsqueeze(0) if isinstance(sample.labels, Tensor) else sample.labels
     truth = to_truth(labels, num_classes, tuple(probs.shape[2:]), ignore_index)
     if output_mode == "multiclass" and truth.ndim == probs.ndim and overlap(truth[0]):
@@ -196,4 +197,4 @@ def _calibrate(probs: Tensor, truth: Tensor, ignore_index: int | None) -> Calibr
     kept = known_pixels(truth, ignore_index)
     if truth.ndim == probs.ndim or len(probs) == 1:
         truth = (truth == 1).reshape(probs.shape)
-    return calibration(probs.clamp(0, 1), truth, kept)
+    return calibration(probs.clamp(0, 1) if check_values(probs) else probs, truth, kept)

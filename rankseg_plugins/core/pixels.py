@@ -17,6 +17,7 @@ from rankseg_plugins.core.probabilities import (
     check_range,
     check_single_channel,
     check_valid_mask,
+    extent,
     plain,
     to_probabilities,
 )
@@ -116,7 +117,7 @@ class Pixels:
             values = values.masked_fill(~self.valid.unsqueeze(1 - values.ndim), 0.0)
         if not values.numel():
             return False
-        low, high = (each.item() for each in values.aminmax())
+        low, high = extent(values)
         if self.activation == "identity":
             return check_range(low, high)
         if low < 0 and self.activation == "normalize":

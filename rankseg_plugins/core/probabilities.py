@@ -7,6 +7,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.kernels import uses_numba
+
 T = TypeVar("T")
 
 #: What programs for pictures draw the foreground of a mask in.
@@ -16,6 +18,10 @@ FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 #: Resized and averaged probabilities overshoot [0, 1] a little: values this close outside are clamped, not refused.
 TOLERANCE = 1e-4
+
+#: Values of which PyTorch looks at some in each thread, and waits for them: the kernel does not.
+_SHARED = 1 << 15
+_OF_KERNEL = (torch.float32, torch.float64, torch.int64)
 
 
 def to_probabilities(logits: Tensor, activation: str = "softmax") -> Tensor:
@@ -267,6 +273,17 @@ def to_masks(decision: Tensor, probs: Tensor, void_index: int) -> Tensor:
             f"got {decision[strange].unique()[:5].tolist()}"
         )
     return class_masks(decision.flatten(1), classes)
+
+
+def extent(values: Tensor) -> tuple[float, float]:
+    """Smallest and largest of some values, at least one; NaN if one is."""
+    is_shared = values.numel() >= _SHARED and values.device.type == "cpu" and values.is_contiguous()
+    if is_shared and values.dtype in _OF_KERNEL and uses_numba():
+        from rankseg_plugins.core.kernels.cpu.extremes import extent as by_kernel
+
+        return by_kernel(values)
+    low, high = values.aminmax()
+    return low.item(), high.item()
 
 
 def check_range(minimum: float, maximum: float) -> bool:

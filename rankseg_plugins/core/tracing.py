@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.probabilities import TOLERANCE, check_range
+from rankseg_plugins.core.probabilities import TOLERANCE, check_range, extent
 
 
 def is_blind() -> bool:
@@ -29,8 +29,7 @@ def check_values(probs: Tensor) -> bool:
         return True
     if not probs.numel():
         return False
-    smallest, largest = torch.aminmax(probs)
-    return check_range(smallest.item(), largest.item())
+    return check_range(*extent(probs))
 
 
 def assert_range(p: Tensor) -> None:

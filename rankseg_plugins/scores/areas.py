@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rankseg_plugins.core.kernels import uses_numba
 from rankseg_plugins.core.options import read_index, read_integer
-from rankseg_plugins.core.probabilities import check_tensor, class_masks, plain
+from rankseg_plugins.core.probabilities import check_tensor, class_masks, extent, plain
 from rankseg_plugins.core.tracing import is_blind
 
 _KINDS = (torch.uint8, torch.int16, torch.int32, torch.int64)
@@ -111,7 +111,7 @@ def _within(labels: Tensor, num_classes: int) -> Tensor:
     """Labels of which those that are no class are ``num_classes``."""
     if not labels.numel():
         return labels
-    low, high = (each.item() for each in labels.aminmax())
+    low, high = extent(labels)
     return (
         labels
         if low >= 0 and high <= num_classes
@@ -159,7 +159,7 @@ def first_outside(target: Tensor, highest: int, ignore_index: int | None) -> flo
     """The first value that neither lies in 0 to ``highest`` nor is ``ignore_index``; None if there is none."""
     if target.dtype in _KINDS and target.numel():
         # One look, where there is mostly nothing to be found.
-        low, high = (each.item() for each in target.aminmax())
+        low, high = extent(target)
         if low >= 0 and high <= highest:
             return None
     # Masks may be of 16 unsigned bits or more, which torch compares for equality alone.

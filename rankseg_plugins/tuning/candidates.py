@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar, cast
 
-from rankseg_plugins.calibration.temperature import Scaling, read_temperature
+from rankseg_plugins.calibration.temperature import probs_at, read_temperature
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison.decoders import ByCase
 from rankseg_plugins.comparison.sample import Sample
@@ -201,10 +201,11 @@ class GlobalCandidates:
         """
         number = self._images if number is None else number
         check_floating("probs", sample.probs)
-        scaling = Scaling(sample.probs.unsqueeze(0), self._mode)
+        probs = sample.probs.unsqueeze(0)
         for temperature, decoders in self._fitting.items():
+            scaled = probs_at(probs, temperature, self._mode)
             for decoder in decoders:
-                decoder.update(scaling.at(temperature), number=number)
+                decoder.update(scaled, number=number)
         self._images += 1
 
     def gather(self) -> None:

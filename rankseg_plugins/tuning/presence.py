@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rankseg_plugins.calibration.temperature import Scaling
+from rankseg_plugins.calibration.temperature import probs_at
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison.decoders import ByCase
 from rankseg_plugins.comparison.measuring import prepare
@@ -172,9 +172,9 @@ class PresenceCandidates:
         known = known_pixels(truth, self.ignore_index)
         if known is not None and not known.any():
             return
-        evidence, scaling = [], Scaling(probs, self._mode)
+        evidence = []
         for looking, (temperature, _) in zip(self._looking, self._grid, strict=True):
-            found, masks = looking.look(scaling.at(temperature))
+            found, masks = looking.look(probs_at(probs, temperature, self._mode))
             areas = count_known(masks, truth, self.num_classes, self.ignore_index)
             there = areas.label > 0
             evidence.append(found._replace(score=SCORES[looking.metric](areas).masked_fill(~there, torch.nan)))

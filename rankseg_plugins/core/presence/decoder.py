@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.decoder import RankSEG
+from rankseg_plugins.core.kernels.cpu.threads import few_numbers
 from rankseg_plugins.core.lasting import Fitted, Mark
 from rankseg_plugins.core.objectives import OBJECTIVES
 from rankseg_plugins.core.options import ABSENT, PRESENT, read_choice, read_index, read_integer, read_real
@@ -241,6 +242,10 @@ class PresenceRankSEG(Fitted, RankSEG):
             evidence: of N images; see :meth:`look`.
             there: (N, C) bool, the classes that they hold.
         """
+        with few_numbers(there.numel()):
+            return self._fit_to(evidence, there)
+
+    def _fit_to(self, evidence: Evidence, there: Tensor) -> PresenceFit:
         objective = self._objective()
         curve = fit_curve(evidence, there, objective)
         q, frequency = curve.presence(evidence, objective), there.double().mean(0)

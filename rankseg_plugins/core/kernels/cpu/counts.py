@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.argmax import lead
 from rankseg_plugins.core.kernels.cpu.compiling import exact, kernel
+from rankseg_plugins.core.kernels.cpu.extremes import lead
 from rankseg_plugins.core.kernels.cpu.source import CALL
 from rankseg_plugins.core.kernels.cpu.threads import run
 

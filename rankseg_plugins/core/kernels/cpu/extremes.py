@@ -1,6 +1,8 @@
-"""The class with the largest value, of every pixel."""
+"""The class with the largest value, of every pixel; and the smallest and largest value of all."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -10,6 +12,9 @@ from rankseg_plugins.core.kernels.cpu.compiling import fast, kernel
 from rankseg_plugins.core.kernels.cpu.reading import copy
 from rankseg_plugins.core.kernels.cpu.source import CALL, decision
 from rankseg_plugins.core.kernels.cpu.threads import run
+
+#: Of one comparison.
+_LANES = 256
 
 
 def argmax(values: Tensor) -> Tensor:
@@ -28,6 +33,36 @@ def argmax(values: Tensor) -> Tensor:
 
     run(work, len(values) * -(-flat.shape[2] // width))
     return labels
+
+
+def extent(values: Tensor) -> tuple[float, float]:
+    """As ``values.aminmax()``: NaN if there is one.
+
+    Args:
+        values: contiguous, of any shape, at least one.
+    """
+    flat = values.detach().flatten().numpy()
+    tasks = -(-len(flat) // CALL)
+    lanes, odd = np.empty((tasks, 2, _LANES), flat.dtype), np.empty(tasks, np.int64)
+    run(lambda first, last: _extent(first, last, flat, CALL, lanes, odd), tasks)
+    return (math.nan, math.nan) if odd.any() else (lanes[:, 0].min().item(), lanes[:, 1].max().item())
+
+
+@kernel
+def _extent(first, last, values, width, lanes, odd):
+    for task in range(first, last):
+        some = values[task * width : (task + 1) * width]
+        low, high, strange = lanes[task, 0], lanes[task, 1], 0
+        for lane in range(_LANES):
+            low[lane] = high[lane] = some[0]
+        # A lane for each of some neighbours: these are compared together.
+        for start in range(0, len(some), _LANES):
+            part = some[start : start + _LANES]
+            for lane in range(len(part)):
+                low[lane] = part[lane] if part[lane] < low[lane] else low[lane]
+                high[lane] = part[lane] if part[lane] > high[lane] else high[lane]
+                strange += part[lane] != part[lane]
+        odd[task] = strange
 
 
 @kernel
