@@ -1,0 +1,39 @@
+"""Docstrings as the site shows them: roles become links, and the stars of shapes stay stars."""
+
+import re
+from typing import Any
+
+from griffe import Extension, NameResolutionError, Object
+
+ROLE = re.compile(r":(?:class|func|meth|attr|mod|data):`(?:([^`<]+) <([\w.]+)>|(~?)([\w.]+))`")
+#: In Google's style a section of this name is one of prose; under the other, code is shown as code.
+EXAMPLE = re.compile(r"^Example:$", re.MULTILINE)
+LITERAL = re.compile(r"::$", re.MULTILINE)
+#: What stays as it is (code, the name of an argument, an escaped star), or a star before a word, as in (B, C, *spatial).
+STAR = re.compile(r"(``.*?``|`[^`]*`|^ *(?:>>>|\.\.\.).*$|^ +\*+\w+:|\\\*)|\*(?=\w)", re.MULTILINE)
+#: The fields of a named tuple are told like arguments.
+FIELDS = re.compile(r"^Args:$", re.MULTILINE)
+
+
+class Readable(Extension):
+    """Rewrites every docstring as Markdown, before it is parsed."""
+
+    def on_object(self, *, obj: Object, **kwargs: Any) -> None:
+        """The docstring of an object, if it has one."""
+        if obj.docstring is not None:
+            text = STAR.sub(lambda match: match[1] or r"\*", obj.docstring.value)
+            text = LITERAL.sub(":", EXAMPLE.sub("Examples:", text))
+            if obj.is_class and "NamedTuple" in map(str, obj.bases):
+                text = FIELDS.sub("Attributes:", text)
+            obj.docstring.value = ROLE.sub(lambda role: link(obj, *role.groups()), text)
+
+
+def link(place: Object, title: str | None, target: str | None, short: str | None, name: str | None) -> str:
+    """What a role says, as a link to that if the site shows it."""
+    path = target or str(name)
+    title = title or (path.rpartition(".")[2] if short else path.removeprefix("rankseg_plugins."))
+    try:
+        path = place.resolve(path)
+    except NameResolutionError:
+        pass  # a full path, or a name of a base class
+    return f'<autoref identifier="{path}" optional><code>{title}</code></autoref>'
