@@ -1,6 +1,7 @@
 """Docstrings as the site shows them: roles become links, and the stars of shapes stay stars."""
 
 import re
+from contextlib import suppress
 from typing import Any
 
 from griffe import Extension, NameResolutionError, Object
@@ -9,7 +10,7 @@ ROLE = re.compile(r":(?:class|func|meth|attr|mod|data):`(?:([^`<]+) <([\w.]+)>|(
 #: In Google's style a section of this name is one of prose; under the other, code is shown as code.
 EXAMPLE = re.compile(r"^Example:$", re.MULTILINE)
 LITERAL = re.compile(r"::$", re.MULTILINE)
-#: What stays as it is (code, the name of an argument, an escaped star), or a star before a word, as in (B, C, *spatial).
+#: What stays as it is (code, names of arguments, escaped stars), or a star before a word, as in (B, C, *spatial).
 STAR = re.compile(r"(``.*?``|`[^`]*`|^ *(?:>>>|\.\.\.).*$|^ +\*+\w+:|\\\*)|\*(?=\w)", re.MULTILINE)
 #: The fields of a named tuple are told like arguments.
 FIELDS = re.compile(r"^Args:$", re.MULTILINE)
@@ -32,8 +33,6 @@ def link(place: Object, title: str | None, target: str | None, short: str | None
     """What a role says, as a link to that if the site shows it."""
     path = target or str(name)
     title = title or (path.rpartition(".")[2] if short else path.removeprefix("rankseg_plugins."))
-    try:
+    with suppress(NameResolutionError):  # a full path, or a name of a base class
         path = place.resolve(path)
-    except NameResolutionError:
-        pass  # a full path, or a name of a base class
     return f'<autoref identifier="{path}" optional><code>{title}</code></autoref>'
