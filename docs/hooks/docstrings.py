@@ -1,4 +1,4 @@
-"""Docstrings as the site shows them: roles become links, and the stars of shapes stay stars."""
+"""Docstrings as the site shows them: examples and literal blocks as code, roles as links."""
 
 import re
 from contextlib import suppress
@@ -7,11 +7,9 @@ from typing import Any
 from griffe import Extension, NameResolutionError, Object
 
 ROLE = re.compile(r":(?:class|func|meth|attr|mod|data):`(?:([^`<]+) <([\w.]+)>|(~?)([\w.]+))`")
-#: In Google's style a section of this name is one of prose; under the other, code is shown as code.
+#: In Google's style a section of this name is prose, and one of examples is called otherwise.
 EXAMPLE = re.compile(r"^Example:$", re.MULTILINE)
 LITERAL = re.compile(r"::$", re.MULTILINE)
-#: What stays as it is (code, names of arguments, escaped stars), or a star before a word, as in (B, C, *spatial).
-STAR = re.compile(r"(``.*?``|`[^`]*`|^ *(?:>>>|\.\.\.).*$|^ +\*+\w+:|\\\*)|\*(?=\w)", re.MULTILINE)
 #: The fields of a named tuple are told like arguments.
 FIELDS = re.compile(r"^Args:$", re.MULTILINE)
 
@@ -22,8 +20,7 @@ class Readable(Extension):
     def on_object(self, *, obj: Object, **kwargs: Any) -> None:
         """The docstring of an object, if it has one."""
         if obj.docstring is not None:
-            text = STAR.sub(lambda match: match[1] or r"\*", obj.docstring.value)
-            text = LITERAL.sub(":", EXAMPLE.sub("Examples:", text))
+            text = LITERAL.sub(":", EXAMPLE.sub("Examples:", obj.docstring.value))
             if obj.is_class and "NamedTuple" in map(str, obj.bases):
                 text = FIELDS.sub("Attributes:", text)
             obj.docstring.value = ROLE.sub(lambda role: link(obj, *role.groups()), text)

@@ -64,7 +64,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return markdown
     places = {name: path for path, name in OUTSIDE.items()}
     here = PurePosixPath(places.get(page.file.src_uri, f"docs/{page.file.src_uri}"))
-    repository = str(config.repo_url).rstrip("/")
+    repository = config.extra["repository"]
 
     def lead(part: re.Match[str]) -> str:
         if part["target"] is None:
