@@ -1,6 +1,5 @@
 """The code on the pages runs: here what needs no toolkit, and elsewhere what :data:`RUN` says."""
 
-
 import pytest
 import torch
 import typer
