@@ -54,7 +54,7 @@ benchmark: $(VENV)/installed  ## measure time and memory, write benchmarks/RESUL
 	env -u GOMP_SPINCOUNT -u OMP_NUM_THREADS $(VENV)/bin/python -m benchmarks
 
 docs: $(VENV)/installed  ## make the site, in site/; a link that leads nowhere fails
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
 lint: $(VENV)/installed  ## check style and types
 	$(VENV)/bin/ruff check .

@@ -1,6 +1,7 @@
 """The site: it shows every public name, docstrings as they are meant, and fetches nothing."""
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -22,14 +23,43 @@ hook = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(hook)
 
 
+#: What `make docs` runs.
+BUILD = re.search(r"-m (mkdocs build.*)", (ROOT / "Makefile").read_text(encoding="utf-8"))[1].split()
+
+
+def build(out, *options):
+    command = [sys.executable, "-m", *BUILD, "--site-dir", str(out), *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The folder of a strict build: a warning would end it."""
+    """The folder of the site."""
     out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    done = build(out)
     assert done.returncode == 0, done.stderr
     return out
+
+
+#: Adds links to a page of docs/ and to one outside of it.
+BROKEN = """
+def on_page_markdown(markdown, page, config, files):
+    added = {"decision.md": "[a](none.md) [b](tuning.md#nowhere)", "index.md": "[c](docs/none.md)"}
+    return markdown + added.get(page.file.src_uri, "")
+"""
+
+
+def test_links_that_lead_nowhere_end_the_build(tmp_path):
+    """All pages but the reference, which would take most of the time."""
+    (tmp_path / "broken.py").write_text(BROKEN)
+    hooks = [str(tmp_path / "broken.py"), str(ROOT / "docs/hooks/pages.py")]
+    config = {"INHERIT": str(ROOT / "mkdocs.yml"), "docs_dir": str(ROOT / "docs"), "hooks": hooks, "plugins": []}
+    (tmp_path / "mkdocs.yml").write_text(json.dumps(config))
+    done = build(tmp_path / "site", "--config-file", str(tmp_path / "mkdocs.yml"))
+    assert done.returncode != 0
+    assert "Aborted with 5 warnings" in done.stdout + done.stderr
+    for words in ("docs/decision.md: the link 'none.md'", "README.md: the link 'docs/none.md'", "anchor '#nowhere'"):
+        assert words in done.stderr
 
 
 @pytest.fixture(scope="module")
