@@ -20,7 +20,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 DEMO_OPTIONS = --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(NUM_CLASSES),--num-classes "$(NUM_CLASSES)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-exhaustive test-stock test-oldest test-extras benchmark lint clean
+.PHONY: help setup demo test test-exhaustive test-stock test-oldest test-extras benchmark docs lint clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -53,13 +53,16 @@ TESTS_report := tests/cli tests/report tests/files
 benchmark: $(VENV)/installed  ## measure time and memory, write benchmarks/RESULTS.md; about an hour
 	env -u GOMP_SPINCOUNT -u OMP_NUM_THREADS $(VENV)/bin/python -m benchmarks
 
+docs: $(VENV)/installed  ## make the site, in site/; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+
 lint: $(VENV)/installed  ## check style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
 clean:  ## remove what was installed and written here
-	rm -rf $(VENV) $(VENV_STOCK) $(VENV_OLDEST) .venv-extra-* demo_output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_STOCK) $(VENV_OLDEST) .venv-extra-* demo_output site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The stamp is written last, so that an installation that was cut off is done again.
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -1,13 +1,16 @@
 """The pages about comparing say what the command does, and repeat what it measured."""
 
 import re
-import shlex
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import typer
 from image_folders import environment, make_image
+from pages import commands, read_blocks
 from places import DATA, ROOT
 from sweeps import sweep
 from typer.testing import CliRunner
@@ -26,6 +29,7 @@ PAGES = [
     *sorted((ROOT / "docs/evidence").glob("*.md")),
 ]
 EVIDENCE = ROOT / "docs/evidence"
+REAL = {"camvid/probs_val.npz", "voc21_horses/probs.npz", "drone_small/probs.npz", "voc21_people/probs.npz"}
 
 
 def tables(path):
@@ -43,6 +47,17 @@ def test_options_exist(page):
     assert used <= known, used - known
 
 
+def run_command(words):
+    """As from a shell, in this process; of ``torchrun`` the one process that it starts first, without a GPU."""
+    words = words[words.index("rankseg_plugins") :] if words[0] == "torchrun" else words
+    words = ["cpu" if word == "cuda" else word for word in words[1:]]
+    out = Path(words[words.index("--out") + 1] if "--out" in words else "report")
+    shutil.rmtree(out, ignore_errors=True)
+    done = CliRunner().invoke(app, words, env=environment())
+    assert done.exit_code == 0, done.output
+    return out
+
+
 def test_commands_of_the_page_on_decode(tmp_path, monkeypatch):
     """Each of them writes labels of all images."""
     monkeypatch.chdir(tmp_path)
@@ -55,15 +70,62 @@ def test_commands_of_the_page_on_decode(tmp_path, monkeypatch):
         np.save(tmp_path / f"volumes/{index}.npy", probs[..., None])
         nibabel.save(nibabel.Nifti1Image(labels[::-1, ::-1, None], np.diag([-1, -1, 1, 1])), f"images/{index}.nii.gz")
     TunedDecoder(RankSEG(), 3, 0.7).save("tuned/decoder.json")
-    page = (ROOT / "docs/decode.md").read_text()
-    commands = re.findall(r"^(?:rankseg-plugins|torchrun .* rankseg_plugins) (.*)$", page, re.MULTILINE)
-    assert len(commands) == 7
-    for command in map(shlex.split, commands):
-        done = CliRunner().invoke(app, command, env=environment())
-        assert done.exit_code == 0, done.output
-        out = tmp_path / command[command.index("--out") + 1]
-        assert len(list(out.iterdir())) == 3
+    found = commands("docs/decode.md")
+    assert len(found) == 7
+    for words in found:
+        assert len(list(run_command(words).iterdir())) == 3
     assert (tmp_path / "scores.csv").exists()
+
+
+@pytest.fixture
+def patients(tmp_path, monkeypatch):
+    """Images of the patients of the page's table of groups, in ``probs`` and ``labels``."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("probs", "labels"):
+        (tmp_path / name).mkdir()
+    for index in range(6, 12):
+        probs, labels = make_image(index)
+        np.save(tmp_path / f"probs/patient{index:02d}.npy", probs)
+        np.save(tmp_path / f"labels/patient{index:02d}.npy", labels)
+    return tmp_path
+
+
+def test_commands_of_the_page_on_comparing(patients):
+    (table,) = read_blocks("docs/compare.md", "csv")
+    rows = (f"patient{index:02d},A,north\n" for index in (6, 9, 10, 11))
+    Path("groups.csv").write_text(table.code + "".join(rows))
+    install, *found = commands("docs/compare.md")
+    assert install[:3] == ["pip", "install", "-e"]
+    assert len(found) == 5
+    for words in found:
+        run_command(words)
+    run_command([*found[0], "--groups", "groups.csv"])
+    report = Path("report/report.md").read_text()
+    assert all(column in report for column in ("scanner", "site", "north"))
+
+
+def test_commands_of_the_page_on_tuning(patients):
+    (words,) = commands("docs/tuning.md")
+    assert (run_command(words) / "decoder.json").is_file()
+
+
+def test_comparisons_of_the_papers(patients):
+    """The decoders and conventions that they ask for; data sets and networks have tests of their own."""
+    found = [words for words in commands("docs/evidence/reproduce.md") if words[0] == "rankseg-plugins"]
+    assert len(found) == 3
+    for words in found:
+        made = [re.sub(r"(probs|labels)_fold\$fold/", r"\1/", word).replace("^[0-9]+", "[0-9]+$") for word in words]
+        assert (run_command(made) / "report.md").is_file()
+
+
+@pytest.mark.parametrize("page", sorted(EVIDENCE.glob("*.md")), ids=lambda page: page.name)
+def test_measurements_of_a_page_exist(page):
+    """What takes hours is not run here; its parts are, in tests/benchmarks."""
+    for words in commands(page):
+        if words[0] == "python":
+            assert words[1] == "-m"
+            assert find_spec(words[2]) is not None
+            assert {word for word in words if word.endswith(".npz")} <= REAL
 
 
 def test_data_sets_exist():

@@ -3,13 +3,19 @@
 Both get float64 here: in float32 the reference picks volumes by scores that differ in the last digit.
 """
 
+import re
+
 import pytest
 import torch
+from pages import run_page
+from places import ROOT
 from sweeps import sweep
 
+import rankseg_plugins
 from rankseg_plugins import rankseg
 
-reference = pytest.importorskip("rankseg.functional").rankseg
+package = pytest.importorskip("rankseg")
+reference = package.functional.rankseg
 
 OPTIONS = [
     {"metric": metric, "smooth": smooth, "pruning_prob": pruning_prob}
@@ -61,3 +67,37 @@ def test_void_policy():
 def test_accuracy(options):
     p = random_probs().double()
     assert torch.equal(rankseg(p, metric="acc", **options), reference(p, metric="acc", **options))
+
+
+def test_the_page_for_its_users():
+    run_page("docs/migration.md")
+
+
+def is_accepted(call, package, function):
+    probs = random_probs().double().log().mul(3).softmax(1)  # some next to 0, some next to 1
+    names = {"rankseg": function, "RankSEG": package.RankSEG, "probs": probs, "one": probs[:, :1]}
+    try:
+        eval(call, names)
+    except (TypeError, ValueError):
+        return "refused"
+    return "accepted"
+
+
+PAGE = (ROOT / "docs/migration.md").read_text(encoding="utf-8")
+ROWS = re.findall(r"^\| `(.*?)` \| (accepted|refused) \| (accepted|refused) \|", PAGE, re.MULTILINE)
+
+
+@pytest.mark.filterwarnings("ignore:multiclass probabilities must add up")
+@pytest.mark.parametrize(("call", "there", "here"), ROWS, ids=[row[0] for row in ROWS])
+def test_what_is_accepted_here_and_there(call, there, here):
+    assert len(ROWS) == 19
+    assert is_accepted(call, package, reference) == there
+    assert is_accepted(call, rankseg_plugins, rankseg) == here
+
+
+def test_pixels_without_any_probability():
+    p = random_probs().double()[:, [0, 1]]
+    p = p / p.sum(1, keepdim=True)
+    p[..., :2] = 0
+    assert not rankseg(p)[..., :2].any()
+    assert reference(p)[..., :2].any()

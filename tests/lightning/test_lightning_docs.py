@@ -3,20 +3,19 @@
 import re
 
 import pytest
+from pages import run_page
 from places import ROOT
 
 pytest.importorskip("lightning.pytorch", reason="the page is written for lightning")
 pytest.importorskip("matplotlib")
 
-PAGE = ROOT / "docs" / "lightning.md"
+PAGE = "docs/lightning.md"
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_code_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    text, namespace = PAGE.read_text(encoding="utf-8"), {}
-    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(block, namespace)
+    text, namespace = (ROOT / PAGE).read_text(encoding="utf-8"), run_page(PAGE)
     for name in re.findall(r"^\| `(val/.*?)` \|", text, re.MULTILINE):
         assert name in namespace["callback" if "tuned" not in name else "tuned"].scores_of_stage["val"]
     for name in re.findall(r"`(val/.*tuned.*?)`", text):
@@ -29,8 +28,3 @@ def test_the_code_runs(tmp_path, monkeypatch, capsys):
     assert b"val/rankseg/image/0" in next(tmp_path.glob("runs/**/events.*")).read_bytes()
     assert sorted(path.name for path in tmp_path.glob("labels/*")) == [f"00000{index}.png" for index in range(6)]
     assert "torch.Size([2, 32, 32])" in capsys.readouterr().out
-
-
-def test_the_links_lead_somewhere():
-    for link in re.findall(r"\]\((.*?)\)", PAGE.read_text(encoding="utf-8")):
-        assert (PAGE.parent / link).is_file(), link

@@ -1,14 +1,12 @@
 """The page about nnU-Net: its code and its commands run, on a model as nnU-Net leaves it."""
 
-import re
-import shlex
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import torch
-from places import ROOT
+from pages import commands, run_page
 from toolkits import is_installed
 
 if not is_installed("nnunetv2"):
@@ -17,7 +15,7 @@ if not is_installed("nnunetv2"):
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from tiny_nnunet import make_image, make_model
 
-PAGE = ROOT / "docs" / "nnunet.md"
+PAGE = "docs/nnunet.md"
 MODEL = Path("nnUNet_results/Dataset001_Tiny/nnUNetTrainer__nnUNetPlans__3d_fullres")
 
 
@@ -47,21 +45,13 @@ def trained(tmp_path, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_code_and_the_commands_run(trained):
-    text, namespace = PAGE.read_text(encoding="utf-8"), {}
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    exec(code, namespace)
+    run_page(PAGE)
     assert Path("predictions/case_9.nii.gz").is_file()
     typer = pytest.importorskip("typer.testing", reason="the command is not installed")
     from rankseg_plugins.cli import app
 
-    (block,) = re.findall(r"```\n(rankseg-plugins.*?)```", text, re.DOTALL)
-    for line in block.replace("\\\n", "").strip().splitlines():
-        done = typer.CliRunner().invoke(app, shlex.split(line)[1:])
+    for command in commands(PAGE):
+        done = typer.CliRunner().invoke(app, command[1:])
         assert done.exit_code == 0, done.output
-        assert "organ" in Path(shlex.split(line)[-1], "report.md").read_text()
+        assert "organ" in Path(command[-1], "report.md").read_text()
     assert Path("tuned/decoder.json").is_file()
-
-
-def test_the_links_lead_somewhere():
-    for link in re.findall(r"\]\((.*?)\)", PAGE.read_text(encoding="utf-8")):
-        assert (PAGE.parent / link.split("#")[0]).is_file(), link

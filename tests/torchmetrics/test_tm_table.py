@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from pages import run_page
 from places import ROOT
 
 pytest.importorskip("torchmetrics.segmentation")
@@ -15,8 +16,8 @@ import rankseg_plugins.torchmetrics as adapter
 from rankseg_plugins import RankSEG
 
 C = 3
-PAGE = ROOT / "docs" / "torchmetrics.md"
-TEXT = PAGE.read_text(encoding="utf-8")
+PAGE = "docs/torchmetrics.md"
+TEXT = (ROOT / PAGE).read_text(encoding="utf-8")
 ROW = re.compile(
     r"^\| `(?P<metric>.*?)` \| (?P<decoders>.+?) \| (?P<gets>\w+) \| (?P<ignores>[\w ]+) \| (?P<pools>\w+) \|$",
     re.MULTILINE,
@@ -37,9 +38,7 @@ CASES = [
 
 def test_the_code_runs(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    namespace = {}
-    for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL):
-        exec(block, namespace)
+    run_page(PAGE)
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("argmax", "rankseg", "MeanIoU", "iou_image_worst10"))
 

@@ -1,0 +1,83 @@
+"""README.md: its snippets run, each with what it takes for granted, and its commands exist."""
+
+import re
+from functools import partial
+
+import pytest
+import torch
+from pages import commands, read_blocks, run_blocks
+from places import ROOT
+from toolkits import is_installed
+
+from rankseg_plugins import RankSEG
+
+PAGE = "README.md"
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def toolkit_of(block):
+    found = re.search(r"rankseg_plugins\.(\w+)", block.code)
+    return found[1] if found else "torch"
+
+
+SNIPPETS = {toolkit_of(block): block for block in read_blocks(PAGE, "python")}
+
+
+def lightning():
+    import lightning.pytorch as pl
+
+    class Model(pl.LightningModule):
+        def validation_step(self, batch, batch_idx):
+            return {"loss": torch.zeros(()), "logits": batch[0], "target": batch[1]}
+
+    data = [(torch.randn(4, 8, 8), torch.randint(0, 4, (8, 8))) for _ in range(2)]
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer, loader = partial(pl.Trainer, **quiet), torch.utils.data.DataLoader(data)
+    return {"Trainer": trainer, "model": Model(), "dataloader": loader}
+
+
+def transformers():
+    import transformers as hf
+
+    widths = {"hidden_sizes": [8, 8, 16, 16], "depths": [1] * 4, "num_attention_heads": [1, 1, 2, 2]}
+    model = hf.SegformerForSemanticSegmentation(hf.SegformerConfig(**widths, decoder_hidden_size=16, num_labels=4))
+    processor = hf.SegformerImageProcessorPil(size={"height": 32, "width": 32})
+    return {"image_processor": processor, "model": model.eval(), "inputs": {"pixel_values": torch.randn(1, 3, 32, 32)}}
+
+
+#: What a snippet takes for granted besides logits, probabilities and truth.
+GIVEN = {"lightning": lightning, "transformers": transformers}
+MODULES = {"lightning": "lightning.pytorch", "nnunet": "nnunetv2"}
+
+
+def test_every_snippet_is_run():
+    assert len(SNIPPETS) == len(read_blocks(PAGE, "python"))
+
+
+@pytest.mark.filterwarnings("ignore")  # the toolkits, of runs as short as these
+@pytest.mark.parametrize("toolkit", [toolkit for toolkit in SNIPPETS if toolkit != "mmseg"])
+def test_snippet(toolkit, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if not is_installed(MODULES.get(toolkit, toolkit)):
+        pytest.skip(f"{toolkit} is not installed")
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 4, 8, 8), torch.randint(0, 4, (2, 8, 8))
+    given = {"logits": logits, "probs": logits.softmax(1), "target": target} | GIVEN.get(toolkit, dict)()
+    found = run_blocks(PAGE, [SNIPPETS[toolkit]], given)
+    if toolkit == "torch":
+        assert torch.equal(found["labels"], RankSEG("dice")(given["probs"]))
+
+
+def test_config(tmp_path):
+    pytest.importorskip("mmengine", reason="MMSegmentation is not installed")
+    from mmengine.config import Config
+
+    (tmp_path / "your_config.py").write_text("model = dict(type='EncoderDecoder', test_cfg=dict(mode='whole'))")
+    (tmp_path / "config.py").write_text(SNIPPETS["mmseg"].code)
+    assert Config.fromfile(tmp_path / "config.py").model.test_cfg == {"mode": "whole", "rankseg": {"metric": "dice"}}
+
+
+def test_commands_exist():
+    for words in commands(PAGE):
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", MAKEFILE, re.MULTILINE), words
