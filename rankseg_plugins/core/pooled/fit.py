@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.kernels import has_numba
+from rankseg_plugins.core.tracing import is_blind
 from rankseg_plugins.core.volumes import round_down
 
 ROUNDS = 30
@@ -146,6 +148,13 @@ def affine_argmax(probs: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     In float32 for probabilities of every dtype, as the sample holds them: what is decided is what was scored. A pixel
     without any probability, such as one outside of a crop, is labelled 0, as by argmax.
     """
+    if probs.ndim == 2:  # pixels of a sample, in memory one after the other
+        return affine_argmax(probs.T.unsqueeze(0).contiguous(), scale, offset)[0]
+    whole = probs.is_contiguous() and probs.dtype in (torch.float32, torch.float64) and probs.numel() > 0
+    if whole and probs.device.type == "cpu" and not is_blind() and has_numba():
+        from rankseg_plugins.core.kernels.cpu.extremes import affine_argmax as by_kernel
+
+        return by_kernel(probs, scale, offset)
     scale, offset = scale.float(), offset.float()
     best = probs[:, 0].float() * scale[0] - offset[0]
     labels = torch.zeros_like(best, dtype=torch.int64)

@@ -74,5 +74,7 @@ _INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 fast: Any = partial(_compiled, fastmath=_ANY_ORDER, **_INNER)
 #: Likewise, every operation as it is written.
 exact: Any = partial(_compiled, fastmath={"contract"}, **_INNER)
+#: Likewise, and no two operations are one: the digits are those of PyTorch.
+as_written: Any = partial(_compiled, fastmath=False, **_INNER)
 #: Likewise, compiled as a part of what calls it: an array is returned by no other function.
 inline: Any = partial(_compiled, inline="always")

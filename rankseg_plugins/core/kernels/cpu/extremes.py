@@ -1,4 +1,4 @@
-"""The class with the largest value, of every pixel; and the smallest and largest value of all."""
+"""The class with the largest value, or the largest affine function of it, of every pixel; the extent of all values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.compiling import fast, kernel
+from rankseg_plugins.core.kernels.cpu.compiling import as_written, fast, kernel
 from rankseg_plugins.core.kernels.cpu.reading import copy
 from rankseg_plugins.core.kernels.cpu.source import CALL, decision
 from rankseg_plugins.core.kernels.cpu.threads import run
@@ -30,6 +30,27 @@ def argmax(values: Tensor) -> Tensor:
     def work(first: int, last: int) -> None:
         # Numbers of equal size are compared together.
         _argmax(first, last, flat, into, np.empty(width, flat.dtype), np.empty(width, np.int32))
+
+    run(work, len(values) * -(-flat.shape[2] // width))
+    return labels
+
+
+def affine_argmax(values: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+    r"""As ``(scale * values - offset).argmax(1)`` in float32, 0 for a pixel without a value above 0.
+
+    Args:
+        values: as of :func:`argmax`.
+        scale: (C,).
+        offset: (C,).
+    """
+    labels = decision((len(values), *values.shape[2:]), torch.int64)
+    flat, into = values.detach().flatten(2).numpy(), labels.flatten(1).numpy()
+    rule = torch.stack([scale, offset]).float().numpy()
+    width = max(1, CALL // values.shape[1])
+
+    def work(first: int, last: int) -> None:
+        rows, winner = np.empty((2, width), np.float32), np.empty(width, np.int32)
+        _affine(first, last, flat, into, rule, *rows, winner)
 
     run(work, len(values) * -(-flat.shape[2] // width))
     return labels
@@ -88,3 +109,31 @@ def lead(rows, start, best, winner):
         for i in range(len(best)):
             winner[i] = label if row[i] > best[i] else winner[i]
             best[i] = row[i] if row[i] > best[i] else best[i]
+
+
+@kernel
+def _affine(first, last, values, labels, rule, best, top, winner):
+    width = len(best)
+    pieces = -(-values.shape[2] // width)
+    for task in range(first, last):
+        image, start = task // pieces, task % pieces * width
+        into = labels[image, start : start + width]
+        lead_affine(values[image], start, rule, best[: len(into)], top, winner)
+        for i in range(len(into)):
+            into[i] = winner[i] if top[i] > 0 else 0
+
+
+@as_written
+def lead_affine(rows, start, rule, best, top, winner):
+    """As :func:`lead`, of affine functions, and with the largest value itself."""
+    for i in range(len(best)):
+        winner[i], top[i] = 0, np.float32(rows[0, start + i])
+        best[i] = rule[0, 0] * top[i] - rule[1, 0]
+    for label in range(1, len(rows)):
+        row, scale, offset = rows[label, start : start + len(best)], rule[0, label], rule[1, label]
+        for i in range(len(best)):
+            p = np.float32(row[i])
+            score = scale * p - offset
+            winner[i] = label if score > best[i] else winner[i]
+            best[i] = score if score > best[i] else best[i]
+            top[i] = p if p > top[i] else top[i]

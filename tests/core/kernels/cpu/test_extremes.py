@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rankseg_plugins import RankSEG
-from rankseg_plugins.core.kernels.cpu.extremes import argmax, extent
+from rankseg_plugins.core.kernels.cpu.extremes import affine_argmax, argmax, extent
 from rankseg_plugins.core.kernels.cpu.source import CALL
 
 
@@ -46,3 +46,19 @@ def test_a_single_nan_is_found(place):
     values = torch.rand(2, CALL, generator=torch.Generator().manual_seed(0))
     values.view(-1)[place] = torch.nan
     assert all(math.isnan(each) for each in extent(values))
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(2, 1, 5), (2, 3, 4, 5), (1, 150, 700), (2, 2, CALL + 3)])
+def test_affine_functions_to_the_last_digit(shape, dtype):
+    """Products are rounded before offsets are subtracted, as PyTorch does; of equal ones the first class."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(shape, generator=generator).round(decimals=2).to(dtype)
+    values[..., 0] = 0
+    values[:, -1, ..., 1] = 1
+    scale, offset = torch.rand(2, shape[1], dtype=torch.float64, generator=generator).round(decimals=1)
+    around = (1, -1, *[1] * (len(shape) - 2))
+    scores = values.float() * scale.float().view(around) - offset.float().view(around)
+    expected = scores.argmax(1).where(values.amax(1) > 0, 0)
+    assert torch.equal(affine_argmax(values, scale, offset), expected)
