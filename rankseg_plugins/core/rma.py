@@ -64,6 +64,4 @@ class Steps(Protocol):
 def search(steps: Steps, objective: Objective, classes: Classes) -> Volumes:
     """The best masks of the classes that are decided on."""
     volumes = steps.search(objective, classes.pruning)
-    if classes.choose is None:
-        return volumes
-    return volumes.only(classes.choose(steps.maximum, volumes))
+    return volumes if classes.choose is None else classes.choose(steps.maximum, volumes)

@@ -40,12 +40,12 @@ class Classes(NamedTuple):
 
     Args:
         pruning: a class whose largest probability is not above it stays empty; one for all, or (B, C).
-        choose: which of the others are left, (B, C) bool, from the largest probability of every class (B, C)
-            and RMA's masks; None leaves them all.
+        choose: the masks of those of the others that are left, from the largest probability of every class (B, C) and
+            RMA's masks, which it may write to; None leaves them all.
     """
 
     pruning: float | Tensor
-    choose: Callable[[Tensor, Volumes], Tensor] | None = None
+    choose: Callable[[Tensor, Volumes], Volumes] | None = None
 
 
 def round_down(threshold: Tensor, dtype: torch.dtype) -> Tensor:

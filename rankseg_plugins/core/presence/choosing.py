@@ -21,17 +21,28 @@ if TYPE_CHECKING:
 
 
 class Known(NamedTuple):
-    """What was learnt of classes.
+    """What was learnt of classes: a curve, an expectation, and M of :mod:`~rankseg_plugins.core.presence.rule`.
 
-    Args:
-        curve: how likely each is there.
-        expectation: what its mask then scores.
-        mean_score: M of :mod:`~rankseg_plugins.core.presence.rule`, (C,) float64; NaN or negative where not known.
+    The last is NaN or negative where it is not known.
     """
 
-    curve: Curve
-    expectation: Expectation
+    weight: Tensor
+    offset: Tensor
+    floor: Tensor
+    below: Tensor
+    slope: Tensor
+    intercept: Tensor
     mean_score: Tensor
+
+    @property
+    def curve(self) -> Curve:
+        """How likely each class is there."""
+        return Curve(*self[:4])
+
+    @property
+    def expectation(self) -> Expectation:
+        """What its mask then scores."""
+        return Expectation(*self[4:6])
 
     def choose(
         self,
@@ -41,26 +52,27 @@ class Known(NamedTuple):
         objective: Objective,
         rule: Rule,
         presence: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """The classes to show, (B, C) bool, and how likely each is there, (B, C) float64.
+    ) -> tuple[Volumes, Tensor]:
+        """The masks of the classes to show, and how likely each class is there, (B, C) float64.
 
         Args:
             maximum: largest probability of every class, (B, C).
-            volumes: RMA's masks.
+            volumes: RMA's masks, which may be written to.
             pixels: of an image, one number for all or (B, 1) float64.
             objective: of the masks.
             rule: what is shown.
             presence: how likely each class is there, (B, C) float64, where that is known better than by the curve.
         """
         if maximum.device.type == "cpu" and not is_blind() and has_numba():
-            from rankseg_plugins.core.kernels.cpu.presence import Learnt, choose, found_of
+            from rankseg_plugins.core.kernels.cpu.presence import Learnt, choose
 
-            learnt = Learnt(*(each.numpy() for each in (*self.curve, *self.expectation, self.mean_score)))
-            return choose(found_of(maximum, volumes, pixels), learnt, _aim(objective, rule, maximum.shape[1]), presence)
+            learnt = Learnt(*(each.numpy() for each in self))
+            q = choose(maximum, volumes, pixels, learnt, _aim(objective, rule, maximum.shape[1]), presence)
+            return volumes, q
         evidence = Evidence.of(maximum, volumes.mu, volumes.n, volumes.s, pixels)
         q = self.curve.presence(evidence, objective) if presence is None else presence
         expected = self.expectation.scores(evidence, q, objective) if rule.rule == SCORE else None
-        return rule.shown(q, expected, self.mean_score, volumes.active), q
+        return volumes.only(rule.shown(q, expected, self.mean_score, volumes.active)), q
 
 
 @lru_cache(maxsize=16)

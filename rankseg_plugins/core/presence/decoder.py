@@ -391,7 +391,7 @@ class PresenceRankSEG(Fitted, RankSEG):
                 raise RuntimeError(f"presence is not enough here: {NEEDS_FIT}")
         pixels = number_of(probs, valid_mask)
 
-        def choose(maximum: Tensor, volumes: Volumes) -> Tensor:
+        def choose(maximum: Tensor, volumes: Volumes) -> Volumes:
             known = self._known(maximum.device)
             shown, q = known.choose(maximum, volumes, pixels, self._objective(), self._rule, presence)
             if told is not None:
@@ -407,11 +407,10 @@ class PresenceRankSEG(Fitted, RankSEG):
 
     def _known(self, device: torch.device) -> Known:
         buffers: dict[str, Any] = self._buffers
-        *curve, slope, intercept, mean = (buffers[name].to(device) for name in STATE)
-        line = Expectation(slope, intercept)
+        found = [buffers[name] for name in STATE]
         if not self.fitted:
-            line = Expectation(*(each.to(device) for each in taken_at_their_word(self.num_classes)))
-        return Known(Curve(*curve), line, mean)
+            found[4:6] = taken_at_their_word(self.num_classes)
+        return Known(*(found if device.type == "cpu" else [each.to(device) for each in found]))
 
     @property
     def _needs_mean_scores(self) -> bool:

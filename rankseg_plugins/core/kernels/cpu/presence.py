@@ -59,74 +59,69 @@ class Aim(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What RMA found of every image and class, (B, C), and the pixels of every image, (B,); all float64, but active."""
+    """What RMA found of every image and class, (B, C), and the pixels of every image, (B,); float64, but two."""
 
     maximum: np.ndarray
-    mu: np.ndarray
+    threshold: np.ndarray
     n: np.ndarray
     s: np.ndarray
+    mu: np.ndarray
     active: np.ndarray
     pixels: np.ndarray
 
 
-def found_of(maximum: Tensor, volumes: Volumes, pixels: Tensor | int) -> Found:
-    """What RMA found, as the kernel reads it; the pixels are one number for all images, or (B, 1)."""
-    number = np.full(len(maximum), pixels, np.float64) if isinstance(pixels, int) else pixels.numpy()[:, 0]
-    peaks = maximum.numpy().astype(np.float64, copy=False)
-    return Found(peaks, volumes.mu.numpy(), volumes.n.numpy(), volumes.s.numpy(), volumes.active.numpy(), number)
-
-
-def choose(found: Found, learnt: Learnt, aim: Aim, presence: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The classes that are shown, (B, C) bool, and how likely each is there, (B, C) float64: what is given, or learnt.
+def choose(
+    maximum: Tensor, volumes: Volumes, pixels: Tensor | int, learnt: Learnt, aim: Aim, presence: Tensor | None
+) -> Tensor:
+    """Leave only the masks of the classes that are shown; how likely each is there, (B, C) float64: given, or learnt.
 
     Args:
-        found: of some images.
-        learnt: in any case.
+        maximum: (B, C), largest probabilities.
+        volumes: RMA's masks; they are written to.
+        pixels: of an image, one number for all or (B, 1) float64.
+        learnt: of the classes.
         aim: of the decoder.
         presence: (B, C) float64, or None.
     """
-    shape = found.active.shape
-    q = torch.empty(shape, dtype=torch.float64) if presence is None else presence.contiguous()
-    shown = torch.empty(shape, dtype=torch.bool)
-    numbers, order = np.empty((2, max(shape[1], len(aim.x)))), np.empty(len(aim.scored), np.int64)
-    expected = np.empty(shape)
-    _choose(found, learnt, aim, presence is not None, q.numpy(), expected, shown.numpy(), numbers, order)
-    return shown, q
+    peaks, v = maximum.numpy().astype(np.float64, copy=False), volumes
+    number = np.full(len(peaks), pixels, np.float64) if isinstance(pixels, int) else pixels.numpy()[:, 0]
+    q = torch.empty(peaks.shape, dtype=torch.float64) if presence is None else presence.contiguous()
+    classes = peaks.shape[1]
+    numbers, order = np.empty((3, max(classes, len(aim.x)))), np.empty(len(aim.scored), np.int64)
+    found = Found(peaks, v.threshold.numpy(), v.n.numpy(), v.s.numpy(), v.mu.numpy(), v.active.numpy(), number)
+    _choose(found, learnt, aim, presence is not None, q.numpy(), numbers, order, np.empty(classes, np.bool_))
+    return q
 
 
 @kernel
-def _choose(
-    found: Found,
-    learnt: Learnt,
-    aim: Aim,
-    given: bool,
-    q: np.ndarray,
-    expected: np.ndarray,
-    shown: np.ndarray,
-    numbers: np.ndarray,
-    order: np.ndarray,
-) -> None:
-    """Write ``q`` unless it is given, ``expected`` and ``shown``; what follows them is scratch memory."""
-    for image in range(q.shape[0]):
-        for label in range(q.shape[1]):
+def _choose(found, learnt, aim, given, q, numbers, order, shown):
+    """Write ``q`` unless it is given, and the masks; what follows it is scratch memory."""
+    classes = q.shape[1]
+    expected = numbers[2, :classes]
+    for image in range(len(q)):
+        for label in range(classes):
             if not given:
                 q[image, label] = _likely(found, learnt, aim, image, label)
             if aim.form == THRESHOLD:
-                expected[image, label] = q[image, label]
-                shown[image, label] = q[image, label] > aim.least
+                expected[label] = q[image, label]
+                shown[label] = q[image, label] > aim.least
             else:
-                expected[image, label] = _expected(found, learnt, aim, q[image, label], image, label)
-                shown[image, label] = q[image, label] > 0
+                expected[label] = _expected(found, learnt, aim, q[image, label], image, label)
+                shown[label] = q[image, label] > 0
         if aim.form == ONE:
             for label in aim.scored:
-                shown[image, label] = expected[image, label] > 1 - q[image, label]
+                shown[label] = expected[label] > 1 - q[image, label]
         if aim.form == CLASS:
             for label in aim.scored:
-                shown[image, label] = expected[image, label] > (1 - q[image, label]) * learnt.mean_score[label]
+                shown[label] = expected[label] > (1 - q[image, label]) * learnt.mean_score[label]
         if aim.form == IMAGE:
-            _best_set(q[image], expected[image], learnt.mean_score, aim, numbers[0], numbers[1], order, shown[image])
+            _best_set(q[image], expected, learnt.mean_score, aim, numbers[0], numbers[1], order, shown)
         if aim.fills:
-            _fill(expected[image], found.active[image], shown[image])
+            _fill(expected, found.active[image], shown)
+        for label in range(classes):
+            if not (shown[label] and found.active[image, label]):
+                found.threshold[image, label], found.active[image, label] = np.inf, False
+                found.n[image, label] = found.s[image, label] = 0
 
 
 @exact
