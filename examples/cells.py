@@ -18,13 +18,13 @@ class Cells(Dataset):
     Args:
         count: of images.
         seed: of all of them.
-        only: class that is 1 in the masks, with 0 for all else; None keeps all classes.
+        binary: whether masks hold 0 for the background and 1 for all else.
     """
 
-    def __init__(self, count: int, seed: int, only: int | None = None) -> None:
+    def __init__(self, count: int, seed: int, binary: bool = False) -> None:
         drawn = [microscopy.draw(np.random.default_rng([seed, index])) for index in range(count)]
         self.images = [torch.from_numpy(image[None, ..., 0] / 128.0 - 1.0).float() for image, _ in drawn]
-        self.masks = [torch.from_numpy(mask if only is None else mask == only).long() for _, mask in drawn]
+        self.masks = [torch.from_numpy(mask > 0 if binary else mask).long() for _, mask in drawn]
 
     def __len__(self) -> int:
         return len(self.images)

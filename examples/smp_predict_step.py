@@ -6,8 +6,8 @@ and the chosen decoder on the other half. Run it from the checkout, under a minu
     python -m examples.smp_predict_step
     python -m examples.smp_predict_step --binary
 
-The second has one channel: filaments against all else. RankSEG's is one line of ``predict_step``. ``--encoder-weights
-imagenet`` begins with weights that the library downloads.
+The second has one channel: all else against the background. RankSEG's is one line of ``predict_step``.
+``--encoder-weights imagenet`` begins with weights that the library downloads.
 """
 
 # ruff: noqa: D102  # the hooks are Lightning's
@@ -90,12 +90,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("example_output/smp"), help="folder for decoder.json")
     parser.add_argument("--steps", type=int, default=100, help="training steps, of eight images each")
     parser.add_argument("--images", type=int, default=80, help="for validation: half to tune on, half to score")
-    parser.add_argument("--binary", action="store_true", help="one channel: filaments against all else")
+    parser.add_argument("--binary", action="store_true", help="one channel: all else against the background")
     parser.add_argument("--encoder-weights", help="such as imagenet, which the library downloads")
     options = parser.parse_args()
 
     pl.seed_everything(0)
-    only = CLASSES.index("filament") if options.binary else None
     classes, half = 1 if options.binary else len(CLASSES), options.images // 2
     trainer = pl.Trainer(
         accelerator="cpu",
@@ -106,11 +105,12 @@ def main() -> None:
         enable_model_summary=False,
     )
     model = CellsModel(classes, options.steps, options.encoder_weights)
-    trainer.fit(model, DataLoader(Cells(96, 0, only), batch_size=8, shuffle=True))
+    trainer.fit(model, DataLoader(Cells(96, 0, options.binary), batch_size=8, shuffle=True))
 
     decoder = options.out / "decoder.json"
-    print(f"\nOn {half} validation images: {choose(model, DataLoader(Cells(half, 1, only), batch_size=8), decoder)}\n")
-    test = DataLoader(Cells(options.images - half, 2, only), batch_size=8)
+    validation = DataLoader(Cells(half, 1, options.binary), batch_size=8)
+    print(f"\nOn {half} validation images: {choose(model, validation, decoder)}\n")
+    test = DataLoader(Cells(options.images - half, 2, options.binary), batch_size=8)
     ways = {
         "argmax": RankSEG("acc", output_mode=output_mode(classes)),  # of one channel the threshold 1/2
         "RankSEG": model.decoder,
