@@ -9,6 +9,9 @@ from toolkits import is_installed
 
 if not (is_installed("monai") and is_installed("ignite")):
     pytest.skip("MONAI, or Ignite, is not installed", allow_module_level=True)
+pytest.importorskip("scipy", reason="extra scores need SciPy")
+pytest.importorskip("jinja2", reason="the report needs it")
+pytest.importorskip("matplotlib", reason="likewise")
 
 from monai.data import DataLoader, DistributedSampler, MetaTensor
 from monai.engines import SupervisedEvaluator
