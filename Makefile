@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 VENV_STOCK := .venv-stock
 VENV_OLDEST := .venv-oldest
-EXTRAS := torchmetrics lightning mmseg transformers monai nnunet onnx report
+EXTRAS := torchmetrics lightning mmseg transformers monai nnunet smp torchgeo onnx report
 OUT ?= demo_output
 DATA ?=
 NUM_CLASSES ?=
@@ -47,6 +47,8 @@ test-extras: $(EXTRAS:%=test-extra-%)  ## run the tests of every extra, each in 
 test-extra-%: .venv-extra-%/installed
 	OMP_NUM_THREADS=1 .venv-extra-$*/bin/python -m pytest $(ON_ALL_CORES) $(or $(TESTS_$*),tests/$* rankseg_plugins/$*)
 
+TESTS_smp := tests/examples/test_smp.py
+TESTS_torchgeo := tests/examples/test_torchgeo.py
 TESTS_onnx := tests/core/test_onnx.py
 TESTS_report := tests/cli tests/report tests/files
 

@@ -5,8 +5,9 @@ checkpoint as PNGs. Run it from the checkout, half a minute on a CPU::
 
     python -m examples.lightning_smp_style
 
-For your own training, replace ``SmallUnet(CLASSES)`` by ``smp.Unet("resnet34", classes=CLASSES)``. Two things are
-RankSEG's: the step returns its logits, and the Trainer gets the callback. A network with one channel takes
+For your own training, replace ``SmallUnet(CLASSES)`` by ``smp.Unet("resnet34", classes=CLASSES)``, as
+``smp_predict_step.py`` has it. Two things are RankSEG's: the step returns its logits, and the Trainer gets the
+callback. A network with one channel takes
 ``RankSEGCallback(RankSEG("dice", output_mode="multilabel"), num_classes=1, activation="sigmoid", target=1)``.
 """
 
@@ -17,33 +18,17 @@ import argparse
 from pathlib import Path
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from examples.demo import microscopy
+from examples import cells
 from examples.score_table import print_scores
 from rankseg_plugins import RankSEG
 from rankseg_plugins.lightning import RankSEGCallback, RankSEGPredictionWriter
 
-CLASSES = len(microscopy.CLASSES)
-
-
-class Cells(Dataset):
-    """Generated microscopy-like images: image (1, 128, 128) float and mask (128, 128) int64."""
-
-    def __init__(self, count: int, seed: int) -> None:
-        drawn = [microscopy.draw(np.random.default_rng([seed, index])) for index in range(count)]
-        self.images = [torch.from_numpy(image[None, ..., 0] / 128.0 - 1.0).float() for image, _ in drawn]
-        self.masks = [torch.from_numpy(mask).long() for _, mask in drawn]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.images[index], self.masks[index]
+CLASSES = len(cells.CLASSES)
 
 
 class SmallUnet(nn.Module):
@@ -104,8 +89,8 @@ def main() -> None:
     options = parser.parse_args()
 
     pl.seed_everything(0)
-    train = DataLoader(Cells(options.images, seed=0), batch_size=8, shuffle=True)
-    val = DataLoader(Cells(max(1, options.images // 3), seed=1), batch_size=8)
+    train = DataLoader(cells.Cells(options.images, seed=0), batch_size=8, shuffle=True)
+    val = DataLoader(cells.Cells(max(1, options.images // 3), seed=1), batch_size=8)
     rankseg = RankSEGCallback(RankSEG("dice"), num_classes=CLASSES, target=1, prog_bar=True)
     best = ModelCheckpoint(options.out, filename="best", monitor="val/rankseg/dice_image", mode="max")
     writer = RankSEGPredictionWriter(options.out / "labels", RankSEG("dice"))

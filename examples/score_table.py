@@ -1,8 +1,16 @@
-"""The scores of a RankSEGCallback as a small table: a row per score, argmax beside RankSEG."""
+"""Scores as small tables: those of a RankSEGCallback, and those of the same images decided in several ways."""
 
 from __future__ import annotations
 
-from rankseg_plugins.lightning import RankSEGCallback
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from rankseg_plugins.scores import areas, levels
+
+if TYPE_CHECKING:
+    from rankseg_plugins.lightning import RankSEGCallback
 
 
 def print_scores(callback: RankSEGCallback, stage: str) -> None:
@@ -15,3 +23,24 @@ def print_scores(callback: RankSEGCallback, stage: str) -> None:
         argmax, gain = scores.get(f"{start}argmax/{score}"), scores.get(f"{start}gain/{score}")
         if argmax is not None and gain is not None:  # others are no scores, such as the number of images left out
             print(f"{score:24}{100 * argmax:8.2f}{100 * ours:9.2f}{100 * gain:+8.2f}")
+
+
+def print_decisions(decisions: Mapping[str, Tensor], truth: Tensor, num_classes: int) -> None:
+    r"""Print a column for each way of deciding, in percent.
+
+    Args:
+        decisions: by the name of the way, labels (B, \*spatial), or bool masks (B, C, \*spatial).
+        truth: labels (B, \*spatial), or integer masks (B, C, \*spatial) of zeros and ones.
+        num_classes: C.
+    """
+    print(f"{'score, %':16}" + "".join(f"{name:>{_width(name)}}" for name in decisions))
+    counts = {name: areas(decided, truth, num_classes) for name, decided in decisions.items()}
+    for score in ("dice", "iou"):
+        for level, function in levels.LEVELS.items():
+            values = {name: 100 * float(function(each, levels.SCORES[score])) for name, each in counts.items()}
+            row = "".join(f"{value:{_width(name)}.2f}" for name, value in values.items())
+            print(f"{score}_{level}".ljust(16) + row)
+
+
+def _width(name: str) -> int:
+    return max(9, len(name) + 2)

@@ -20,8 +20,8 @@ from torch import Tensor
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessorPil
 
 from examples.demo import microscopy
+from examples.score_table import print_decisions
 from rankseg_plugins import RankSEG
-from rankseg_plugins.scores import areas, levels
 from rankseg_plugins.transformers import RankSEGSemanticPostProcessor
 from rankseg_plugins.tuning import tune
 
@@ -90,13 +90,9 @@ def main() -> None:
         "RankSEG": rankseg(outputs, sizes),
         "tuned": tuned(outputs, sizes),
     }
-    print(f"\n{'score, %':16}" + "".join(f"{name:>9}" for name in labels))
-    truth = torch.stack(masks[half:])
-    counts = {name: areas(torch.stack(each[half:]), truth, len(CLASSES)) for name, each in labels.items()}
-    for score in ("dice", "iou"):
-        for level, function in levels.LEVELS.items():
-            values = [100 * float(function(each, levels.SCORES[score])) for each in counts.values()]
-            print(f"{score}_{level}".ljust(16) + "".join(f"{value:9.2f}" for value in values))
+    print()
+    decided = {name: torch.stack(each[half:]) for name, each in labels.items()}
+    print_decisions(decided, torch.stack(masks[half:]), len(CLASSES))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from rankseg_plugins.files.label_files import encode_png
 pytestmark = pytest.mark.usefixtures("unpainted")
 
 PAGES = [
-    *(ROOT / f"docs/{name}.md" for name in ("compare", "tuning", "decode")),
+    *(ROOT / f"docs/{name}.md" for name in ("compare", "tuning", "decode", "torchgeo")),
     *sorted((ROOT / "docs/evidence").glob("*.md")),
 ]
 EVIDENCE = ROOT / "docs/evidence"
