@@ -1,10 +1,8 @@
-"""Examples and pages of toolkits that are tested in an environment of their own."""
+"""Examples of toolkits that are tested in an environment of their own."""
 
 import re
 import runpy
 import sys
-
-from places import ROOT
 
 
 def run(monkeypatch, capsys, name, *arguments):
@@ -19,12 +17,3 @@ def table(printed):
     (head,) = re.findall(r"^score, %  +(.*)$", printed, re.MULTILINE)
     rows = re.findall(r"^((?:dice|iou)_\w+) +([\d. ]+)$", printed, re.MULTILINE)
     return re.split(r"  +", head), {name: [float(value) for value in values.split()] for name, values in rows}
-
-
-def code_of(page):
-    """The Python on a page, whose links are checked."""
-    path = ROOT / "docs" / page
-    text = path.read_text(encoding="utf-8")
-    for link in re.findall(r"\]\((.*?)\)", text):
-        assert (path.parent / link.split("#")[0]).is_file(), link
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)

@@ -26,6 +26,8 @@ RUN = {
     "docs/migration.md": {"python": "tests/core/test_reference.py"},
     "docs/monai.md": {"python": "tests/monai/test_monai_docs.py", "json": "tests/monai/test_monai_docs.py"},
     "docs/nnunet.md": {"python": "tests/nnunet/test_nnunet_docs.py", "shell": "tests/nnunet/test_nnunet_docs.py"},
+    "docs/segmentation_models_pytorch.md": {"python": "tests/examples/test_smp.py"},
+    "docs/torchgeo.md": {"python": "tests/examples/test_torchgeo.py", "shell": "tests/examples/test_torchgeo.py"},
     "docs/torchmetrics.md": {"python": "tests/torchmetrics/test_tm_table.py"},
     "docs/transformers.md": {"python": "tests/transformers/test_hf_docs.py"},
     "docs/tuning.md": {"python": HERE, "shell": COMMANDS},

@@ -3,7 +3,8 @@
 import pytest
 import torch
 import torchvision_stub  # noqa: F401
-from programs import code_of, run, table
+from pages import read_blocks, run_blocks
+from programs import run, table
 from toolkits import is_installed
 
 if not (is_installed("segmentation_models_pytorch") and is_installed("lightning")):
@@ -14,16 +15,17 @@ import segmentation_models_pytorch as smp
 from rankseg_plugins import RankSEG, rankseg
 from rankseg_plugins.calibration import TunedDecoder
 
+PAGE = "docs/segmentation_models_pytorch.md"
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def test_the_code_of_the_page_runs():
-    found = {}
-    first, second = code_of("segmentation_models_pytorch.md")
-    exec(first, found)
+    first, second = read_blocks(PAGE, "python")
+    found = run_blocks(PAGE, [first])
     probs = found["model"].predict(found["images"]).double().softmax(1)
     assert torch.equal(found["labels"], rankseg(probs))
-    exec(second, found)
+    run_blocks(PAGE, [second], found)
     assert found["masks"].shape == (2, 1, 64, 96)
     assert found["masks"].dtype == torch.bool
 

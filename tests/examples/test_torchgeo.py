@@ -1,10 +1,13 @@
 """The page and the example of TorchGeo."""
 
+import shlex
+
 import numpy as np
 import pytest
 import torch
 import torchvision_stub  # noqa: F401
-from programs import code_of, run, table
+from pages import commands, read_blocks, run_blocks
+from programs import run, table
 from toolkits import is_installed
 
 if not is_installed("torchgeo"):
@@ -19,24 +22,27 @@ from rankseg_plugins.files.decoding.deciding import decide
 from rankseg_plugins.files.decoding.images import find_images
 from rankseg_plugins.files.decoding.scratch import Scratch
 
+PAGE = "docs/torchgeo.md"
+COMMAND = 'rankseg-plugins decode --probs probs/ --activation normalize --decoder "rankseg(metric=dice)" --out labels/'
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = {}
-    first, second = code_of("torchgeo.md")
-    exec(first, found)
+    first, second = read_blocks(PAGE, "python")
+    found = run_blocks(PAGE, [first])
     image = torch.rand(2, 4, 64, 64)
     with torch.no_grad():
         theirs = SemanticSegmentationTask.predict_step(found["task"], {"image": image}, 0)
         assert torch.equal(found["task"].predict_step({"image": image}, 0), rankseg(theirs))
-    exec(second, found)
+    run_blocks(PAGE, [second], found)
     sums = torch.from_numpy(np.load("probs/scene.npy")).double()
     assert torch.allclose(sums.sum(0)[32:64, 32:64], torch.tensor(4.0).double(), atol=1e-5)
     assert torch.equal(found["labels"], rankseg((sums / sums.sum(0))[None])[0])
 
-    # As the command does it.
+    # As the command of the page does it, of which its own tests make sure.
+    assert commands(PAGE) == [shlex.split(COMMAND)]
     (scene,) = find_images(tmp_path / "probs")
     scratch = Scratch(tmp_path)
     values, _ = scene.open(scratch.empty)
