@@ -40,7 +40,7 @@ class Recorder:
 
     Args:
         decoders: texts such as ``"rankseg(metric=dice)"`` or ``"decoder.json"``, or callables by name; the first is the
-            baseline.
+            baseline. One alone is compared with argmax.
         num_classes: C.
         ignore_index: label of the truth whose pixels do not count.
         scoring: what counts as better.

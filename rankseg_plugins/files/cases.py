@@ -14,7 +14,7 @@ from torch import Tensor
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.core.probabilities import WHITE, to_probabilities
 from rankseg_plugins.files.errors import InputError, blaming, place_in
-from rankseg_plugins.files.formats.arrays import LABEL_KEYS, PROBABILITY_KEYS
+from rankseg_plugins.files.formats.arrays import LABEL_KEYS, PROBABILITY_KEYS, keys_in
 from rankseg_plugins.files.formats.nifti import check_orientation
 from rankseg_plugins.files.formats.nnunet import DATASET, NNUNET_KEYS, find_classes, find_orientation, validations
 from rankseg_plugins.files.reading import (
@@ -132,12 +132,14 @@ def find_cases(probs: Path, labels: Path | None = None, orientation: str | None 
         ValueError: if ``orientation`` is none.
     """
     check_orientation("orientation", orientation)
-    labels = probs if labels is None else labels
-    for path in (probs, labels):
+    for path in (probs, labels or probs):
         if not path.exists():
             raise InputError(path, "no such file or folder")
     if probs.is_file():
         return _from_stack(probs, labels, orientation)
+    if labels is None:
+        _check_labels_beside(min(by_stem(validations(probs), PROBABILITY_SUFFIXES).values()))
+        labels = probs
     if labels.is_file():
         raise InputError(labels, "must be a folder, because the probabilities lie in one")
     folders = validations(probs)
@@ -158,8 +160,27 @@ def find_cases(probs: Path, labels: Path | None = None, orientation: str | None 
     return found
 
 
-def _from_stack(probs: Path, labels: Path, orientation: str | None) -> Found:
+def _check_labels_beside(path: Path) -> None:
+    """Refuse a file of probabilities that holds no labels, where nothing says where these lie.
+
+    Raises:
+        InputError: if it holds none.
+    """
+    try:
+        with blaming(path):
+            names = keys_in(path)
+    except InputError:
+        return  # said where it is read, or passed over
+    if not set(LABEL_KEYS) & set(names):
+        held = f", but {', '.join(names)}" if names else " beside its probabilities"
+        raise InputError(path, f"holds no {LABEL_KEYS[0]}{held}; say where they are: --labels")
+
+
+def _from_stack(probs: Path, labels: Path | None, orientation: str | None) -> Found:
     images = Stack(probs, PROBABILITY_KEYS)
+    if labels is None:
+        _check_labels_beside(probs)
+        labels = probs
     classes = read_words(probs, "classes")
     beside = _beside_folder if labels.is_dir() else _beside_stack
     found = beside(images, labels, orientation)
