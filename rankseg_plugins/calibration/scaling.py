@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import torch
 from torch import Tensor
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration.fit import TemperatureFit, fit_temperature
 from rankseg_plugins.calibration.temperature import OF_LOGITS, scaled, to_logits
 from rankseg_plugins.core.lasting import Lasting
@@ -145,12 +145,10 @@ class TemperatureScaling(ChecksSums, Lasting):
         self.keep("temperature", torch.from_numpy(found.temperature).to(self.temperature))
         largest = found.temperature.max()
         if largest < UNSURE:
-            warnings.warn(
+            warn(
                 f"the probabilities are too unsure (fitted temperature {largest:.2f}), so RankSEG without "
                 "TemperatureScaling may lose to argmax. Likely causes: softmax was applied twice (pass logits, or "
-                "probabilities with activation='identity'), or label smoothing, or averaged predictions",
-                UserWarning,
-                stacklevel=2,
+                "probabilities with activation='identity'), or label smoothing, or averaged predictions"
             )
         return found
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import torch
 from torch import Tensor
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.core.options import read_real
 from rankseg_plugins.core.pixels import TEMPERATURE_RANGE
@@ -140,6 +140,7 @@ def warn_if_softened(values: Tensor, activation: str = "identity") -> bool:
         >>> probs = torch.tensor([[[0.99, 0.05], [0.01, 0.95]]])
         >>> warn_if_softened(probs)
         False
+        >>> import warnings
         >>> with warnings.catch_warnings(record=True):
         ...     warnings.simplefilter("always")
         ...     warn_if_softened(probs, "softmax")
@@ -148,13 +149,9 @@ def warn_if_softened(values: Tensor, activation: str = "identity") -> bool:
     twice = _is_softened(plain(values), activation)
     if twice:
         name = "the sigmoid" if values.shape[1] == 1 else "softmax"
-        # At this place, whoever calls: where an adapter and a recorder look at the same, Python shows it once, unless
-        # something between them entered warnings.catch_warnings(), which makes it forget.
-        warnings.warn(
+        warn(
             f"the probabilities look as if {name} was applied twice, and RankSEG loses on them: apply it once, in the "
-            "network or by the option activation. (A network that is hardly trained may look the same)",
-            UserWarning,
-            stacklevel=1,
+            "network or by the option activation. (A network that is hardly trained may look the same)"
         )
     return twice
 
@@ -188,6 +185,7 @@ def warn_if_unsure(measured: Calibration, num_classes: int) -> bool:
         Whether it warned.
 
     Example:
+        >>> import warnings
         >>> from rankseg_plugins.calibration.reliability import calibration
         >>> probs = torch.tensor([[0.6, 0.6, 0.4]]).repeat(1, 500)
         >>> with warnings.catch_warnings(record=True):
@@ -198,12 +196,10 @@ def warn_if_unsure(measured: Calibration, num_classes: int) -> bool:
     gap = measured.underconfidence(num_classes)
     if not gap > GAP or measured.count[-1].sum() < FEWEST_PIXELS:  # NaN is no sign of anything
         return False
-    warnings.warn(
+    warn(
         f"the probabilities are too unsure: decisions are right {100 * gap:.0f} points more often than their "
         "probability says, and RankSEG loses on such probabilities. Likely causes: softmax was applied twice, label "
         "smoothing, or averaged predictions. A temperature below 1 mends it: TemperatureScaling fits one, "
-        "and tune() takes those that it is given, such as temperatures=[0.25, 0.5, 1]",
-        UserWarning,
-        stacklevel=1,
+        "and tune() takes those that it is given, such as temperatures=[0.25, 0.5, 1]"
     )
     return True

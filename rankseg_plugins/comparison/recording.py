@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.calibration.temperature import warn_if_softened, warn_if_unsure
 from rankseg_plugins.calibration.tuned import as_decoder
@@ -252,7 +252,7 @@ class Recorder:
                 check_exclusive(sample, self.output_mode)
             except ValueError as error:
                 self._told = True
-                warnings.warn(f"{sample.name}: {error}", UserWarning, stacklevel=3)
+                warn(f"{sample.name}: {error}")
 
     def _look_at(self, probs: Tensor) -> None:
         """Warn, by the first image, of probabilities on which RankSEG loses."""
@@ -265,7 +265,7 @@ class Recorder:
         if self.warn and not self._compared:
             self._compared = True
             for sentence in found:
-                warnings.warn(sentence, UserWarning, stacklevel=3)
+                warn(sentence)
         return tuple(found)
 
     def _remember(self, measurement: Measurement) -> None:

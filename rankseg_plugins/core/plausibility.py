@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.core.probabilities import TOLERANCE
 from rankseg_plugins.core.tracing import is_blind
 
@@ -41,9 +41,7 @@ class ChecksSums(nn.Module):
         if problem is not None or probs.device.type != "cpu":
             self.check_sums = False
         if problem is not None:
-            warnings.warn(
-                f"{problem}. To decide on scores on purpose, set check_sums = False", UserWarning, stacklevel=2
-            )
+            warn(f"{problem}. To decide on scores on purpose, set check_sums = False")
 
 
 def describe_sums(

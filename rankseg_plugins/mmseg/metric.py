@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -17,6 +16,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from torch import Tensor
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.comparison import Scoring
 from rankseg_plugins.core.options import read_index, read_real
 from rankseg_plugins.core.probabilities import check_choice
@@ -220,7 +220,7 @@ class MultiLevelIoUMetric(BaseMetric):
         if MessageHub.get_current_instance().get_info("loop_stage", None) != "val":
             raise ValueError(problem)
         if not self._warned and is_main_process():
-            warnings.warn(f"{problem}. No report is written", UserWarning, stacklevel=2)
+            warn(f"{problem}. No report is written")
         self._warned = True
 
     def _classes(self) -> Sequence[str]:

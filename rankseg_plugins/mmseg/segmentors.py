@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copyreg
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -22,6 +21,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.calibration.temperature import warn_if_softened
 from rankseg_plugins.calibration.tuned import decide_knowing
@@ -182,12 +182,10 @@ class RankSEGMixin:
         """Say, once, that the network gives nothing to decide on. No training of hours is to end by its scores."""
         if not self._told:
             self._told = True
-            warnings.warn(
+            warn(
                 f"{KEY}: the network gives NaN or infinite values for {image}, on which nothing can be decided: such "
                 "images keep MMSegmentation's own labels, in all scores alike. Look at its logits, which may overflow "
-                "in half precision",
-                UserWarning,
-                stacklevel=3,
+                "in half precision"
             )
 
     @contextmanager
@@ -222,12 +220,10 @@ class RankSEGMixin:
         told = self._warned or any(path is None for path, _ in images)
         if not told and images == same and self._views != before:
             self._warned = True
-            warnings.warn(
+            warn(
                 f"{KEY} may have no effect: {images[0][0]} came twice in a row, flipped or scaled another way, as "
                 "SegTTAModel asks for its views, which then decides by argmax. For test-time augmentation set "
-                "tta_model.type='rankseg_plugins.mmseg.RankSEGTTAModel'",
-                UserWarning,
-                stacklevel=2,
+                "tta_model.type='rankseg_plugins.mmseg.RankSEGTTAModel'"
             )
 
     def _decode_sample(self, sample: SegDataSample, channels: int, options: Options | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -20,6 +19,7 @@ from mmseg.registry import HOOKS, VISUALIZERS
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.comparison.pictures.colours import ARGMAX_RIGHT, RANKSEG_RIGHT, difference
 from rankseg_plugins.core.options import read_integer
 from rankseg_plugins.mmseg.options import KEY
@@ -293,4 +293,4 @@ class RankSEGVisualizationHook(Hook):
 def _warn_without_image(drawing: RankSEGVisualizer | RankSEGVisualizationHook, name: str, problem: str) -> None:
     if not drawing._warned:
         drawing._warned = True
-        warnings.warn(f"panels are drawn without the photograph of {name}: {problem}", UserWarning, stacklevel=3)
+        warn(f"panels are drawn without the photograph of {name}: {problem}")

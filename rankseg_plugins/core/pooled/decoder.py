@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.core.labels import read_truth
 from rankseg_plugins.core.lasting import Fitted, Mark
 from rankseg_plugins.core.options import OUTPUT_MODES, read_choice, read_index, read_integer, read_real
@@ -257,11 +257,9 @@ class GlobalRankSEG(ChecksSums, Fitted):
         rule, left_out = self._guarded(rows, evidence)
         pursued = self._pursued(left_out)
         if not pursued.any():
-            warnings.warn(
+            warn(
                 f"GlobalRankSEG pursues no class and decides as {self._plain} does. {told(left_out)}. More images, or "
-                "other values of these options, may change that",
-                UserWarning,
-                stacklevel=2,
+                "other values of these options, may change that"
             )
         for name in RULE:
             self.keep(name, getattr(rule, name).to(getattr(self, name)))
