@@ -57,7 +57,8 @@ class RankSEGCallback(Callback):
             a pair, ``("outputs", 1)`` or ``("batch", 1)``, that says of which; or a callable. An index that leads to
             different things in both is refused; of a key that does, the step's is taken, with a warning.
         activation: what turns logits into probabilities: ``"softmax"``, ``"sigmoid"``, ``"normalize"`` or
-            ``"identity"``.
+            ``"identity"``. What a step returns under ``"logits"`` is usually what its loss takes, hence the default;
+            probabilities are told by a warning.
         ignore_index: label of the truth whose pixels do not count.
         scores: any of ``"dice"``, ``"iou"``, ``"precision"``, ``"recall"``.
         levels: any of ``"dataset"``, ``"image"``, ``"class"``; see
@@ -65,7 +66,7 @@ class RankSEGCallback(Callback):
         absent: what a class counts that neither truth nor prediction hold: ``"skip"``, ``"zero"`` or ``"one"``.
         worst: share or shares in (0, 1] of the lowest scores for worst-case levels, such as ``dice_image_worst5``.
         prefix: the middle of the names; two callbacks with different decoders need different prefixes.
-        prog_bar: show the scores in the progress bar.
+        prog_bar: show the first of ``scores`` and its gain in the progress bar, at image level if that is logged.
         dataloaders: indices of the dataloaders to score, or a mapping of indices to names that replace
             ``dataloader_idx_...``. None scores all.
         log_images: draw the N images of each dataloader that RankSEG changes most (image, truth, argmax, RankSEG,
@@ -185,7 +186,7 @@ class RankSEGCallback(Callback):
 
     @property
     def prog_bar(self) -> bool:
-        """Whether the scores are in the progress bar."""
+        """Whether the first score is in the progress bar."""
         return self._plan.log.prog_bar
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class Log:
 
     Args:
         prefix: the middle of the names.
-        prog_bar: show the scores in the progress bar.
+        prog_bar: show the first score and its gain in the progress bar.
 
     Attributes:
         prefix: likewise, without slashes around it.
@@ -75,15 +75,31 @@ class Log:
                 values[self.name(stage, *decision, level, suffix=suffix)] = number
         return values
 
-    def write(
-        self, module: LightningModule, stage: str, scores: Mapping[str, Tensor], numbers: Mapping[str, Tensor]
-    ) -> None:
-        """Log scores, and numbers of images, which no progress bar shows. All of them are those of all processes."""
-        # Max leaves equal values as they are, to the last digit.
-        alike: dict[str, Any] = dict(reduce_fx="max", sync_dist=True, add_dataloader_idx=False, batch_size=1)
-        module.log_dict(scores, prog_bar=self.prog_bar, **alike)
-        module.log_dict(numbers, **alike)
-        self.scores_of_stage[stage] = {name: float(value) for name, value in {**scores, **numbers}.items()}
+    def shown(self, stage: str, levels: Sequence[str], suffixes: Iterable[str]) -> set[str]:
+        """Names of what the progress bar shows, if it shows anything: of each dataloader the first score and its gain.
+
+        All of them would fill the screen. The image level goes before others: it is what RankSEG decides for.
+
+        Args:
+            stage: ``"val"`` or ``"test"``.
+            levels: all that are logged.
+            suffixes: of the dataloaders.
+
+        Example:
+            >>> sorted(Log("rankseg", prog_bar=True).shown("val", ["dice_dataset", "dice_image", "iou_image"], [""]))
+            ['val/rankseg/dice_image', 'val/rankseg/gain/dice_image']
+        """
+        level = next((each for each in levels if each.endswith("_image")), levels[0])
+        decisions = ((), ("gain",)) if self.prog_bar else ()
+        return {self.name(stage, *parts, level, suffix=suffix) for suffix in suffixes for parts in decisions}
+
+    def write(self, module: LightningModule, stage: str, values: Mapping[str, Tensor], shown: Collection[str]) -> None:
+        """Log values, which are those of all processes; some are shown in the progress bar."""
+        for name, value in values.items():
+            # Max leaves equal values as they are, to the last digit.
+            alike: dict[str, Any] = dict(reduce_fx="max", sync_dist=True, add_dataloader_idx=False, batch_size=1)
+            module.log(name, value, prog_bar=name in shown, **alike)
+        self.scores_of_stage[stage] = {name: float(value) for name, value in values.items()}
 
 
 class Warner:

@@ -52,7 +52,8 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         labels: the same for labels or masks that are decided already; then nothing is decoded, and the largest label
             of each image says how many bits it needs.
         activation: what turns logits into probabilities: ``"softmax"``, ``"sigmoid"``, ``"normalize"`` or
-            ``"identity"``.
+            ``"identity"``. What a step returns under ``"logits"`` is usually what its loss takes, hence the default;
+            probabilities are told by a warning.
         names: where the names of the images of a batch are: a sequence of B strings or paths, whose folder and file
             extension are dropped. As the ``target`` of :class:`~rankseg_plugins.lightning.RankSEGCallback`. None takes
             the index.

@@ -46,7 +46,7 @@ class RankSEGWrapper(Passing):
         decoder: the decision, by default ``RankSEG()``. ``RankSEG(metric="acc")`` is plain argmax. A path is the file
             of a :class:`~rankseg_plugins.calibration.TunedDecoder`.
         activation: what turns ``preds`` into probabilities: ``"identity"`` (they are), ``"softmax"``, ``"sigmoid"`` or
-            ``"normalize"``.
+            ``"normalize"``. Metrics get predictions, which may be either, hence the default: logits are refused by it.
         ignore_index: label of the truth whose pixels count for no class, in truth and prediction alike. None takes the
             ``ignore_index`` of ``metric``, if it has one.
         kwargs: none: those of every ``Metric`` (``dist_sync_on_step``, ``compute_on_cpu``, ...) belong to ``metric``,
