@@ -19,7 +19,15 @@ from rankseg_plugins.comparison.blocks.presence import Presence, judged, presenc
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.decoders import Decoder, NamedDecoder, common_mode, named_decoders, of_case
 from rankseg_plugins.comparison.facts import collect_facts, describe_tuned
-from rankseg_plugins.comparison.measuring import Measurement, calibrate, measure, measure_decisions, prepare, to_areas
+from rankseg_plugins.comparison.measuring import (
+    Measurement,
+    calibrate,
+    measure,
+    measure_decisions,
+    prepare,
+    same_decisions,
+    to_areas,
+)
 from rankseg_plugins.comparison.pictures.examples import Extremes
 from rankseg_plugins.comparison.sample import Sample, check_exclusive, read_name
 from rankseg_plugins.comparison.scoring import Scoring, check_class_names, read_scoring
@@ -186,7 +194,8 @@ class Recorder:
         if self.expected is not None and probs is not None:
             deciding = of_case(self.decoders, case_name).values()
             expected = expect(self.expected, deciding, decisions, plain(probs).detach())
-        measurement = Measurement(name, case_name, counts, unknown, found, told, extra, expected)
+        same = same_decisions(decisions, counts)
+        measurement = Measurement(name, case_name, counts, unknown, found, told, extra, expected, same)
         self._remember(measurement)
         self._offer(measurement, truth, decisions)
         if probs is not None:
@@ -222,6 +231,9 @@ class Recorder:
         found = None if measurement.expected is None else measurement.expected.shape
         if found != (None if self.expected is None else (len(self.decoders), 2, self.num_classes)):
             raise ValueError(f"expected scores of {measurement.name!r} must be two for each class, got {found}")
+        found = None if measurement.same is None else measurement.same.shape
+        if found != shape[:1]:
+            raise ValueError(f"same decisions of {measurement.name!r} must be {shape[0]}, got {found}")
         self._remember(measurement)
 
     def forget(self) -> None:

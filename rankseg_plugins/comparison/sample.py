@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
@@ -19,7 +20,7 @@ from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.scores.extra import Spacing, read_spacing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sample:
     r"""Probabilities and truth of one image or volume.
 
@@ -38,6 +39,10 @@ class Sample:
     case: str | None = None
     spacing: Spacing | None = None
 
+    def __repr__(self) -> str:
+        case = "" if self.case is None else f", case={self.case!r}"
+        return f"Sample({self.name!r}, probs={_form(self.probs)}, labels={_form(self.labels)}{case})"
+
     def __post_init__(self) -> None:
         for name in ("probs", "labels"):
             object.__setattr__(self, name, plain(getattr(self, name)))
@@ -50,6 +55,10 @@ class Sample:
     def case_name(self) -> str:
         """The case, which may be the image alone."""
         return self.name if self.case is None else self.case
+
+
+def _form(values: object) -> str:
+    return f"<{values.dtype} {tuple(values.shape)}>" if isinstance(values, Tensor) else reprlib.repr(values)
 
 
 def read_name(what: str, value: object) -> str:

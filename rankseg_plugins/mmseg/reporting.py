@@ -89,6 +89,7 @@ class RunReport:
         self,
         paths: Sequence[str],
         counts: np.ndarray,
+        same: Sequence[bool],
         dataset_meta: Mapping[str, Any],
         presence: Sequence[Tensor | None],
         options: str | None,
@@ -98,6 +99,7 @@ class RunReport:
         Args:
             paths: of the N images, in the order of the data set; beyond them samplers repeat images.
             counts: (2, 3, N, C) counts of argmax and of RankSEG.
+            same: whether both gave the same labels, for each image.
             dataset_meta: of the data set: C ``classes``, and perhaps their ``palette``.
             presence: what :meth:`judge` gave of each image.
             options: of RankSEG, in words; None where they are not known.
@@ -108,7 +110,10 @@ class RunReport:
         classes = dataset_meta["classes"]
         names = image_names(paths)
         unknown = np.full(2, np.nan)
-        measurements = [Measurement(name, name, counts[:, :, i], unknown) for i, name in enumerate(names)]
+        measurements = [
+            Measurement(name, name, counts[:, :, i], unknown, same=np.array([0, int(not same[i])]))
+            for i, name in enumerate(names)
+        ]
         extremes = Extremes(PANELS, len(classes), self.ignore_index)
         # In the order of the data set, as one process would: earlier images win ties.
         for position, name in enumerate(names):
@@ -148,7 +153,8 @@ def _photograph(path: str, size: tuple[int, ...]) -> np.ndarray | None:
 def _palette(given: Any, classes: int) -> list[list[int]] | None:
     """The palette of a data set, unless it is none for all classes."""
     try:
-        return check_palette(given, classes).tolist()
+        found: list[list[int]] | None = check_palette(given, classes).tolist()
+        return found
     except ValueError:
         return None
 

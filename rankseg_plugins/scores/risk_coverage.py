@@ -35,6 +35,10 @@ class RiskCoverage(NamedTuple):
     best: np.ndarray
     left_out: int
 
+    def __repr__(self) -> str:
+        areas = f"AURC {self.area:.4f}, ideal {self.ideal:.4f}, random {self.random:.4f}"
+        return f"{type(self).__name__} of {len(self.risk)} images: {areas}; {self.left_out} left out"
+
     @property
     def area(self) -> float:
         """AURC, in [0, 1]; lower is better, NaN without images, as for the others."""

@@ -29,8 +29,8 @@ from rankseg_plugins.comparison.decoders import Decoder
 from rankseg_plugins.comparison.intervals.statistics import mean_of_known
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.core import RankSEG
+from rankseg_plugins.core.options import ABSENT
 from rankseg_plugins.core.probabilities import check_choice, class_masks
-from rankseg_plugins.scores.levels import ABSENT
 from rankseg_plugins.scores.risk_coverage import RiskCoverage
 
 if TYPE_CHECKING:
@@ -121,8 +121,10 @@ def expected_image_scores(found: np.ndarray, scoring: Scoring) -> np.ndarray:
     expected, likely = np.moveaxis(found[..., scoring.kept(found.shape[-1])], -2, 0)
     if scoring.absent == "skip":
         total = likely.sum(-1)
-        return expected.sum(-1) / np.where(total == 0, 1.0, total)
-    return (expected + ABSENT[scoring.absent] * (1 - likely)).mean(-1)
+        scores: np.ndarray = expected.sum(-1) / np.where(total == 0, 1.0, total)
+    else:
+        scores = (expected + ABSENT[scoring.absent] * (1 - likely)).mean(-1)
+    return scores
 
 
 class TrustRow(NamedTuple):
