@@ -108,7 +108,8 @@ class Calibration:
 
     def _share(self, total: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):
-            return total / self.count.sum(1)
+            found: np.ndarray = total / self.count.sum(1)
+            return found
 
 
 def calibration(probs: Tensor, truth: Tensor, kept: Tensor | None = None, bins: int = BINS) -> Calibration:

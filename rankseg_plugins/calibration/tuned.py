@@ -126,12 +126,13 @@ class TunedDecoder(nn.Module):
         """Decide; see the class, and :meth:`rankseg_plugins.RankSEG.predict`."""
         probs, valid_mask = plain(probs), plain(valid_mask)
         check_probs("probs", probs, self.num_classes)
-        if self.temperature == 1:
-            return self.decoder(probs, valid_mask)
-        check_valid_mask(probs, valid_mask)
-        # What lies outside may be no probability at all.
-        inside = probs if valid_mask is None else probs.masked_fill(~valid_mask.unsqueeze(1 - probs.ndim), 0)
-        return self.decoder(self.scaling(inside), valid_mask)
+        if self.temperature != 1:
+            check_valid_mask(probs, valid_mask)
+            # What lies outside may be no probability at all.
+            inside = probs if valid_mask is None else probs.masked_fill(~valid_mask.unsqueeze(1 - probs.ndim), 0)
+            probs = self.scaling(inside)
+        decided: Tensor = self.decoder(probs, valid_mask)
+        return decided
 
     def scaling(self, probs: Tensor) -> Tensor:
         r"""The probabilities (B, C, \*spatial) at its temperature; at 1 these themselves."""
@@ -140,7 +141,8 @@ class TunedDecoder(nn.Module):
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """The same as calling the module."""
-        return self(probs, valid_mask)
+        found: Tensor = self(probs, valid_mask)
+        return found
 
     @torch.no_grad()
     def predict_logits(self, logits: Tensor, activation: str = "softmax", valid_mask: Tensor | None = None) -> Tensor:
@@ -150,7 +152,8 @@ class TunedDecoder(nn.Module):
         """
         pixels = Pixels.of_logits(logits, activation, valid_mask, 1.0, self.num_classes)
         if self.temperature != 1 and (activation, self.output_mode) not in OF_LOGITS:
-            return self(pixels.probs(), pixels.valid)
+            found: Tensor = self(pixels.probs(), pixels.valid)
+            return found
         return self.decoder.predict_logits(logits, activation, valid_mask, temperature=self.temperature)
 
     @property
@@ -324,8 +327,10 @@ def decide(decoder: Any, logits: Tensor, activation: str) -> Tensor:
         tensor([[[ True, False]]])
     """
     if activation != "identity" and takes_logits(decoder):
-        return decoder.predict_logits(logits, activation)
-    return decoder(to_probabilities(logits, activation))
+        decided: Tensor = decoder.predict_logits(logits, activation)
+    else:
+        decided = decoder(to_probabilities(logits, activation))
+    return decided
 
 
 def decide_knowing(decoder: Any, logits: Tensor, activation: str) -> tuple[Tensor, Tensor | None]:
@@ -343,7 +348,8 @@ def decide_knowing(decoder: Any, logits: Tensor, activation: str) -> tuple[Tenso
     """
     knows = decoder.knows_presence if isinstance(decoder, TunedDecoder) else isinstance(decoder, PresenceRankSEG)
     if knows and takes_logits(decoder):
-        return decoder.decision_and_presence(logits, activation)
+        found: tuple[Tensor, Tensor | None] = decoder.decision_and_presence(logits, activation)
+        return found
     return decide(decoder, logits, activation), None
 
 

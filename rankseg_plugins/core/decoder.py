@@ -177,7 +177,8 @@ class RankSEG(ChecksSums):
             >>> RankSEG().predict(probs, active=torch.tensor([True, False]))
             tensor([[0, 0]])
         """
-        return self(probs, valid_mask, active)
+        found: Tensor = self(probs, valid_mask, active)
+        return found
 
     def check_classes(self, num_classes: int) -> None:
         """Refuse a number of classes among which this decoder cannot decide; :meth:`predict` does so, too.
@@ -309,7 +310,8 @@ class RankSEG(ChecksSums):
             decided = steps.labels(volumes, self._objective(), self._unassigned_label())
         else:
             decided = steps.masks(volumes)
-        return decided.unflatten(-1, probs.shape[2:])
+        found: Tensor = decided.unflatten(-1, probs.shape[2:])
+        return found
 
     def _objective(self) -> Objective:
         return OBJECTIVES[self.metric](self.smooth)
@@ -379,7 +381,8 @@ class RankSEG(ChecksSums):
     def _comparable(self, pixels: Pixels) -> Tensor:
         """Probabilities; or the values themselves, where the largest one says which probability is."""
         if is_blind() or pixels.values.device.type != "cpu":
-            return dense.to_checked(pixels.probs(), pixels.valid).unflatten(-1, pixels.values.shape[2:])
+            found: Tensor = dense.to_checked(pixels.probs(), pixels.valid).unflatten(-1, pixels.values.shape[2:])
+            return found
         if pixels.check():
             return pixels.values.clamp(0.0, 1.0)
         return pixels.values if pixels.compete and self.solver == "argmax" else pixels.probs()

@@ -153,7 +153,8 @@ class Stack:
         """As :meth:`read`, of an image that may be larger than memory; see :func:`map_array`."""
         member = self._member
         if member is None:
-            return self._array[index]
+            found: np.ndarray = self._array[index]
+            return found
         if not is_native(member.dtype):
             return self.read(index)
         return self._read_row(member, index, make(self.shape[1:], as_torch(member.dtype)).numpy())

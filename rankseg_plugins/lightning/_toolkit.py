@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from rankseg_plugins._imports import require
 from rankseg_plugins._warning import warn
 
+__all__ = ["BasePredictionWriter", "Callback", "LightningModule", "Trainer", "rank_zero_info", "rank_zero_warn"]
+
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 
 

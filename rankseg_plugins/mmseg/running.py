@@ -17,7 +17,8 @@ SEGMENTOR = "model.type to a RankSEG segmentor such as 'rankseg_plugins.mmseg.Ra
 
 def model_of(runner: Runner) -> nn.Module:
     """The model without what distributes it."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+    found: nn.Module = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return found
 
 
 def step_of(runner: Runner) -> int:

@@ -118,7 +118,8 @@ class RankSEGMixin:
         for sample in data_samples or ():
             forget_argmax(sample)
         if options is None and not self._probabilities_only:
-            return super().postprocess_result(seg_logits, data_samples)  # type: ignore[misc]
+            found: list[SegDataSample] = super().postprocess_result(seg_logits, data_samples)  # type: ignore[misc]
+            return found
         if not self._probabilities_only:
             self._warn_of_views(data_samples or [])
         samples = self._at_original_size(seg_logits, data_samples)
@@ -204,7 +205,7 @@ class RankSEGMixin:
         # One channel is shown to the segmentor twice: of a single channel it would keep the sigmoid alone, and
         # compare it with `decode_head.threshold`, which the head list of a cascade does not have.
         shown = seg_logits.expand(-1, 2, -1, -1) if seg_logits.shape[1] == 1 else seg_logits
-        results = super().postprocess_result(shown, samples)  # type: ignore[misc]
+        results: list[SegDataSample] = super().postprocess_result(shown, samples)  # type: ignore[misc]
         if not all("seg_logits" in sample and "pred_sem_seg" in sample for sample in results):
             raise TypeError(f"{KEY}: {type(self).__name__} gives no seg_logits and pred_sem_seg to decode")
         return results
@@ -245,7 +246,8 @@ class RankSEGMixin:
         if len(probs) > 1:
             return probs.max(0, keepdim=True).indices
         head: Any = last_head(self)
-        return (probs > head.threshold).to(probs.dtype)
+        found: Tensor = (probs > head.threshold).to(probs.dtype)
+        return found
 
 
 def _view(sample: SegDataSample) -> tuple[tuple[str | None, str], str]:
@@ -319,6 +321,6 @@ def make_rankseg(segmentor: type) -> type:
         return READY_MADE[segmentor]
     # A metaclass of its own tells pickle how to find a class that stands in no module.
     maker = type("RankSEGMeta", (type(segmentor),), {})
-    made = maker(f"RankSEG{segmentor.__name__}", (RankSEGMixin, segmentor), {"__doc__": RankSEGMixin.__doc__})
+    made: type = maker(f"RankSEG{segmentor.__name__}", (RankSEGMixin, segmentor), {"__doc__": RankSEGMixin.__doc__})
     copyreg.pickle(maker, lambda _: (make_rankseg, (segmentor,)))
     return made

@@ -233,7 +233,8 @@ def _truth(sample: SegDataSample, path: str) -> Tensor:
         raise ValueError(
             f"no ground truth for {path}: RankSEGTuningHook needs LoadAnnotations in val_dataloader.dataset.pipeline"
         )
-    return sample.gt_sem_seg.data.squeeze(0)
+    found: Tensor = sample.gt_sem_seg.data.squeeze(0)
+    return found
 
 
 def _beside_checkpoints(runner: Runner) -> list[Path]:

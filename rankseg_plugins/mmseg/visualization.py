@@ -82,7 +82,7 @@ def draw_panels(
     return np.concatenate(captioned, axis=1)
 
 
-def read_photograph(path: str, size: tuple[int, int], backend_args: dict | None = None) -> np.ndarray | str:
+def read_photograph(path: str, size: tuple[int, int], backend_args: dict[str, Any] | None = None) -> np.ndarray | str:
     """Read the image of labels of a size (H, W), RGB or of one band; the problem, where there is none to draw.
 
     Args:
@@ -187,7 +187,8 @@ class RankSEGVisualizer(SegLocalVisualizer):
         """
         if not draw_pred or data_sample is None or ARGMAX_FIELD not in data_sample:
             options.update(show=show, wait_time=wait_time, out_file=out_file, step=step, with_labels=with_labels)
-            return super().add_datasample(name, image, data_sample, draw_gt, draw_pred, **options)
+            super().add_datasample(name, image, data_sample, draw_gt, draw_pred, **options)
+            return
         if options:
             raise TypeError(f"panels do not use {', '.join(options)}")
         problem = describe_image(image, tuple(data_sample.pred_sem_seg.data.shape[-2:]))
@@ -227,7 +228,9 @@ class RankSEGVisualizationHook(Hook):
         In a config: ``custom_hooks = [dict(type='rankseg_plugins.mmseg.RankSEGVisualizationHook', interval=10)]``
     """
 
-    def __init__(self, interval: int = 1, with_labels: bool = False, backend_args: dict | None = None) -> None:
+    def __init__(
+        self, interval: int = 1, with_labels: bool = False, backend_args: dict[str, Any] | None = None
+    ) -> None:
         self.interval = read_integer("interval", interval, least=1)
         try:  # the first image would be too late to refuse it
             get_file_backend("image.png", backend_args=None if backend_args is None else dict(backend_args))

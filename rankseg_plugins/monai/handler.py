@@ -70,7 +70,7 @@ class RankSEGCompareHandler:
             raise TypeError(f"output_transform must be callable, got {output_transform!r}")
         if isinstance(decoders, Iterable) and not isinstance(decoders, (str, Mapping)):
             decoders = tuple(decoders)
-        self._start = lambda: Recorder(decoders, num_classes=num_classes, **options)
+        self._start: Callable[[], Recorder] = lambda: Recorder(decoders, num_classes=num_classes, **options)
         self._recorder, self._seen = self._start(), set[str]()
         self.output_transform, self.activation = output_transform, activation
         self.report, self.class_names = report, class_names
@@ -137,7 +137,8 @@ def _name_of(*images: Tensor) -> str | None:
     """The file of an image, by its meta data."""
     for image in images:
         if isinstance(image, MetaTensor) and isinstance(image.meta.get("filename_or_obj"), str):
-            return image.meta["filename_or_obj"]
+            found: str | None = image.meta["filename_or_obj"]
+            return found
     return None
 
 

@@ -46,7 +46,8 @@ def surface(mask: np.ndarray) -> np.ndarray:
         array([False,  True, False, False,  True])
     """
     ndimage = require("scipy.ndimage", extra="report")
-    return mask & ~ndimage.binary_erosion(mask)
+    found: np.ndarray = mask & ~ndimage.binary_erosion(mask)
+    return found
 
 
 def surface_distances(

@@ -308,7 +308,8 @@ class GlobalRankSEG(ChecksSums, Fitted):
             TypeError: for tensors of the wrong type.
             ValueError: for wrong shapes, or values that are no probabilities.
         """
-        return self(probs, valid_mask)
+        found: Tensor = self(probs, valid_mask)
+        return found
 
     @torch.no_grad()
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:

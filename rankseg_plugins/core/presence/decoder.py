@@ -311,7 +311,8 @@ class PresenceRankSEG(Fitted, RankSEG):
             TypeError: for tensors of the wrong type.
             ValueError: for wrong shapes or values.
         """
-        return self(probs, valid_mask, presence)
+        found: Tensor = self(probs, valid_mask, presence)
+        return found
 
     @torch.no_grad()
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None, presence: Tensor | None = None) -> Tensor:
