@@ -24,6 +24,8 @@ from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.checks import as_tuple
 from rankseg_plugins.scores.extra import Column, ExtraScore, Spacing, box_around, read_masks
 
+__all__ = ["Boundaries", "average_surface_distance", "hausdorff95", "surface", "surface_dice", "surface_distances"]
+
 UNITS = ("px", "mm")
 #: What rounding may add to a distance: 3 steps of 0.1 are to lie within 0.3.
 ROUNDING = 1e-9

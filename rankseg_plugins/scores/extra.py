@@ -20,6 +20,8 @@ from rankseg_plugins.core.options import ABSENT
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.checks import as_tuple
 
+__all__ = ["Column", "ExtraScore"]
+
 #: Size of a pixel along every axis.
 Spacing = tuple[float, ...]
 

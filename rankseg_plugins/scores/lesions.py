@@ -18,6 +18,8 @@ from rankseg_plugins._imports import require
 from rankseg_plugins.core.options import read_real
 from rankseg_plugins.scores.extra import Column, ExtraScore, Spacing, read_masks
 
+__all__ = ["LesionCounts", "Lesions", "count_lesions"]
+
 
 class LesionCounts(NamedTuple):
     """Lesions of one class of one image, or of many where added up.

@@ -23,6 +23,26 @@ from rankseg_plugins.core.options import ABSENT, PRESENT
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
 
+__all__ = [
+    "accuracy",
+    "class_level",
+    "class_scores",
+    "class_table",
+    "dataset_level",
+    "dice",
+    "entries",
+    "image_accuracies",
+    "image_level",
+    "image_scores",
+    "iou",
+    "lowest",
+    "pixel_accuracy",
+    "pooled",
+    "precision",
+    "recall",
+    "worst",
+]
+
 Score = Callable[[Areas], Tensor]
 
 

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from rankseg_plugins.core.options import read_real
 
+__all__ = ["RiskCoverage", "risk_coverage"]
+
 
 class RiskCoverage(NamedTuple):
     """A risk-coverage curve of N images, and its area; float64.

@@ -70,8 +70,8 @@ def level_differences(
         cases: (N,) index of the case of every image, from 0.
         scoring: what counts as better.
         confidence: in (0, 1).
-        alike: (D - 1,) bool, decoders that decided as the first did in every image: nothing is uncertain of them, unless
-            there are too few cases. None knows of none.
+        alike: (D - 1,) bool, decoders that decided as the first did in every image: nothing is uncertain of them,
+            unless there are too few cases. None knows of none.
     """
     sums = _sums(counts, cases, scoring)
     others, classes = len(counts) - 1, counts.shape[-1]
