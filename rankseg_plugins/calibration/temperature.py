@@ -27,10 +27,10 @@ PIXELS_AT_ONCE = 1024
 
 @torch.no_grad()
 def scale_probs(probs: Tensor, temperature: float, output_mode: str = "multiclass") -> Tensor:
-    r"""What :class:`~rankseg_plugins.calibration.TemperatureScaling` gives at a known temperature.
+    """What :class:`~rankseg_plugins.calibration.TemperatureScaling` gives at a known temperature.
 
     Args:
-        probs: (B, C, \*spatial) probabilities.
+        probs: (B, C, *spatial) probabilities.
         temperature: in [0.001, 1000].
         output_mode: ``"multiclass"`` or ``"multilabel"``.
 
@@ -52,10 +52,10 @@ def scale_probs(probs: Tensor, temperature: float, output_mode: str = "multiclas
 
 
 class Scaling:
-    r"""Probabilities at several temperatures, whose logits are worked out once.
+    """Probabilities at several temperatures, whose logits are worked out once.
 
     Args:
-        probs: (B, C, \*spatial) probabilities.
+        probs: (B, C, *spatial) probabilities.
         output_mode: ``"multiclass"`` or ``"multilabel"``.
         once: keeps the logits.
 
@@ -123,14 +123,14 @@ def activate(logits: Tensor, output_mode: str) -> Tensor:
 
 
 def warn_if_softened(values: Tensor, activation: str = "identity") -> bool:
-    r"""Warn where probabilities look as if softmax, or a sigmoid, was applied to probabilities.
+    """Warn where probabilities look as if softmax, or a sigmoid, was applied to probabilities.
 
     Softmax of values in [0, 1] can never make one class more than e times as probable as another, and a sigmoid of
     them lies in [0.5, 0.731]. RankSEG loses on such probabilities. No labels are needed. A network that has hardly been
     trained may look the same; one that gives all classes alike, or 1/2 everywhere, is not warned of.
 
     Args:
-        values: (B, C, \*spatial) probabilities, or what ``activation`` makes probabilities of.
+        values: (B, C, *spatial) probabilities, or what ``activation`` makes probabilities of.
         activation: see :func:`~rankseg_plugins.core.probabilities.to_probabilities`.
 
     Returns:

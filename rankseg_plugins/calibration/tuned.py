@@ -39,7 +39,7 @@ PRESENCE_OPTIONS = (
 
 
 class TunedDecoder(nn.Module):
-    r"""What :func:`~rankseg_plugins.tuning.racing.tune` chose: a temperature and a decision.
+    """What :func:`~rankseg_plugins.tuning.racing.tune` chose: a temperature and a decision.
 
     Its ``state_dict`` is empty: what was chosen is in its file, and a checkpoint neither needs nor changes it. Its
     numbers keep their precision where a module around it is made ``half``.
@@ -53,8 +53,8 @@ class TunedDecoder(nn.Module):
         evidence: why it was chosen, as values that JSON holds.
 
     Shape:
-        - Input: (B, C, \*spatial) probabilities.
-        - Output: int64 labels (B, \*spatial), or bool masks (B, C, \*spatial).
+        - Input: (B, C, *spatial) probabilities.
+        - Output: int64 labels (B, *spatial), or bool masks (B, C, *spatial).
 
     Raises:
         TypeError: if ``decoder`` is of another class, or a number is none.
@@ -135,7 +135,7 @@ class TunedDecoder(nn.Module):
         return decided
 
     def scaling(self, probs: Tensor) -> Tensor:
-        r"""The probabilities (B, C, \*spatial) at its temperature; at 1 these themselves."""
+        """The probabilities (B, C, *spatial) at its temperature; at 1 these themselves."""
         # Rounding could change a tie.
         return plain(probs) if self.temperature == 1 else scale_probs(probs, self.temperature, self.output_mode)
 
@@ -309,18 +309,18 @@ def _read_list(what: str, name: str, values: Any) -> list[float]:
 
 
 def decide(decoder: Any, logits: Tensor, activation: str) -> Tensor:
-    r"""What the decoder of an adapter decides on the output of a network.
+    """What the decoder of an adapter decides on the output of a network.
 
     Probabilities of the whole tensor are made only for a decoder that takes nothing else: a function, or a module whose
     call does more than those of this package, by its class or by a hook.
 
     Args:
         decoder: see :func:`as_decoder`.
-        logits: (B, C, \*spatial).
+        logits: (B, C, *spatial).
         activation: what makes probabilities of them.
 
     Returns:
-        Labels (B, \*spatial), or bool masks (B, C, \*spatial).
+        Labels (B, *spatial), or bool masks (B, C, *spatial).
 
     Example:
         >>> decide(lambda probs: probs[:, 1:] > 0.1, torch.tensor([[[1.0, 3.0], [0.0, 0.0]]]), "softmax")

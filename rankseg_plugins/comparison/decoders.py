@@ -214,10 +214,10 @@ def _value(text: str) -> Any:
 
 
 def named_decoders(decoders: Iterable[str] | Mapping[str, Decoder]) -> dict[str, NamedDecoder | Decoder]:
-    r"""Bring the option ``decoders`` into one form: by name, the first being the baseline; one alone gets argmax.
+    """Bring the option ``decoders`` into one form: by name, the first being the baseline; one alone gets argmax.
 
     Args:
-        decoders: texts for :func:`parse_decoder`, or callables on probabilities (1, C, \*spatial) by name.
+        decoders: texts for :func:`parse_decoder`, or callables on probabilities (1, C, *spatial) by name.
 
     Raises:
         TypeError: for what is neither.

@@ -105,12 +105,12 @@ def measure(
     extra: Sequence[ExtraScore] = (),
     expected: str | None = None,
 ) -> tuple[Measurement, Tensor, list[Tensor]]:
-    r"""Decode one image once with each decoder, and count.
+    """Decode one image once with each decoder, and count.
 
     Args:
         sample: probabilities and truth.
-        decoders: callables on (1, C, \*spatial) probabilities by name, giving (1, \*spatial) labels or
-            (1, C, \*spatial) masks. They get float32 or float64. Of a :class:`ByCase` it is that of the case.
+        decoders: callables on (1, C, *spatial) probabilities by name, giving (1, *spatial) labels or
+            (1, C, *spatial) masks. They get float32 or float64. Of a :class:`ByCase` it is that of the case.
         num_classes: C.
         ignore_index: label of the truth whose pixels do not count.
         device: where to decode.
@@ -184,10 +184,10 @@ def prepare(
     device: str | torch.device = "cpu",
     output_mode: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""Check an image and bring it into the form that is decoded; see :func:`measure`.
+    """Check an image and bring it into the form that is decoded; see :func:`measure`.
 
     Returns:
-        Probabilities (1, C, \*spatial), float32 or float64, and truth (1, \*spatial) or (1, C, \*spatial).
+        Probabilities (1, C, *spatial), float32 or float64, and truth (1, *spatial) or (1, C, *spatial).
     """
     check_floating("probs", sample.probs)
     # Once for all decoders: each of them would convert half precision several times.
@@ -207,11 +207,11 @@ def prepare(
 
 
 def calibrate(probs: Tensor, labels: Tensor, ignore_index: int | None = None) -> Calibration:
-    r"""Bin the probabilities of one image, see :func:`~rankseg_plugins.calibration.reliability.calibration`.
+    """Bin the probabilities of one image, see :func:`~rankseg_plugins.calibration.reliability.calibration`.
 
     Args:
-        probs: (C, \*spatial) in [0, 1] but for rounding.
-        labels: truth (\*spatial), or masks (C, \*spatial).
+        probs: (C, *spatial) in [0, 1] but for rounding.
+        labels: truth (*spatial), or masks (C, *spatial).
         ignore_index: label whose pixels do not count.
     """
     probs = plain(probs)

@@ -42,7 +42,7 @@ DECODERS = ("argmax", "rankseg(metric=dice)")
 
 
 class Recorder:
-    r"""Collects measurements image by image, for callers who cannot hand over a loop.
+    """Collects measurements image by image, for callers who cannot hand over a loop.
 
     Others have :func:`~rankseg_plugins.comparison.compare`.
 
@@ -156,13 +156,13 @@ class Recorder:
         presence: Sequence[Tensor | None] | None = None,
         spacing: Spacing | None = None,
     ) -> None:
-        r"""Keep what an image scored that was decoded elsewhere.
+        """Keep what an image scored that was decoded elsewhere.
 
         Args:
             name: of the image.
-            labels: truth (\*spatial), or masks (C, \*spatial).
+            labels: truth (*spatial), or masks (C, *spatial).
             decisions: of every decoder, likewise, in the order of ``decoders``.
-            probs: (C, \*spatial) probabilities, for the calibration, and for what decisions are expected to score; None
+            probs: (C, *spatial) probabilities, for the calibration, and for what decisions are expected to score; None
                 leaves the calibration out.
             case: see :class:`Sample`.
             calibration: of the probabilities, where it was measured already; ``probs`` are not needed then.

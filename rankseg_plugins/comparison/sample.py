@@ -22,12 +22,12 @@ from rankseg_plugins.scores.extra import Spacing, read_spacing
 
 @dataclass(frozen=True, repr=False)
 class Sample:
-    r"""Probabilities and truth of one image or volume.
+    """Probabilities and truth of one image or volume.
 
     Args:
         name: what reports call it.
-        probs: (C, \*spatial) probabilities, floating point. With C = 1 those of the foreground.
-        labels: (\*spatial) integer labels (with C = 1: 0 and 1), or (C, \*spatial) masks.
+        probs: (C, *spatial) probabilities, floating point. With C = 1 those of the foreground.
+        labels: (*spatial) integer labels (with C = 1: 0 and 1), or (C, *spatial) masks.
         case: what counts as one in the intervals, such as the patient of a slice or the drive of a frame. None: the
             image is a case of its own.
         spacing: size of a pixel along every spatial axis, in mm, for distances; None is not known.
@@ -161,12 +161,12 @@ def check_exclusive(sample: Sample, output_mode: str) -> None:
 
 
 def describe_form(logits: Tensor, activation: str, truth: Tensor, decided: Tensor) -> str | None:
-    r"""What is wrong with masks that may overlap where the truth has one label per pixel; None if nothing is.
+    """What is wrong with masks that may overlap where the truth has one label per pixel; None if nothing is.
 
     Args:
-        logits: (B, C, \*spatial), of which the first image is looked at.
+        logits: (B, C, *spatial), of which the first image is looked at.
         activation: what makes probabilities of them.
-        truth: labels (B, \*spatial), or masks (B, C, \*spatial).
+        truth: labels (B, *spatial), or masks (B, C, *spatial).
         decided: bool masks, or labels, of which the decoder itself warns.
     """
     if logits.shape[1] == 1 or truth.ndim == logits.ndim or decided.dtype != torch.bool:

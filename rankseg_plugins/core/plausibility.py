@@ -47,14 +47,14 @@ class ChecksSums(nn.Module):
 def describe_sums(
     probs: Tensor, valid_mask: Tensor | None = None, activate: Callable[[Tensor], Tensor] | None = None
 ) -> str | None:
-    r"""What is wrong with multiclass probabilities that do not add up to 1 over the classes; None if they do.
+    """What is wrong with multiclass probabilities that do not add up to 1 over the classes; None if they do.
 
     A grid of pixels of some images is looked at. Pixels without any probability, such as those outside of a crop, are
     left out, and so are NaN. Values that are no probabilities are refused elsewhere, in other words.
 
     Args:
-        probs: (B, C, \*spatial), floating point.
-        valid_mask: optional bool, (B, \*spatial) or (\*spatial); False leaves a pixel out.
+        probs: (B, C, *spatial), floating point.
+        valid_mask: optional bool, (B, *spatial) or (*spatial); False leaves a pixel out.
         activate: what makes probabilities of some pixels of ``probs``; None if these are some.
 
     Example:

@@ -40,13 +40,13 @@ Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Case:
-    r"""One image that is read when its turn comes.
+    """One image that is read when its turn comes.
 
     Args:
         name: what reports call it.
         files: of its probabilities and of its labels.
         places: what errors call these: the file, or the image in a file of all.
-        read: gives probabilities (C, \*spatial), labels, and the size of a pixel, if the files tell.
+        read: gives probabilities (C, *spatial), labels, and the size of a pixel, if the files tell.
         steps: what is done to both after reading.
         group: what counts as one in the intervals; None is the image itself.
         spacing: size of a pixel along every axis of the probabilities; None is what the files tell.
@@ -80,7 +80,7 @@ class Case:
         return Sample(self.name, probs, labels, self.group, self.spacing or spacing)
 
     def _fit(self, labels: Tensor, spatial: tuple[int, ...], classes: int) -> Tensor:
-        r"""Labels (\*spatial) as int64, whatever they were; a mask for each class (C, \*spatial) stays as it is."""
+        """Labels (*spatial) as int64, whatever they were; a mask for each class (C, *spatial) stays as it is."""
         shape = tuple(labels.shape)
         if shape == (classes, *spatial) and classes > 1:
             return labels
@@ -114,12 +114,12 @@ class Found(NamedTuple):
 
 
 def find_cases(probs: Path, labels: Path | None = None, orientation: str | None = None) -> Found:
-    r"""Find the images, and match probabilities with labels by the stem of the file name.
+    """Find the images, and match probabilities with labels by the stem of the file name.
 
     Args:
         probs: a folder with a file for each image; that of a model which nnU-Net trained, with such folders for its
-            folds; or one ``.npz`` or ``.npy`` of all images (N, C, \*spatial). In an
-            ``.npz`` it is called ``probs``, and beside it may lie ``labels`` (N, \*spatial), ``names`` (N,) and
+            folds; or one ``.npz`` or ``.npy`` of all images (N, C, *spatial). In an
+            ``.npz`` it is called ``probs``, and beside it may lie ``labels`` (N, *spatial), ``names`` (N,) and
             ``classes`` (C,).
         labels: a folder with a file for each image, and ``classes.txt`` with a name a line if the classes have names;
             or one file of all images in the same order. None: they lie in the same files as the probabilities.

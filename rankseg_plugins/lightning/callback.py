@@ -25,7 +25,7 @@ from rankseg_plugins.tuning.tuner import Tuned
 
 
 class RankSEGCallback(Callback):
-    r"""Decode every validation and test batch with argmax and with RankSEG, and log both scores and the difference.
+    """Decode every validation and test batch with argmax and with RankSEG, and log both scores and the difference.
 
     For the stages ``val`` and ``test`` it logs, for every score and level::
 
@@ -50,9 +50,9 @@ class RankSEGCallback(Callback):
             :class:`~rankseg_plugins.calibration.TunedDecoder`. With ``tune`` it decides until the first validation has
             ended, and after loading a checkpoint without a tuned decoder; None is argmax then.
         num_classes: C; 1 for one-channel models.
-        logits: where the network's output (B, C, \*spatial) is: a key (or attribute, or tuple index) of what the step
+        logits: where the network's output (B, C, *spatial) is: a key (or attribute, or tuple index) of what the step
             returned, a pair such as ``("batch", "logits")``, or a callable ``(outputs, batch) -> tensor``.
-        target: where the truth is: labels (B, \*spatial) or (B, 1, \*spatial), or masks (B, C, \*spatial). With one
+        target: where the truth is: labels (B, *spatial) or (B, 1, *spatial), or masks (B, C, *spatial). With one
             channel the labels are 0 and 1. A key, attribute or index of what the step returned or else of the batch;
             a pair, ``("outputs", 1)`` or ``("batch", 1)``, that says of which; or a callable. An index that leads to
             different things in both is refused; of a key that does, the step's is taken, with a warning.
@@ -71,7 +71,7 @@ class RankSEGCallback(Callback):
             ``dataloader_idx_...``. None scores all.
         log_images: draw the N images of each dataloader that RankSEG changes most (image, truth, argmax, RankSEG,
             difference) for every logger that takes images or figures; needs matplotlib. 0 draws none.
-        image: where the input images (B, K, \*spatial) are. None takes the item ``"image"``
+        image: where the input images (B, K, *spatial) are. None takes the item ``"image"``
             of a dict batch, or the first of a tuple; otherwise as for ``target``. Looked at only with ``log_images``.
         predict_labels: key under which :meth:`Trainer.predict` outputs get the decided labels or masks: a new one, or
             that of the logits, which they replace. Of a list it is the index of the item to replace. The predict step

@@ -34,7 +34,7 @@ EXTENSIONS = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "npy", "npz", 
 
 
 class RankSEGPredictionWriter(BasePredictionWriter):
-    r"""Decode what ``predict_step`` returns with RankSEG and write one file for each image.
+    """Decode what ``predict_step`` returns with RankSEG and write one file for each image.
 
     Label maps become PNGs: with a palette, or of 16 bit above 255 classes. Volumes, and masks of more than one class,
     become ``.npy``. Files are named after the index of the image in its data set, which is the same for any
@@ -45,7 +45,7 @@ class RankSEGPredictionWriter(BasePredictionWriter):
             (``dataloader_idx_0``, ...).
         decoder: the decision, by default ``RankSEG()``; or the path of the file of a
             :class:`~rankseg_plugins.calibration.TunedDecoder`.
-        logits: where the network's output (B, C, \*spatial) is: a key (or attribute, or tuple index) of what
+        logits: where the network's output (B, C, *spatial) is: a key (or attribute, or tuple index) of what
             ``predict_step`` returned, a pair such as ``("batch", "logits")``, or a callable
             ``(outputs, batch) -> tensor``. If ``predict_step`` returned a tensor, a key or index is not needed: it is
             that one. The first image is checked: a warning tells if softmax seems to have been applied twice.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class RankSEGCompareHandler:
-    r"""Score argmax and RankSEG on the same images, with paired intervals, at the end of each run of an evaluator.
+    """Score argmax and RankSEG on the same images, with paired intervals, at the end of each run of an evaluator.
 
     It writes ``"<decoder>/<score>_<level>"`` of Dice and IoU to ``engine.state.metrics``, says in the log what the
     change of decoder does, and keeps the whole as :attr:`comparison`. Several processes score the images of all; an
@@ -31,8 +31,8 @@ class RankSEGCompareHandler:
     Args:
         decoders: see :func:`~rankseg_plugins.comparison.compare`; the first is the baseline.
         num_classes: C.
-        output_transform: takes ``engine.state.output`` and gives two lists, of the images' outputs (C, \*spatial) and
-            of their labels (1, \*spatial), or masks (C, \*spatial): mostly
+        output_transform: takes ``engine.state.output`` and gives two lists, of the images' outputs (C, *spatial) and
+            of their labels (1, *spatial), or masks (C, *spatial): mostly
             ``monai.handlers.from_engine(["pred", "label"])``. It has to come before a transform that decides.
         activation: what makes probabilities of an output; see :class:`RankSEG`.
         report: folder to write the report to; None writes none.

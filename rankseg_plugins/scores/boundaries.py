@@ -32,10 +32,10 @@ ROUNDING = 1e-9
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
-    r"""Pixels of a mask with a neighbour outside, which lie along its boundary.
+    """Pixels of a mask with a neighbour outside, which lie along its boundary.
 
     Args:
-        mask: bool (\*spatial).
+        mask: bool (*spatial).
 
     Returns:
         bool, the same shape.
@@ -55,10 +55,10 @@ def surface(mask: np.ndarray) -> np.ndarray:
 def surface_distances(
     prediction: np.ndarray, target: np.ndarray, spacing: Sequence[float] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Distance of every surface pixel of each mask to the surface of the other.
+    """Distance of every surface pixel of each mask to the surface of the other.
 
     Args:
-        prediction: bool mask (\*spatial); what does not count is False in both.
+        prediction: bool mask (*spatial); what does not count is False in both.
         target: likewise.
         spacing: size of a pixel along every axis; None is 1.
 
@@ -88,10 +88,10 @@ def surface_distances(
 def surface_dice(
     prediction: np.ndarray, target: np.ndarray, tolerance: float, spacing: Sequence[float] | None = None
 ) -> float:
-    r"""Normalised surface Dice (NSD): share of both surfaces that lies within a tolerance of the other.
+    """Normalised surface Dice (NSD): share of both surfaces that lies within a tolerance of the other.
 
     Args:
-        prediction: bool mask (\*spatial).
+        prediction: bool mask (*spatial).
         target: likewise.
         tolerance: largest distance that is none, in the unit of ``spacing``, at least 0.
         spacing: see :func:`surface_distances`.
@@ -117,10 +117,10 @@ def surface_dice(
 
 
 def hausdorff95(prediction: np.ndarray, target: np.ndarray, spacing: Sequence[float] | None = None) -> float:
-    r"""The 95th percentile of the distances of each surface, the larger of the two (HD95).
+    """The 95th percentile of the distances of each surface, the larger of the two (HD95).
 
     Args:
-        prediction: bool mask (\*spatial).
+        prediction: bool mask (*spatial).
         target: likewise.
         spacing: see :func:`surface_distances`.
 
@@ -143,10 +143,10 @@ def hausdorff95(prediction: np.ndarray, target: np.ndarray, spacing: Sequence[fl
 def average_surface_distance(
     prediction: np.ndarray, target: np.ndarray, spacing: Sequence[float] | None = None
 ) -> float:
-    r"""Average symmetric surface distance (ASSD): the mean of the distances of all pixels of both surfaces.
+    """Average symmetric surface distance (ASSD): the mean of the distances of all pixels of both surfaces.
 
     Args:
-        prediction: bool mask (\*spatial).
+        prediction: bool mask (*spatial).
         target: likewise.
         spacing: see :func:`surface_distances`.
 
@@ -169,7 +169,7 @@ def average_surface_distance(
 
 @dataclass(frozen=True)
 class Boundaries(ExtraScore):
-    r"""Surface Dice, HD95 and ASSD as an extra score.
+    """Surface Dice, HD95 and ASSD as an extra score.
 
     A class that truth or decision lack has a surface Dice of 0 where it counts, and no distance: a decoder that leaves
     out a class is not to look the better for the distances that it is spared.

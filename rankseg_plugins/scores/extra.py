@@ -84,10 +84,10 @@ class ExtraScore(ABC):
 
     @abstractmethod
     def measure(self, prediction: np.ndarray, target: np.ndarray, spacing: Spacing | None = None) -> tuple[float, ...]:
-        r"""Measure one class of one image.
+        """Measure one class of one image.
 
         Args:
-            prediction: bool mask (\*spatial).
+            prediction: bool mask (*spatial).
             target: likewise.
             spacing: size of a pixel along every axis; None is not known.
 
@@ -159,14 +159,14 @@ def measure_extra(
     ignore_index: int | None = None,
     spacing: Spacing | None = None,
 ) -> np.ndarray:
-    r"""Measure every class of one image.
+    """Measure every class of one image.
 
     Pixels of ``ignore_index`` are taken out of prediction and truth alike. The edge of what is taken out then bounds
     both, where both hold the class beside it.
 
     Args:
         scores: what to measure, K figures in all.
-        prediction: labels (\*spatial), or bool masks (C, \*spatial).
+        prediction: labels (*spatial), or bool masks (C, *spatial).
         truth: likewise, in the form of :func:`~rankseg_plugins.scores.truth.to_truth`.
         num_classes: C.
         ignore_index: label of the truth whose pixels do not count.

@@ -57,10 +57,10 @@ class LesionCounts(NamedTuple):
 
 
 def count_lesions(prediction: np.ndarray, target: np.ndarray, overlap: float = 0.0) -> LesionCounts:
-    r"""Count the lesions of one class of one image.
+    """Count the lesions of one class of one image.
 
     Args:
-        prediction: bool mask (\*spatial); what does not count is False in both.
+        prediction: bool mask (*spatial); what does not count is False in both.
         target: likewise.
         overlap: share of the pixels of a lesion, in [0, 1], that the other mask must hold at least; with 0 a single
             pixel is enough.

@@ -28,7 +28,7 @@ from rankseg_plugins.torchmetrics.presentation import (
 
 
 class RankSEGWrapper(Passing):
-    r"""Decode probabilities with RankSEG, then score the labels with any TorchMetrics metric.
+    """Decode probabilities with RankSEG, then score the labels with any TorchMetrics metric.
 
     The wrapped metric gets integer labels or masks, never floating point values, which it would arg-max again. Which
     of the two follows from the metric. Inside a ``MetricCollection`` the wrapper shares no state with other metrics;
@@ -53,8 +53,8 @@ class RankSEGWrapper(Passing):
             which keeps the state.
 
     Shape:
-        - ``preds``: (B, C, \*spatial), floating point.
-        - ``target``: labels (B, \*spatial) or (B, 1, \*spatial), or masks (B, C, \*spatial). With one channel the
+        - ``preds``: (B, C, *spatial), floating point.
+        - ``target``: labels (B, *spatial) or (B, 1, *spatial), or masks (B, C, *spatial). With one channel the
           labels are 0 and 1.
 
     Raises:
@@ -123,7 +123,7 @@ class RankSEGWrapper(Passing):
 
     @torch.no_grad()
     def transform_pred(self, pred: Tensor) -> Tensor:
-        r"""Decode: (B, C, \*spatial) probabilities or logits to int64 labels or bool masks."""
+        """Decode: (B, C, *spatial) probabilities or logits to int64 labels or bool masks."""
         pred = plain(pred)
         decision = decide(self.decoder, pred, self.activation)
         if len(pred) and not self._checked:

@@ -21,7 +21,7 @@ ARGMAX = "argmax"
 
 
 class RankSEGSemanticPostProcessor:
-    r"""Takes the place of ``image_processor.post_process_semantic_segmentation``.
+    """Takes the place of ``image_processor.post_process_semantic_segmentation``.
 
     The library scores and resizes as ever; only what it does last, the argmax over the ``segmentation_scores`` of an
     image at its target size, is replaced. So the order is the library's own: logits are resized before softmax; sums

@@ -1,4 +1,4 @@
-r"""What decisions are expected to score, and how far that tells which images can be trusted.
+"""What decisions are expected to score, and how far that tells which images can be trusted.
 
 For an image, a decision and class c let e_c be the exact expected Dice or IoU of its mask S_c, were pixels independent
 with the probabilities that the decoder decides by (at its temperature, if it has one); and q_c how likely the class
@@ -59,14 +59,14 @@ def check_expected(asked: object, scoring: Scoring) -> str | None:
 
 
 def expect(score: str, decoders: Iterable[Decoder], decisions: Sequence[Tensor], probs: Tensor) -> np.ndarray:
-    r"""What decisions on one image are expected to score, class by class.
+    """What decisions on one image are expected to score, class by class.
 
     Args:
         score: one of :data:`EXPECTED`.
         decoders: who decided, in the order of ``decisions``.
-        decisions: labels (\*spatial) of any integers, or bool masks (C, \*spatial). With C = 1 label 1 is the
+        decisions: labels (*spatial) of any integers, or bool masks (C, *spatial). With C = 1 label 1 is the
             foreground.
-        probs: (C, \*spatial) probabilities.
+        probs: (C, *spatial) probabilities.
 
     Returns:
         (decoders, 2, C) float64 in [0, 1]: e_c, 0 where a class is not shown, and q_c; see the module.

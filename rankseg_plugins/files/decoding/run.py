@@ -81,10 +81,10 @@ class Source:
 
 
 class Opened(NamedTuple):
-    r"""An image.
+    """An image.
 
     Args:
-        values: (C, \*spatial).
+        values: (C, *spatial).
         activation: what makes probabilities of them.
         axes: how they lie.
         reference: whose geometry the labels take.

@@ -13,10 +13,10 @@ from rankseg_plugins.core.kernels.cpu.threads import run
 
 
 def argmax(values: Tensor) -> Tensor:
-    r"""As ``values.argmax(1)``, in a fraction of the time: labels (B, \*spatial) int64, the first of equal values.
+    """As ``values.argmax(1)``, in a fraction of the time: labels (B, *spatial) int64, the first of equal values.
 
     Args:
-        values: (B, C, \*spatial) float32 or float64 without NaN, contiguous, C at least 1.
+        values: (B, C, *spatial) float32 or float64 without NaN, contiguous, C at least 1.
     """
     labels = decision((len(values), *values.shape[2:]), torch.int64)
     flat, into = values.flatten(2).numpy(), labels.flatten(1).numpy()
