@@ -77,6 +77,16 @@ class Comparison:
         TypeError: for groups of another form, or a confidence that is no number.
         ValueError: without measurements, with two of one name, if an image is in no group, or for a confidence or
             palette that is not allowed.
+
+    Example:
+        >>> from rankseg_plugins.comparison import compare
+        >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
+        >>> samples = [("a", probs, torch.tensor([0, 1, 1])), ("b", probs, torch.tensor([0, 0, 1]))]
+        >>> compare(samples)  # a table for a prompt
+        Comparison of 2 images
+        decoder               image Dice (union), %  gain, points  95 % interval
+        argmax                                83.33
+        rankseg(metric=dice)                  83.33          0.00  too few cases
     """
 
     decoders: tuple[str, ...]

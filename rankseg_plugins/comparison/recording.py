@@ -215,7 +215,11 @@ class Recorder:
         self._measure(sample)
 
     def restore(self, measurement: Measurement) -> None:
-        """Take over what an earlier run measured."""
+        """Take over what an earlier run measured.
+
+        Raises:
+            ValueError: if it was measured for other decoders, classes or extra scores.
+        """
         shape = (len(self.decoders), 3, self.num_classes)
         if measurement.counts.shape != shape:
             raise ValueError(f"counts of {measurement.name!r} must have shape {shape}, got {measurement.counts.shape}")

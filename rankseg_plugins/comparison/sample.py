@@ -31,6 +31,14 @@ class Sample:
         case: what counts as one in the intervals, such as the patient of a slice or the drive of a frame. None: the
             image is a case of its own.
         spacing: size of a pixel along every spatial axis, in mm, for distances; None is not known.
+
+    Raises:
+        TypeError: if a name is none.
+        ValueError: for a spacing that is not above 0.
+
+    Example:
+        >>> Sample("slice 7", torch.rand(2, 8, 8), torch.zeros(8, 8, dtype=torch.int64), case="patient 1")
+        Sample('slice 7', probs=<torch.float32 (2, 8, 8)>, labels=<torch.int64 (8, 8)>, case='patient 1')
     """
 
     name: str

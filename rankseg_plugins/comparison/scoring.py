@@ -29,6 +29,10 @@ class Scoring:
     Raises:
         TypeError: if excluded classes are no tuple.
         ValueError: for an unknown choice.
+
+    Example:
+        >>> Scoring("iou", present="label", excluded=(0,)).kept(3)
+        [1, 2]
     """
 
     score: str = "dice"

@@ -449,6 +449,8 @@ def rankseg(
         TypeError: for an option or tensor of the wrong type.
         ValueError: for bad options or probabilities.
 
+    Source: see :class:`RankSEG`.
+
     Example:
         >>> rankseg(torch.tensor([[[0.9, 0.45, 0.3]]]), output_mode="multilabel")
         tensor([[[True, True, True]]])

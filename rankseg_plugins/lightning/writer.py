@@ -107,7 +107,11 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         self._warner = Warner()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse two writers that would overwrite each other's files."""
+        """Refuse two writers that would overwrite each other's files.
+
+        Raises:
+            ValueError: if there are two with one folder.
+        """
         for other in trainer.callbacks:  # type: ignore[attr-defined]  # missing in the stubs
             same = isinstance(other, RankSEGPredictionWriter) and other is not self
             if same and other.output_dir.resolve() == self.output_dir.resolve():

@@ -56,6 +56,10 @@ class RankSEGMixin:
     Results have the toolkit's own form. ``pred_sem_seg`` is (1, H, W): int64 labels, or for one channel a 0/1 mask
     in the dtype of the logits. ``seg_logits`` is (C, H, W): logits, or for one channel probabilities.
 
+    Args:
+        args: those of the segmentor.
+        kwargs: likewise.
+
     Raises:
         TypeError: if a depth estimator is to be subclassed or the head predicts depth, or an option has the wrong type.
         ValueError: for an unknown option or a file that does not fit (already at construction), or a head that gives no

@@ -241,7 +241,12 @@ class RankSEGVisualizationHook(Hook):
         self._seen, self._warned = 0, False
 
     def before_run(self, runner: Runner) -> None:
-        """Refuse a visualizer that cannot draw labels, and a model that gives nothing to compare."""
+        """Refuse a visualizer that cannot draw labels, and a model that gives nothing to compare.
+
+        Raises:
+            TypeError: for such a visualizer, or a model that does not know RankSEG.
+            ValueError: for a model whose options do not ask for a comparison.
+        """
         if not isinstance(runner.visualizer, SegLocalVisualizer):
             raise TypeError(
                 "RankSEGVisualizationHook needs visualizer.type='SegLocalVisualizer' or a class built on it, got "

@@ -88,7 +88,12 @@ class RankSEGCompareHandler:
         self._recorder, self._seen = self._start(), set()
 
     def update(self, engine: Engine) -> None:
-        """Score the images of one iteration."""
+        """Score the images of one iteration.
+
+        Raises:
+            TypeError: if the outputs are no pair of lists.
+            ValueError: for an image that does not fit, or a name that comes twice.
+        """
         found = self.output_transform(engine.state.output)
         if not isinstance(found, tuple) or [type(each) for each in found] != [list, list]:
             raise TypeError(

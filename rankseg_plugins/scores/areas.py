@@ -26,6 +26,10 @@ class Areas(NamedTuple):
         intersection: pixels of the class in both prediction and truth.
         prediction: pixels of the class in the prediction.
         label: pixels of the class in the truth.
+
+    Example:
+        >>> Areas(torch.tensor([[1]]), torch.tensor([[2]]), torch.tensor([[3]])).union
+        tensor([[4]])
     """
 
     intersection: Tensor

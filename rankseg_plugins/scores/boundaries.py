@@ -183,6 +183,8 @@ class Boundaries(ExtraScore):
         TypeError: for an option of the wrong type.
         ValueError: for a tolerance below 0, no tolerance or the same one twice, an unknown unit, or bad classes.
 
+    Source: see :func:`surface_dice`, :func:`hausdorff95` and :func:`average_surface_distance`.
+
     Example:
         >>> boundaries = Boundaries(1)
         >>> mask = np.zeros((5, 5), dtype=bool)
@@ -218,7 +220,11 @@ class Boundaries(ExtraScore):
         )
 
     def measure(self, prediction: np.ndarray, target: np.ndarray, spacing: Spacing | None = None) -> tuple[float, ...]:
-        """Measure one class of one image, see :class:`~rankseg_plugins.scores.extra.ExtraScore`."""
+        """Measure one class of one image, see :class:`~rankseg_plugins.scores.extra.ExtraScore`.
+
+        Raises:
+            ValueError: if the spacing is needed and not known, or the masks do not fit.
+        """
         if self.unit == "mm" and spacing is None:
             raise ValueError("boundaries in mm need the spacing of the image, which is not known")
         ours, theirs = surface_distances(prediction, target, spacing if self.unit == "mm" else None)

@@ -35,6 +35,10 @@ class Column(NamedTuple):
         unit: ``"%"`` of a share in [0, 1], which is 0 where it cannot be said of a class that counts; that of a
             distance otherwise, which is left out unless truth and decision both hold the class.
         higher_is_better: whether a higher figure is a better one.
+
+    Example:
+        >>> Column("hd95_mm", "HD95", "mm", higher_is_better=False).is_share
+        False
     """
 
     name: str
@@ -58,6 +62,19 @@ class ExtraScore(ABC):
     Raises:
         TypeError: if they are no integers.
         ValueError: if there are none, or one is below 0 or given twice.
+
+    Example:
+        >>> class Sizes(ExtraScore):
+        ...     name, explanation = "size", "pixels of the decision by those of the truth"
+        ...     columns = (Column("ratio", "size ratio", unit="times"),)
+        ...
+        ...     def measure(self, prediction, target, spacing=None):
+        ...         return (prediction.sum() / target.sum() if target.any() else np.nan,)
+        >>> from rankseg_plugins.comparison import compare
+        >>> probs = torch.tensor([[0.9, 0.6, 0.4], [0.1, 0.4, 0.6]])
+        >>> found = compare([("a", probs, torch.tensor([0, 1, 1]))], extra=Sizes(classes=(1,)))
+        >>> found.extra_figures.means.tolist()  # argmax, then RankSEG
+        [[0.5], [1.0]]
     """
 
     classes: tuple[int, ...] | None = None

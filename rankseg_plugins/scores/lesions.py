@@ -29,6 +29,13 @@ class LesionCounts(NamedTuple):
         lesions: lesions of the truth.
         right: lesions of the decision that the truth covers.
         predicted: lesions of the decision.
+
+    Source: see :func:`count_lesions`.
+
+    Example:
+        >>> found = LesionCounts(found=2, lesions=4, right=2, predicted=2)
+        >>> found.recall, found.precision, round(found.f1, 4)
+        (0.5, 1.0, 0.6667)
     """
 
     found: int
@@ -99,6 +106,8 @@ class Lesions(ExtraScore):
     Raises:
         TypeError: for an option of the wrong type.
         ValueError: for an option that is out of range.
+
+    Source: see :func:`count_lesions`.
 
     Example:
         >>> lesions = Lesions()

@@ -30,6 +30,13 @@ class RiskCoverage(NamedTuple):
         risk: (N,) mean risk of those, in [0, 1].
         best: (N,) the same in the ideal order, by the scores themselves.
         left_out: images without a score or an expected one.
+
+    Source: see the module.
+
+    Example:
+        >>> found = risk_coverage([0.9, 0.8, 0.7], [1.0, 0.5, 0.75])
+        >>> found.risk_at(0.5), found.random
+        (0.25, 0.25)
     """
 
     coverage: np.ndarray
