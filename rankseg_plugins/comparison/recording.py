@@ -162,10 +162,10 @@ class Recorder:
             name: of the image.
             labels: truth (*spatial), or masks (C, *spatial).
             decisions: of every decoder, likewise, in the order of ``decoders``.
-            probs: (C, *spatial) probabilities, for the calibration, and for what decisions are expected to score; None
-                leaves the calibration out.
+            probs: (C, *spatial) probabilities, for the calibration, unless that is given, and for what decisions are
+                expected to score; None where neither is needed.
             case: see :class:`Sample`.
-            calibration: of the probabilities, where it was measured already; ``probs`` are not needed then.
+            calibration: of the probabilities, where it was measured already.
             presence: of every decoder (C,), how likely it took each class to be there; None of one that knows nothing
                 of it. None: of none.
             spacing: see :class:`Sample`.
@@ -183,7 +183,9 @@ class Recorder:
         counted = [count(each[None], labels[None], self.num_classes, self.ignore_index) for each in decisions]
         counts = np.stack([torch.cat(list(each)).cpu().numpy() for each in counted])
         unknown = np.full(len(decisions), np.nan)
-        found = calibration if probs is None else calibrate(probs.detach(), labels, self.ignore_index)
+        found = calibration
+        if found is None and probs is not None:
+            found = calibrate(probs.detach(), labels, self.ignore_index)
         spatial = tuple(decisions[0].shape[decisions[0].dtype == torch.bool :])
         truth = to_truth(labels[None], self.num_classes, spatial, self.ignore_index)[0]
         told = judged(presence or [None], truth, len(spatial), self.ignore_index)

@@ -80,7 +80,9 @@ class RankSEGCallback(Callback):
             evaluation replaces ``<report>/<stage>``, or ``<report>/<stage>/<dataloader>`` with several dataloaders.
             The first of ``scores`` decides what is better. Images are called by their place in the dataloader
             (``000000``, ...), the same for any number of processes; the repetitions with which PyTorch's and
-            Lightning's distributed samplers even out the processes are left out. Two callbacks need two folders.
+            Lightning's distributed samplers even out the processes are left out. Two callbacks need two folders. A dict
+            with the ``folder`` may ask for more, as :class:`~rankseg_plugins.comparison.Recorder` takes it:
+            ``risk_coverage``, ``extra`` scores that need no size of pixels, and a number of ``panels``.
         class_names: C names of the classes in the report; None numbers them.
         cases: where the cases of the images are, as for ``target``: a sequence of B names, such as the patients of
             slices. The intervals of report and tuning count cases. None: every image is a case of its own.
@@ -129,7 +131,7 @@ class RankSEGCallback(Callback):
         log_images: int = 0,
         image: Source | None = None,
         predict_labels: str | int | None = None,
-        report: str | os.PathLike[str] | None = None,
+        report: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         class_names: Sequence[str] | None = None,
         cases: Source | None = None,
         tune: bool | Mapping[str, Any] = False,

@@ -27,6 +27,7 @@ from torch import Tensor
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison.decoders import Decoder
 from rankseg_plugins.comparison.intervals.statistics import mean_of_known
+from rankseg_plugins.comparison.phrases import percent
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.options import ABSENT
@@ -151,6 +152,23 @@ def trust_rows(comparison: Comparison) -> list[TrustRow]:
         mean = mean_of_known(np.where(np.isnan(reached), np.nan, expected), -1)
         rows.append(TrustRow(name, float(mean), comparison.risk_coverage(name)))
     return rows
+
+
+def describe_trust(comparison: Comparison, decoder: str) -> str | None:
+    """The areas under the risk-coverage curves of a decoder in one sentence, for a log; None where none was asked for.
+
+    Args:
+        comparison: with the decoder.
+        decoder: one of its decoders.
+    """
+    if comparison.expected_scores is None:
+        return None
+    curve = comparison.risk_coverage(decoder)
+    return (
+        f"Accepted in the order of what {decoder} is expected to score, images have an area under the risk-coverage "
+        f"curve of {percent(curve.area)} % (ideal order {percent(curve.ideal)} %, random order {percent(curve.random)} "
+        "%)."
+    )
 
 
 def trust_as_dict(comparison: Comparison) -> dict[str, Any]:
