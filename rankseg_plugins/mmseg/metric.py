@@ -18,11 +18,12 @@ from torch import Tensor
 
 from rankseg_plugins._warning import warn
 from rankseg_plugins.comparison import Scoring
+from rankseg_plugins.comparison.blocks.expected import describe_trust
 from rankseg_plugins.core.options import ABSENT, PRESENT, read_index, read_real
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.files.label_files import LabelFiles, encode_png
 from rankseg_plugins.mmseg.reporting import RunReport
-from rankseg_plugins.mmseg.samples import argmax_field, image_path, options_in, presence_in
+from rankseg_plugins.mmseg.samples import argmax_field, expected_in, image_path, options_in, presence_in
 from rankseg_plugins.mmseg.tables import class_table, level_table, percent
 from rankseg_plugins.report.words import describe_left_out
 from rankseg_plugins.report.writing import check_report
@@ -73,7 +74,8 @@ class MultiLevelIoUMetric(BaseMetric):
         report: folder for the report of argmax against RankSEG (see
             :class:`~rankseg_plugins.comparison.Comparison`), written anew by every evaluation, whose verdict the log
             shows; needs ``compare``. Image Dice (image IoU without ``mDice``) decides what is better. It names options,
-            config and checkpoint; pictures have the data set's palette, and the photographs beside them. It says
+            config and checkpoint; pictures have the data set's palette, and the photographs beside them. With
+            ``model.test_cfg.rankseg.expected_score`` it says which images can be trusted. It says
             nothing about calibration: data samples hold logits, and which activation makes probabilities of them only
             the model knows.
 
@@ -210,6 +212,7 @@ class MultiLevelIoUMetric(BaseMetric):
             found["presence"] = self.report.judge(presence_in(sample), maps[0], classes)
             found["options"] = options_in(sample)
             found["same"] = torch.equal(*maps[1:])
+            found["expected"] = self.report.expected(expected_in(sample), classes)
         return found
 
     def _miss_argmax(self, where: str) -> None:
@@ -253,8 +256,8 @@ class MultiLevelIoUMetric(BaseMetric):
 
         Args:
             results: for each image (3, C) counts of ``decided`` and, when comparing, of ``argmax``; for a report also
-                its ``path``, whether both decisions are the ``same``, (C,) ``presence`` and ``options`` in words, of
-                which the last two may be None.
+                its ``path``, whether both decisions are the ``same``, (C,) ``presence``, ``options`` in words and what
+                is ``expected``, of which the last three may be None.
 
         Returns:
             Percentages by name, rounded to two digits; empty with ``format_only``.
@@ -284,10 +287,11 @@ class MultiLevelIoUMetric(BaseMetric):
             self._warn_if_left_out(columns["argmax"], decided, logger)
         if self.report is not None and both:
             stacked = np.stack([torch.stack(list(counts)).numpy() for counts in columns.values()])
-            names = ("path", "same", "presence", "options")
-            paths, same, presence, options = ([image[name] for image in results] for name in names)
-            comparison = self.report.write(paths, stacked, same, self.dataset_meta or {}, presence, options[0])
+            comparison = self.report.write(results, stacked, self.dataset_meta or {})
             print_log(comparison.verdict().sentence, logger)
+            trust = describe_trust(comparison, comparison.candidates[0])
+            if trust is not None:
+                print_log(trust, logger)
             print_log(f"report of argmax against RankSEG: {self.report.folder / 'report.html'}", logger)
         return _named(list(summaries.values()))
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import torch
 from mmengine.dist import is_main_process
 from mmengine.structures import PixelData
 from mmseg.models import BaseSegmentor
@@ -25,9 +26,12 @@ from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.calibration.temperature import warn_if_softened
 from rankseg_plugins.calibration.tuned import decide_knowing
+from rankseg_plugins.comparison.blocks.expected import expect
+from rankseg_plugins.core import RankSEG
+from rankseg_plugins.core.probabilities import to_probabilities
 from rankseg_plugins.mmseg.activations import choose_activation, head_probabilities, last_head, refuse_depth
 from rankseg_plugins.mmseg.options import KEY, Options, TunedFile, read_options
-from rankseg_plugins.mmseg.samples import forget_argmax, image_path, leave_decision
+from rankseg_plugins.mmseg.samples import EXPECTED, PRESENCE, forget_argmax, image_path, leave_decision
 
 
 class RankSEGMixin:
@@ -46,6 +50,8 @@ class RankSEGMixin:
       chooses by the head, see :func:`~rankseg_plugins.mmseg.activations.automatic_activation`;
     * ``compare``: True keeps argmax's labels (one channel: those of ``decode_head.threshold``) beside RankSEG's, in
       the data sample's field ``pred_sem_seg_argmax``;
+    * ``expected_score``: ``"dice"`` or ``"iou"``, with ``compare``: what both are expected to score on each image is
+      worked out, for the report of :class:`~rankseg_plugins.mmseg.MultiLevelIoUMetric`, in several times the work;
     * ``tuned``: file of a :class:`~rankseg_plugins.calibration.TunedDecoder`, such as
       :class:`~rankseg_plugins.mmseg.RankSEGTuningHook` writes, instead of all options of the decoder. It is read
       again when it changes.
@@ -154,7 +160,12 @@ class RankSEGMixin:
         if labels is None or compare:
             argmax = self._argmax(sample.seg_logits.data) if argmax is None else argmax
             labels = argmax if labels is None else labels
-        leave_decision(sample, labels, str(options), *((argmax, presence) if compare else ()))
+        if options is None or not compare or argmax is None:
+            leave_decision(sample, labels, str(options))
+            return
+        expected = self._expected(options, logits, activation, (argmax, labels))
+        known = {PRESENCE: None if presence is None else presence.cpu(), EXPECTED: expected}
+        leave_decision(sample, labels, str(options), argmax, known)
 
     def _decided(
         self, options: Options, sample: SegDataSample, logits: Tensor, activation: str
@@ -182,6 +193,23 @@ class RankSEGMixin:
             warn_if_softened(logits[None], activation)
         labels = labels[0].to(sample.seg_logits.data.dtype) if len(logits) == 1 else labels
         return labels, None if presence is None else presence[0]
+
+    def _expected(
+        self, options: Options, logits: Tensor, activation: str, decisions: tuple[Tensor, Tensor]
+    ) -> tuple[str, Tensor] | None:
+        """What both decisions are expected to score, NaN where nothing can be decided; None if nobody asked.
+
+        Of one channel there are two classes: MMSegmentation scores the background, too.
+        """
+        if options.expected_score is None:
+            return None
+        if not logits.isfinite().all():
+            return options.expected_score, torch.full((2, 2, max(2, len(logits))), torch.nan, dtype=torch.float64)
+        probs = to_probabilities(logits[None], activation)[0]
+        probs = torch.cat([1 - probs, probs]) if len(probs) == 1 else probs
+        decoder = options.build(len(logits), self._tuned_file).to(logits.device)
+        found = expect(options.expected_score, (RankSEG("acc"), decoder), [each[0].long() for each in decisions], probs)
+        return options.expected_score, torch.from_numpy(found)
 
     def _warn_of_nan(self, image: str) -> None:
         """Say, once, that the network gives nothing to decide on. No training of hours is to end by its scores."""
