@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def writing_atomically(path: Path) -> Iterator[BinaryIO]:
-    r"""Write a file piece by piece that is there whole or not at all, also while other processes write the same one.
+    """Write a file piece by piece that is there whole or not at all, also while other processes write the same one.
 
     Args:
         path: its folder is made if absent.

@@ -6,7 +6,7 @@ import pytest
 from places import ROOT
 
 PACKAGE = ROOT / "rankseg_plugins"
-GROUND = ["_imports", "_strict_json", "_version", "_writing"]
+GROUND = ["_imports", "_strict_json", "_version", "_warning", "_writing"]
 #: The rooms from the ground up, each with those that it may stand on: all before it, if none are named.
 BELOW = ["core", "scores", "calibration", "comparison", "files", "tuning", "report"]
 ADAPTERS = {

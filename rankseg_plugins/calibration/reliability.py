@@ -108,19 +108,20 @@ class Calibration:
 
     def _share(self, total: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):
-            return total / self.count.sum(1)
+            found: np.ndarray = total / self.count.sum(1)
+            return found
 
 
 def calibration(probs: Tensor, truth: Tensor, kept: Tensor | None = None, bins: int = BINS) -> Calibration:
-    r"""Bin the probabilities of one image.
+    """Bin the probabilities of one image.
 
     With labels, a pixel without any probability, such as outside of a crop, is left out: it says nothing about its
     class, and would count as a decision that nobody is sure of.
 
     Args:
-        probs: (C, \*spatial) in [0, 1], floating point.
-        truth: labels (\*spatial) of 0 to C - 1 where they are kept, or bool masks (C, \*spatial).
-        kept: optional bool (\*spatial): False leaves a pixel out; with masks also (C, \*spatial), for each by its own.
+        probs: (C, *spatial) in [0, 1], floating point.
+        truth: labels (*spatial) of 0 to C - 1 where they are kept, or bool masks (C, *spatial).
+        kept: optional bool (*spatial): False leaves a pixel out; with masks also (C, *spatial), for each by its own.
         bins: number of bins; bin k holds [k / bins, (k + 1) / bins), the last one also 1.
 
     Returns:

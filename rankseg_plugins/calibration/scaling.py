@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import torch
 from torch import Tensor
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration.fit import TemperatureFit, fit_temperature
 from rankseg_plugins.calibration.temperature import OF_LOGITS, rescaled, scaled, to_logits
 from rankseg_plugins.core.lasting import Lasting
@@ -36,7 +36,7 @@ UNSURE = 0.8
 
 
 class TemperatureScaling(ChecksSums, Lasting):
-    r"""Divides logits by a temperature that is fitted on validation data, for probabilities that can be trusted.
+    """Divides logits by a temperature that is fitted on validation data, for probabilities that can be trusted.
 
     Works on logits or on probabilities: softmax(log p / T) times the sum of p, where each class has its logit to itself
     sigmoid(logit(p) / T). So a probability of 0 stays 0, a pixel without any probability too, and T = 1 changes nothing
@@ -56,7 +56,7 @@ class TemperatureScaling(ChecksSums, Lasting):
         temperature: (1,) or (C,) float32, 1 until fitted; all there is in the ``state_dict``.
 
     Shape:
-        - Input: (B, C, \*spatial), floating point.
+        - Input: (B, C, *spatial), floating point.
         - Output: probabilities of the same shape, float32 or float64.
 
     Raises:
@@ -101,12 +101,12 @@ class TemperatureScaling(ChecksSums, Lasting):
 
     @torch.no_grad()
     def update(self, values: Tensor, labels: Tensor, ignore_index: int | None = None) -> None:
-        r"""Add a batch of images to the sample.
+        """Add a batch of images to the sample.
 
         Args:
-            values: (B, C, \*spatial) logits or probabilities, as ``activation`` says. A logit of -inf rules a class out
+            values: (B, C, *spatial) logits or probabilities, as ``activation`` says. A logit of -inf rules a class out
                 in a multiclass softmax, where another class of the pixel is finite.
-            labels: (B, \*spatial) integer labels, or masks (B, C, \*spatial); with one channel 0 and 1.
+            labels: (B, *spatial) integer labels, or masks (B, C, *spatial); with one channel 0 and 1.
             ignore_index: label of pixels that do not count; their values need not be finite. In masks it leaves a pixel
                 out of the class whose mask holds it (where softmax and normalize still need its value for the others),
                 with ``output_mode="multiclass"`` altogether. Multiclass pixels without any probability do not count
@@ -152,12 +152,10 @@ class TemperatureScaling(ChecksSums, Lasting):
         self.keep("temperature", torch.from_numpy(found.temperature).to(self.temperature))
         largest = found.temperature.max()
         if largest < UNSURE:
-            warnings.warn(
+            warn(
                 f"the probabilities are too unsure (fitted temperature {largest:.2f}), so RankSEG without "
                 "TemperatureScaling may lose to argmax. Likely causes: softmax was applied twice (pass logits, or "
-                "probabilities with activation='identity'), or label smoothing, or averaged predictions",
-                UserWarning,
-                stacklevel=2,
+                "probabilities with activation='identity'), or label smoothing, or averaged predictions"
             )
         return found
 
@@ -176,7 +174,7 @@ class TemperatureScaling(ChecksSums, Lasting):
         return probs
 
     def _marked(self, truth: Tensor, known: Tensor | None, ndim: int) -> tuple[Tensor, Tensor]:
-        r"""Masks of 0 and 1, NaN where a mask is not known, and whether it is, both (B, C, \*spatial)."""
+        """Masks of 0 and 1, NaN where a mask is not known, and whether it is, both (B, C, *spatial)."""
         if truth.ndim == ndim:
             true = truth == 1
         else:

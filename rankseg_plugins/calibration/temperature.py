@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import torch
 from torch import Tensor
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.core.kernels import has_numba
 from rankseg_plugins.core.options import read_real
@@ -27,10 +27,10 @@ PIXELS_AT_ONCE = 1024
 
 @torch.no_grad()
 def scale_probs(probs: Tensor, temperature: float, output_mode: str = "multiclass") -> Tensor:
-    r"""What :class:`~rankseg_plugins.calibration.TemperatureScaling` gives at a known temperature.
+    """What :class:`~rankseg_plugins.calibration.TemperatureScaling` gives at a known temperature.
 
     Args:
-        probs: (B, C, \*spatial) probabilities.
+        probs: (B, C, *spatial) probabilities.
         temperature: in [0.001, 1000].
         output_mode: ``"multiclass"`` or ``"multilabel"``.
 
@@ -111,14 +111,14 @@ def activate(logits: Tensor, output_mode: str) -> Tensor:
 
 
 def warn_if_softened(values: Tensor, activation: str = "identity") -> bool:
-    r"""Warn where probabilities look as if softmax, or a sigmoid, was applied to probabilities.
+    """Warn where probabilities look as if softmax, or a sigmoid, was applied to probabilities.
 
     Softmax of values in [0, 1] can never make one class more than e times as probable as another, and a sigmoid of
     them lies in [0.5, 0.731]. RankSEG loses on such probabilities. No labels are needed. A network that has hardly been
     trained may look the same; one that gives all classes alike, or 1/2 everywhere, is not warned of.
 
     Args:
-        values: (B, C, \*spatial) probabilities, or what ``activation`` makes probabilities of.
+        values: (B, C, *spatial) probabilities, or what ``activation`` makes probabilities of.
         activation: see :func:`~rankseg_plugins.core.probabilities.to_probabilities`.
 
     Returns:
@@ -128,6 +128,7 @@ def warn_if_softened(values: Tensor, activation: str = "identity") -> bool:
         >>> probs = torch.tensor([[[0.99, 0.05], [0.01, 0.95]]])
         >>> warn_if_softened(probs)
         False
+        >>> import warnings
         >>> with warnings.catch_warnings(record=True):
         ...     warnings.simplefilter("always")
         ...     warn_if_softened(probs, "softmax")
@@ -136,13 +137,9 @@ def warn_if_softened(values: Tensor, activation: str = "identity") -> bool:
     twice = _is_softened(plain(values), activation)
     if twice:
         name = "the sigmoid" if values.shape[1] == 1 else "softmax"
-        # At this place, whoever calls: where an adapter and a recorder look at the same, Python shows it once, unless
-        # something between them entered warnings.catch_warnings(), which makes it forget.
-        warnings.warn(
+        warn(
             f"the probabilities look as if {name} was applied twice, and RankSEG loses on them: apply it once, in the "
-            "network or by the option activation. (A network that is hardly trained may look the same)",
-            UserWarning,
-            stacklevel=1,
+            "network or by the option activation. (A network that is hardly trained may look the same)"
         )
     return twice
 
@@ -176,6 +173,7 @@ def warn_if_unsure(measured: Calibration, num_classes: int) -> bool:
         Whether it warned.
 
     Example:
+        >>> import warnings
         >>> from rankseg_plugins.calibration.reliability import calibration
         >>> probs = torch.tensor([[0.6, 0.6, 0.4]]).repeat(1, 500)
         >>> with warnings.catch_warnings(record=True):
@@ -186,12 +184,10 @@ def warn_if_unsure(measured: Calibration, num_classes: int) -> bool:
     gap = measured.underconfidence(num_classes)
     if not gap > GAP or measured.count[-1].sum() < FEWEST_PIXELS:  # NaN is no sign of anything
         return False
-    warnings.warn(
+    warn(
         f"the probabilities are too unsure: decisions are right {100 * gap:.0f} points more often than their "
         "probability says, and RankSEG loses on such probabilities. Likely causes: softmax was applied twice, label "
         "smoothing, or averaged predictions. A temperature below 1 mends it: TemperatureScaling fits one, "
-        "and tune() takes those that it is given, such as temperatures=[0.25, 0.5, 1]",
-        UserWarning,
-        stacklevel=1,
+        "and tune() takes those that it is given, such as temperatures=[0.25, 0.5, 1]"
     )
     return True

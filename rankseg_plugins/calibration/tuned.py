@@ -39,7 +39,7 @@ PRESENCE_OPTIONS = (
 
 
 class TunedDecoder(nn.Module):
-    r"""What :func:`~rankseg_plugins.tuning.racing.tune` chose: a temperature and a decision.
+    """What :func:`~rankseg_plugins.tuning.racing.tune` chose: a temperature and a decision.
 
     Its ``state_dict`` is empty: what was chosen is in its file, and a checkpoint neither needs nor changes it. Its
     numbers keep their precision where a module around it is made ``half``.
@@ -53,8 +53,8 @@ class TunedDecoder(nn.Module):
         evidence: why it was chosen, as values that JSON holds.
 
     Shape:
-        - Input: (B, C, \*spatial) probabilities.
-        - Output: int64 labels (B, \*spatial), or bool masks (B, C, \*spatial).
+        - Input: (B, C, *spatial) probabilities.
+        - Output: int64 labels (B, *spatial), or bool masks (B, C, *spatial).
 
     Raises:
         TypeError: if ``decoder`` is of another class, or a number is none.
@@ -126,20 +126,22 @@ class TunedDecoder(nn.Module):
         """Decide; see the class, and :meth:`rankseg_plugins.RankSEG.predict`."""
         probs, valid_mask = plain(probs), plain(valid_mask)
         check_probs("probs", probs, self.num_classes)
-        if self.temperature == 1:
-            return self.decoder(probs, valid_mask)
-        check_valid_mask(probs, valid_mask)
-        # What lies outside may be no probability at all.
-        inside = probs if valid_mask is None else probs.masked_fill(~valid_mask.unsqueeze(1 - probs.ndim), 0)
-        return self.decoder(self.scaling(inside), valid_mask)
+        if self.temperature != 1:
+            check_valid_mask(probs, valid_mask)
+            # What lies outside may be no probability at all.
+            inside = probs if valid_mask is None else probs.masked_fill(~valid_mask.unsqueeze(1 - probs.ndim), 0)
+            probs = self.scaling(inside)
+        decided: Tensor = self.decoder(probs, valid_mask)
+        return decided
 
     def scaling(self, probs: Tensor) -> Tensor:
-        r"""The probabilities (B, C, \*spatial) at its temperature; at 1 these themselves."""
+        """The probabilities (B, C, *spatial) at its temperature; at 1 these themselves."""
         return probs_at(probs, self.temperature, self.output_mode)
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
         """The same as calling the module."""
-        return self(probs, valid_mask)
+        found: Tensor = self(probs, valid_mask)
+        return found
 
     @torch.no_grad()
     def predict_logits(self, logits: Tensor, activation: str = "softmax", valid_mask: Tensor | None = None) -> Tensor:
@@ -149,7 +151,8 @@ class TunedDecoder(nn.Module):
         """
         pixels = Pixels.of_logits(logits, activation, valid_mask, 1.0, self.num_classes)
         if self.temperature != 1 and (activation, self.output_mode) not in OF_LOGITS:
-            return self(pixels.probs(), pixels.valid)
+            found: Tensor = self(pixels.probs(), pixels.valid)
+            return found
         return self.decoder.predict_logits(logits, activation, valid_mask, temperature=self.temperature)
 
     @property
@@ -305,26 +308,28 @@ def _read_list(what: str, name: str, values: Any) -> list[float]:
 
 
 def decide(decoder: Any, logits: Tensor, activation: str) -> Tensor:
-    r"""What the decoder of an adapter decides on the output of a network.
+    """What the decoder of an adapter decides on the output of a network.
 
     Probabilities of the whole tensor are made only for a decoder that takes nothing else: a function, or a module whose
     call does more than those of this package, by its class or by a hook.
 
     Args:
         decoder: see :func:`as_decoder`.
-        logits: (B, C, \*spatial).
+        logits: (B, C, *spatial).
         activation: what makes probabilities of them.
 
     Returns:
-        Labels (B, \*spatial), or bool masks (B, C, \*spatial).
+        Labels (B, *spatial), or bool masks (B, C, *spatial).
 
     Example:
         >>> decide(lambda probs: probs[:, 1:] > 0.1, torch.tensor([[[1.0, 3.0], [0.0, 0.0]]]), "softmax")
         tensor([[[ True, False]]])
     """
     if activation != "identity" and takes_logits(decoder):
-        return decoder.predict_logits(logits, activation)
-    return decoder(to_probabilities(logits, activation))
+        decided: Tensor = decoder.predict_logits(logits, activation)
+    else:
+        decided = decoder(to_probabilities(logits, activation))
+    return decided
 
 
 def decide_knowing(decoder: Any, logits: Tensor, activation: str) -> tuple[Tensor, Tensor | None]:
@@ -342,7 +347,8 @@ def decide_knowing(decoder: Any, logits: Tensor, activation: str) -> tuple[Tenso
     """
     knows = decoder.knows_presence if isinstance(decoder, TunedDecoder) else isinstance(decoder, PresenceRankSEG)
     if knows and takes_logits(decoder):
-        return decoder.decision_and_presence(logits, activation)
+        found: tuple[Tensor, Tensor | None] = decoder.decision_and_presence(logits, activation)
+        return found
     return decide(decoder, logits, activation), None
 
 

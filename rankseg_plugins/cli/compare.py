@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rankseg_plugins.cli import options
-from rankseg_plugins.cli.console import bad_input, note, show, show_json, warnings_as_notes
+from rankseg_plugins.cli.console import bad_input, note, note_skipped, show, show_json, warnings_as_notes
 from rankseg_plugins.cli.extra import read_extra_options, with_spacing
 from rankseg_plugins.cli.processes import own_device
 from rankseg_plugins.cli.reading import Reading, find
@@ -36,8 +36,8 @@ def compare(
         list[str],
         typer.Option(
             help='"argmax", "rankseg(option=value, ...)" or the decoder.json that tune wrote; repeat it. The first is '
-            "the baseline. Where the truth is masks that overlap, argmax is the threshold 0.5; "
-            '"argmax(output_mode=multilabel)" asks for that.'
+            "the baseline; one alone is compared with argmax. Where the truth is masks that overlap, argmax is the "
+            'threshold 0.5; "argmax(output_mode=multilabel)" asks for that.'
         ),
     ] = list(DECODERS),  # noqa: B006
     out: options.Out = Path("report"),
@@ -165,8 +165,7 @@ def _show(page: Page, out: Path, as_json: bool) -> None:
         show_json(to_dict(page.comparison))
     else:
         show(to_terminal(page))
-    for problem in page.comparison.skipped.values():
-        note(f"skipped: {problem}", style="yellow")
+    note_skipped(page.comparison.skipped.values())
     note(f"Report: {out / 'report.html'}")
 
 

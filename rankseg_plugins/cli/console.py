@@ -7,7 +7,7 @@ import io
 import json
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import typer
@@ -15,6 +15,7 @@ from rich.console import Console, RenderableType
 
 from rankseg_plugins.cli.processes import may_say_error
 from rankseg_plugins.core.processes import gather
+from rankseg_plugins.files.errors import NoImageError
 from rankseg_plugins.report.words import printable
 
 BAD_INPUT = 2
@@ -82,8 +83,16 @@ def bad_input(*kinds: type[Exception]) -> Iterator[None]:
         if not may_say_error():
             raise typer.Exit(BAD_INPUT) from error
         problem = f"{error.filename}: cannot be written: {error.strerror}" if isinstance(error, OSError) else error
+        if isinstance(error, NoImageError):
+            note_skipped(error.problems)
         note(f"error: {problem}")
         raise typer.Exit(BAD_INPUT) from error
+
+
+def note_skipped(problems: Iterable[str]) -> None:
+    """Say of each image that was passed over what is wrong with it."""
+    for problem in problems:
+        note(f"skipped: {problem}", style="yellow")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from rankseg_plugins._writing import write_atomically
 from rankseg_plugins.calibration.temperature import warn_if_softened
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.cli import options
-from rankseg_plugins.cli.console import bad_input, note, show_json, warnings_as_notes
+from rankseg_plugins.cli.console import bad_input, note, note_skipped, show_json, warnings_as_notes
 from rankseg_plugins.cli.labelling import Asked, check_folder, label
 from rankseg_plugins.cli.processes import own_device
 from rankseg_plugins.comparison.blocks.expected import EXPECTED, expected_image_scores
@@ -118,7 +118,7 @@ def decode(
         check_folder(out, probs, reference)
         found = None if reference is None else find_references(reference, [image.name for image in images])
         source = Source(activation, one_vs_rest, orientation, found, Scratch(out))
-        first, opened = first_opened(images, source, keep_going)
+        first, opened = first_opened(images, source, probs, keep_going)
         built = _build(named, first, opened, one_vs_rest)
         classes, spatial = len(opened.values), tuple(opened.values.shape[1:])
         form = choose_form(file_format, built, spatial, classes, colours, opened.reference is not None)
@@ -136,8 +136,7 @@ def decode(
     if as_json:
         figures = _figures(labelling, named.name, rows, skipped)
         show_json(figures if expected is None else {**figures, f"expected_{score}": scores})
-    for problem in skipped.values():
-        note(f"skipped: {problem}", style="yellow")
+    note_skipped(skipped.values())
     if expected_score is not None:
         note(f"Expected scores: {expected_score}")
     note(f"Labels: {out}")

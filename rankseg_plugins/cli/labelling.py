@@ -17,7 +17,7 @@ from rankseg_plugins.cli.running import check_out, contents_of
 from rankseg_plugins.core.processes import gather, number, rank, share
 from rankseg_plugins.files.decoding.images import Image
 from rankseg_plugins.files.decoding.run import Labelling, LabelsFile, check_free, is_done, remove, run, written
-from rankseg_plugins.files.errors import InputError
+from rankseg_plugins.files.errors import InputError, NoImageError
 from rankseg_plugins.files.lines import collect, head_of, share_of, shares_of
 from rankseg_plugins.files.progress import progress_bar
 
@@ -121,8 +121,7 @@ def _finished(
     collect(path)
     rows, names = written(path), [image.name for image in images]
     if len(skipped) == len(names):
-        first = next(skipped[name] for name in names)
-        raise InputError(probs, f"no image could be decided on; the first: {first}")
+        raise NoImageError(probs, "no image could be decided on", (skipped[name] for name in names))
     found = {name: rows[name] for name in names if name not in skipped}
     return found, {name: skipped[name] for name in names if name in skipped}
 

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -31,19 +31,20 @@ class Group:
     """The processes of one command.
 
     Args:
-        store: numbers that all of them see.
+        store: numbers that all of them see, a ``torch.distributed.Store``.
         world: how many they are.
     """
 
-    def __init__(self, store: torch.distributed.Store, world: int) -> None:
+    def __init__(self, store: Any, world: int) -> None:
         self._store, self._world, self._met = store, world, 0
 
     def count(self, what: str, more: int = 0) -> int:
         """Add to a number that all processes share; without those that hold it, end this one."""
         try:
-            return self._store.add(what, more)
+            number: int = self._store.add(what, more)
         except RuntimeError:
             sys.exit(OTHER_FAILED)
+        return number
 
     def look(self) -> None:
         """End this process if another has failed."""
@@ -103,8 +104,9 @@ def together() -> Iterator[None]:
 
 
 def _joined() -> Group:
-    store, place, world = next(iter(torch.distributed.rendezvous("env://")))
-    apart = torch.distributed.PrefixStore
+    distributed: Any = torch.distributed  # its stubs lack what follows
+    store, place, world = next(iter(distributed.rendezvous("env://")))
+    apart = distributed.PrefixStore
     torch.distributed.init_process_group("gloo", store=apart("collectives", store), rank=place, world_size=world)
     return Group(apart("command", store), world)
 

@@ -98,7 +98,7 @@ def find(reading: Reading) -> Images:
     mapping = None if reading.map_labels is None else _mapping(reading.map_labels)
     found = find_cases(reading.probs, reading.labels, reading.orientation)
     cases, activation = _chosen(found.cases, mapping, reading)
-    first = first_sample(cases, activation, reading.keep_going)
+    first = first_sample(cases, activation, reading.probs, reading.keep_going)
     if reading.group_by is not None:
         pattern = read_pattern("--group-by", reading.group_by)
         cases = [replace(case, group=case_of(case.name, pattern, "--group-by")) for case in cases]
@@ -117,7 +117,7 @@ def _chosen(cases: list[Case], mapping: dict[int, int] | None, reading: Reading)
     label, activation = reading.one_vs_rest, reading.activation
     if mapping is None and label is None:
         return cases, activation
-    _check_chosen(first_sample(cases, "identity", reading.keep_going), mapping, reading)
+    _check_chosen(first_sample(cases, "identity", reading.probs, reading.keep_going), mapping, reading)
     if mapping is not None:
         cases = [relabel(case, mapping) for case in cases]
     if label is None:

@@ -21,7 +21,7 @@ from rankseg_plugins.comparison.facts import collect_facts
 from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.core.processes import number, rank, share
-from rankseg_plugins.files.errors import InputError
+from rankseg_plugins.files.errors import InputError, NoImageError
 from rankseg_plugins.files.lines import collect, share_of
 from rankseg_plugins.files.progress import progress_bar
 from rankseg_plugins.files.results import ResultsFile, check_run
@@ -84,8 +84,7 @@ def measure(
         hashes = run(images.cases, recorder, results, images.activation, images.reading.keep_going, step)
     results.close()
     if not recorder.measurements:
-        first = next(iter(recorder.skipped.values()))
-        raise InputError(images.reading.probs, f"no image could be scored; the first: {first}")
+        raise NoImageError(images.reading.probs, "no image could be scored", recorder.skipped.values())
     return collect_facts(sys.argv[1:], hashes, images.unmatched)
 
 

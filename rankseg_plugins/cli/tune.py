@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from rankseg_plugins.cli import options
-from rankseg_plugins.cli.console import bad_input, note, show, show_json, warnings_as_notes
+from rankseg_plugins.cli.console import bad_input, note, note_skipped, show, show_json, warnings_as_notes
 from rankseg_plugins.cli.processes import from_first, own_device
 from rankseg_plugins.cli.reading import Images, Reading, find
 from rankseg_plugins.cli.running import check_out, look_ahead, measure
@@ -45,21 +45,20 @@ def tune(
     pruning_probs: Annotated[
         str | None,
         typer.Option(
-            help="Classes whose largest probability is not above this are skipped.",
-            show_default=_listed(PRUNING_PROBS),
+            help="Classes whose largest probability is not above this are skipped; "
+            f"{_listed(PRUNING_PROBS)} unless given.",
             **RACE,
         ),
     ] = None,
     metrics: Annotated[str | None, typer.Option(help="dice, iou; that of the objective unless given.", **RACE)] = None,
     solvers: Annotated[
-        str | None, typer.Option(help="RMA, exact, BA, TRNA, BA+TRNA.", show_default="RMA", **RACE)
+        str | None, typer.Option(help="RMA, exact, BA, TRNA, BA+TRNA; RMA unless given.", **RACE)
     ] = None,
     presence: Annotated[
         str | None,
         typer.Option(
             help="How candidates that learn which classes are there choose: score, and least probabilities; none "
-            "leaves them out, and reads every file only once.",
-            show_default="score or 0.2,0.5, by the scoring",
+            "leaves them out, and reads every file only once. Unless given score or 0.2,0.5, by the scoring.",
             **RACE,
         ),
     ] = None,
@@ -83,8 +82,8 @@ def tune(
         str | None,
         typer.Option(
             help="What a choice may not certainly lower: scores and levels such as iou_dataset; union or label, the "
-            "objective where these classes count; every-class; or none.",
-            show_default="the dataset level of the objective's score",
+            "objective where these classes count; every-class; or none. Unless given the dataset level of the "
+            "objective's score.",
         ),
     ] = None,
     ignore_index: options.IgnoreIndex = 255,
@@ -225,8 +224,7 @@ def _write(found: Tuned, out: Path, as_json: bool) -> None:
         show_json(page.figures)
     else:
         show(tuning_to_terminal(page))
-    for problem in found.comparison.skipped.values():
-        note(f"skipped: {problem}", style="yellow")
+    note_skipped(found.comparison.skipped.values())
     note(f"Decoder: {out / DECODER}")
     note(f"Report: {out / 'report.html'}")
 

@@ -39,15 +39,15 @@ def compare(
     confidence: float = 0.95,
     palette: Sequence[Sequence[int]] | None = None,
 ) -> Comparison:
-    r"""Compare decoders on the same probabilities, in one pass.
+    """Compare decoders on the same probabilities, in one pass.
 
     Args:
         samples: :class:`Sample`, or tuples (name, probs, labels); any iterable, also one that loads as it goes.
         decoders: texts such as ``"argmax"``, ``"rankseg(metric=dice)"`` and ``"decoder.json"`` (what
-            :func:`~rankseg_plugins.tuning.tune` found), or callables on probabilities (1, C, \*spatial) by name.
-            The first is the baseline; the second is drawn, with the best of the others. Where the first image has
-            overlapping masks as truth, texts mean masks, too, and argmax is the threshold 0.5; see
-            :func:`fitting_mode <rankseg_plugins.comparison.sample.fitting_mode>`.
+            :func:`~rankseg_plugins.tuning.tune` found), or callables on probabilities (1, C, *spatial) by name.
+            The first is the baseline, argmax where there is one alone; the second is drawn, with the best of the
+            others. Where the first image has overlapping masks as truth, texts mean masks, too, and argmax is the
+            threshold 0.5; see :func:`fitting_mode <rankseg_plugins.comparison.sample.fitting_mode>`.
         num_classes: C; None takes that of the first sample.
         ignore_index: label of the truth whose pixels do not count.
         class_names: C names; None numbers the classes.

@@ -77,6 +77,16 @@ class Comparison:
         TypeError: for groups of another form, or a confidence that is no number.
         ValueError: without measurements, with two of one name, if an image is in no group, or for a confidence or
             palette that is not allowed.
+
+    Example:
+        >>> from rankseg_plugins.comparison import compare
+        >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
+        >>> samples = [("a", probs, torch.tensor([0, 1, 1])), ("b", probs, torch.tensor([0, 0, 1]))]
+        >>> compare(samples)  # a table for a prompt
+        Comparison of 2 images
+        decoder               image Dice (union), %  gain, points  95 % interval
+        argmax                                83.33
+        rankseg(metric=dice)                  83.33          0.00  too few cases
     """
 
     decoders: tuple[str, ...]
@@ -189,7 +199,34 @@ class Comparison:
     @cached_property
     def differences(self) -> Differences:
         """Differences to the baseline with their intervals, at every level and of every class."""
-        return level_differences(self._counts, self.cases, self.scoring, self.confidence)
+        return level_differences(self._counts, self.cases, self.scoring, self.confidence, self._alike)
+
+    @cached_property
+    def _alike(self) -> np.ndarray:
+        """Of every candidate, whether it decided as the baseline did in every image."""
+        same = [each.same for each in self.measurements if each.same is not None]
+        if len(same) < len(self.measurements):
+            return np.zeros(len(self.candidates), dtype=bool)
+        found: np.ndarray = (np.stack(same)[:, 1:] == np.stack(same)[:, :1]).all(0)
+        return found
+
+    def decides_alike(self, decoder: str) -> bool:
+        """Whether a decoder gave the very labels, or masks, of the baseline in every image; False if nobody looked.
+
+        Args:
+            decoder: one of :attr:`candidates`.
+
+        Raises:
+            ValueError: if it is not one of them.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> sure = torch.tensor([[0.9, 0.1], [0.1, 0.9]])
+            >>> compare([("a", sure, torch.tensor([0, 1]))]).decides_alike("rankseg(metric=dice)")
+            True
+        """
+        check_choice("decoder", decoder, self.candidates)
+        return bool(self._alike[self.candidates.index(decoder)])
 
     @cached_property
     def _by_present(self) -> dict[str, Comparison]:
@@ -224,8 +261,8 @@ class Comparison:
             >>> from rankseg_plugins.comparison import compare
             >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
             >>> samples = [("a", probs, torch.tensor([0, 1, 1])), ("b", probs, torch.tensor([0, 0, 1]))]
-            >>> compare(samples).verdict().sentence[:72]
-            'rankseg(metric=dice) makes no certain difference to image Dice (union): '
+            >>> compare(samples).verdict().sentence
+            'rankseg(metric=dice) decides as argmax does in each of 2 images: image Dice (union) is the same.'
         """
         decoder = self.candidates[0] if decoder is None else decoder
         if decoder not in self._verdicts:
@@ -304,7 +341,7 @@ class Comparison:
     @cached_property
     def extra_figures(self) -> ExtraFigures:
         """Means of the extra scores, and differences to the baseline with their intervals."""
-        return extra_figures(self.extra_entries, self.extra, self.cases, self.confidence)
+        return extra_figures(self.extra_entries, self.extra, self.cases, self.confidence, self._alike)
 
     def paired(self, decoder: str) -> Paired:
         """One decoder against the baseline, image by image, in the score of :attr:`scoring`.

@@ -34,11 +34,11 @@ class Decided(NamedTuple):
 
 
 def decide_each(decoders: Mapping[str, Decoder], probs: Tensor) -> dict[str, Decided]:
-    r"""Decide by every decoder; on a CPU, RankSEGs at the same temperature share what they have in common.
+    """Decide by every decoder; on a CPU, RankSEGs at the same temperature share what they have in common.
 
     Args:
-        decoders: callables on (1, C, \*spatial) probabilities by name.
-        probs: (1, C, \*spatial), in the form that decoders take.
+        decoders: callables on (1, C, *spatial) probabilities by name.
+        probs: (1, C, *spatial), in the form that decoders take.
 
     Example:
         >>> probs = torch.tensor([[[0.8, 0.7, 0.4], [0.2, 0.3, 0.6]]])

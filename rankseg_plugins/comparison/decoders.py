@@ -1,22 +1,32 @@
-"""Decoders by name: ``"argmax"``, ``"rankseg(metric=dice, pruning_prob=0.3)"``, and the file of a tuned one."""
+"""Decoders by name: ``"argmax"``, ``"rankseg(metric=dice, pruning_prob=0.3)"``, and the file of a tuned one.
+
+Also ``"presence(frequencies=[0.9, 0.1])"``, where how often images hold each class is known.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
-from rankseg_plugins.calibration.tuned import TunedDecoder
-from rankseg_plugins.core import RankSEG
+from rankseg_plugins.calibration.tuned import PRESENCE_OPTIONS, TunedDecoder
+from rankseg_plugins.core import PresenceRankSEG, RankSEG
 from rankseg_plugins.core.decoder import OPTIONS
 from rankseg_plugins.core.options import read_mode, suggest
 
 Decoder = Callable[[Tensor], Tensor]
-NAMES = ("argmax", "rankseg")
+ARGMAX, PRESENCE = "argmax", "presence"
+FREQUENCIES = "frequencies"
+#: The options of each decoder that has a name.
+NAMED: dict[str, Sequence[str]] = {
+    ARGMAX: ("output_mode",),
+    "rankseg": OPTIONS,
+    PRESENCE: (FREQUENCIES, *PRESENCE_OPTIONS),
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,8 @@ class NamedDecoder:
 
     Args:
         name: how it is called in tables.
-        options: options of :class:`rankseg_plugins.RankSEG`.
+        options: of :class:`rankseg_plugins.RankSEG`; with ``frequencies`` of
+            :class:`rankseg_plugins.PresenceRankSEG`.
         tuned: what was read from a file, instead of options.
     """
 
@@ -57,12 +68,20 @@ class NamedDecoder:
                     f"{channels}"
                 )
             return self.tuned
-        decoder = RankSEG(**{"output_mode": read_mode(output_mode, channels), **self.options})
+        options = {"output_mode": read_mode(output_mode, channels), **self.options}
         try:
+            if FREQUENCIES in options:
+                return PresenceRankSEG(channels, **options)
+            decoder = RankSEG(**options)
             decoder.check_classes(channels)
         except ValueError as error:
             raise ValueError(f"decoder {self.name!r}: {error}") from error
         return decoder
+
+    @property
+    def is_argmax(self) -> bool:
+        """Whether it is argmax by its text."""
+        return self.tuned is None and self.options.get("metric") == "acc"
 
 
 class ByCase(nn.Module):
@@ -104,16 +123,17 @@ def parse_decoder(text: str) -> NamedDecoder:
     Args:
         text: ``"argmax"``, ``"rankseg"`` or ``"rankseg(option=value, ...)"`` with the options of
             :class:`rankseg_plugins.RankSEG`; words need no quotes. ``"argmax(output_mode=multilabel)"`` is the
-            threshold 0.5, a mask for each class. Or the path of a ``.json`` file that
-            :meth:`TunedDecoder.save` wrote.
+            threshold 0.5, a mask for each class. ``"presence(frequencies=[0.9, 0.1], option=value, ...)"`` is a
+            :class:`rankseg_plugins.PresenceRankSEG` that is told how often images hold each class; one that learnt it
+            is a file. Or the path of a ``.json`` file that :meth:`TunedDecoder.save` wrote.
 
     Returns:
         The decoder, called by its text without blanks around.
 
     Raises:
         ValueError: for another name, a file that cannot be read or holds no decoder, an unknown option (the message
-            names the nearest one), an option that is given twice, or one whose value
-            :class:`~rankseg_plugins.RankSEG` refuses.
+            names the nearest one), an option that is given twice, one whose value the decoder refuses, or presence
+            without frequencies.
 
     Example:
         >>> found = parse_decoder("rankseg(metric=dice, pruning_prob=0.3)")
@@ -128,22 +148,35 @@ def parse_decoder(text: str) -> NamedDecoder:
         return _read_file(text.strip())
     match = re.fullmatch(r"\s*([\w.+-]+)\s*(?:\((.*)\))?\s*", text, flags=re.DOTALL)
     name = match[1].lower() if match else ""
-    if match is None or name not in NAMES:
+    if match is None or name not in NAMED:
         raise ValueError(
-            f"decoder must be 'argmax', 'rankseg(option=value, ...)' or the .json file of a tuned one, got {text!r}"
+            "decoder must be 'argmax', 'rankseg(option=value, ...)', 'presence(frequencies=[...], ...)' or the .json "
+            f"file of a tuned one, got {text!r}"
         )
-    options = _parse_options(text, match[2] or "")
-    if name == "argmax":
-        if options.keys() - {"output_mode"}:
-            raise ValueError(f"decoder {text!r}: argmax has no options but output_mode")
-        options["metric"] = "acc"
+    options = _parse_options(text, name, match[2] or "")
+    if name == PRESENCE and FREQUENCIES not in options:
+        raise ValueError(
+            f"decoder {text!r}: which classes are there is learnt from other images with labels: tune does so, and "
+            "writes the decoder.json to give here. Or frequencies=[1.0, 0.3, ...] says how often images hold each class"
+        )
     try:
-        decoder = RankSEG(**options)
+        decoder = _tried(options | ({"metric": "acc"} if name == ARGMAX else {}))
     except (TypeError, ValueError) as error:
         raise ValueError(f"decoder {text!r}: {error}") from error
+    if name == ARGMAX:
+        options["metric"] = decoder.metric
     if "output_mode" in options:
         options["output_mode"] = decoder.output_mode  # in the one way it is written
     return NamedDecoder(re.sub(r"\s+", "", text).lower().removesuffix("()"), options)
+
+
+def _tried(options: Mapping[str, Any]) -> RankSEG:
+    """The decoder of these options, for as many classes as they speak of."""
+    if FREQUENCIES not in options:
+        return RankSEG(**options)
+    given = options[FREQUENCIES]
+    classes = len(given) if isinstance(given, (list, tuple)) else 1
+    return PresenceRankSEG(classes, **{"output_mode": read_mode(None, classes), **options})
 
 
 def _read_file(path: str) -> NamedDecoder:
@@ -155,14 +188,17 @@ def _read_file(path: str) -> NamedDecoder:
         raise ValueError(f"decoder {error}") from error
 
 
-def _parse_options(text: str, inside: str) -> dict[str, Any]:
+def _parse_options(text: str, name: str, inside: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in inside.split(","))):
+    # At commas, but for those inside of brackets.
+    for part in filter(None, (part.strip() for part in re.split(r",(?![^\[\]]*\])", inside))):
         key, equals, value = (each.strip() for each in part.partition("="))
         if not equals or not value:
             raise ValueError(f"decoder {text!r}: options are written option=value, got {part!r}")
-        if key not in OPTIONS:
-            raise ValueError(f"decoder {text!r}: unknown option {key!r}, {suggest(key, OPTIONS)}")
+        if name == ARGMAX and key not in NAMED[name]:
+            raise ValueError(f"decoder {text!r}: argmax has no options but output_mode")
+        if key not in NAMED[name]:
+            raise ValueError(f"decoder {text!r}: unknown option {key!r}, {suggest(key, NAMED[name])}")
         if key in options:
             raise ValueError(f"decoder {text!r}: option {key!r} is given twice")
         options[key] = _value(value)
@@ -178,13 +214,18 @@ def _value(text: str) -> Any:
 
 
 def named_decoders(decoders: Iterable[str] | Mapping[str, Decoder]) -> dict[str, NamedDecoder | Decoder]:
-    r"""Bring the option ``decoders`` into one form: by name, the first being the baseline.
+    """Bring the option ``decoders`` into one form: by name, the first being the baseline; one alone gets argmax.
 
     Args:
-        decoders: texts for :func:`parse_decoder`, or callables on probabilities (1, C, \*spatial) by name.
+        decoders: texts for :func:`parse_decoder`, or callables on probabilities (1, C, *spatial) by name.
 
     Raises:
-        ValueError: for fewer than two decoders, or two of the same name.
+        TypeError: for what is neither.
+        ValueError: for a text that is no decoder, two of the same name, none, or argmax alone.
+
+    Example:
+        >>> list(named_decoders(["rankseg(metric=iou)"]))
+        ['argmax', 'rankseg(metric=iou)']
     """
     if isinstance(decoders, str):
         raise TypeError(f"decoders must be a list of decoders or a dict of callables by name, got {decoders!r}")
@@ -198,8 +239,10 @@ def named_decoders(decoders: Iterable[str] | Mapping[str, Decoder]) -> dict[str,
         named = {each.name: each for each in parsed}
         if len(named) < len(parsed):
             raise ValueError(f"decoders must differ, got {', '.join(each.name for each in parsed)}")
+    if len(named) == 1 and not any(isinstance(each, NamedDecoder) and each.is_argmax for each in named.values()):
+        named = {ARGMAX: parse_decoder(ARGMAX), **named}
     if len(named) < 2:
-        raise ValueError(f"a comparison needs a baseline and at least one other decoder, got {list(named)}")
+        raise ValueError(f"decoders must hold another one than argmax to compare with it, got {list(named)}")
     return named
 
 

@@ -39,6 +39,7 @@ class Measurement:
             None where nothing was asked for.
         expected: (decoders, 2, C) float64, what :func:`~rankseg_plugins.comparison.blocks.expected.expect` gave; None
             where it was not asked for.
+        same: (decoders,) int64, index of the first decoder whose decision is the very same; None where nobody looked.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Measurement:
     presence: np.ndarray | None = None
     extra: np.ndarray | None = None
     expected: np.ndarray | None = None
+    same: np.ndarray | None = None
 
     def only(self, places: Sequence[int]) -> Measurement:
         """What was measured of some of the decoders.
@@ -58,9 +60,35 @@ class Measurement:
             >>> measured.only([0, 2]).seconds
             array([0.1, 0.3])
         """
-        of_decoders = {name: getattr(self, name) for name in ("counts", "seconds", "presence", "extra", "expected")}
+        names = ("counts", "seconds", "presence", "extra", "expected", "same")
+        of_decoders = {name: getattr(self, name) for name in names}
         kept = {name: values[list(places)] for name, values in of_decoders.items() if values is not None}
         return replace(self, **kept)
+
+
+def same_decisions(decisions: Sequence[Tensor], counts: np.ndarray) -> np.ndarray:
+    """The index of the first decision that is the very same, (decoders,) int64.
+
+    Args:
+        decisions: of every decoder on one image, in any form.
+        counts: (decoders, 3, C) of them, which tell most apart.
+
+    Example:
+        >>> counts = np.zeros((3, 3, 2), np.int64)
+        >>> same_decisions([torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([0, 1])], counts)
+        array([0, 1, 0])
+    """
+    firsts: list[int] = []
+    for index, decision in enumerate(decisions):
+        alike = (
+            first
+            for first in firsts
+            if np.array_equal(counts[first], counts[index])
+            and decisions[first].shape == decision.shape
+            and bool((decisions[first].to(decision.device) == decision).all())
+        )
+        firsts.append(next(alike, index))
+    return np.array(firsts)
 
 
 def to_areas(counts: np.ndarray) -> Areas:
@@ -78,12 +106,12 @@ def measure(
     extra: Sequence[ExtraScore] = (),
     expected: str | None = None,
 ) -> tuple[Measurement, Tensor, list[Tensor]]:
-    r"""Decode one image once with each decoder, and count.
+    """Decode one image once with each decoder, and count.
 
     Args:
         sample: probabilities and truth.
-        decoders: callables on (1, C, \*spatial) probabilities by name, giving (1, \*spatial) labels or
-            (1, C, \*spatial) masks. They get float32 or float64. Of a :class:`ByCase` it is that of the case.
+        decoders: callables on (1, C, *spatial) probabilities by name, giving (1, *spatial) labels or
+            (1, C, *spatial) masks. They get float32 or float64. Of a :class:`ByCase` it is that of the case.
         num_classes: C.
         ignore_index: label of the truth whose pixels do not count.
         device: where to decode.
@@ -107,15 +135,17 @@ def measure(
         if each.key not in counted:
             counted[each.key] = _count(name, each.decision, probs, truth, ignore_index)
     decisions = [plain(each.decision)[0] for each in decided.values()]
+    counts = np.stack([counted[each.key] for each in decided.values()])
     measurement = Measurement(
         sample.name,
         sample.case_name,
-        np.stack([counted[each.key] for each in decided.values()]),
+        counts,
         np.array([each.seconds for each in decided.values()]),
         _calibrate(probs[0], truth[0], ignore_index),
         judged([each.presence for each in decided.values()], truth[0], probs.ndim - 2, ignore_index),
         measure_decisions(extra, decisions, truth[0], num_classes, ignore_index, sample.spacing),
         None if expected is None else expect(expected, deciding.values(), decisions, probs[0]),
+        same_decisions(decisions, counts),
     )
     return measurement, truth[0], decisions
 
@@ -155,10 +185,10 @@ def prepare(
     device: str | torch.device = "cpu",
     output_mode: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""Check an image and bring it into the form that is decoded; see :func:`measure`.
+    """Check an image and bring it into the form that is decoded; see :func:`measure`.
 
     Returns:
-        Probabilities (1, C, \*spatial), float32 or float64, and truth (1, \*spatial) or (1, C, \*spatial).
+        Probabilities (1, C, *spatial), float32 or float64, and truth (1, *spatial) or (1, C, *spatial).
     """
     check_floating("probs", sample.probs)
     # Once for all decoders: each of them would convert half precision several times.
@@ -178,11 +208,11 @@ def prepare(
 
 
 def calibrate(probs: Tensor, labels: Tensor, ignore_index: int | None = None) -> Calibration:
-    r"""Bin the probabilities of one image, see :func:`~rankseg_plugins.calibration.reliability.calibration`.
+    """Bin the probabilities of one image, see :func:`~rankseg_plugins.calibration.reliability.calibration`.
 
     Args:
-        probs: (C, \*spatial) in [0, 1] but for rounding.
-        labels: truth (\*spatial), or masks (C, \*spatial).
+        probs: (C, *spatial) in [0, 1] but for rounding.
+        labels: truth (*spatial), or masks (C, *spatial).
         ignore_index: label whose pixels do not count.
     """
     probs = plain(probs)

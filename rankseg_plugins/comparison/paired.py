@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rankseg_plugins.comparison.phrases import gained, number_of
+
 
 class Paired(NamedTuple):
     """One decoder against the baseline, image by image.
@@ -26,10 +28,15 @@ class Paired(NamedTuple):
     wilcoxon: float
     sign: float
 
+    def __repr__(self) -> str:
+        gain = gained(self.mean, *self.interval)
+        return f"{number_of(len(self.names), 'image')}: {gain} points; {self.wins} better, {self.losses} worse"
+
     @property
     def differences(self) -> np.ndarray:
         """Gain of every image, (N,); below 0 it got worse."""
-        return self.scores - self.baseline
+        found: np.ndarray = self.scores - self.baseline
+        return found
 
     @property
     def mean(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.calibration.temperature import warn_if_softened, warn_if_unsure
 from rankseg_plugins.calibration.tuned import as_decoder
@@ -19,7 +19,15 @@ from rankseg_plugins.comparison.blocks.presence import Presence, judged, presenc
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.decoders import Decoder, NamedDecoder, common_mode, named_decoders, of_case
 from rankseg_plugins.comparison.facts import collect_facts, describe_tuned
-from rankseg_plugins.comparison.measuring import Measurement, calibrate, measure, measure_decisions, prepare, to_areas
+from rankseg_plugins.comparison.measuring import (
+    Measurement,
+    calibrate,
+    measure,
+    measure_decisions,
+    prepare,
+    same_decisions,
+    to_areas,
+)
 from rankseg_plugins.comparison.pictures.examples import Extremes
 from rankseg_plugins.comparison.sample import Sample, check_exclusive, read_name
 from rankseg_plugins.comparison.scoring import Scoring, check_class_names, read_scoring
@@ -34,13 +42,13 @@ DECODERS = ("argmax", "rankseg(metric=dice)")
 
 
 class Recorder:
-    r"""Collects measurements image by image, for callers who cannot hand over a loop.
+    """Collects measurements image by image, for callers who cannot hand over a loop.
 
     Others have :func:`~rankseg_plugins.comparison.compare`.
 
     Args:
         decoders: texts such as ``"rankseg(metric=dice)"`` or ``"decoder.json"``, or callables by name; the first is the
-            baseline.
+            baseline. One alone is compared with argmax.
         num_classes: C.
         ignore_index: label of the truth whose pixels do not count.
         scoring: what counts as better.
@@ -148,16 +156,16 @@ class Recorder:
         presence: Sequence[Tensor | None] | None = None,
         spacing: Spacing | None = None,
     ) -> None:
-        r"""Keep what an image scored that was decoded elsewhere.
+        """Keep what an image scored that was decoded elsewhere.
 
         Args:
             name: of the image.
-            labels: truth (\*spatial), or masks (C, \*spatial).
+            labels: truth (*spatial), or masks (C, *spatial).
             decisions: of every decoder, likewise, in the order of ``decoders``.
-            probs: (C, \*spatial) probabilities, for the calibration, and for what decisions are expected to score; None
-                leaves the calibration out.
+            probs: (C, *spatial) probabilities, for the calibration, unless that is given, and for what decisions are
+                expected to score; None where neither is needed.
             case: see :class:`Sample`.
-            calibration: of the probabilities, where it was measured already; ``probs`` are not needed then.
+            calibration: of the probabilities, where it was measured already.
             presence: of every decoder (C,), how likely it took each class to be there; None of one that knows nothing
                 of it. None: of none.
             spacing: see :class:`Sample`.
@@ -175,7 +183,9 @@ class Recorder:
         counted = [count(each[None], labels[None], self.num_classes, self.ignore_index) for each in decisions]
         counts = np.stack([torch.cat(list(each)).cpu().numpy() for each in counted])
         unknown = np.full(len(decisions), np.nan)
-        found = calibration if probs is None else calibrate(probs.detach(), labels, self.ignore_index)
+        found = calibration
+        if found is None and probs is not None:
+            found = calibrate(probs.detach(), labels, self.ignore_index)
         spatial = tuple(decisions[0].shape[decisions[0].dtype == torch.bool :])
         truth = to_truth(labels[None], self.num_classes, spatial, self.ignore_index)[0]
         told = judged(presence or [None], truth, len(spatial), self.ignore_index)
@@ -186,7 +196,8 @@ class Recorder:
         if self.expected is not None and probs is not None:
             deciding = of_case(self.decoders, case_name).values()
             expected = expect(self.expected, deciding, decisions, plain(probs).detach())
-        measurement = Measurement(name, case_name, counts, unknown, found, told, extra, expected)
+        same = same_decisions(decisions, counts)
+        measurement = Measurement(name, case_name, counts, unknown, found, told, extra, expected, same)
         self._remember(measurement)
         self._offer(measurement, truth, decisions)
         if probs is not None:
@@ -206,7 +217,11 @@ class Recorder:
         self._measure(sample)
 
     def restore(self, measurement: Measurement) -> None:
-        """Take over what an earlier run measured."""
+        """Take over what an earlier run measured.
+
+        Raises:
+            ValueError: if it was measured for other decoders, classes or extra scores.
+        """
         shape = (len(self.decoders), 3, self.num_classes)
         if measurement.counts.shape != shape:
             raise ValueError(f"counts of {measurement.name!r} must have shape {shape}, got {measurement.counts.shape}")
@@ -222,6 +237,9 @@ class Recorder:
         found = None if measurement.expected is None else measurement.expected.shape
         if found != (None if self.expected is None else (len(self.decoders), 2, self.num_classes)):
             raise ValueError(f"expected scores of {measurement.name!r} must be two for each class, got {found}")
+        found = None if measurement.same is None else measurement.same.shape
+        if found != shape[:1]:
+            raise ValueError(f"same decisions of {measurement.name!r} must be {shape[0]}, got {found}")
         self._remember(measurement)
 
     def forget(self) -> None:
@@ -252,7 +270,7 @@ class Recorder:
                 check_exclusive(sample, self.output_mode)
             except ValueError as error:
                 self._told = True
-                warnings.warn(f"{sample.name}: {error}", UserWarning, stacklevel=3)
+                warn(f"{sample.name}: {error}")
 
     def _look_at(self, probs: Tensor) -> None:
         """Warn, by the first image, of probabilities on which RankSEG loses."""
@@ -265,7 +283,7 @@ class Recorder:
         if self.warn and not self._compared:
             self._compared = True
             for sentence in found:
-                warnings.warn(sentence, UserWarning, stacklevel=3)
+                warn(sentence)
         return tuple(found)
 
     def _remember(self, measurement: Measurement) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
@@ -19,17 +20,25 @@ from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.scores.extra import Spacing, read_spacing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sample:
-    r"""Probabilities and truth of one image or volume.
+    """Probabilities and truth of one image or volume.
 
     Args:
         name: what reports call it.
-        probs: (C, \*spatial) probabilities, floating point. With C = 1 those of the foreground.
-        labels: (\*spatial) integer labels (with C = 1: 0 and 1), or (C, \*spatial) masks.
+        probs: (C, *spatial) probabilities, floating point. With C = 1 those of the foreground.
+        labels: (*spatial) integer labels (with C = 1: 0 and 1), or (C, *spatial) masks.
         case: what counts as one in the intervals, such as the patient of a slice or the drive of a frame. None: the
             image is a case of its own.
         spacing: size of a pixel along every spatial axis, in mm, for distances; None is not known.
+
+    Raises:
+        TypeError: if a name is none.
+        ValueError: for a spacing that is not above 0.
+
+    Example:
+        >>> Sample("slice 7", torch.rand(2, 8, 8), torch.zeros(8, 8, dtype=torch.int64), case="patient 1")
+        Sample('slice 7', probs=<torch.float32 (2, 8, 8)>, labels=<torch.int64 (8, 8)>, case='patient 1')
     """
 
     name: str
@@ -37,6 +46,10 @@ class Sample:
     labels: Tensor
     case: str | None = None
     spacing: Spacing | None = None
+
+    def __repr__(self) -> str:
+        case = "" if self.case is None else f", case={self.case!r}"
+        return f"Sample({self.name!r}, probs={_form(self.probs)}, labels={_form(self.labels)}{case})"
 
     def __post_init__(self) -> None:
         for name in ("probs", "labels"):
@@ -50,6 +63,10 @@ class Sample:
     def case_name(self) -> str:
         """The case, which may be the image alone."""
         return self.name if self.case is None else self.case
+
+
+def _form(values: object) -> str:
+    return f"<{values.dtype} {tuple(values.shape)}>" if isinstance(values, Tensor) else reprlib.repr(values)
 
 
 def read_name(what: str, value: object) -> str:
@@ -152,12 +169,12 @@ def check_exclusive(sample: Sample, output_mode: str) -> None:
 
 
 def describe_form(logits: Tensor, activation: str, truth: Tensor, decided: Tensor) -> str | None:
-    r"""What is wrong with masks that may overlap where the truth has one label per pixel; None if nothing is.
+    """What is wrong with masks that may overlap where the truth has one label per pixel; None if nothing is.
 
     Args:
-        logits: (B, C, \*spatial), of which the first image is looked at.
+        logits: (B, C, *spatial), of which the first image is looked at.
         activation: what makes probabilities of them.
-        truth: labels (B, \*spatial), or masks (B, C, \*spatial).
+        truth: labels (B, *spatial), or masks (B, C, *spatial).
         decided: bool masks, or labels, of which the decoder itself warns.
     """
     if logits.shape[1] == 1 or truth.ndim == logits.ndim or decided.dtype != torch.bool:

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from rankseg_plugins.core.options import ABSENT, PRESENT
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
-from rankseg_plugins.scores.levels import ABSENT, PRESENT, SCORES, entries, image_scores
+from rankseg_plugins.scores.levels import SCORES, entries, image_scores
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class Scoring:
     Raises:
         TypeError: if excluded classes are no tuple.
         ValueError: for an unknown choice.
+
+    Example:
+        >>> Scoring("iou", present="label", excluded=(0,)).kept(3)
+        [1, 2]
     """
 
     score: str = "dice"

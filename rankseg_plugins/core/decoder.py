@@ -52,7 +52,7 @@ _LARGEST_SMOOTH = 1e100
 
 
 class RankSEG(ChecksSums):
-    r"""Turns class probabilities into the segmentation with the best expected Dice, IoU or accuracy.
+    """Turns class probabilities into the segmentation with the best expected Dice, IoU or accuracy.
 
     A module without parameters or buffers: it can end a ``nn.Sequential``, be pickled and moved. It warns, once, if
     multiclass probabilities do not add up to 1; to decide on scores on purpose, set its ``check_sums`` to False.
@@ -75,8 +75,8 @@ class RankSEG(ChecksSums):
         eps: in (0, 1), probability of the foreground counts that BA and TRNA leave out.
 
     Shape:
-        - Input: (B, C, \*spatial), float16, bfloat16, float32 or float64 in [0, 1], one or more spatial dimensions.
-        - Output: int64 labels (B, \*spatial) for ``"multiclass"``, bool masks (B, C, \*spatial) for
+        - Input: (B, C, *spatial), float16, bfloat16, float32 or float64 in [0, 1], one or more spatial dimensions.
+        - Output: int64 labels (B, *spatial) for ``"multiclass"``, bool masks (B, C, *spatial) for
           ``"multilabel"``, on the device of the input.
 
     Raises:
@@ -151,19 +151,19 @@ class RankSEG(ChecksSums):
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in OPTIONS)
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None, active: Tensor | None = None) -> Tensor:
-        r"""Decide. The same as calling the module.
+        """Decide. The same as calling the module.
 
         Args:
-            probs: (B, C, \*spatial) probabilities; see the class. Values up to 1e-4 outside [0, 1] are clamped. No
+            probs: (B, C, *spatial) probabilities; see the class. Values up to 1e-4 outside [0, 1] are clamped. No
                 gradient is recorded.
-            valid_mask: optional bool, (B, \*spatial) or (\*spatial): False marks pixels known to be no data, such
+            valid_mask: optional bool, (B, *spatial) or (*spatial): False marks pixels known to be no data, such
                 as padding. They do not influence the decision on the others (their probabilities may even be NaN)
                 and come out as ``void_index``, or as False in every mask. Never derive it from the ground truth.
             active: optional bool, (B, C) or (C,): the classes that are there, instead of those that ``pruning_prob``
                 leaves. The others stay empty; in multiclass mode all classes compete in an image that has none.
 
         Returns:
-            int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
+            int64 labels (B, *spatial) or bool masks (B, C, *spatial).
 
         Raises:
             TypeError: if ``probs`` is not a floating point tensor, or ``valid_mask`` or ``active`` not a bool tensor.
@@ -177,7 +177,8 @@ class RankSEG(ChecksSums):
             >>> RankSEG().predict(probs, active=torch.tensor([True, False]))
             tensor([[0, 0]])
         """
-        return self(probs, valid_mask, active)
+        found: Tensor = self(probs, valid_mask, active)
+        return found
 
     def check_classes(self, num_classes: int) -> None:
         """Refuse a number of classes among which this decoder cannot decide; :meth:`predict` does so, too.
@@ -222,12 +223,12 @@ class RankSEG(ChecksSums):
         active: Tensor | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        r"""Decide on the output of a network: the same as :meth:`predict` on its probabilities, in less memory.
+        """Decide on the output of a network: the same as :meth:`predict` on its probabilities, in less memory.
 
         Half precision is computed in float32. What argmax decides is decided by the logits themselves.
 
         Args:
-            logits: (B, C, \*spatial), float16, bfloat16, float32 or float64.
+            logits: (B, C, *spatial), float16, bfloat16, float32 or float64.
             activation: ``"softmax"`` over the classes, ``"sigmoid"`` of each class, ``"normalize"`` (non-negative
                 scores over their sum) or ``"identity"`` (probabilities).
             valid_mask: see :meth:`predict`.
@@ -235,7 +236,7 @@ class RankSEG(ChecksSums):
             temperature: in [0.001, 1000], divides the logits; softmax and sigmoid only.
 
         Returns:
-            int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
+            int64 labels (B, *spatial) or bool masks (B, C, *spatial).
 
         Raises:
             TypeError: as :meth:`predict`.
@@ -309,7 +310,8 @@ class RankSEG(ChecksSums):
             decided = steps.labels(volumes, self._objective(), self._unassigned_label())
         else:
             decided = steps.masks(volumes)
-        return decided.unflatten(-1, probs.shape[2:])
+        found: Tensor = decided.unflatten(-1, probs.shape[2:])
+        return found
 
     def _objective(self) -> Objective:
         return OBJECTIVES[self.metric](self.smooth)
@@ -318,15 +320,15 @@ class RankSEG(ChecksSums):
         return self.void_index if self.unassigned_policy == "void" else None
 
     def expected_score(self, probs: Tensor, decision: Tensor, valid_mask: Tensor | None = None) -> Tensor:
-        r"""Exact expected Dice or IoU of any decision, if pixels are independent with these probabilities.
+        """Exact expected Dice or IoU of any decision, if pixels are independent with these probabilities.
 
         Compares decisions without ground truth, as far as the probabilities can be trusted. ``metric`` and ``smooth``
         of this decoder say which score; its solver does not matter.
 
         Args:
-            probs: (B, C, \*spatial) probabilities; see :meth:`predict`.
-            decision: int64 labels (B, \*spatial) in 0..C-1 or ``void_index`` (no class), or bool masks
-                (B, C, \*spatial).
+            probs: (B, C, *spatial) probabilities; see :meth:`predict`.
+            decision: int64 labels (B, *spatial) in 0..C-1 or ``void_index`` (no class), or bool masks
+                (B, C, *spatial).
             valid_mask: optional bool mask of the pixels that hold data; the others belong to no class.
 
         Returns:
@@ -379,7 +381,8 @@ class RankSEG(ChecksSums):
     def _comparable(self, pixels: Pixels) -> Tensor:
         """Probabilities; or the values themselves, where the largest one says which probability is."""
         if is_blind() or pixels.values.device.type != "cpu":
-            return dense.to_checked(pixels.probs(), pixels.valid).unflatten(-1, pixels.values.shape[2:])
+            found: Tensor = dense.to_checked(pixels.probs(), pixels.valid).unflatten(-1, pixels.values.shape[2:])
+            return found
         if pixels.check():
             return pixels.values.clamp(0.0, 1.0)
         return pixels.values if pixels.compete and self.solver == "argmax" else pixels.probs()
@@ -423,10 +426,10 @@ def rankseg(
     active: Tensor | None = None,
     activation: str = "identity",
 ) -> Tensor:
-    r"""Functional twin of :class:`RankSEG`: the options and one decision in a single call.
+    """Functional twin of :class:`RankSEG`: the options and one decision in a single call.
 
     Args:
-        probs: (B, C, \*spatial) probabilities; or logits, with their ``activation``.
+        probs: (B, C, *spatial) probabilities; or logits, with their ``activation``.
         metric: see :class:`RankSEG`, as all that follow.
         smooth: constant in the score, 0 to 1e100.
         output_mode: ``"multiclass"`` or ``"multilabel"``.
@@ -440,11 +443,13 @@ def rankseg(
         activation: what makes probabilities of ``probs``; see :meth:`RankSEG.predict_logits`.
 
     Returns:
-        int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
+        int64 labels (B, *spatial) or bool masks (B, C, *spatial).
 
     Raises:
         TypeError: for an option or tensor of the wrong type.
         ValueError: for bad options or probabilities.
+
+    Source: see :class:`RankSEG`.
 
     Example:
         >>> rankseg(torch.tensor([[[0.9, 0.45, 0.3]]]), output_mode="multilabel")

@@ -11,14 +11,14 @@ from rankseg_plugins.core.probabilities import check_tensor, class_masks, drawn_
 def read_truth(
     labels: object, probs: Tensor, ignore_index: int | None, valid_mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    r"""Masks of every class (B, C, \*spatial), and which pixels count (B, \*spatial), both bool.
+    """Masks of every class (B, C, *spatial), and which pixels count (B, *spatial), both bool.
 
     Args:
-        labels: (B, \*spatial) or (B, 1, \*spatial) in 0..C-1, with one channel 0 and 1; or masks (B, C, \*spatial) of
+        labels: (B, *spatial) or (B, 1, *spatial) in 0..C-1, with one channel 0 and 1; or masks (B, C, *spatial) of
             zeros and ones. Any dtype that holds whole numbers.
-        probs: (B, C, \*spatial), whose device the result is on.
+        probs: (B, C, *spatial), whose device the result is on.
         ignore_index: label of pixels that do not count; not with masks.
-        valid_mask: optional bool (B, \*spatial) or (\*spatial); where it is False, pixels do not count whatever their
+        valid_mask: optional bool (B, *spatial) or (*spatial); where it is False, pixels do not count whatever their
             label.
 
     Raises:

@@ -45,7 +45,8 @@ class Lasting(nn.Module):
             return moved.clone() if moved.is_inference() else moved
 
         with torch.inference_mode(False):
-            return super()._apply(move, recurse)
+            moved: Lasting = super()._apply(move, recurse)  # type: ignore[no-untyped-call]  # not in the stubs
+            return moved
 
     def what_is_wrong(self, found: dict[str, Tensor]) -> str | None:
         """Why the values of a ``state_dict`` cannot be taken; None if nothing is wrong with those that it holds."""

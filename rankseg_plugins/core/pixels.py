@@ -28,11 +28,11 @@ TEMPERATURE_RANGE = (1e-3, 1e3)
 
 @dataclass(frozen=True)
 class Pixels:
-    r"""Values of a network and what makes them probabilities.
+    """Values of a network and what makes them probabilities.
 
     Args:
-        values: (B, C, \*spatial), floating point.
-        valid: optional bool, (B, \*spatial) or (\*spatial); False marks pixels whose probabilities count as 0.
+        values: (B, C, *spatial), floating point.
+        valid: optional bool, (B, *spatial) or (*spatial); False marks pixels whose probabilities count as 0.
         activation: see :func:`~rankseg_plugins.core.probabilities.to_probabilities`.
         temperature: divides the values, of softmax and sigmoid.
     """
@@ -77,7 +77,7 @@ class Pixels:
         return self.activation in ("softmax", "normalize")
 
     def probs(self) -> Tensor:
-        r"""All probabilities (B, C, \*spatial)."""
+        """All probabilities (B, C, *spatial)."""
         if self.activation == "identity":
             return self.values
         values = self.values
@@ -87,7 +87,7 @@ class Pixels:
         return self.activate(values)
 
     def activate(self, values: Tensor) -> Tensor:
-        r"""Probabilities of these values (B, C, \*spatial), or of some of their pixels."""
+        """Probabilities of these values (B, C, *spatial), or of some of their pixels."""
         if self.temperature != 1:
             values = values if values.dtype == torch.float64 else values.float()
             # float32, as TemperatureScaling holds it.

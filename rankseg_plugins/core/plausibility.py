@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.core.probabilities import TOLERANCE
 from rankseg_plugins.core.tracing import is_blind
 
@@ -41,22 +41,20 @@ class ChecksSums(nn.Module):
         if problem is not None or probs.device.type != "cpu":
             self.check_sums = False
         if problem is not None:
-            warnings.warn(
-                f"{problem}. To decide on scores on purpose, set check_sums = False", UserWarning, stacklevel=2
-            )
+            warn(f"{problem}. To decide on scores on purpose, set check_sums = False")
 
 
 def describe_sums(
     probs: Tensor, valid_mask: Tensor | None = None, activate: Callable[[Tensor], Tensor] | None = None
 ) -> str | None:
-    r"""What is wrong with multiclass probabilities that do not add up to 1 over the classes; None if they do.
+    """What is wrong with multiclass probabilities that do not add up to 1 over the classes; None if they do.
 
     A grid of pixels of some images is looked at. Pixels without any probability, such as those outside of a crop, are
     left out, and so are NaN. Values that are no probabilities are refused elsewhere, in other words.
 
     Args:
-        probs: (B, C, \*spatial), floating point.
-        valid_mask: optional bool, (B, \*spatial) or (\*spatial); False leaves a pixel out.
+        probs: (B, C, *spatial), floating point.
+        valid_mask: optional bool, (B, *spatial) or (*spatial); False leaves a pixel out.
         activate: what makes probabilities of some pixels of ``probs``; None if these are some.
 
     Example:

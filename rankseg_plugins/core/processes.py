@@ -51,6 +51,6 @@ def from_first(ours: T) -> T:
     """What the first process holds, on each of them. All of them must call it."""
     if not _is_group():
         return ours
-    held: list[Any] = [ours]
+    held = [ours]
     torch.distributed.broadcast_object_list(held, src=0)
     return held[0]

@@ -46,8 +46,8 @@ class Once:
     def __call__(self, key: Hashable, work: Callable[[], T]) -> T:
         """What ``work`` returns, or what it returned before under this key."""
         if key in self._found:
-            found, seconds = self._found[key]
-            self._clock.saved += seconds
+            self._clock.saved += self._found[key][1]
+            found: T = self._found[key][0]
             return found
         start = self._clock.now()
         found = work()

@@ -10,7 +10,8 @@ from rankseg_plugins.core.probabilities import TOLERANCE, check_range, extent
 
 def is_blind() -> bool:
     """Whether a compiler, an exporter, a tracer or a transform is at work, which does not look at values."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transforming()
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]  # not in the stubs
+    return torch.compiler.is_compiling() or tracing or is_transforming()
 
 
 def is_transforming() -> bool:

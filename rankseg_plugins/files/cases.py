@@ -14,7 +14,7 @@ from torch import Tensor
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.core.probabilities import WHITE, to_probabilities
 from rankseg_plugins.files.errors import InputError, blaming, place_in
-from rankseg_plugins.files.formats.arrays import LABEL_KEYS, PROBABILITY_KEYS
+from rankseg_plugins.files.formats.arrays import LABEL_KEYS, PROBABILITY_KEYS, keys_in
 from rankseg_plugins.files.formats.nifti import check_orientation
 from rankseg_plugins.files.formats.nnunet import DATASET, NNUNET_KEYS, find_classes, find_orientation, validations
 from rankseg_plugins.files.reading import (
@@ -40,13 +40,13 @@ Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Case:
-    r"""One image that is read when its turn comes.
+    """One image that is read when its turn comes.
 
     Args:
         name: what reports call it.
         files: of its probabilities and of its labels.
         places: what errors call these: the file, or the image in a file of all.
-        read: gives probabilities (C, \*spatial), labels, and the size of a pixel, if the files tell.
+        read: gives probabilities (C, *spatial), labels, and the size of a pixel, if the files tell.
         steps: what is done to both after reading.
         group: what counts as one in the intervals; None is the image itself.
         spacing: size of a pixel along every axis of the probabilities; None is what the files tell.
@@ -80,7 +80,7 @@ class Case:
         return Sample(self.name, probs, labels, self.group, self.spacing or spacing)
 
     def _fit(self, labels: Tensor, spatial: tuple[int, ...], classes: int) -> Tensor:
-        r"""Labels (\*spatial) as int64, whatever they were; a mask for each class (C, \*spatial) stays as it is."""
+        """Labels (*spatial) as int64, whatever they were; a mask for each class (C, *spatial) stays as it is."""
         shape = tuple(labels.shape)
         if shape == (classes, *spatial) and classes > 1:
             return labels
@@ -114,12 +114,12 @@ class Found(NamedTuple):
 
 
 def find_cases(probs: Path, labels: Path | None = None, orientation: str | None = None) -> Found:
-    r"""Find the images, and match probabilities with labels by the stem of the file name.
+    """Find the images, and match probabilities with labels by the stem of the file name.
 
     Args:
         probs: a folder with a file for each image; that of a model which nnU-Net trained, with such folders for its
-            folds; or one ``.npz`` or ``.npy`` of all images (N, C, \*spatial). In an
-            ``.npz`` it is called ``probs``, and beside it may lie ``labels`` (N, \*spatial), ``names`` (N,) and
+            folds; or one ``.npz`` or ``.npy`` of all images (N, C, *spatial). In an
+            ``.npz`` it is called ``probs``, and beside it may lie ``labels`` (N, *spatial), ``names`` (N,) and
             ``classes`` (C,).
         labels: a folder with a file for each image, and ``classes.txt`` with a name a line if the classes have names;
             or one file of all images in the same order. None: they lie in the same files as the probabilities.
@@ -132,12 +132,14 @@ def find_cases(probs: Path, labels: Path | None = None, orientation: str | None 
         ValueError: if ``orientation`` is none.
     """
     check_orientation("orientation", orientation)
-    labels = probs if labels is None else labels
-    for path in (probs, labels):
+    for path in (probs, labels or probs):
         if not path.exists():
             raise InputError(path, "no such file or folder")
     if probs.is_file():
         return _from_stack(probs, labels, orientation)
+    if labels is None:
+        _check_labels_beside(min(by_stem(validations(probs), PROBABILITY_SUFFIXES).values()))
+        labels = probs
     if labels.is_file():
         raise InputError(labels, "must be a folder, because the probabilities lie in one")
     folders = validations(probs)
@@ -158,8 +160,27 @@ def find_cases(probs: Path, labels: Path | None = None, orientation: str | None 
     return found
 
 
-def _from_stack(probs: Path, labels: Path, orientation: str | None) -> Found:
+def _check_labels_beside(path: Path) -> None:
+    """Refuse a file of probabilities that holds no labels, where nothing says where these lie.
+
+    Raises:
+        InputError: if it holds none.
+    """
+    try:
+        with blaming(path):
+            names = keys_in(path)
+    except InputError:
+        return  # said where it is read, or passed over
+    if not set(LABEL_KEYS) & set(names):
+        held = f", but {', '.join(names)}" if names else " beside its probabilities"
+        raise InputError(path, f"holds no {LABEL_KEYS[0]}{held}; say where they are: --labels")
+
+
+def _from_stack(probs: Path, labels: Path | None, orientation: str | None) -> Found:
     images = Stack(probs, PROBABILITY_KEYS)
+    if labels is None:
+        _check_labels_beside(probs)
+        labels = probs
     classes = read_words(probs, "classes")
     beside = _beside_folder if labels.is_dir() else _beside_stack
     found = beside(images, labels, orientation)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class InputError(ValueError):
@@ -12,6 +16,43 @@ class InputError(ValueError):
 
     def __init__(self, path: object, problem: object) -> None:
         super().__init__(f"{path}: {' '.join(str(problem).split())}")
+
+
+class NoImageError(InputError):
+    """Images that are all of no use, where bad ones are passed over.
+
+    Args:
+        path: where they lie.
+        problem: what all of them are no good for.
+        problems: of each of them.
+    """
+
+    def __init__(self, path: object, problem: str, problems: Iterable[object]) -> None:
+        super().__init__(path, problem)
+        self.problems = tuple(map(str, problems))
+
+
+def first_readable(images: Iterable[T], read: Callable[[T], R], place: object, keep_going: bool) -> R:
+    """What the first image gives that can be read.
+
+    Args:
+        images: at least one.
+        read: reads one.
+        place: where they lie.
+        keep_going: whether those that cannot be read are passed over.
+
+    Raises:
+        InputError: if it cannot be read; with ``keep_going`` :class:`NoImageError`, if none can.
+    """
+    problems: list[InputError] = []
+    for image in images:
+        try:
+            return read(image)
+        except InputError as error:
+            if not keep_going:
+                raise
+            problems.append(error)
+    raise NoImageError(place, "no image can be read", problems)
 
 
 @contextmanager

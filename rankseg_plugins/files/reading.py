@@ -51,13 +51,13 @@ class Axes(NamedTuple):
 
 
 def read_probs(path: Path) -> tuple[Tensor, bool]:
-    r"""Read the probabilities of one image.
+    """Read the probabilities of one image.
 
     Args:
         path: ``.npz`` (also nnU-Net's), ``.npy`` or ``.pt``.
 
     Returns:
-        (C, \*spatial), and whether its axes are nnU-Net's: (z, y, x).
+        (C, *spatial), and whether its axes are nnU-Net's: (z, y, x).
 
     Raises:
         InputError: if the file is damaged or holds no such array.
@@ -68,14 +68,14 @@ def read_probs(path: Path) -> tuple[Tensor, bool]:
 
 
 def read_labels(path: Path, axes: Axes = Axes()) -> Tensor:  # noqa: B008 (a tuple)
-    r"""Read the labels of one image.
+    """Read the labels of one image.
 
     Args:
         path: PNG (index or grey), NIfTI, ``.npy``, ``.npz`` or ``.pt``.
         axes: of the probabilities; NIfTI volumes are turned to fit.
 
     Returns:
-        (\*spatial) int64, or bool masks.
+        (*spatial) int64, or bool masks.
 
     Raises:
         InputError: if the file is damaged, does not hold whole numbers in one channel, or is a volume that may lie in
@@ -153,7 +153,8 @@ class Stack:
         """As :meth:`read`, of an image that may be larger than memory; see :func:`map_array`."""
         member = self._member
         if member is None:
-            return self._array[index]
+            found: np.ndarray = self._array[index]
+            return found
         if not is_native(member.dtype):
             return self.read(index)
         return self._read_row(member, index, make(self.shape[1:], as_torch(member.dtype)).numpy())
@@ -163,13 +164,13 @@ class Stack:
         return into
 
     def probs(self, index: int, name: object = None) -> Tensor:
-        r"""Probabilities (C, \*spatial) of one image; errors call it ``name``, or by its number."""
+        """Probabilities (C, *spatial) of one image; errors call it ``name``, or by its number."""
         place = place_in(self.path, index if name is None else name)
         with blaming(place):
             return _check_probs(place, self.read(index))
 
     def labels(self, index: int, name: object = None) -> Tensor:
-        r"""Labels (\*spatial) of one image; errors call it ``name``, or by its number."""
+        """Labels (*spatial) of one image; errors call it ``name``, or by its number."""
         place = place_in(self.path, index if name is None else name)
         with blaming(place):
             return _check_labels(place, self.read(index))
@@ -193,7 +194,7 @@ def _read_volume(path: Path, axes: Axes) -> np.ndarray:
 
 
 def map_probs(place: object, read: Callable[[], tuple[np.ndarray, str]], make: Make) -> tuple[Tensor, bool]:
-    r"""Probabilities of one image that may be larger than memory; nobody is to write to them.
+    """Probabilities of one image that may be larger than memory; nobody is to write to them.
 
     Args:
         place: what errors call it.
@@ -218,7 +219,7 @@ def _check_probs(place: object, array: np.ndarray) -> Tensor:
 
 
 def check_array(place: object, array: np.ndarray) -> None:
-    r"""Refuse what are no probabilities (C, \*spatial).
+    """Refuse what are no probabilities (C, *spatial).
 
     Raises:
         InputError: for another type or number of dimensions.

@@ -16,7 +16,7 @@ from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.comparison.measuring import Measurement
 from rankseg_plugins.files.lines import DAMAGES, RunFile, check_head, damaged
 
-VERSION = 3
+VERSION = 4
 
 
 class Result(NamedTuple):
@@ -114,6 +114,7 @@ def _row(result: Result) -> dict[str, Any]:
         "stamp": result.stamp,
         "seconds": measurement.seconds.round(6).tolist(),
         "counts": measurement.counts.tolist(),
+        "same": [] if measurement.same is None else measurement.same.tolist(),
     }
     if (found := measurement.calibration) is not None:
         # Thousands of numbers, most of them 0, that nobody reads in a file.
@@ -138,11 +139,15 @@ def _unpacked(found: Sequence[Any]) -> np.ndarray:
 
 
 def _result(row: Mapping[str, Any]) -> Result:
-    found = Calibration(*_unpacked(row["calibration"])) if "calibration" in row else None
-    others = (_unpacked(row[each]) if each in row else None for each in ("presence", "extra", "expected"))
-    counts, seconds = np.array(row["counts"], dtype=np.int64), np.array(row["seconds"], dtype=np.float64)
     name, case, inputs, stamp = (_word(row[key]) for key in ("image", "case", "inputs", "stamp"))
-    return Result(Measurement(name, case, counts, seconds, found, *others), inputs, stamp)
+    found = Calibration(*_unpacked(row["calibration"])) if "calibration" in row else None
+    presence, extra, expected = (
+        _unpacked(row[each]) if each in row else None for each in ("presence", "extra", "expected")
+    )
+    counts, same = (np.array(row[each], dtype=np.int64) for each in ("counts", "same"))
+    seconds = np.array(row["seconds"], dtype=np.float64)
+    measurement = Measurement(name, case, counts, seconds, found, presence, extra, expected, same)
+    return Result(measurement, inputs, stamp)
 
 
 def _word(value: object) -> str:

@@ -15,7 +15,7 @@ from rankseg_plugins.comparison.sample import Sample, check_exclusive
 from rankseg_plugins.core.probabilities import to_probabilities
 from rankseg_plugins.core.processes import share
 from rankseg_plugins.files.cases import Case
-from rankseg_plugins.files.errors import InputError
+from rankseg_plugins.files.errors import InputError, first_readable
 from rankseg_plugins.files.lines import damaged, stamp_of
 from rankseg_plugins.files.results import Measured, Result, ResultsFile, measured
 
@@ -122,19 +122,12 @@ def feed(
         on_image(case)
 
 
-def first_sample(cases: Sequence[Case], activation: str, keep_going: bool) -> Sample:
+def first_sample(cases: Sequence[Case], activation: str, place: Path, keep_going: bool) -> Sample:
     """The first image that can be read, to learn the number of classes and what fits its truth.
 
-    Raises:
-        InputError: if it cannot be read, with ``keep_going`` if none can.
+    See :func:`~rankseg_plugins.files.errors.first_readable`.
     """
-    for case in cases:
-        try:
-            return _prepared(case, case.sample(), activation)
-        except InputError:
-            if not keep_going or case is cases[-1]:
-                raise
-    raise ValueError("cases must hold at least one image")
+    return first_readable(cases, lambda case: _prepared(case, case.sample(), activation), place, keep_going)
 
 
 def restore(cases: Sequence[Case], recorder: Recorder, results: ResultsFile, keep_going: bool) -> dict[str, str]:

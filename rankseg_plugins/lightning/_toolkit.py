@@ -12,6 +12,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from rankseg_plugins._imports import require
+from rankseg_plugins._warning import warn
+
+__all__ = ["BasePredictionWriter", "Callback", "LightningModule", "Trainer", "rank_zero_info", "rank_zero_warn"]
 
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 
@@ -44,8 +47,8 @@ def rank_zero_info(message: str) -> None:
 
 
 def rank_zero_warn(message: str) -> None:
-    """A ``UserWarning`` of the first process."""
-    _rank_zero().rank_zero_warn(message, stacklevel=5)
+    """A ``UserWarning`` of the first process, at the line that called the Trainer."""
+    _rank_zero().rank_zero_only(warn)(message)
 
 
 def _rank_zero() -> ModuleType:

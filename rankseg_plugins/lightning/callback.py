@@ -25,7 +25,7 @@ from rankseg_plugins.tuning.tuner import Tuned
 
 
 class RankSEGCallback(Callback):
-    r"""Decode every validation and test batch with argmax and with RankSEG, and log both scores and the difference.
+    """Decode every validation and test batch with argmax and with RankSEG, and log both scores and the difference.
 
     For the stages ``val`` and ``test`` it logs, for every score and level::
 
@@ -50,14 +50,15 @@ class RankSEGCallback(Callback):
             :class:`~rankseg_plugins.calibration.TunedDecoder`. With ``tune`` it decides until the first validation has
             ended, and after loading a checkpoint without a tuned decoder; None is argmax then.
         num_classes: C; 1 for one-channel models.
-        logits: where the network's output (B, C, \*spatial) is: a key (or attribute, or tuple index) of what the step
+        logits: where the network's output (B, C, *spatial) is: a key (or attribute, or tuple index) of what the step
             returned, a pair such as ``("batch", "logits")``, or a callable ``(outputs, batch) -> tensor``.
-        target: where the truth is: labels (B, \*spatial) or (B, 1, \*spatial), or masks (B, C, \*spatial). With one
+        target: where the truth is: labels (B, *spatial) or (B, 1, *spatial), or masks (B, C, *spatial). With one
             channel the labels are 0 and 1. A key, attribute or index of what the step returned or else of the batch;
             a pair, ``("outputs", 1)`` or ``("batch", 1)``, that says of which; or a callable. An index that leads to
             different things in both is refused; of a key that does, the step's is taken, with a warning.
         activation: what turns logits into probabilities: ``"softmax"``, ``"sigmoid"``, ``"normalize"`` or
-            ``"identity"``.
+            ``"identity"``. What a step returns under ``"logits"`` is usually what its loss takes, hence the default;
+            probabilities are told by a warning.
         ignore_index: label of the truth whose pixels do not count.
         scores: any of ``"dice"``, ``"iou"``, ``"precision"``, ``"recall"``.
         levels: any of ``"dataset"``, ``"image"``, ``"class"``; see
@@ -65,12 +66,12 @@ class RankSEGCallback(Callback):
         absent: what a class counts that neither truth nor prediction hold: ``"skip"``, ``"zero"`` or ``"one"``.
         worst: share or shares in (0, 1] of the lowest scores for worst-case levels, such as ``dice_image_worst5``.
         prefix: the middle of the names; two callbacks with different decoders need different prefixes.
-        prog_bar: show the scores in the progress bar.
+        prog_bar: show the first of ``scores`` and its gain in the progress bar, at image level if that is logged.
         dataloaders: indices of the dataloaders to score, or a mapping of indices to names that replace
             ``dataloader_idx_...``. None scores all.
         log_images: draw the N images of each dataloader that RankSEG changes most (image, truth, argmax, RankSEG,
             difference) for every logger that takes images or figures; needs matplotlib. 0 draws none.
-        image: where the input images (B, K, \*spatial) are. None takes the item ``"image"``
+        image: where the input images (B, K, *spatial) are. None takes the item ``"image"``
             of a dict batch, or the first of a tuple; otherwise as for ``target``. Looked at only with ``log_images``.
         predict_labels: key under which :meth:`Trainer.predict` outputs get the decided labels or masks: a new one, or
             that of the logits, which they replace. Of a list it is the index of the item to replace. The predict step
@@ -79,7 +80,9 @@ class RankSEGCallback(Callback):
             evaluation replaces ``<report>/<stage>``, or ``<report>/<stage>/<dataloader>`` with several dataloaders.
             The first of ``scores`` decides what is better. Images are called by their place in the dataloader
             (``000000``, ...), the same for any number of processes; the repetitions with which PyTorch's and
-            Lightning's distributed samplers even out the processes are left out. Two callbacks need two folders.
+            Lightning's distributed samplers even out the processes are left out. Two callbacks need two folders. A dict
+            with the ``folder`` may ask for more, as :class:`~rankseg_plugins.comparison.Recorder` takes it:
+            ``risk_coverage``, ``extra`` scores that need no size of pixels, and a number of ``panels``.
         class_names: C names of the classes in the report; None numbers them.
         cases: where the cases of the images are, as for ``target``: a sequence of B names, such as the patients of
             slices. The intervals of report and tuning count cases. None: every image is a case of its own.
@@ -128,7 +131,7 @@ class RankSEGCallback(Callback):
         log_images: int = 0,
         image: Source | None = None,
         predict_labels: str | int | None = None,
-        report: str | os.PathLike[str] | None = None,
+        report: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         class_names: Sequence[str] | None = None,
         cases: Source | None = None,
         tune: bool | Mapping[str, Any] = False,
@@ -185,7 +188,7 @@ class RankSEGCallback(Callback):
 
     @property
     def prog_bar(self) -> bool:
-        """Whether the scores are in the progress bar."""
+        """Whether the first score is in the progress bar."""
         return self._plan.log.prog_bar
 
     @property

@@ -98,11 +98,11 @@ class MostChanged:
         self._seen = 0
 
     def add(self, images: Tensor, truth: Tensor, argmax: Tensor, rankseg: Tensor) -> None:
-        r"""Consider a batch.
+        """Consider a batch.
 
         Args:
-            images: (B, K, \*size), K colours or modalities; drawn at the size of the labels.
-            truth: labels (B, \*spatial), -1 where there is none; so are the two decisions.
+            images: (B, K, *size), K colours or modalities; drawn at the size of the labels.
+            truth: labels (B, *spatial), -1 where there is none; so are the two decisions.
             argmax: the decision of argmax.
             rankseg: the decision of RankSEG.
         """
@@ -217,17 +217,17 @@ def log_figure(logger: Any, name: str, figure: Figure, step: int) -> bool:
 def label_maps(
     target: Tensor, argmax: Tensor, decided: Tensor, num_classes: int, ignore_index: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Truth and decisions of any form as numbers to draw, -1 for void.
+    """Truth and decisions of any form as numbers to draw, -1 for void.
 
     Args:
         target: truth in any form that the callback takes.
-        argmax: labels (B, \*spatial) or masks (B, C, \*spatial).
+        argmax: labels (B, *spatial) or masks (B, C, *spatial).
         decided: likewise.
         num_classes: C.
         ignore_index: label of the truth whose pixels do not count.
 
     Returns:
-        Three maps (B, \*spatial): labels or, if one of the three is masks, in the bits all classes that hold the pixel.
+        Three maps (B, *spatial): labels or, if one of the three is masks, in the bits all classes that hold the pixel.
     """
     spatial = tuple(decided.shape[2 if decided.dtype == torch.bool else 1 :])
     truth = to_truth(target, num_classes, spatial, ignore_index)

@@ -167,4 +167,5 @@ def new_images(loader: Any, batch_idx: int, given: int) -> int:
         return given  # not one prediction for each item of the data set
     items = len(sampler.dataset)  # type: ignore[arg-type]  # a distributed sampler needs its length, too
     own = len(range(sampler.rank, items, sampler.num_replicas))
-    return max(0, min(given, own - start))
+    found: int = max(0, min(given, own - start))
+    return found

@@ -59,14 +59,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Images:
-    r"""Images of one batch, B in each field.
+    """Images of one batch, B in each field.
 
     Args:
-        logits: (B, C, \*spatial).
+        logits: (B, C, *spatial).
         activation: what makes probabilities of them.
-        target: labels (B, \*spatial) or masks (B, C, \*spatial), on the device of the logits.
+        target: labels (B, *spatial) or masks (B, C, *spatial), on the device of the logits.
         cases: see :class:`~rankseg_plugins.comparison.Sample`.
-        pictures: (B, K, \*size) input images; None where nobody draws them.
+        pictures: (B, K, *size) input images; None where nobody draws them.
         names: empty as long as it is open which of them count.
     """
 
@@ -109,12 +109,12 @@ class Image(NamedTuple):
 
 @dataclass(frozen=True)
 class Decided:
-    r"""Images of one dataloader and both decisions on them.
+    """Images of one dataloader and both decisions on them.
 
     Args:
         task: what is segmented.
         images: with their names.
-        argmax: the baseline's labels (B, \*spatial) or masks (B, C, \*spatial).
+        argmax: the baseline's labels (B, *spatial) or masks (B, C, *spatial).
         decided: RankSEG's, likewise.
         suffix: how the names of the values of the dataloader end.
         presence: (B, C), how likely RankSEG took each class to be there; None where it knows nothing of that.
@@ -203,7 +203,7 @@ class Reader:
         return Images(logits, self.activation, target, cases, pictures)
 
     def find_logits(self, step: Step) -> Tensor:
-        r"""Those of all images, (B, C, \*spatial); the same is raised as by :meth:`read`."""
+        """Those of all images, (B, C, *spatial); the same is raised as by :meth:`read`."""
         logits, classes = self.logits.tensor(step), self._task.num_classes
         check_floating("logits", logits)
         check_shape(logits, "logits")
@@ -248,7 +248,7 @@ def _check_number(name: str, found: Tensor, logits: Tensor) -> None:
 
 
 def are_finite(logits: Tensor, activation: str) -> list[bool]:
-    r"""Which images of (B, C, \*spatial) hold neither NaN nor infinite values, as a network gives by itself.
+    """Which images of (B, C, *spatial) hold neither NaN nor infinite values, as a network gives by itself.
 
     Raises:
         ValueError: if an image has values that are finite and are to be probabilities, but are none, which is a matter

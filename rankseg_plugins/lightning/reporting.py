@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,10 @@ from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.calibration.temperature import warn_if_softened, warn_if_unsure
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison import Recorder
+from rankseg_plugins.comparison.blocks.expected import describe_trust
 from rankseg_plugins.comparison.facts import collect_facts
+from rankseg_plugins.core.options import suggest
+from rankseg_plugins.core.probabilities import to_probabilities
 from rankseg_plugins.lightning._toolkit import LightningModule, Trainer, rank_zero_warn
 from rankseg_plugins.lightning.deciding import Decision
 from rankseg_plugins.lightning.reading import Decided, Task
@@ -24,6 +27,8 @@ from rankseg_plugins.report.writing import check_report
 #: The decisions, in reports and in logged names.
 BASELINE, DECODER = "argmax", "RankSEG"
 SKIPPED = "skipped"
+#: What a report is told beside the task: where it goes, and options of a Recorder.
+FOLDER, BLOCKS = "folder", ("extra", "risk_coverage", "panels")
 #: What stands before a level in logged names: RankSEG itself, argmax and the difference.
 DECISIONS = ((), (BASELINE,), ("gain",))
 
@@ -33,7 +38,7 @@ class Log:
 
     Args:
         prefix: the middle of the names.
-        prog_bar: show the scores in the progress bar.
+        prog_bar: show the first score and its gain in the progress bar.
 
     Attributes:
         prefix: likewise, without slashes around it.
@@ -75,15 +80,31 @@ class Log:
                 values[self.name(stage, *decision, level, suffix=suffix)] = number
         return values
 
-    def write(
-        self, module: LightningModule, stage: str, scores: Mapping[str, Tensor], numbers: Mapping[str, Tensor]
-    ) -> None:
-        """Log scores, and numbers of images, which no progress bar shows. All of them are those of all processes."""
-        # Max leaves equal values as they are, to the last digit.
-        alike: dict[str, Any] = dict(reduce_fx="max", sync_dist=True, add_dataloader_idx=False, batch_size=1)
-        module.log_dict(scores, prog_bar=self.prog_bar, **alike)
-        module.log_dict(numbers, **alike)
-        self.scores_of_stage[stage] = {name: float(value) for name, value in {**scores, **numbers}.items()}
+    def shown(self, stage: str, levels: Sequence[str], suffixes: Iterable[str]) -> set[str]:
+        """Names of what the progress bar shows, if it shows anything: of each dataloader the first score and its gain.
+
+        All of them would fill the screen. The image level goes before others: it is what RankSEG decides for.
+
+        Args:
+            stage: ``"val"`` or ``"test"``.
+            levels: all that are logged.
+            suffixes: of the dataloaders.
+
+        Example:
+            >>> sorted(Log("rankseg", prog_bar=True).shown("val", ["dice_dataset", "dice_image", "iou_image"], [""]))
+            ['val/rankseg/dice_image', 'val/rankseg/gain/dice_image']
+        """
+        level = next((each for each in levels if each.endswith("_image")), levels[0])
+        decisions = ((), ("gain",)) if self.prog_bar else ()
+        return {self.name(stage, *parts, level, suffix=suffix) for suffix in suffixes for parts in decisions}
+
+    def write(self, module: LightningModule, stage: str, values: Mapping[str, Tensor], shown: Collection[str]) -> None:
+        """Log values, which are those of all processes; some are shown in the progress bar."""
+        for name, value in values.items():
+            # Max leaves equal values as they are, to the last digit.
+            alike: dict[str, Any] = dict(reduce_fx="max", sync_dist=True, add_dataloader_idx=False, batch_size=1)
+            module.log(name, value, prog_bar=name in shown, **alike)
+        self.scores_of_stage[stage] = {name: float(value) for name, value in values.items()}
 
 
 class Warner:
@@ -119,32 +140,42 @@ class Report:
     """Keeps the counts of every image, and writes the comparison of all processes, for each dataloader.
 
     Args:
-        folder: of the reports of all stages.
+        report: folder of the reports of all stages, or a dict with the ``folder`` and some of :data:`BLOCKS`.
         task: what is segmented.
 
     Raises:
-        TypeError: if ``folder`` is no path.
-        ValueError: if it is a file.
+        TypeError: if it is neither, or a block is of the wrong type.
+        ValueError: if the folder is missing or a file, or for a block that is unknown or not allowed.
         ImportError: if a package is not installed.
         OSError: if the folder cannot be made.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], task: Task) -> None:
-        self.folder, self._task = check_report(folder), task
+    def __init__(self, report: str | os.PathLike[str] | Mapping[str, Any], task: Task) -> None:
+        blocks = dict(report) if isinstance(report, Mapping) else {FOLDER: report}
+        for name in blocks:
+            if name not in (FOLDER, *BLOCKS):
+                raise ValueError(f"unknown key {name!r} in report, {suggest(str(name), (FOLDER, *BLOCKS))}")
+        if FOLDER not in blocks:
+            raise ValueError(f"report must say its {FOLDER!r}, got {report!r}")
+        self.folder, self._task = check_report(blocks.pop(FOLDER)), task
+        self._options = {**task.options, **blocks}
+        Recorder(**self._options)  # refuses them before any image
         self._recorders: dict[str, Recorder] = {}
 
     def start(self, suffixes: Iterable[str], decision: Decision) -> None:
         """Begin anew, for dataloaders whose names of values end like this."""
         decoders = {BASELINE: decision.baseline, DECODER: decision.decoder}
         # The callback warns, once for all evaluations.
-        self._recorders = {suffix: Recorder(decoders, warn=False, **self._task.options) for suffix in suffixes}
+        self._recorders = {suffix: Recorder(decoders, warn=False, **self._options) for suffix in suffixes}
 
     def add(self, batch: Decided) -> None:
         """Keep what a batch scored."""
         recorder = self._recorders[batch.suffix]
         for image in batch:
-            decisions, presence = (image.argmax, image.decided), (None, image.presence)
-            recorder.add_decided(image.name, image.truth, decisions, None, image.case, image.calibration, presence)
+            decisions, presence, probs = (image.argmax, image.decided), (None, image.presence), None
+            if recorder.expected is not None:
+                probs = to_probabilities(image.logits[None], batch.images.activation)[0]
+            recorder.add_decided(image.name, image.truth, decisions, probs, image.case, image.calibration, presence)
 
     def write(
         self, trainer: Trainer, stage: str, suffix: str, skipped: Mapping[str, str], warner: Warner
@@ -161,7 +192,8 @@ class Report:
             warner: warns of probabilities on which RankSEG loses.
 
         Returns:
-            The verdict; None in other processes, and without any image.
+            The verdict, and which images can be trusted if that was asked for; None in other processes, and without any
+            image.
         """
         recorder = self._recorders.pop(suffix)
         recorder.gather()
@@ -174,7 +206,7 @@ class Report:
         comparison = recorder.comparison(self._task.class_names, facts=facts)
         comparison.report(self.folder / stage / suffix.strip("/"))
         warner.look_back(recorder.calibration, recorder.num_classes)
-        return comparison.verdict(DECODER).sentence
+        return " ".join(filter(None, (comparison.verdict(DECODER).sentence, describe_trust(comparison, DECODER))))
 
     def save(self, decoder: TunedDecoder) -> None:
         """Write a tuned decoder beside the reports."""

@@ -224,7 +224,8 @@ class Evaluation(Run):
         scores = plan.scores.finish(stage, plan.log)
         if self._tuning is not None:
             scores |= self._tune(self._tuning, trainer, module)
-        plan.log.write(module, stage, scores, dict(self._skipped(module.device)))
+        shown = plan.log.shown(stage, plan.scores.names, [loader.suffix for loader in self._loaders.values()])
+        plan.log.write(module, stage, {**scores, **dict(self._skipped(module.device))}, shown)
         for suffix, found in plan.scores.left_out().items():
             said = describe_left_out(found, tuple(plan.task.class_names or ()), "RankSEG")
             if said is not None:

@@ -34,7 +34,7 @@ EXTENSIONS = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "npy", "npz", 
 
 
 class RankSEGPredictionWriter(BasePredictionWriter):
-    r"""Decode what ``predict_step`` returns with RankSEG and write one file for each image.
+    """Decode what ``predict_step`` returns with RankSEG and write one file for each image.
 
     Label maps become PNGs: with a palette, or of 16 bit above 255 classes. Volumes, and masks of more than one class,
     become ``.npy``. Files are named after the index of the image in its data set, which is the same for any
@@ -45,14 +45,15 @@ class RankSEGPredictionWriter(BasePredictionWriter):
             (``dataloader_idx_0``, ...).
         decoder: the decision, by default ``RankSEG()``; or the path of the file of a
             :class:`~rankseg_plugins.calibration.TunedDecoder`.
-        logits: where the network's output (B, C, \*spatial) is: a key (or attribute, or tuple index) of what
+        logits: where the network's output (B, C, *spatial) is: a key (or attribute, or tuple index) of what
             ``predict_step`` returned, a pair such as ``("batch", "logits")``, or a callable
             ``(outputs, batch) -> tensor``. If ``predict_step`` returned a tensor, a key or index is not needed: it is
             that one. The first image is checked: a warning tells if softmax seems to have been applied twice.
         labels: the same for labels or masks that are decided already; then nothing is decoded, and the largest label
             of each image says how many bits it needs.
         activation: what turns logits into probabilities: ``"softmax"``, ``"sigmoid"``, ``"normalize"`` or
-            ``"identity"``.
+            ``"identity"``. What a step returns under ``"logits"`` is usually what its loss takes, hence the default;
+            probabilities are told by a warning.
         names: where the names of the images of a batch are: a sequence of B strings or paths, whose folder and file
             extension are dropped. As the ``target`` of :class:`~rankseg_plugins.lightning.RankSEGCallback`. None takes
             the index.
@@ -106,7 +107,11 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         self._warner = Warner()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse two writers that would overwrite each other's files."""
+        """Refuse two writers that would overwrite each other's files.
+
+        Raises:
+            ValueError: if there are two with one folder.
+        """
         for other in trainer.callbacks:  # type: ignore[attr-defined]  # missing in the stubs
             same = isinstance(other, RankSEGPredictionWriter) and other is not self
             if same and other.output_dir.resolve() == self.output_dir.resolve():

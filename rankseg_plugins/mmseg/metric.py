@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -17,12 +16,14 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from torch import Tensor
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.comparison import Scoring
-from rankseg_plugins.core.options import read_index, read_real
+from rankseg_plugins.comparison.blocks.expected import describe_trust
+from rankseg_plugins.core.options import ABSENT, PRESENT, read_index, read_real
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.files.label_files import LabelFiles, encode_png
 from rankseg_plugins.mmseg.reporting import RunReport
-from rankseg_plugins.mmseg.samples import argmax_field, image_path, options_in, presence_in
+from rankseg_plugins.mmseg.samples import argmax_field, expected_in, image_path, options_in, presence_in
 from rankseg_plugins.mmseg.tables import class_table, level_table, percent
 from rankseg_plugins.report.words import describe_left_out
 from rankseg_plugins.report.writing import check_report
@@ -73,7 +74,8 @@ class MultiLevelIoUMetric(BaseMetric):
         report: folder for the report of argmax against RankSEG (see
             :class:`~rankseg_plugins.comparison.Comparison`), written anew by every evaluation, whose verdict the log
             shows; needs ``compare``. Image Dice (image IoU without ``mDice``) decides what is better. It names options,
-            config and checkpoint; pictures have the data set's palette, and the photographs beside them. It says
+            config and checkpoint; pictures have the data set's palette, and the photographs beside them. With
+            ``model.test_cfg.rankseg.expected_score`` it says which images can be trusted. It says
             nothing about calibration: data samples hold logits, and which activation makes probabilities of them only
             the model knows.
 
@@ -112,8 +114,8 @@ class MultiLevelIoUMetric(BaseMetric):
             raise ValueError(f"iou_metrics must name at least one of {', '.join(SCORES)}")
         for name in asked:
             check_choice("iou_metrics", name, tuple(SCORES))
-        check_choice("present", present, levels.PRESENT)
-        check_choice("absent", absent, tuple(levels.ABSENT))
+        check_choice("present", present, PRESENT)
+        check_choice("absent", absent, tuple(ABSENT))
         if not read_real("worst_share", worst_share, 0.0, 1.0) > 0:
             raise ValueError(f"worst_share must lie in (0, 1], got {worst_share!r}")
         if format_only and not output_dir:
@@ -136,17 +138,17 @@ class MultiLevelIoUMetric(BaseMetric):
             self.report = RunReport(check_report(report), self.ignore_index, scoring)
 
     @property
-    def dataset_meta(self) -> dict | None:
+    def dataset_meta(self) -> dict[str, Any] | None:
         """What the data set says about itself; it must name its classes, which is checked before any image."""
         return self._dataset_meta
 
     @dataset_meta.setter
-    def dataset_meta(self, dataset_meta: dict | None) -> None:
+    def dataset_meta(self, dataset_meta: dict[str, Any] | None) -> None:
         self._dataset_meta = dataset_meta
         if dataset_meta is not None:
             self._classes()
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Count the areas of a batch of images.
 
         Args:
@@ -177,9 +179,10 @@ class MultiLevelIoUMetric(BaseMetric):
         if self._files is not None:
             repeated = sum(_position(index) >= size for index in range(seen))
             self._files.finish(seen - repeated)
-        return super().evaluate(size)
+        found: dict[str, float] = super().evaluate(size)
+        return found
 
-    def _count(self, sample: dict, label: Tensor) -> dict[str, Any]:
+    def _count(self, sample: dict[str, Any], label: Tensor) -> dict[str, Any]:
         where = _where(sample)
         if "gt_sem_seg" not in sample:
             raise ValueError(
@@ -208,6 +211,8 @@ class MultiLevelIoUMetric(BaseMetric):
             self.report.consider(_position(self._seen), (found["argmax"], found["decided"]), maps)
             found["presence"] = self.report.judge(presence_in(sample), maps[0], classes)
             found["options"] = options_in(sample)
+            found["same"] = torch.equal(*maps[1:])
+            found["expected"] = self.report.expected(expected_in(sample), classes)
         return found
 
     def _miss_argmax(self, where: str) -> None:
@@ -220,16 +225,16 @@ class MultiLevelIoUMetric(BaseMetric):
         if MessageHub.get_current_instance().get_info("loop_stage", None) != "val":
             raise ValueError(problem)
         if not self._warned and is_main_process():
-            warnings.warn(f"{problem}. No report is written", UserWarning, stacklevel=2)
+            warn(f"{problem}. No report is written")
         self._warned = True
 
     def _classes(self) -> Sequence[str]:
-        classes = (self.dataset_meta or {}).get("classes")
+        classes: Sequence[str] = (self.dataset_meta or {}).get("classes", ())
         if not classes:
             raise ValueError("the dataset names no classes; set metainfo=dict(classes=...) in the dataset's config")
         return classes
 
-    def _write(self, files: LabelFiles, sample: dict, label: Tensor) -> None:
+    def _write(self, files: LabelFiles, sample: dict[str, Any], label: Tensor) -> None:
         path = image_path(sample)
         if path is None:
             raise ValueError(
@@ -251,7 +256,8 @@ class MultiLevelIoUMetric(BaseMetric):
 
         Args:
             results: for each image (3, C) counts of ``decided`` and, when comparing, of ``argmax``; for a report also
-                its ``path``, (C,) ``presence`` and ``options`` in words, of which the last two may be None.
+                its ``path``, whether both decisions are the ``same``, (C,) ``presence``, ``options`` in words and what
+                is ``expected``, of which the last three may be None.
 
         Returns:
             Percentages by name, rounded to two digits; empty with ``format_only``.
@@ -281,9 +287,11 @@ class MultiLevelIoUMetric(BaseMetric):
             self._warn_if_left_out(columns["argmax"], decided, logger)
         if self.report is not None and both:
             stacked = np.stack([torch.stack(list(counts)).numpy() for counts in columns.values()])
-            paths, presence, options = ([image[name] for image in results] for name in ("path", "presence", "options"))
-            comparison = self.report.write(paths, stacked, self.dataset_meta or {}, presence, options[0])
+            comparison = self.report.write(results, stacked, self.dataset_meta or {})
             print_log(comparison.verdict().sentence, logger)
+            trust = describe_trust(comparison, comparison.candidates[0])
+            if trust is not None:
+                print_log(trust, logger)
             print_log(f"report of argmax against RankSEG: {self.report.folder / 'report.html'}", logger)
         return _named(list(summaries.values()))
 
@@ -296,7 +304,10 @@ class MultiLevelIoUMetric(BaseMetric):
         """Scores of every class over the dataset, by IoUMetric itself, whose float32 sums decide the last digit."""
         pixels = (counts.intersection, counts.union, counts.prediction, counts.label)
         totals = [sum(count.float()) for count in pixels]
-        return IoUMetric.total_area_to_metrics(*totals, metrics=self.iou_metrics, nan_to_num=FILLS[self.absent])
+        found: dict[str, np.ndarray] = IoUMetric.total_area_to_metrics(
+            *totals, metrics=self.iou_metrics, nan_to_num=FILLS[self.absent]
+        )
+        return found
 
     def _image_scores(self, counts: Areas) -> dict[str, Tensor]:
         return {score: levels.image_scores(counts, *self._counting(score)) for score in self.scores}
@@ -314,7 +325,7 @@ class MultiLevelIoUMetric(BaseMetric):
         return summary
 
 
-def _where(sample: dict) -> str:
+def _where(sample: dict[str, Any]) -> str:
     """The file to name in messages: that of the truth, or else of the image."""
     return str(sample.get("seg_map_path") or image_path(sample) or "an image without a path")
 
@@ -325,10 +336,11 @@ def _position(index: int) -> int:
     MMEngine deals images out in turns, so that positions tell images apart where paths do not (windows of one file);
     those beyond the data set repeat others.
     """
-    return index * get_world_size() + get_rank()
+    found: int = index * get_world_size() + get_rank()
+    return found
 
 
-def _check_classes(sample: dict, label: Tensor, classes: int, where: str) -> None:
+def _check_classes(sample: dict[str, Any], label: Tensor, classes: int, where: str) -> None:
     """Refuse classes that the dataset does not name; void, which is no channel of the model either, may be there."""
     channels = sample["seg_logits"]["data"].shape[0] if "seg_logits" in sample else 0
     if channels > classes and ((label >= classes) & (label < channels)).any():

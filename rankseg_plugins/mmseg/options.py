@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rankseg_plugins.calibration import TunedDecoder
+from rankseg_plugins.comparison.blocks.expected import EXPECTED
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.decoder import OPTIONS
 from rankseg_plugins.core.options import suggest
@@ -16,7 +17,7 @@ from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
 #: Where the options stand in a config; every message names it.
 KEY = "model.test_cfg.rankseg"
 
-OWN_OPTIONS = ("activation", "compare", "tuned")
+OWN_OPTIONS = ("activation", "compare", "expected_score", "tuned")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Options:
         decoder: options of :class:`rankseg_plugins.RankSEG`.
         activation: ``"auto"`` or one of :data:`~rankseg_plugins.core.probabilities.ACTIVATIONS`.
         compare: whether argmax's labels are kept beside RankSEG's.
+        expected_score: ``"dice"`` or ``"iou"``, what both are expected to score is worked out; None is neither.
         tuned: file of a :class:`~rankseg_plugins.calibration.TunedDecoder`, instead of ``decoder``.
     """
 
@@ -34,6 +36,7 @@ class Options:
     activation: str = "auto"
     compare: bool = False
     tuned: str | None = None
+    expected_score: str | None = None
 
     def __str__(self) -> str:
         """As they stand in a config, without what says nothing of the decision.
@@ -130,19 +133,19 @@ def read_options(value: object) -> Options | None:
 
     Args:
         value: None (RankSEG is off) or a mapping with options of :class:`rankseg_plugins.RankSEG` or ``tuned``, and
-            ``activation`` and ``compare``. An empty mapping takes every default.
+            ``activation``, ``compare`` and ``expected_score``. An empty mapping takes every default.
 
     Returns:
         The options, or None when RankSEG is off.
 
     Raises:
         TypeError: if ``value`` is neither, ``compare`` is not a bool or ``tuned`` not a path.
-        ValueError: for an unknown key (the message names the nearest valid one), an unknown activation, or a decoder
-            option beside ``tuned``.
+        ValueError: for an unknown key (the message names the nearest valid one), an unknown activation or expected
+            score, one without ``compare``, or a decoder option beside ``tuned``.
 
     Example:
         >>> read_options(dict(metric="iou", compare=True))
-        Options(decoder={'metric': 'iou'}, activation='auto', compare=True, tuned=None)
+        Options(decoder={'metric': 'iou'}, activation='auto', compare=True, tuned=None, expected_score=None)
         >>> read_options(dict(metrc="iou"))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
@@ -159,11 +162,15 @@ def read_options(value: object) -> Options | None:
         if key not in allowed:
             raise ValueError(f"unknown key {key!r} in {KEY}, {suggest(str(key), allowed)}")
     activation, compare = given.pop("activation", "auto"), given.pop("compare", False)
-    tuned = given.pop("tuned", None)
+    tuned, expected = given.pop("tuned", None), given.pop("expected_score", None)
     check_choice(f"{KEY}.activation", activation, ("auto", *ACTIVATIONS))
     if not isinstance(compare, bool):
         raise TypeError(f"{KEY}.compare must be True or False, got {compare!r}")
-    return Options(given, activation, compare, _tuned_path(tuned, given))
+    if expected is not None:
+        check_choice(f"{KEY}.expected_score", expected, EXPECTED)
+        if not compare:
+            raise ValueError(f"{KEY}.expected_score has no effect without {KEY}.compare=True, which keeps it")
+    return Options(given, activation, compare, _tuned_path(tuned, given), expected)
 
 
 def _tuned_path(tuned: object, others: Mapping[str, Any]) -> str | None:

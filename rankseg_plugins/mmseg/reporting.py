@@ -79,6 +79,30 @@ class RunReport:
         found = judged([of_classes], truth, truth.ndim, self.ignore_index)
         return None if found is None else torch.from_numpy(found[0])
 
+    def expected(self, told: tuple[str, Tensor] | None, classes: int) -> Tensor | None:
+        """What both decisions on an image are expected to score, of the classes of the data set.
+
+        Args:
+            told: which score, and (2, 2, channels) of it.
+            classes: C of the data set, perhaps another number; what the model does not know is not expected.
+
+        Returns:
+            (2, 2, C) float64; None if nothing is.
+
+        Raises:
+            ValueError: if it is another score than the one that decides.
+        """
+        if told is None:
+            return None
+        if told[0] != self.scoring.score:
+            raise ValueError(
+                f"{KEY}.expected_score must be {self.scoring.score!r}, the score of the report, got {told[0]!r}"
+            )
+        found = torch.zeros(2, 2, classes, dtype=torch.float64, device="cpu")
+        kept = min(classes, told[1].shape[-1])
+        found[..., :kept] = told[1][..., :kept]
+        return found
+
     def gather(self) -> None:
         """Bring the pictures of all processes together; to be called on each of them."""
         ours = self._extremes.all() if self._extremes is not None else ()
@@ -86,29 +110,33 @@ class RunReport:
         self._extremes = None
 
     def write(
-        self,
-        paths: Sequence[str],
-        counts: np.ndarray,
-        dataset_meta: Mapping[str, Any],
-        presence: Sequence[Tensor | None],
-        options: str | None,
+        self, images: Sequence[Mapping[str, Any]], counts: np.ndarray, dataset_meta: Mapping[str, Any]
     ) -> Comparison:
         """Write the report.
 
         Args:
-            paths: of the N images, in the order of the data set; beyond them samplers repeat images.
+            images: the N images in the order of the data set, beyond which samplers repeat some: of each its ``path``,
+                whether both decisions are the ``same``, what :meth:`judge` gave as ``presence`` and :meth:`expected`
+                as ``expected``, and the ``options`` of RankSEG in words, None where they are not known.
             counts: (2, 3, N, C) counts of argmax and of RankSEG.
             dataset_meta: of the data set: C ``classes``, and perhaps their ``palette``.
-            presence: what :meth:`judge` gave of each image.
-            options: of RankSEG, in words; None where they are not known.
 
         Returns:
             What was compared.
         """
-        classes = dataset_meta["classes"]
-        names = image_names(paths)
-        unknown = np.full(2, np.nan)
-        measurements = [Measurement(name, name, counts[:, :, i], unknown) for i, name in enumerate(names)]
+        classes, paths = dataset_meta["classes"], [image["path"] for image in images]
+        names, options = image_names(paths), images[0]["options"]
+        measurements = [
+            Measurement(
+                name,
+                name,
+                counts[:, :, i],
+                np.full(2, np.nan),
+                expected=None if image["expected"] is None else image["expected"].numpy(),
+                same=np.array([0, int(not image["same"])]),
+            )
+            for i, (name, image) in enumerate(zip(names, images, strict=True))
+        ]
         extremes = Extremes(PANELS, len(classes), self.ignore_index)
         # In the order of the data set, as one process would: earlier images win ties.
         for position, name in enumerate(names):
@@ -116,9 +144,9 @@ class RunReport:
                 picture = self._pictures[position]
                 extremes.keep(replace(picture, name=name, image=_photograph(paths[position], picture.truth.shape)))
         knowing = (
-            presence_of(DECODERS[1:], told[None].numpy(), counts[0, 2, i] > 0)
-            for i, told in enumerate(presence)
-            if told is not None
+            presence_of(DECODERS[1:], image["presence"][None].numpy(), counts[0, 2, i] > 0)
+            for i, image in enumerate(images)
+            if image["presence"] is not None
         )
         facts = {**collect_facts(), **({} if options is None else {KEY: options}), **describe_run()}
         comparison = Comparison(
@@ -148,7 +176,8 @@ def _photograph(path: str, size: tuple[int, ...]) -> np.ndarray | None:
 def _palette(given: Any, classes: int) -> list[list[int]] | None:
     """The palette of a data set, unless it is none for all classes."""
     try:
-        return check_palette(given, classes).tolist()
+        found: list[list[int]] | None = check_palette(given, classes).tolist()
+        return found
     except ValueError:
         return None
 

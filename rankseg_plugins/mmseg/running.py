@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from mmseg.models import SegTTAModel
 from torch import nn
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.mmseg.options import KEY
 from rankseg_plugins.mmseg.segmentors import RankSEGMixin
 
@@ -18,7 +17,8 @@ SEGMENTOR = "model.type to a RankSEG segmentor such as 'rankseg_plugins.mmseg.Ra
 
 def model_of(runner: Runner) -> nn.Module:
     """The model without what distributes it."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+    found: nn.Module = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return found
 
 
 def step_of(runner: Runner) -> int:
@@ -60,9 +60,7 @@ def warn_if_ignored(runner: Runner) -> None:
     segmentor = model.module if isinstance(model, BaseTTAModel) else model
     ignored = (getattr(segmentor, "test_cfg", None) or {}).get("rankseg")
     if ignored is not None and not isinstance(segmentor, RankSEGMixin):
-        warnings.warn(
+        warn(
             f"{KEY}={dict(ignored) if isinstance(ignored, dict) else ignored!r} has no effect: "
-            f"{type(segmentor).__name__} decides by argmax and ignores the key. Set {SEGMENTOR}",
-            UserWarning,
-            stacklevel=2,
+            f"{type(segmentor).__name__} decides by argmax and ignores the key. Set {SEGMENTOR}"
         )

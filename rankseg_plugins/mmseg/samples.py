@@ -17,10 +17,16 @@ ARGMAX_FIELD = "pred_sem_seg_argmax"
 MARK = "rankseg"
 #: Likewise: how likely the decision took each class to be there, (C,).
 PRESENCE = "rankseg_presence"
+#: Likewise: what argmax's decision and this one are expected to score, (name of the score, (2, 2, C)).
+EXPECTED = "rankseg_expected"
 
 
 def leave_decision(
-    sample: SegDataSample, labels: Tensor, options: str, argmax: Tensor | None = None, presence: Tensor | None = None
+    sample: SegDataSample,
+    labels: Tensor,
+    options: str,
+    argmax: Tensor | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the labels of one decision into a data sample.
 
@@ -29,11 +35,11 @@ def leave_decision(
         labels: (1, H, W).
         options: in words; not empty.
         argmax: (1, H, W) labels of argmax to keep beside them; None keeps none, also none of an earlier decision.
-        presence: (C,) likewise, how likely the decision took each class to be there.
+        known: what else is to be kept of the decision, by :data:`PRESENCE` and :data:`EXPECTED`; None is left out.
     """
     forget_argmax(sample)
-    known = {} if presence is None else {PRESENCE: presence.cpu()}
-    sample.set_data({"pred_sem_seg": PixelData(metainfo={MARK: options, **known}, data=labels)})
+    told = {name: value for name, value in (known or {}).items() if value is not None}
+    sample.set_data({"pred_sem_seg": PixelData(metainfo={MARK: options, **told}, data=labels)})
     if argmax is not None:
         sample.set_data({ARGMAX_FIELD: PixelData(metainfo={MARK: options}, data=argmax)})
 
@@ -72,6 +78,15 @@ def options_in(sample: Mapping[str, Any]) -> str | None:
 def presence_in(sample: Mapping[str, Any]) -> Tensor | None:
     """How likely the decision in a data sample, as a dict, took each class to be there, (C,); None if it knew not."""
     found: Tensor | None = sample["pred_sem_seg"].get(PRESENCE)
+    return found
+
+
+def expected_in(sample: Mapping[str, Any]) -> tuple[str, Tensor] | None:
+    """Which score both decisions in a data sample, as a dict, are expected to have, and that; None if nobody asked.
+
+    See :func:`rankseg_plugins.comparison.blocks.expected.expect`; (2, 2, C), argmax first.
+    """
+    found: tuple[str, Tensor] | None = sample["pred_sem_seg"].get(EXPECTED)
     return found
 
 

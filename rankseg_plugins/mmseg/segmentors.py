@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copyreg
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import torch
 from mmengine.dist import is_main_process
 from mmengine.structures import PixelData
 from mmseg.models import BaseSegmentor
@@ -22,12 +22,16 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.calibration.temperature import warn_if_softened
 from rankseg_plugins.calibration.tuned import decide_knowing
+from rankseg_plugins.comparison.blocks.expected import expect
+from rankseg_plugins.core import RankSEG
+from rankseg_plugins.core.probabilities import to_probabilities
 from rankseg_plugins.mmseg.activations import choose_activation, head_probabilities, last_head, refuse_depth
 from rankseg_plugins.mmseg.options import KEY, Options, TunedFile, read_options
-from rankseg_plugins.mmseg.samples import forget_argmax, image_path, leave_decision
+from rankseg_plugins.mmseg.samples import EXPECTED, PRESENCE, forget_argmax, image_path, leave_decision
 
 
 class RankSEGMixin:
@@ -46,6 +50,8 @@ class RankSEGMixin:
       chooses by the head, see :func:`~rankseg_plugins.mmseg.activations.automatic_activation`;
     * ``compare``: True keeps argmax's labels (one channel: those of ``decode_head.threshold``) beside RankSEG's, in
       the data sample's field ``pred_sem_seg_argmax``;
+    * ``expected_score``: ``"dice"`` or ``"iou"``, with ``compare``: what both are expected to score on each image is
+      worked out, for the report of :class:`~rankseg_plugins.mmseg.MultiLevelIoUMetric`, in several times the work;
     * ``tuned``: file of a :class:`~rankseg_plugins.calibration.TunedDecoder`, such as
       :class:`~rankseg_plugins.mmseg.RankSEGTuningHook` writes, instead of all options of the decoder. It is read
       again when it changes.
@@ -55,6 +61,10 @@ class RankSEGMixin:
 
     Results have the toolkit's own form. ``pred_sem_seg`` is (1, H, W): int64 labels, or for one channel a 0/1 mask
     in the dtype of the logits. ``seg_logits`` is (C, H, W): logits, or for one channel probabilities.
+
+    Args:
+        args: those of the segmentor.
+        kwargs: likewise.
 
     Raises:
         TypeError: if a depth estimator is to be subclassed or the head predicts depth, or an option has the wrong type.
@@ -118,7 +128,8 @@ class RankSEGMixin:
         for sample in data_samples or ():
             forget_argmax(sample)
         if options is None and not self._probabilities_only:
-            return super().postprocess_result(seg_logits, data_samples)  # type: ignore[misc]
+            found: list[SegDataSample] = super().postprocess_result(seg_logits, data_samples)  # type: ignore[misc]
+            return found
         if not self._probabilities_only:
             self._warn_of_views(data_samples or [])
         samples = self._at_original_size(seg_logits, data_samples)
@@ -149,7 +160,12 @@ class RankSEGMixin:
         if labels is None or compare:
             argmax = self._argmax(sample.seg_logits.data) if argmax is None else argmax
             labels = argmax if labels is None else labels
-        leave_decision(sample, labels, str(options), *((argmax, presence) if compare else ()))
+        if options is None or not compare or argmax is None:
+            leave_decision(sample, labels, str(options))
+            return
+        expected = self._expected(options, logits, activation, (argmax, labels))
+        known = {PRESENCE: None if presence is None else presence.cpu(), EXPECTED: expected}
+        leave_decision(sample, labels, str(options), argmax, known)
 
     def _decided(
         self, options: Options, sample: SegDataSample, logits: Tensor, activation: str
@@ -178,16 +194,31 @@ class RankSEGMixin:
         labels = labels[0].to(sample.seg_logits.data.dtype) if len(logits) == 1 else labels
         return labels, None if presence is None else presence[0]
 
+    def _expected(
+        self, options: Options, logits: Tensor, activation: str, decisions: tuple[Tensor, Tensor]
+    ) -> tuple[str, Tensor] | None:
+        """What both decisions are expected to score, NaN where nothing can be decided; None if nobody asked.
+
+        Of one channel there are two classes: MMSegmentation scores the background, too.
+        """
+        if options.expected_score is None:
+            return None
+        if not logits.isfinite().all():
+            return options.expected_score, torch.full((2, 2, max(2, len(logits))), torch.nan, dtype=torch.float64)
+        probs = to_probabilities(logits[None], activation)[0]
+        probs = torch.cat([1 - probs, probs]) if len(probs) == 1 else probs
+        decoder = options.build(len(logits), self._tuned_file).to(logits.device)
+        found = expect(options.expected_score, (RankSEG("acc"), decoder), [each[0].long() for each in decisions], probs)
+        return options.expected_score, torch.from_numpy(found)
+
     def _warn_of_nan(self, image: str) -> None:
         """Say, once, that the network gives nothing to decide on. No training of hours is to end by its scores."""
         if not self._told:
             self._told = True
-            warnings.warn(
+            warn(
                 f"{KEY}: the network gives NaN or infinite values for {image}, on which nothing can be decided: such "
                 "images keep MMSegmentation's own labels, in all scores alike. Look at its logits, which may overflow "
-                "in half precision",
-                UserWarning,
-                stacklevel=3,
+                "in half precision"
             )
 
     @contextmanager
@@ -206,7 +237,7 @@ class RankSEGMixin:
         # One channel is shown to the segmentor twice: of a single channel it would keep the sigmoid alone, and
         # compare it with `decode_head.threshold`, which the head list of a cascade does not have.
         shown = seg_logits.expand(-1, 2, -1, -1) if seg_logits.shape[1] == 1 else seg_logits
-        results = super().postprocess_result(shown, samples)  # type: ignore[misc]
+        results: list[SegDataSample] = super().postprocess_result(shown, samples)  # type: ignore[misc]
         if not all("seg_logits" in sample and "pred_sem_seg" in sample for sample in results):
             raise TypeError(f"{KEY}: {type(self).__name__} gives no seg_logits and pred_sem_seg to decode")
         return results
@@ -222,12 +253,10 @@ class RankSEGMixin:
         told = self._warned or any(path is None for path, _ in images)
         if not told and images == same and self._views != before:
             self._warned = True
-            warnings.warn(
+            warn(
                 f"{KEY} may have no effect: {images[0][0]} came twice in a row, flipped or scaled another way, as "
                 "SegTTAModel asks for its views, which then decides by argmax. For test-time augmentation set "
-                "tta_model.type='rankseg_plugins.mmseg.RankSEGTTAModel'",
-                UserWarning,
-                stacklevel=2,
+                "tta_model.type='rankseg_plugins.mmseg.RankSEGTTAModel'"
             )
 
     def _decode_sample(self, sample: SegDataSample, channels: int, options: Options | None) -> None:
@@ -249,7 +278,8 @@ class RankSEGMixin:
         if len(probs) > 1:
             return probs.max(0, keepdim=True).indices
         head: Any = last_head(self)
-        return (probs > head.threshold).to(probs.dtype)
+        found: Tensor = (probs > head.threshold).to(probs.dtype)
+        return found
 
 
 def _view(sample: SegDataSample) -> tuple[tuple[str | None, str], str]:
@@ -323,6 +353,6 @@ def make_rankseg(segmentor: type) -> type:
         return READY_MADE[segmentor]
     # A metaclass of its own tells pickle how to find a class that stands in no module.
     maker = type("RankSEGMeta", (type(segmentor),), {})
-    made = maker(f"RankSEG{segmentor.__name__}", (RankSEGMixin, segmentor), {"__doc__": RankSEGMixin.__doc__})
+    made: type = maker(f"RankSEG{segmentor.__name__}", (RankSEGMixin, segmentor), {"__doc__": RankSEGMixin.__doc__})
     copyreg.pickle(maker, lambda _: (make_rankseg, (segmentor,)))
     return made

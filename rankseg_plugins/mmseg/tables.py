@@ -44,7 +44,8 @@ def class_table(classes: Sequence[str], scores: Sequence[str], decisions: Mappin
         columns = {title: np.round(entries[score] * 100, 2) for title, entries in decisions.items()}
         for title, column in _with_difference(columns).items():
             table.add_column(score if len(decisions) == 1 else f"{score} {title}", list(column))
-    return table.get_string()
+    found: str = table.get_string()
+    return found
 
 
 def level_table(summaries: Mapping[str, Mapping[str, float]], images: Mapping[str, Mapping[str, Tensor]]) -> str:
@@ -68,7 +69,8 @@ def level_table(summaries: Mapping[str, Mapping[str, float]], images: Mapping[st
         for title, sign in (("images better", 1), ("images worse", -1)):
             counts = {f"image_m{score}": int((sign * (second[score] - first[score]) > 0).sum()) for score in first}
             table.add_column(title, [counts.get(name, "") for name in names])
-    return table.get_string()
+    found: str = table.get_string()
+    return found
 
 
 def _with_difference(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

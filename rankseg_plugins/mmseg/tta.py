@@ -56,7 +56,8 @@ class RankSEGTTAModel(SegTTAModel):
             ``pred_sem_seg_argmax``.
         """
         if self._left_to_toolkit():
-            return super().test_step(data)
+            found: list[SegDataSample] = super().test_step(data)
+            return found
         means: list[Mean] = []
         for view in _views(data):
             self._add(means, view)
@@ -73,7 +74,8 @@ class RankSEGTTAModel(SegTTAModel):
             One data sample per image.
         """
         if self._left_to_toolkit():
-            return super().merge_preds(data_samples_list)
+            found: list[SegDataSample] = super().merge_preds(data_samples_list)
+            return found
         merged = []
         for views in data_samples_list:
             mean = Mean(views[0])

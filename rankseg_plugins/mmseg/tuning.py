@@ -117,7 +117,12 @@ class RankSEGTuningHook(Hook):
         warn_if_ignored(runner)
 
     def before_train(self, runner: Runner) -> None:
-        """Refuse options that do not fit the model, and a training that never validates, before any work is done."""
+        """Refuse options that do not fit the model, and a training that never validates, before any work is done.
+
+        Raises:
+            TypeError: for an option of the wrong type.
+            ValueError: for one that does not fit, or without a validation.
+        """
         self._build(runner)
         if runner.val_loop is None:
             raise ValueError("RankSEGTuningHook tunes when a run validates, and the config has no val_dataloader")
@@ -233,7 +238,8 @@ def _truth(sample: SegDataSample, path: str) -> Tensor:
         raise ValueError(
             f"no ground truth for {path}: RankSEGTuningHook needs LoadAnnotations in val_dataloader.dataset.pipeline"
         )
-    return sample.gt_sem_seg.data.squeeze(0)
+    found: Tensor = sample.gt_sem_seg.data.squeeze(0)
+    return found
 
 
 def _beside_checkpoints(runner: Runner) -> list[Path]:

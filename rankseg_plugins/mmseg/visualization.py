@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -20,6 +19,7 @@ from mmseg.registry import HOOKS, VISUALIZERS
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.comparison.pictures.colours import ARGMAX_RIGHT, RANKSEG_RIGHT, difference
 from rankseg_plugins.core.options import read_integer
 from rankseg_plugins.mmseg.options import KEY
@@ -82,7 +82,7 @@ def draw_panels(
     return np.concatenate(captioned, axis=1)
 
 
-def read_photograph(path: str, size: tuple[int, int], backend_args: dict | None = None) -> np.ndarray | str:
+def read_photograph(path: str, size: tuple[int, int], backend_args: dict[str, Any] | None = None) -> np.ndarray | str:
     """Read the image of labels of a size (H, W), RGB or of one band; the problem, where there is none to draw.
 
     Args:
@@ -187,7 +187,8 @@ class RankSEGVisualizer(SegLocalVisualizer):
         """
         if not draw_pred or data_sample is None or ARGMAX_FIELD not in data_sample:
             options.update(show=show, wait_time=wait_time, out_file=out_file, step=step, with_labels=with_labels)
-            return super().add_datasample(name, image, data_sample, draw_gt, draw_pred, **options)
+            super().add_datasample(name, image, data_sample, draw_gt, draw_pred, **options)
+            return
         if options:
             raise TypeError(f"panels do not use {', '.join(options)}")
         problem = describe_image(image, tuple(data_sample.pred_sem_seg.data.shape[-2:]))
@@ -227,7 +228,9 @@ class RankSEGVisualizationHook(Hook):
         In a config: ``custom_hooks = [dict(type='rankseg_plugins.mmseg.RankSEGVisualizationHook', interval=10)]``
     """
 
-    def __init__(self, interval: int = 1, with_labels: bool = False, backend_args: dict | None = None) -> None:
+    def __init__(
+        self, interval: int = 1, with_labels: bool = False, backend_args: dict[str, Any] | None = None
+    ) -> None:
         self.interval = read_integer("interval", interval, least=1)
         try:  # the first image would be too late to refuse it
             get_file_backend("image.png", backend_args=None if backend_args is None else dict(backend_args))
@@ -238,7 +241,12 @@ class RankSEGVisualizationHook(Hook):
         self._seen, self._warned = 0, False
 
     def before_run(self, runner: Runner) -> None:
-        """Refuse a visualizer that cannot draw labels, and a model that gives nothing to compare."""
+        """Refuse a visualizer that cannot draw labels, and a model that gives nothing to compare.
+
+        Raises:
+            TypeError: for such a visualizer, or a model that does not know RankSEG.
+            ValueError: for a model whose options do not ask for a comparison.
+        """
         if not isinstance(runner.visualizer, SegLocalVisualizer):
             raise TypeError(
                 "RankSEGVisualizationHook needs visualizer.type='SegLocalVisualizer' or a class built on it, got "
@@ -293,4 +301,4 @@ class RankSEGVisualizationHook(Hook):
 def _warn_without_image(drawing: RankSEGVisualizer | RankSEGVisualizationHook, name: str, problem: str) -> None:
     if not drawing._warned:
         drawing._warned = True
-        warnings.warn(f"panels are drawn without the photograph of {name}: {problem}", UserWarning, stacklevel=3)
+        warn(f"panels are drawn without the photograph of {name}: {problem}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class RankSEGCompareHandler:
-    r"""Score argmax and RankSEG on the same images, with paired intervals, at the end of each run of an evaluator.
+    """Score argmax and RankSEG on the same images, with paired intervals, at the end of each run of an evaluator.
 
     It writes ``"<decoder>/<score>_<level>"`` of Dice and IoU to ``engine.state.metrics``, says in the log what the
     change of decoder does, and keeps the whole as :attr:`comparison`. Several processes score the images of all; an
@@ -31,8 +31,8 @@ class RankSEGCompareHandler:
     Args:
         decoders: see :func:`~rankseg_plugins.comparison.compare`; the first is the baseline.
         num_classes: C.
-        output_transform: takes ``engine.state.output`` and gives two lists, of the images' outputs (C, \*spatial) and
-            of their labels (1, \*spatial), or masks (C, \*spatial): mostly
+        output_transform: takes ``engine.state.output`` and gives two lists, of the images' outputs (C, *spatial) and
+            of their labels (1, *spatial), or masks (C, *spatial): mostly
             ``monai.handlers.from_engine(["pred", "label"])``. It has to come before a transform that decides.
         activation: what makes probabilities of an output; see :class:`RankSEG`.
         report: folder to write the report to; None writes none.
@@ -70,7 +70,7 @@ class RankSEGCompareHandler:
             raise TypeError(f"output_transform must be callable, got {output_transform!r}")
         if isinstance(decoders, Iterable) and not isinstance(decoders, (str, Mapping)):
             decoders = tuple(decoders)
-        self._start = lambda: Recorder(decoders, num_classes=num_classes, **options)
+        self._start: Callable[[], Recorder] = lambda: Recorder(decoders, num_classes=num_classes, **options)
         self._recorder, self._seen = self._start(), set[str]()
         self.output_transform, self.activation = output_transform, activation
         self.report, self.class_names = report, class_names
@@ -88,7 +88,12 @@ class RankSEGCompareHandler:
         self._recorder, self._seen = self._start(), set()
 
     def update(self, engine: Engine) -> None:
-        """Score the images of one iteration."""
+        """Score the images of one iteration.
+
+        Raises:
+            TypeError: if the outputs are no pair of lists.
+            ValueError: for an image that does not fit, or a name that comes twice.
+        """
         found = self.output_transform(engine.state.output)
         if not isinstance(found, tuple) or [type(each) for each in found] != [list, list]:
             raise TypeError(
@@ -137,7 +142,8 @@ def _name_of(*images: Tensor) -> str | None:
     """The file of an image, by its meta data."""
     for image in images:
         if isinstance(image, MetaTensor) and isinstance(image.meta.get("filename_or_obj"), str):
-            return image.meta["filename_or_obj"]
+            found: str | None = image.meta["filename_or_obj"]
+            return found
     return None
 
 

@@ -23,14 +23,14 @@ Decoder = torch.nn.Module | str | PathLike[str]
 
 
 class RankSEG(Transform):
-    r"""Decide on one image, in the place of ``AsDiscrete(argmax=True)`` or ``AsDiscrete(threshold=0.5)``.
+    """Decide on one image, in the place of ``AsDiscrete(argmax=True)`` or ``AsDiscrete(threshold=0.5)``.
 
     As all transforms of MONAI it takes an image without a batch, channels first, and gives one: a MetaTensor keeps its
     meta data and the operations that ``Invertd`` undoes.
 
     Args:
         decoder: the decision, by default ``rankseg_plugins.RankSEG()``; another decoder of this package or callable on
-            probabilities (1, C, \*spatial), or the path of a ``decoder.json`` that ``tune`` wrote.
+            probabilities (1, C, *spatial), or the path of a ``decoder.json`` that ``tune`` wrote.
         activation: what makes probabilities of the image: ``"identity"`` where they are some already, as behind
             ``Activationsd`` and behind ``Invertd`` of them; ``"softmax"``, ``"sigmoid"`` or ``"normalize"`` for the
             output of a network. The default takes nothing for granted: logits are refused by it.
@@ -38,8 +38,8 @@ class RankSEG(Transform):
         dtype: of the result; MONAI's own transforms give float32.
 
     Shape:
-        - Input: (C, \*spatial), floating point, a tensor or an array.
-        - Output: labels (1, \*spatial), or masks (C, \*spatial) of zeros and ones: with ``to_onehot``, and of a decoder
+        - Input: (C, *spatial), floating point, a tensor or an array.
+        - Output: labels (1, *spatial), or masks (C, *spatial) of zeros and ones: with ``to_onehot``, and of a decoder
           whose ``output_mode`` is ``"multilabel"``.
 
     Raises:

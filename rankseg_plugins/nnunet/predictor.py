@@ -21,7 +21,7 @@ _ACTIVATIONS = {softmax_helper_dim0: "softmax", torch.sigmoid: "sigmoid"}
 
 
 class RankSEGPredictor(nnUNetPredictor):
-    r"""Predict as ``nnUNetPredictor`` does, with labels that RankSEG decides on.
+    """Predict as ``nnUNetPredictor`` does, with labels that RankSEG decides on.
 
     Preprocessing, windows, mirroring, resampling and files are nnU-Net's, and so are the processes that write them: the
     decision travels there with the plans. What is decided on is the crop around the image, as in nnU-Net.
@@ -29,7 +29,7 @@ class RankSEGPredictor(nnUNetPredictor):
     Args:
         *args: of ``nnUNetPredictor``.
         decoder: the decision; None takes RankSEG's defaults. Otherwise a decoder of this package or another callable on
-            probabilities (1, C, \*spatial), or the path of a ``decoder.json`` that ``tune`` wrote. A data set with
+            probabilities (1, C, *spatial), or the path of a ``decoder.json`` that ``tune`` wrote. A data set with
             regions needs one of ``output_mode="multilabel"``, which decides on each region; nnU-Net's
             ``regions_class_order`` then says which label a pixel of several gets.
         **kwargs: of ``nnUNetPredictor``.

@@ -7,6 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from rankseg_plugins.comparison.blocks.expected import describe_trust
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.phrases import percent, points, sign, span, unit
 from rankseg_plugins.comparison.telling.tables import ExtraTable
@@ -30,7 +31,8 @@ def to_terminal(page: Page) -> Group:
             wins = f"{row.paired.wins} / {row.paired.losses}"
             cells[2:5] = [gain, span(*row.paired.interval), wins]
         table.add_row(*cells)
-    lines = (sentence for sentence, _ in page.verdicts)
+    trust = filter(None, (describe_trust(comparison, name) for name in comparison.decoders))
+    lines = (*(sentence for sentence, _ in page.verdicts), *trust)
     notes = (f"note: {note}" for note in page.notes)
     extra = (part for each in comparison.tables.extra for part in (_extra(comparison, each), ""))
     return Group(table, "", *extra, *map(_text, (*lines, *notes)))

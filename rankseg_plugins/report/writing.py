@@ -68,6 +68,16 @@ def write_report(comparison: Comparison, path: str | os.PathLike[str]) -> Page:
     Raises:
         ImportError: if matplotlib, Jinja2 or Pillow is not installed.
         OSError: if a file cannot be written; it names the file, and no half-written file is left.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from rankseg_plugins.comparison import compare
+        >>> probs = torch.tensor([[[0.6, 0.55, 0.1]], [[0.4, 0.45, 0.9]]])
+        >>> found = compare([("a", probs, torch.tensor([[0, 1, 1]])), ("b", probs, torch.tensor([[0, 0, 1]]))])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     page = write_report(found, folder)
+        ...     sorted(path.name for path in Path(folder).iterdir())
+        ['images.csv', 'pictures', 'report.html', 'report.json', 'report.md']
     """
     page = read_page(comparison)
     write_files(Path(path), page, to_dict(comparison), comparison)

@@ -26,6 +26,10 @@ class Areas(NamedTuple):
         intersection: pixels of the class in both prediction and truth.
         prediction: pixels of the class in the prediction.
         label: pixels of the class in the truth.
+
+    Example:
+        >>> Areas(torch.tensor([[1]]), torch.tensor([[2]]), torch.tensor([[3]])).union
+        tensor([[4]])
     """
 
     intersection: Tensor
@@ -39,13 +43,13 @@ class Areas(NamedTuple):
 
 
 def areas(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None = None) -> Areas:
-    r"""Count the areas of every image and class.
+    """Count the areas of every image and class.
 
     Args:
-        prediction: integer labels (B, \*spatial), or bool masks (B, num_classes, \*spatial). Labels outside
+        prediction: integer labels (B, *spatial), or bool masks (B, num_classes, *spatial). Labels outside
             0..num_classes - 1, such as void, count for no class.
         target: truth in either form, independent of the form of ``prediction``, or integer masks
-            (B, num_classes, \*spatial) of 0, 1 and ``ignore_index``.
+            (B, num_classes, *spatial) of 0, 1 and ``ignore_index``.
         num_classes: C, at least 1. For binary masks of one channel it is 1.
         ignore_index: label of the truth whose pixels count neither in the prediction nor in the truth; in integer
             masks, for the class whose mask holds it. With labels it may lie inside the class range.

@@ -24,16 +24,18 @@ from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.checks import as_tuple
 from rankseg_plugins.scores.extra import Column, ExtraScore, Spacing, box_around, read_masks
 
+__all__ = ["Boundaries", "average_surface_distance", "hausdorff95", "surface", "surface_dice", "surface_distances"]
+
 UNITS = ("px", "mm")
 #: What rounding may add to a distance: 3 steps of 0.1 are to lie within 0.3.
 ROUNDING = 1e-9
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
-    r"""Pixels of a mask with a neighbour outside, which lie along its boundary.
+    """Pixels of a mask with a neighbour outside, which lie along its boundary.
 
     Args:
-        mask: bool (\*spatial).
+        mask: bool (*spatial).
 
     Returns:
         bool, the same shape.
@@ -46,16 +48,17 @@ def surface(mask: np.ndarray) -> np.ndarray:
         array([False,  True, False, False,  True])
     """
     ndimage = require("scipy.ndimage", extra="report")
-    return mask & ~ndimage.binary_erosion(mask)
+    found: np.ndarray = mask & ~ndimage.binary_erosion(mask)
+    return found
 
 
 def surface_distances(
     prediction: np.ndarray, target: np.ndarray, spacing: Sequence[float] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    r"""Distance of every surface pixel of each mask to the surface of the other.
+    """Distance of every surface pixel of each mask to the surface of the other.
 
     Args:
-        prediction: bool mask (\*spatial); what does not count is False in both.
+        prediction: bool mask (*spatial); what does not count is False in both.
         target: likewise.
         spacing: size of a pixel along every axis; None is 1.
 
@@ -85,10 +88,10 @@ def surface_distances(
 def surface_dice(
     prediction: np.ndarray, target: np.ndarray, tolerance: float, spacing: Sequence[float] | None = None
 ) -> float:
-    r"""Normalised surface Dice (NSD): share of both surfaces that lies within a tolerance of the other.
+    """Normalised surface Dice (NSD): share of both surfaces that lies within a tolerance of the other.
 
     Args:
-        prediction: bool mask (\*spatial).
+        prediction: bool mask (*spatial).
         target: likewise.
         tolerance: largest distance that is none, in the unit of ``spacing``, at least 0.
         spacing: see :func:`surface_distances`.
@@ -114,10 +117,10 @@ def surface_dice(
 
 
 def hausdorff95(prediction: np.ndarray, target: np.ndarray, spacing: Sequence[float] | None = None) -> float:
-    r"""The 95th percentile of the distances of each surface, the larger of the two (HD95).
+    """The 95th percentile of the distances of each surface, the larger of the two (HD95).
 
     Args:
-        prediction: bool mask (\*spatial).
+        prediction: bool mask (*spatial).
         target: likewise.
         spacing: see :func:`surface_distances`.
 
@@ -140,10 +143,10 @@ def hausdorff95(prediction: np.ndarray, target: np.ndarray, spacing: Sequence[fl
 def average_surface_distance(
     prediction: np.ndarray, target: np.ndarray, spacing: Sequence[float] | None = None
 ) -> float:
-    r"""Average symmetric surface distance (ASSD): the mean of the distances of all pixels of both surfaces.
+    """Average symmetric surface distance (ASSD): the mean of the distances of all pixels of both surfaces.
 
     Args:
-        prediction: bool mask (\*spatial).
+        prediction: bool mask (*spatial).
         target: likewise.
         spacing: see :func:`surface_distances`.
 
@@ -166,7 +169,7 @@ def average_surface_distance(
 
 @dataclass(frozen=True)
 class Boundaries(ExtraScore):
-    r"""Surface Dice, HD95 and ASSD as an extra score.
+    """Surface Dice, HD95 and ASSD as an extra score.
 
     A class that truth or decision lack has a surface Dice of 0 where it counts, and no distance: a decoder that leaves
     out a class is not to look the better for the distances that it is spared.
@@ -179,6 +182,8 @@ class Boundaries(ExtraScore):
     Raises:
         TypeError: for an option of the wrong type.
         ValueError: for a tolerance below 0, no tolerance or the same one twice, an unknown unit, or bad classes.
+
+    Source: see :func:`surface_dice`, :func:`hausdorff95` and :func:`average_surface_distance`.
 
     Example:
         >>> boundaries = Boundaries(1)
@@ -215,7 +220,11 @@ class Boundaries(ExtraScore):
         )
 
     def measure(self, prediction: np.ndarray, target: np.ndarray, spacing: Spacing | None = None) -> tuple[float, ...]:
-        """Measure one class of one image, see :class:`~rankseg_plugins.scores.extra.ExtraScore`."""
+        """Measure one class of one image, see :class:`~rankseg_plugins.scores.extra.ExtraScore`.
+
+        Raises:
+            ValueError: if the spacing is needed and not known, or the masks do not fit.
+        """
         if self.unit == "mm" and spacing is None:
             raise ValueError("boundaries in mm need the spacing of the image, which is not known")
         ours, theirs = surface_distances(prediction, target, spacing if self.unit == "mm" else None)

@@ -20,6 +20,8 @@ from rankseg_plugins.core.options import ABSENT
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.checks import as_tuple
 
+__all__ = ["Column", "ExtraScore"]
+
 #: Size of a pixel along every axis.
 Spacing = tuple[float, ...]
 
@@ -33,6 +35,10 @@ class Column(NamedTuple):
         unit: ``"%"`` of a share in [0, 1], which is 0 where it cannot be said of a class that counts; that of a
             distance otherwise, which is left out unless truth and decision both hold the class.
         higher_is_better: whether a higher figure is a better one.
+
+    Example:
+        >>> Column("hd95_mm", "HD95", "mm", higher_is_better=False).is_share
+        False
     """
 
     name: str
@@ -56,6 +62,19 @@ class ExtraScore(ABC):
     Raises:
         TypeError: if they are no integers.
         ValueError: if there are none, or one is below 0 or given twice.
+
+    Example:
+        >>> class Sizes(ExtraScore):
+        ...     name, explanation = "size", "pixels of the decision by those of the truth"
+        ...     columns = (Column("ratio", "size ratio", unit="times"),)
+        ...
+        ...     def measure(self, prediction, target, spacing=None):
+        ...         return (prediction.sum() / target.sum() if target.any() else np.nan,)
+        >>> from rankseg_plugins.comparison import compare
+        >>> probs = torch.tensor([[0.9, 0.6, 0.4], [0.1, 0.4, 0.6]])
+        >>> found = compare([("a", probs, torch.tensor([0, 1, 1]))], extra=Sizes(classes=(1,)))
+        >>> found.extra_figures.means.tolist()  # argmax, then RankSEG
+        [[0.5], [1.0]]
     """
 
     classes: tuple[int, ...] | None = None
@@ -82,10 +101,10 @@ class ExtraScore(ABC):
 
     @abstractmethod
     def measure(self, prediction: np.ndarray, target: np.ndarray, spacing: Spacing | None = None) -> tuple[float, ...]:
-        r"""Measure one class of one image.
+        """Measure one class of one image.
 
         Args:
-            prediction: bool mask (\*spatial).
+            prediction: bool mask (*spatial).
             target: likewise.
             spacing: size of a pixel along every axis; None is not known.
 
@@ -157,14 +176,14 @@ def measure_extra(
     ignore_index: int | None = None,
     spacing: Spacing | None = None,
 ) -> np.ndarray:
-    r"""Measure every class of one image.
+    """Measure every class of one image.
 
     Pixels of ``ignore_index`` are taken out of prediction and truth alike. The edge of what is taken out then bounds
     both, where both hold the class beside it.
 
     Args:
         scores: what to measure, K figures in all.
-        prediction: labels (\*spatial), or bool masks (C, \*spatial).
+        prediction: labels (*spatial), or bool masks (C, *spatial).
         truth: likewise, in the form of :func:`~rankseg_plugins.scores.truth.to_truth`.
         num_classes: C.
         ignore_index: label of the truth whose pixels do not count.

@@ -18,6 +18,8 @@ from rankseg_plugins._imports import require
 from rankseg_plugins.core.options import read_real
 from rankseg_plugins.scores.extra import Column, ExtraScore, Spacing, read_masks
 
+__all__ = ["LesionCounts", "Lesions", "count_lesions"]
+
 
 class LesionCounts(NamedTuple):
     """Lesions of one class of one image, or of many where added up.
@@ -27,6 +29,13 @@ class LesionCounts(NamedTuple):
         lesions: lesions of the truth.
         right: lesions of the decision that the truth covers.
         predicted: lesions of the decision.
+
+    Source: see :func:`count_lesions`.
+
+    Example:
+        >>> found = LesionCounts(found=2, lesions=4, right=2, predicted=2)
+        >>> found.recall, found.precision, round(found.f1, 4)
+        (0.5, 1.0, 0.6667)
     """
 
     found: int
@@ -55,10 +64,10 @@ class LesionCounts(NamedTuple):
 
 
 def count_lesions(prediction: np.ndarray, target: np.ndarray, overlap: float = 0.0) -> LesionCounts:
-    r"""Count the lesions of one class of one image.
+    """Count the lesions of one class of one image.
 
     Args:
-        prediction: bool mask (\*spatial); what does not count is False in both.
+        prediction: bool mask (*spatial); what does not count is False in both.
         target: likewise.
         overlap: share of the pixels of a lesion, in [0, 1], that the other mask must hold at least; with 0 a single
             pixel is enough.
@@ -97,6 +106,8 @@ class Lesions(ExtraScore):
     Raises:
         TypeError: for an option of the wrong type.
         ValueError: for an option that is out of range.
+
+    Source: see :func:`count_lesions`.
 
     Example:
         >>> lesions = Lesions()

@@ -23,11 +23,36 @@ from rankseg_plugins.core.options import ABSENT, PRESENT
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
 
+__all__ = [
+    "accuracy",
+    "class_level",
+    "class_scores",
+    "class_table",
+    "dataset_level",
+    "dice",
+    "entries",
+    "image_accuracies",
+    "image_level",
+    "image_scores",
+    "iou",
+    "lowest",
+    "pixel_accuracy",
+    "pooled",
+    "precision",
+    "recall",
+    "worst",
+]
+
 Score = Callable[[Areas], Tensor]
 
 
 def iou(areas: Areas) -> Tensor:
     """Intersection over union of every entry, float64 in [0, 1]; NaN where prediction and truth are empty.
+
+    Args:
+        areas: counts of any shape, such as (B, C).
+
+    Source: Jaccard, "The distribution of the flora in the alpine zone", New Phytologist 11 (1912).
 
     Example:
         >>> iou(Areas(torch.tensor([1]), torch.tensor([2]), torch.tensor([3])))
@@ -37,22 +62,57 @@ def iou(areas: Areas) -> Tensor:
 
 
 def dice(areas: Areas) -> Tensor:
-    """Dice coefficient of every entry, float64 in [0, 1]; NaN where prediction and truth are empty."""
+    """Dice coefficient of every entry, float64 in [0, 1]; NaN where prediction and truth are empty.
+
+    Args:
+        areas: counts of any shape, such as (B, C).
+
+    Source: Dice, "Measures of the amount of ecologic association between species", Ecology 26 (1945).
+
+    Example:
+        >>> dice(Areas(torch.tensor([1]), torch.tensor([2]), torch.tensor([3])))
+        tensor([0.4000], dtype=torch.float64)
+    """
     return 2 * areas.intersection.double() / (areas.prediction + areas.label)
 
 
 def precision(areas: Areas) -> Tensor:
-    """Share of the predicted pixels that are right, float64; NaN where nothing was predicted."""
+    """Share of the predicted pixels that are right, float64 in [0, 1]; NaN where nothing was predicted.
+
+    Args:
+        areas: counts of any shape, such as (B, C).
+
+    Example:
+        >>> precision(Areas(torch.tensor([1]), torch.tensor([2]), torch.tensor([3])))
+        tensor([0.5000], dtype=torch.float64)
+    """
     return areas.intersection.double() / areas.prediction
 
 
 def recall(areas: Areas) -> Tensor:
-    """Share of the true pixels that were found (per-class accuracy), float64; NaN where the truth is empty."""
+    """Share of the true pixels that were found (per-class accuracy), float64 in [0, 1]; NaN where the truth is empty.
+
+    Args:
+        areas: counts of any shape, such as (B, C).
+
+    Example:
+        >>> recall(Areas(torch.tensor([1]), torch.tensor([2]), torch.tensor([3])))
+        tensor([0.3333], dtype=torch.float64)
+    """
     return areas.intersection.double() / areas.label
 
 
 def pooled(areas: Areas) -> Areas:
-    """Add up the counts of all images: (B, C) to (C,)."""
+    """Add up the counts of all images: (B, C) to (C,).
+
+    Args:
+        areas: counts (B, C).
+
+    Example:
+        >>> counts = torch.tensor([[1, 2], [3, 4]])
+        >>> pooled(Areas(counts, counts, counts)).label
+        tensor([4, 6])
+    """
     return Areas(*(count.sum(0) for count in areas))
 
 
@@ -70,6 +130,11 @@ def entries(areas: Areas, score: Score, present: str = "union", absent: str = "s
 
     Raises:
         ValueError: for an unknown ``present`` or ``absent``.
+
+    Example:
+        >>> counts = Areas(torch.tensor([[2, 0]]), torch.tensor([[4, 0]]), torch.tensor([[2, 0]]))
+        >>> entries(counts, iou), entries(counts, iou, absent="one")
+        (tensor([[0.5000,    nan]], dtype=torch.float64), tensor([[0.5000, 1.0000]], dtype=torch.float64))
     """
     check_choice("present", present, PRESENT)
     check_choice("absent", absent, tuple(ABSENT))
@@ -81,6 +146,15 @@ def entries(areas: Areas, score: Score, present: str = "union", absent: str = "s
 def dataset_level(areas: Areas, score: Score, present: str = "union", absent: str = "skip") -> Tensor:
     """Mean over classes of the score of the pooled counts, a float64 scalar; NaN without any class.
 
+    Args:
+        areas: counts (B, C).
+        score: see :func:`entries`, as the next two.
+        present: which classes count.
+        absent: what others count.
+
+    Raises:
+        ValueError: for an unknown ``present`` or ``absent``.
+
     Example:
         >>> intersection, prediction = torch.tensor([[2, 0], [2, 4]]), torch.tensor([[4, 0], [2, 4]])
         >>> counts = Areas(intersection, prediction, label=torch.tensor([[2, 0], [2, 6]]))
@@ -91,12 +165,37 @@ def dataset_level(areas: Areas, score: Score, present: str = "union", absent: st
 
 
 def image_scores(areas: Areas, score: Score, present: str = "union", absent: str = "skip") -> Tensor:
-    """Score of every image, the mean over its classes: (B,) float64, NaN for an image without any class."""
+    """Score of every image, the mean over its classes: (B,) float64, NaN for an image without any class.
+
+    Args:
+        areas: counts (B, C).
+        score: see :func:`entries`, as the next two.
+        present: which classes count.
+        absent: what others count.
+
+    Raises:
+        ValueError: for an unknown ``present`` or ``absent``.
+
+    Example:
+        >>> intersection, prediction = torch.tensor([[2, 0], [2, 4]]), torch.tensor([[4, 0], [2, 4]])
+        >>> counts = Areas(intersection, prediction, label=torch.tensor([[2, 0], [2, 6]]))
+        >>> image_scores(counts, iou)  # 2/4; (2/2 + 4/6) / 2
+        tensor([0.5000, 0.8333], dtype=torch.float64)
+    """
     return entries(areas, score, present, absent).nanmean(1)
 
 
 def image_level(areas: Areas, score: Score, present: str = "union", absent: str = "skip") -> Tensor:
     """Mean over images of :func:`image_scores`, a float64 scalar.
+
+    Args:
+        areas: counts (B, C).
+        score: see :func:`entries`, as the next two.
+        present: which classes count.
+        absent: what others count.
+
+    Raises:
+        ValueError: for an unknown ``present`` or ``absent``.
 
     Example:
         >>> intersection, prediction = torch.tensor([[2, 0], [2, 4]]), torch.tensor([[4, 0], [2, 4]])
@@ -108,22 +207,70 @@ def image_level(areas: Areas, score: Score, present: str = "union", absent: str 
 
 
 def class_scores(areas: Areas, score: Score, present: str = "union", absent: str = "skip") -> Tensor:
-    """Score of every class, the mean over the images that hold it: (C,) float64, NaN for a class never seen."""
+    """Score of every class, the mean over the images that hold it: (C,) float64, NaN for a class never seen.
+
+    Args:
+        areas: counts (B, C).
+        score: see :func:`entries`, as the next two.
+        present: which classes count.
+        absent: what others count.
+
+    Raises:
+        ValueError: for an unknown ``present`` or ``absent``.
+
+    Example:
+        >>> intersection, prediction = torch.tensor([[2, 0], [2, 4]]), torch.tensor([[4, 0], [2, 4]])
+        >>> counts = Areas(intersection, prediction, label=torch.tensor([[2, 0], [2, 6]]))
+        >>> class_scores(counts, iou)  # (2/4 + 2/2) / 2; 4/6
+        tensor([0.7500, 0.6667], dtype=torch.float64)
+    """
     return entries(areas, score, present, absent).nanmean(0)
 
 
 def class_level(areas: Areas, score: Score, present: str = "union", absent: str = "skip") -> Tensor:
-    """Mean over classes of :func:`class_scores`, a float64 scalar."""
+    """Mean over classes of :func:`class_scores`, a float64 scalar.
+
+    Args:
+        areas: counts (B, C).
+        score: see :func:`entries`, as the next two.
+        present: which classes count.
+        absent: what others count.
+
+    Raises:
+        ValueError: for an unknown ``present`` or ``absent``.
+
+    Example:
+        >>> intersection, prediction = torch.tensor([[2, 0], [2, 4]]), torch.tensor([[4, 0], [2, 4]])
+        >>> counts = Areas(intersection, prediction, label=torch.tensor([[2, 0], [2, 6]]))
+        >>> class_level(counts, iou)  # ((1/2 + 1) / 2 + 2/3) / 2
+        tensor(0.7083, dtype=torch.float64)
+    """
     return class_scores(areas, score, present, absent).nanmean()
 
 
 def pixel_accuracy(areas: Areas) -> Tensor:
-    """Share of the true pixels that got the right label, over all images and classes, a float64 scalar."""
+    """Share of the true pixels that got the right label, over all images and classes, a float64 scalar in [0, 1].
+
+    Args:
+        areas: counts (B, C).
+
+    Example:
+        >>> pixel_accuracy(Areas(torch.tensor([[3, 0]]), torch.tensor([[4, 4]]), torch.tensor([[6, 2]])))
+        tensor(0.3750, dtype=torch.float64)
+    """
     return areas.intersection.sum().double() / areas.label.sum()
 
 
 def image_accuracies(areas: Areas) -> Tensor:
-    """Share of the true pixels of every image that got the right label: (B,) float64, NaN without any true pixel."""
+    """Share of the true pixels of every image that got the right label: (B,) float64, NaN without any true pixel.
+
+    Args:
+        areas: counts (B, C).
+
+    Example:
+        >>> image_accuracies(Areas(torch.tensor([[3, 0]]), torch.tensor([[4, 4]]), torch.tensor([[6, 2]])))
+        tensor([0.3750], dtype=torch.float64)
+    """
     return areas.intersection.sum(1).double() / areas.label.sum(1)
 
 
@@ -151,6 +298,11 @@ def accuracy(areas: Areas, level: str) -> Tensor:
 
 def class_table(areas: Areas, present: str = "union", absent: str = "skip") -> dict[str, Tensor]:
     """Every score of every class.
+
+    Args:
+        areas: counts (B, C).
+        present: see :func:`entries`, as the next one.
+        absent: what classes count that are not present.
 
     Returns:
         By name, (C,) each: ``"{score}_dataset"`` of the pooled counts and ``"{score}_class"``, the mean over the images
@@ -195,6 +347,10 @@ def worst(scores: Tensor, share: float) -> Tensor:
 
 def lowest(count: Tensor, share: float) -> Tensor:
     """How many of ``count`` entries are the lowest ``share``: rounded up, so at least one of any, as float64.
+
+    Args:
+        count: numbers of entries.
+        share: in (0, 1].
 
     Example:
         >>> lowest(torch.tensor([0, 7, 30]), 0.1)

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from rankseg_plugins.core.options import read_real
 
+__all__ = ["RiskCoverage", "risk_coverage"]
+
 
 class RiskCoverage(NamedTuple):
     """A risk-coverage curve of N images, and its area; float64.
@@ -28,12 +30,23 @@ class RiskCoverage(NamedTuple):
         risk: (N,) mean risk of those, in [0, 1].
         best: (N,) the same in the ideal order, by the scores themselves.
         left_out: images without a score or an expected one.
+
+    Source: see the module.
+
+    Example:
+        >>> found = risk_coverage([0.9, 0.8, 0.7], [1.0, 0.5, 0.75])
+        >>> found.risk_at(0.5), found.random
+        (0.25, 0.25)
     """
 
     coverage: np.ndarray
     risk: np.ndarray
     best: np.ndarray
     left_out: int
+
+    def __repr__(self) -> str:
+        areas = f"AURC {self.area:.4f}, ideal {self.ideal:.4f}, random {self.random:.4f}"
+        return f"{type(self).__name__} of {len(self.risk)} images: {areas}; {self.left_out} left out"
 
     @property
     def area(self) -> float:

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.options import ABSENT
 from rankseg_plugins.core.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.checks import as_tuple, check_index
-from rankseg_plugins.scores.levels import ABSENT, LEVELS, SCORES, entries, lowest
+from rankseg_plugins.scores.levels import LEVELS, SCORES, entries, lowest
 
 #: Bins of the histograms. There is one of images and one for each class, of which a data set may have hundreds.
 BINS = {"image": 100_000, "class": 1000}

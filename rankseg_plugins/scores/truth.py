@@ -11,10 +11,10 @@ from rankseg_plugins.scores.areas import Areas, areas_of_known, first_outside, s
 
 
 def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_index: int | None = None) -> Tensor:
-    r"""Bring a ground truth into one form: integer labels, or masks.
+    """Bring a ground truth into one form: integer labels, or masks.
 
     Args:
-        target: class labels (B, \*spatial) or (B, 1, \*spatial), or one mask per class (B, C, \*spatial) of zeros and
+        target: class labels (B, *spatial) or (B, 1, *spatial), or one mask per class (B, C, *spatial) of zeros and
             ones. Any dtype that holds whole numbers, floating point included.
         num_classes: C. With 1 the labels are 1 for foreground and 0 for background.
         spatial: the spatial size of the prediction.
@@ -22,7 +22,7 @@ def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_
             and of no other, as TorchMetrics' multilabel metrics do.
 
     Returns:
-        int64 labels (B, \*spatial), or bool masks (B, C, \*spatial); int64 masks of 0, 1 and ``ignore_index`` if one of
+        int64 labels (B, *spatial), or bool masks (B, C, *spatial); int64 masks of 0, 1 and ``ignore_index`` if one of
         them holds that. :func:`known_pixels` says what counts.
 
     Raises:
@@ -93,10 +93,10 @@ def known_pixels(truth: Tensor, ignore_index: int | None) -> Tensor | None:
 
 
 def count(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None = None) -> Areas:
-    r"""Areas of every image and class, for every form of truth that :func:`to_truth` takes.
+    """Areas of every image and class, for every form of truth that :func:`to_truth` takes.
 
     Args:
-        prediction: integer labels (B, \*spatial) or bool masks (B, C, \*spatial). With one class, labels are 0 or 1.
+        prediction: integer labels (B, *spatial) or bool masks (B, C, *spatial). With one class, labels are 0 or 1.
         target: see :func:`to_truth`.
         num_classes: C.
         ignore_index: label of the pixels that count for no class, in truth and prediction alike; within masks see

@@ -18,7 +18,7 @@ from rankseg_plugins.torchmetrics.summed import SummedMetric
 
 
 class ExtraScores(SummedMetric):
-    r"""Measure boundaries, lesions or other extra scores of every image, and average them at image and class level.
+    """Measure boundaries, lesions or other extra scores of every image, and average them at image and class level.
 
     * ``image``: the mean over the classes of an image, then over images;
     * ``class``: the mean over the images of a class, then over classes.
@@ -40,8 +40,8 @@ class ExtraScores(SummedMetric):
         kwargs: as for every ``Metric``.
 
     Shape:
-        - ``preds``: integer labels (B, \*spatial) or bool masks (B, C, \*spatial).
-        - ``target``: labels (B, \*spatial) or (B, 1, \*spatial), or masks (B, C, \*spatial).
+        - ``preds``: integer labels (B, *spatial) or bool masks (B, C, *spatial).
+        - ``target``: labels (B, *spatial) or (B, 1, *spatial), or masks (B, C, *spatial).
         - Output: dict of float64 scalars, named like ``nsd_2px_image``; NaN where there is none.
 
     Raises:

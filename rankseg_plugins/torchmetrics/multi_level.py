@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankseg_plugins.scores.levels import ABSENT, LEVELS, SCORES, entries
+from rankseg_plugins.core.options import ABSENT
+from rankseg_plugins.scores.levels import LEVELS, SCORES, entries
 from rankseg_plugins.scores.levels import worst as worst_share
 from rankseg_plugins.scores.sums import check_options, empty_sums, level_names, levels_of, sums_of, worst_name
 from rankseg_plugins.scores.truth import count
@@ -16,7 +17,7 @@ from rankseg_plugins.torchmetrics.summed import SummedMetric
 
 
 class MultiLevelScore(SummedMetric):
-    r"""Score a segmentation at dataset, image and class level at once.
+    """Score a segmentation at dataset, image and class level at once.
 
     * ``dataset``: pool the pixel counts of all images, score each class, average over classes;
     * ``image``: score each image and class, average over the classes of an image, then over images;
@@ -37,9 +38,9 @@ class MultiLevelScore(SummedMetric):
         kwargs: as for every ``Metric``.
 
     Shape:
-        - ``preds``: integer labels (B, \*spatial) or bool masks (B, C, \*spatial). Labels outside the class range,
+        - ``preds``: integer labels (B, *spatial) or bool masks (B, C, *spatial). Labels outside the class range,
           such as void, count for no class.
-        - ``target``: labels (B, \*spatial) or (B, 1, \*spatial), or masks (B, C, \*spatial).
+        - ``target``: labels (B, *spatial) or (B, 1, *spatial), or masks (B, C, *spatial).
         - Output: dict of float64 scalars, named like ``dice_image`` or ``dice_image_worst5``; NaN without any data.
 
     Raises:
@@ -117,11 +118,11 @@ def multi_level_score(
     absent: str = "skip",
     worst: float | Sequence[float] | None = None,
 ) -> dict[str, Tensor]:
-    r"""Functional twin of :class:`MultiLevelScore`, on all images at once; its worst-case levels are exact.
+    """Functional twin of :class:`MultiLevelScore`, on all images at once; its worst-case levels are exact.
 
     Args:
-        preds: integer labels (B, \*spatial) or bool masks (B, C, \*spatial).
-        target: labels (B, \*spatial) or (B, 1, \*spatial), or masks (B, C, \*spatial).
+        preds: integer labels (B, *spatial) or bool masks (B, C, *spatial).
+        target: labels (B, *spatial) or (B, 1, *spatial), or masks (B, C, *spatial).
         num_classes: see :class:`MultiLevelScore`, as all that follow.
         score: one or several scores.
         levels: one or several levels.

@@ -52,10 +52,10 @@ class Presentation:
     ignores: bool
 
     def __call__(self, decision: Tensor, truth: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-        r"""Bring both into the form of the metric.
+        """Bring both into the form of the metric.
 
         Args:
-            decision: int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
+            decision: int64 labels (B, *spatial) or bool masks (B, C, *spatial).
             truth: the ground truth in the form of :func:`~rankseg_plugins.scores.truth.to_truth`.
             classes: C, the channels of the probabilities.
 
@@ -79,7 +79,7 @@ class Presentation:
         return (predicted.long(), true.long()) if self.kind == "multilabel" else (predicted, true)
 
     def check_classes(self, shape: tuple[int, ...]) -> None:
-        r"""Raise a ``ValueError`` if the metric is not for probabilities of the shape (B, C, \*spatial)."""
+        """Raise a ``ValueError`` if the metric is not for probabilities of the shape (B, C, *spatial)."""
         # A one-channel decision also reads as two classes, background and foreground.
         allowed: tuple[int, ...]
         if self.kind == "binary":
@@ -151,12 +151,12 @@ def without_effect(metric: Metric | MetricCollection) -> list[str]:
 
 
 def cautions(metric: Metric | MetricCollection, decoder: Any, decision: Tensor, classes: int) -> list[str]:
-    r"""What to warn of at the first decision: averages that do not say what they seem to.
+    """What to warn of at the first decision: averages that do not say what they seem to.
 
     Args:
         metric: what is wrapped.
         decoder: what decided.
-        decision: int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
+        decision: int64 labels (B, *spatial) or bool masks (B, C, *spatial).
         classes: C, the channels of the probabilities.
     """
     labels = decision.dtype != torch.bool and getattr(decoder, "unassigned_policy", "max_score") != "void"

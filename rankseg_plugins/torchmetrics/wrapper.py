@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration.temperature import warn_if_softened
 from rankseg_plugins.calibration.tuned import as_decoder, decide
 from rankseg_plugins.comparison.sample import describe_form
@@ -28,7 +28,7 @@ from rankseg_plugins.torchmetrics.presentation import (
 
 
 class RankSEGWrapper(Passing):
-    r"""Decode probabilities with RankSEG, then score the labels with any TorchMetrics metric.
+    """Decode probabilities with RankSEG, then score the labels with any TorchMetrics metric.
 
     The wrapped metric gets integer labels or masks, never floating point values, which it would arg-max again. Which
     of the two follows from the metric. Inside a ``MetricCollection`` the wrapper shares no state with other metrics;
@@ -46,15 +46,15 @@ class RankSEGWrapper(Passing):
         decoder: the decision, by default ``RankSEG()``. ``RankSEG(metric="acc")`` is plain argmax. A path is the file
             of a :class:`~rankseg_plugins.calibration.TunedDecoder`.
         activation: what turns ``preds`` into probabilities: ``"identity"`` (they are), ``"softmax"``, ``"sigmoid"`` or
-            ``"normalize"``.
+            ``"normalize"``. Metrics get predictions, which may be either, hence the default: logits are refused by it.
         ignore_index: label of the truth whose pixels count for no class, in truth and prediction alike. None takes the
             ``ignore_index`` of ``metric``, if it has one.
         kwargs: none: those of every ``Metric`` (``dist_sync_on_step``, ``compute_on_cpu``, ...) belong to ``metric``,
             which keeps the state.
 
     Shape:
-        - ``preds``: (B, C, \*spatial), floating point.
-        - ``target``: labels (B, \*spatial) or (B, 1, \*spatial), or masks (B, C, \*spatial). With one channel the
+        - ``preds``: (B, C, *spatial), floating point.
+        - ``target``: labels (B, *spatial) or (B, 1, *spatial), or masks (B, C, *spatial). With one channel the
           labels are 0 and 1.
 
     Raises:
@@ -96,7 +96,7 @@ class RankSEGWrapper(Passing):
         self.ignore_index = shared_ignore_index(self.wrapped_metric) if ignore_index is None else ignore_index
         self.presentations = self._settle()
         for text in without_effect(self.wrapped_metric):
-            warnings.warn(text, UserWarning, stacklevel=2)
+            warn(text)
 
     def _settle(self) -> tuple[Presentation, ...]:
         """One presentation for everything that is wrapped, or those of a collection whose members have their own."""
@@ -123,14 +123,14 @@ class RankSEGWrapper(Passing):
 
     @torch.no_grad()
     def transform_pred(self, pred: Tensor) -> Tensor:
-        r"""Decode: (B, C, \*spatial) probabilities or logits to int64 labels or bool masks."""
+        """Decode: (B, C, *spatial) probabilities or logits to int64 labels or bool masks."""
         pred = plain(pred)
         decision = decide(self.decoder, pred, self.activation)
         if len(pred) and not self._checked:
             self._checked = True
             warn_if_softened(pred[:1], self.activation)
             for text in cautions(self.wrapped_metric, self.decoder, decision, pred.shape[1]):
-                warnings.warn(text, UserWarning, stacklevel=5)
+                warn(text)
         return decision
 
     def _wrap_transform(self, *args: Any) -> tuple[Any, ...]:
@@ -149,7 +149,7 @@ class RankSEGWrapper(Passing):
         decision = self.transform_pred(preds)
         problem = describe_form(preds, self.activation, truth, decision) if first else None
         if problem is not None:
-            warnings.warn(problem, UserWarning, stacklevel=4)
+            warn(problem)
         if len(self.presentations) > 1:
             return (decision, truth, classes, *others)
         return (*self.presentations[0](decision, truth, classes), *others)
@@ -190,12 +190,10 @@ class RankSEGWrapper(Passing):
             alike = all(torch.equal(given[key].to(own[key]), own[key]) for key in settled)
         if alike:
             return
-        warnings.warn(
+        warn(
             f"{prefix.removesuffix('.')}: the checkpoint was made with another decoder; {type(self.decoder).__name__} "
             "stays as it was given. To decide by what the checkpoint holds, give RankSEGWrapper that decoder, a "
-            "PresenceRankSEG or GlobalRankSEG without a fit",
-            UserWarning,
-            stacklevel=2,
+            "PresenceRankSEG or GlobalRankSEG without a fit"
         )
         for key in given:
             del state_dict[key]

@@ -21,7 +21,7 @@ ARGMAX = "argmax"
 
 
 class RankSEGSemanticPostProcessor:
-    r"""Takes the place of ``image_processor.post_process_semantic_segmentation``.
+    """Takes the place of ``image_processor.post_process_semantic_segmentation``.
 
     The library scores and resizes as ever; only what it does last, the argmax over the ``segmentation_scores`` of an
     image at its target size, is replaced. So the order is the library's own: logits are resized before softmax; sums
@@ -134,7 +134,8 @@ class RankSEGSemanticPostProcessor:
             target_sizes = _read_sizes(target_sizes, count)
         elif self._parameters["target_sizes"].default is inspect.Parameter.empty:
             raise ValueError(f"target_sizes must be given: {type(self.image_processor).__name__} needs them")
-        return self._method(outputs, target_sizes=target_sizes, return_segmentation_scores=True, **options)
+        found: list[Any] = self._method(outputs, target_sizes=target_sizes, return_segmentation_scores=True, **options)
+        return found
 
     def _count(self, outputs: Any) -> int | None:
         """Images in what a network returned; None if that is not known."""

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar, cast
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration.temperature import probs_at, read_temperature
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison.decoders import ByCase
@@ -233,11 +234,9 @@ class GlobalCandidates:
         if reasons:
             name, reason = next(iter(reasons.items()))
             plainly = "argmax" if self._mode == "multiclass" else "the threshold 1/2"
-            warnings.warn(
+            warn(
                 f"{len(reasons)} of {len(found)} rules for the whole data set pursue no class and decide as {plainly} "
-                f"does, such as {name}. {reason}",
-                UserWarning,
-                stacklevel=2,
+                f"does, such as {name}. {reason}"
             )
         return found
 

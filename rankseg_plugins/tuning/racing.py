@@ -37,7 +37,7 @@ def tune(
     on_measured: Callable[[Measurement], None] | None = None,
     **options: Any,
 ) -> Tuned:
-    r"""Choose temperature, options and aggregation level for a score; keep argmax unless the gain is certain.
+    """Choose temperature, options and aggregation level for a score; keep argmax unless the gain is certain.
 
     All combinations of the options are candidates and are decoded in one pass. For each fold the candidate is chosen
     that is best on the *other* folds; a candidate is returned only if these choices, scored on images that had no part

@@ -49,6 +49,14 @@ class Tuned(NamedTuple):
         comparison: every candidate on all images; their gains are those of the tuning data, and so flattered.
         validated: argmax against ``"chosen"``: on each image the candidate that was best on the other folds.
         verdict: one line for people.
+
+    Example:
+        >>> from rankseg_plugins.tuning import tune
+        >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
+        >>> samples = [(str(i), probs, torch.tensor([0, i % 2, 1])) for i in range(6)]
+        >>> found = tune(samples, temperatures=[1.0], pruning_probs=[0.1], presence=[])
+        >>> found.decoder.is_argmax, found.verdict.partition(",")[0]
+        (True, 'keep argmax: too few cases (6 of 20) to be certain')
     """
 
     decoder: TunedDecoder

@@ -222,7 +222,10 @@ def test_nothing_can_be_read(folders):
         path.write_bytes(b"")
     done = run_cli(folders, "--keep-going")
     assert done.returncode == 2
-    assert "no complete .npz archive" in done.stderr
+    *skipped, last = done.stderr.splitlines()
+    assert last == f"error: {folders / 'probs'}: no image can be read"
+    begins = [f"skipped: {folders}/probs/image{index:02d}.npz: cannot be read: no complete .npz" for index in range(12)]
+    assert [line[: len(begin)] for line, begin in zip(skipped, begins, strict=True)] == begins
 
 
 def test_a_class_missing_everywhere(folders):

@@ -287,7 +287,11 @@ def test_bad_images_are_passed_over(folders):
     assert sorted(pictures(folders)) == [name for name in NAMES if name not in problems]
     for name in NAMES:
         (folders / f"probs/{name}.npz").write_bytes(b"no array")
-    assert "no complete .npz archive" in refuse(folders, "--keep-going", out="other")
+    done = decode(folders, "--keep-going", out="other")
+    *told, last = done.stderr.splitlines()
+    assert (done.exit_code, last) == (2, f"error: {folders / 'probs'}: no image can be read")
+    paths = [f"{folders}/probs/{name}.npz" for name in NAMES]
+    assert [line.split(": ")[:2] for line in told] == [["skipped", path] for path in paths]
 
 
 def test_goes_on_where_it_stopped(folders):

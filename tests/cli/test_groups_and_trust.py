@@ -92,6 +92,16 @@ def test_another_table_does_not_undo_what_was_measured(folders):
     assert (folders / "out/results.jsonl").read_bytes() == before
 
 
+def test_the_terminal_shows_the_areas(folders):
+    shown = run_cli(folders, "--risk-coverage", "--panels", 0).stdout
+    expected = expected_comparison(risk_coverage=True)
+    for name in ("argmax", DECODERS[1]):
+        curve = expected.risk_coverage(name)
+        areas = [f"{100 * each:.2f} %" for each in (curve.area, curve.ideal, curve.random)]
+        assert f"{name} is expected to score" in shown
+        assert f"curve of {areas[0]} (ideal order {areas[1]}, random order {areas[2]})" in shown
+
+
 def test_risk_coverage_goes_on(folders):
     whole = json.loads(run_cli(folders, "--risk-coverage", "--json").stdout)["risk_coverage"]
     path = folders / "out/results.jsonl"

@@ -223,7 +223,7 @@ BAD = Sample("bad", torch.full((4, 6, 7), torch.nan), torch.zeros(6, 7).long())
         ([("a", torch.ones(2, 3, 3), torch.full((3, 3), 2))], {}, "a: target holds the label 2, allowed are 0 to 1"),
         ([("a", 2 * torch.ones(2, 3, 3), torch.zeros(3, 3))], {}, r"a: probs must lie in \[0, 1\]"),
         ([("a", torch.ones(2, 3, 3) / 2, torch.zeros(3, 3))] * 2, {}, "two images are called 'a'"),
-        (None, {"decoders": ["argmax"]}, "at least one other decoder"),
+        (None, {"decoders": ["argmax"]}, "another one than argmax"),
         (None, {"device": "meta"}, "device 'meta' cannot be used: it holds no values"),
         (None, {"device": "no such"}, "device 'no such' cannot be used"),
         (None, {"decoders": ["argmax", DICE, DICE]}, "decoders must differ"),

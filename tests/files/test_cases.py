@@ -101,6 +101,27 @@ def test_equal_names_in_a_folder(tmp_path, first, second):
         find_cases(tmp_path / "probs", tmp_path / "labels")
 
 
+@pytest.mark.parametrize("name", ["probs", "all.npz", "all.npy", "pt", "npy"])
+def test_labels_that_are_nowhere_are_asked_for(folders, name):
+    """What is wrong is not the array of the probabilities."""
+    np.savez(folders / "all.npz", probs=PROBS[None])
+    np.save(folders / "all.npy", PROBS[None])
+    for suffix in ("pt", "npy"):
+        (folders / suffix).mkdir()
+    torch.save({"probs": torch.from_numpy(PROBS)}, folders / "pt/image00.pt")
+    np.save(folders / "npy/image00.npy", PROBS)
+    with pytest.raises(InputError, match=r"(all|image00)\.\w+: holds no labels.*; say where they are: --labels$"):
+        find_cases(folders / name)
+    if (folders / name).is_dir():
+        assert find_cases(folders / name, folders / "labels").cases
+
+
+def test_labels_beside_each_image_of_a_folder(tmp_path):
+    np.savez(tmp_path / "a.npz", probs=PROBS, labels=LABELS)
+    torch.save({"probs": torch.from_numpy(PROBS), "seg": TRUTH}, tmp_path / "b.pt")
+    assert all(torch.equal(case.sample().labels, TRUTH) for case in find_cases(tmp_path).cases)
+
+
 def test_images_without_labels_are_listed(folders):
     names = [b"image00.jpg", b"lost.jpg", b"image02.tif"]  # as bytes, as some write them
     np.savez(folders / "all.npz", probs=np.stack([PROBS] * 3), names=names)

@@ -97,7 +97,10 @@ def test_fit_with_checkpoints_early_stopping_accumulation_and_progress_bar(packa
     assert float(checkpoint.best_model_score) >= expected["val/rankseg/dice_image"]
     assert (tmp_path / "best.ckpt").exists()
     assert stopping.best_score.isfinite()
-    assert "val/rankseg/dice_image" in trainer.progress_bar_metrics
+    assert {each for each in trainer.progress_bar_metrics if "rankseg" in each} == {
+        "val/rankseg/dice_image",
+        "val/rankseg/gain/dice_image",
+    }
 
 
 def test_the_sanity_check_logs_nothing(package, segmenter, make_trainer):

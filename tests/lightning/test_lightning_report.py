@@ -24,6 +24,8 @@ from rankseg_plugins import PresenceRankSEG, RankSEG
 from rankseg_plugins.comparison import Scoring, compare
 from rankseg_plugins.comparison.telling.tables import to_dict
 from rankseg_plugins.lightning import RankSEGCallback
+from rankseg_plugins.scores.boundaries import Boundaries
+from rankseg_plugins.scores.lesions import Lesions
 
 pytestmark = pytest.mark.usefixtures("unpainted")
 
@@ -106,6 +108,45 @@ def test_scores_and_absent_classes_are_those_of_the_callback(segmenter, make_tra
     make_trainer(callbacks=[callback]).validate(model, data, verbose=False)
     scoring = Scoring("iou", absent="one")
     assert comparable(read(tmp_path / "val")) == figures_of(model.net, data, RankSEG("iou"), scoring=scoring)
+
+
+@mostly_one_package
+def test_blocks_are_those_of_compare(segmenter, make_trainer, tmp_path, lines):
+    """Which images can be trusted, and boundaries; the log has the areas."""
+    blocks = {"risk_coverage": True, "extra": [Boundaries(1), Lesions(classes=(1,))]}
+    report = {"folder": tmp_path, "panels": 0, **blocks}
+    callback = RankSEGCallback(RankSEG("dice"), num_classes=CLASSES, ignore_index=255, report=report)
+    model, data = segmenter(), lightning_nets.loader(ignore=255)
+    make_trainer(callbacks=[callback]).validate(model, data, verbose=False)
+    found = comparable(read(tmp_path / "val"))
+    assert found == figures_of(model.net, data, RankSEG("dice"), ignore_index=255, **blocks)
+    areas = found["risk_coverage"]["RankSEG"]
+    told = (
+        f"{100 * areas['aurc']:.2f} % (ideal order {100 * areas['aurc_ideal']:.2f} %, random order "
+        f"{100 * areas['aurc_random']:.2f} %)"
+    )
+    (line,) = [line for line in lines if "rankseg" in line]
+    assert told in line
+
+
+@pytest.mark.parametrize(
+    ("report", "message"),
+    [
+        ({"risk_coverage": True}, "report must say its 'folder'"),
+        ({"folder": "x", "risk": True}, "unknown key 'risk' in report, did you mean 'risk_coverage'"),
+        ({"folder": "x", "panels": -1}, "panels must be an integer of at least 0"),
+    ],
+)
+def test_blocks_that_are_none(report, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        RankSEGCallback(RankSEG("dice"), num_classes=CLASSES, report=report)
+
+
+def test_what_cannot_be_expected_is_refused_before_any_image(tmp_path):
+    asked = {"folder": tmp_path, "risk_coverage": True}
+    with pytest.raises(ValueError, match="the score of risk_coverage must be one of"):
+        RankSEGCallback(RankSEG("dice"), num_classes=CLASSES, scores=["recall"], report=asked)
 
 
 @mostly_one_package

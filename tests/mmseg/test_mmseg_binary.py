@@ -46,6 +46,24 @@ def test_one_channel_takes_the_place_of_the_threshold(binary_dataset, tmp_path, 
     assert 0 <= metrics["mIoU"] <= 100
 
 
+def test_what_one_channel_is_expected_to_score(binary_dataset, tmp_path):
+    """With the background, whose probability is the rest, as the score counts it."""
+    asked = {**ON, "compare": True, "expected_score": "dice"}
+    _, samples = run(binary_dataset, tmp_path, PATH + "RankSEGEncoderDecoder", 1, asked)
+    for sample in samples:
+        probs = sample["seg_logits"]["data"]
+        score, found = sample["pred_sem_seg"]["rankseg_expected"]
+        whole, exact = torch.cat([1 - probs, probs]), RankSEG("dice", output_mode="multilabel")
+        decisions = [sample[name]["data"].bool() for name in ("pred_sem_seg_argmax", "pred_sem_seg")]
+        assert (score, found.shape) == ("dice", (2, 2, 2))
+        for (expected, likely), decision in zip(found, decisions, strict=True):
+            masks = torch.cat([~decision, decision])
+            shown = masks.flatten(1).any(1)
+            by_hand = exact.expected_score(whole[None], masks[None])[0]
+            torch.testing.assert_close(expected, by_hand.where(shown, 0), atol=1e-5, rtol=0)
+            torch.testing.assert_close(likely, whole.flatten(1).amax(1).double().where(~shown, 1.0), atol=1e-6, rtol=0)
+
+
 def test_one_channel_probabilities_are_stock(binary_dataset, tmp_path):
     stock = run(binary_dataset, tmp_path, "EncoderDecoder", 1)
     off = run(binary_dataset, tmp_path, PATH + "RankSEGEncoderDecoder", 1)

@@ -27,6 +27,7 @@ from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.comparison import Scoring, compare
 from rankseg_plugins.comparison.telling.tables import to_dict
 from rankseg_plugins.mmseg import MultiLevelIoUMetric
+from rankseg_plugins.mmseg.options import read_options
 
 pytestmark = pytest.mark.usefixtures("unpainted")
 
@@ -78,6 +79,52 @@ def test_figures_are_the_printed_ones_and_those_of_compare(dataset, tmp_path, na
     assert log.count(found["decoders"]["RankSEG"]["verdict"]) == 1
     page = (tmp_path / "report" / "report.html").read_text()
     assert all(name in page for name in (*tiny.CLASSES, *stems))
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_which_images_can_be_trusted(dataset, tmp_path, tuned):
+    """As ``compare`` finds it, also of a decoder that has a temperature; the log has the areas."""
+    decoder, asked = RankSEG("iou"), {"metric": "iou"}
+    if tuned:
+        decoder, asked = TunedDecoder(RankSEG("iou"), len(tiny.CLASSES), 0.5), {"tuned": str(tmp_path / "it.json")}
+        decoder.save(tmp_path / "it.json")
+    asked |= {"compare": True, "expected_score": "iou"}
+    full, built = make_config(dataset, tmp_path, tmp_path / "report", rankseg=asked, iou_metrics="mIoU")
+    full.log_level = "INFO"
+    _, kept = tiny.evaluate(full, built.state_dict())
+    samples = [
+        (Path(each["img_path"]).stem, each["seg_logits"]["data"].softmax(0), each["gt_sem_seg"]["data"][0].long())
+        for each in kept
+    ]
+    options = {"scoring": Scoring("iou"), "risk_coverage": True, "ignore_index": 255, "panels": 0}
+    expected = to_dict(compare(samples, {"argmax": RankSEG("acc"), "RankSEG": decoder}, **options))
+    found = read(tmp_path / "report")
+    for name, figures in expected["risk_coverage"].items():
+        assert found["risk_coverage"][name] == pytest.approx(figures, abs=1e-6)
+    area = found["risk_coverage"]["RankSEG"]["aurc"]
+    log = "\n".join(path.read_text() for path in tmp_path.rglob("*.log"))
+    assert f"curve of {100 * area:.2f} % (ideal order" in log
+
+
+def test_another_expected_score_than_that_of_the_report_is_refused(dataset, tmp_path):
+    rankseg = {**OPTIONS, "compare": True, "expected_score": "iou"}
+    full, built = make_config(dataset, tmp_path, tmp_path / "report", rankseg=rankseg)
+    with pytest.raises(ValueError, match=r"rankseg\.expected_score must be 'dice', the score of the report, got 'iou'"):
+        tiny.evaluate(full, built.state_dict())
+    for wrong, message in (
+        ({"compare": True, "expected_score": "recall"}, "expected_score must be one of"),
+        ({"expected_score": "dice"}, r"expected_score has no effect without .*compare=True"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_options(wrong)
+
+
+def test_a_decision_that_is_argmax_s_is_called_so(dataset, tmp_path):
+    rankseg = {"metric": "acc", "compare": True}
+    full, built = make_config(dataset, tmp_path, tmp_path / "report", rankseg=rankseg)
+    tiny.evaluate(full, built.state_dict())
+    decoder = read(tmp_path / "report")["decoders"]["RankSEG"]
+    assert decoder["verdict"].startswith("RankSEG decides as argmax does in each of ")
 
 
 def test_it_names_options_config_and_checkpoint(dataset, tmp_path):

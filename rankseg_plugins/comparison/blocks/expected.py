@@ -1,4 +1,4 @@
-r"""What decisions are expected to score, and how far that tells which images can be trusted.
+"""What decisions are expected to score, and how far that tells which images can be trusted.
 
 For an image, a decision and class c let e_c be the exact expected Dice or IoU of its mask S_c, were pixels independent
 with the probabilities that the decoder decides by (at its temperature, if it has one); and q_c how likely the class
@@ -27,10 +27,11 @@ from torch import Tensor
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison.decoders import Decoder
 from rankseg_plugins.comparison.intervals.statistics import mean_of_known
+from rankseg_plugins.comparison.phrases import percent
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.core import RankSEG
+from rankseg_plugins.core.options import ABSENT
 from rankseg_plugins.core.probabilities import check_choice, class_masks
-from rankseg_plugins.scores.levels import ABSENT
 from rankseg_plugins.scores.risk_coverage import RiskCoverage
 
 if TYPE_CHECKING:
@@ -59,14 +60,14 @@ def check_expected(asked: object, scoring: Scoring) -> str | None:
 
 
 def expect(score: str, decoders: Iterable[Decoder], decisions: Sequence[Tensor], probs: Tensor) -> np.ndarray:
-    r"""What decisions on one image are expected to score, class by class.
+    """What decisions on one image are expected to score, class by class.
 
     Args:
         score: one of :data:`EXPECTED`.
         decoders: who decided, in the order of ``decisions``.
-        decisions: labels (\*spatial) of any integers, or bool masks (C, \*spatial). With C = 1 label 1 is the
+        decisions: labels (*spatial) of any integers, or bool masks (C, *spatial). With C = 1 label 1 is the
             foreground.
-        probs: (C, \*spatial) probabilities.
+        probs: (C, *spatial) probabilities.
 
     Returns:
         (decoders, 2, C) float64 in [0, 1]: e_c, 0 where a class is not shown, and q_c; see the module.
@@ -121,8 +122,10 @@ def expected_image_scores(found: np.ndarray, scoring: Scoring) -> np.ndarray:
     expected, likely = np.moveaxis(found[..., scoring.kept(found.shape[-1])], -2, 0)
     if scoring.absent == "skip":
         total = likely.sum(-1)
-        return expected.sum(-1) / np.where(total == 0, 1.0, total)
-    return (expected + ABSENT[scoring.absent] * (1 - likely)).mean(-1)
+        scores: np.ndarray = expected.sum(-1) / np.where(total == 0, 1.0, total)
+    else:
+        scores = (expected + ABSENT[scoring.absent] * (1 - likely)).mean(-1)
+    return scores
 
 
 class TrustRow(NamedTuple):
@@ -149,6 +152,23 @@ def trust_rows(comparison: Comparison) -> list[TrustRow]:
         mean = mean_of_known(np.where(np.isnan(reached), np.nan, expected), -1)
         rows.append(TrustRow(name, float(mean), comparison.risk_coverage(name)))
     return rows
+
+
+def describe_trust(comparison: Comparison, decoder: str) -> str | None:
+    """The areas under the risk-coverage curves of a decoder in one sentence, for a log; None where none was asked for.
+
+    Args:
+        comparison: with the decoder.
+        decoder: one of its decoders.
+    """
+    if comparison.expected_scores is None:
+        return None
+    curve = comparison.risk_coverage(decoder)
+    return (
+        f"Accepted in the order of what {decoder} is expected to score, images have an area under the risk-coverage "
+        f"curve of {percent(curve.area)} % (ideal order {percent(curve.ideal)} %, random order {percent(curve.random)} "
+        "%)."
+    )
 
 
 def trust_as_dict(comparison: Comparison) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.comparison.intervals.statistics import FEWEST, jackknife, mean_of_known, ratio, unseen
+from rankseg_plugins.comparison.intervals.statistics import FEWEST, jackknife, mean_of_known, ratio, settle, unseen
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.extra import ExtraScore, columns_of, entries
@@ -58,7 +58,7 @@ def extra_entries(
 
 
 def extra_figures(
-    found: np.ndarray, scores: Sequence[ExtraScore], cases: np.ndarray, confidence: float
+    found: np.ndarray, scores: Sequence[ExtraScore], cases: np.ndarray, confidence: float, alike: np.ndarray
 ) -> ExtraFigures:
     """Means and differences of figures.
 
@@ -67,6 +67,7 @@ def extra_figures(
         scores: what was measured.
         cases: (N,) index of the case of every image, from 0.
         confidence: in (0, 1).
+        alike: see :func:`~rankseg_plugins.comparison.intervals.levels.level_differences`.
     """
     ours, base = _paired(found, scores)
     differences = mean_of_known(ours, -1) - mean_of_known(base, -1)  # (D - 1, K, N)
@@ -80,6 +81,8 @@ def extra_figures(
     estimate = jackknife(parts, statistic)
     ends = estimate.interval(confidence, _unseen(parts, scores).ravel())
     table = np.column_stack([estimate.values, ends]).reshape(*ours.shape[:2], -1, 3)
+    if estimate.cases >= FEWEST:
+        settle(table, alike)
     return ExtraFigures(
         mean_of_known(mean_of_known(found, -1), -1),
         mean_of_known(found, 2),

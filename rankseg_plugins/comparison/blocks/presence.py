@@ -23,11 +23,11 @@ Presence = Mapping[str, Calibration]
 def judged(
     told: Sequence[Tensor | None], truth: Tensor, spatial: int, ignore_index: int | None = None
 ) -> np.ndarray | None:
-    r"""How likely each decoder took each class of an image to be there, as far as the truth can be asked.
+    """How likely each decoder took each class of an image to be there, as far as the truth can be asked.
 
     Args:
         told: (C,) of each decoder; None of those that know nothing of it.
-        truth: labels (\*spatial) or masks (C, \*spatial), as :func:`~rankseg_plugins.scores.truth.to_truth` gives them.
+        truth: labels (*spatial) or masks (C, *spatial), as :func:`~rankseg_plugins.scores.truth.to_truth` gives them.
         spatial: number of spatial dimensions.
         ignore_index: label whose pixels do not count.
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.comparison.intervals.statistics import FEWEST, jackknife, mean_of_known, unseen
+from rankseg_plugins.comparison.intervals.statistics import FEWEST, jackknife, mean_of_known, settle, unseen
 from rankseg_plugins.comparison.measuring import to_areas
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.scores.areas import Areas
@@ -60,7 +60,9 @@ class _Sums(NamedTuple):
     gains: np.ndarray  # (rows, D, 2): sum of paired differences, number of pairs
 
 
-def level_differences(counts: np.ndarray, cases: np.ndarray, scoring: Scoring, confidence: float) -> Differences:
+def level_differences(
+    counts: np.ndarray, cases: np.ndarray, scoring: Scoring, confidence: float, alike: np.ndarray | None = None
+) -> Differences:
     """Differences to the first decoder, with intervals.
 
     Args:
@@ -68,6 +70,8 @@ def level_differences(counts: np.ndarray, cases: np.ndarray, scoring: Scoring, c
         cases: (N,) index of the case of every image, from 0.
         scoring: what counts as better.
         confidence: in (0, 1).
+        alike: (D - 1,) bool, decoders that decided as the first did in every image: nothing is uncertain of them,
+            unless there are too few cases. None knows of none.
     """
     sums = _sums(counts, cases, scoring)
     others, classes = len(counts) - 1, counts.shape[-1]
@@ -78,6 +82,8 @@ def level_differences(counts: np.ndarray, cases: np.ndarray, scoring: Scoring, c
     seldom = _seldom(held, found.cases)
     ends += seldom[..., None] * np.array([-HALF, HALF])
     table = np.concatenate([found.values.reshape(others, -1, 1), np.clip(ends, -1, 1)], -1)
+    if alike is not None and found.cases >= FEWEST:
+        settle(table, alike)
     errors = found.errors.reshape(others, -1)
     return Differences(
         table[:, 0, 1:],
@@ -167,7 +173,8 @@ def _statistics(sums: _Sums, scoring: Scoring) -> np.ndarray:
 
 def _dataset(sums: _Sums, scoring: Scoring, score: str, classes: np.ndarray) -> np.ndarray:
     if score == "accuracy":
-        return sums.areas[:, :, 0].sum(-1) / sums.areas[:, :, 2].sum(-1)
+        found: np.ndarray = sums.areas[:, :, 0].sum(-1) / sums.areas[:, :, 2].sum(-1)
+        return found
     rows, decoders, _, number = sums.areas.shape
     pooled = to_areas(np.moveaxis(sums.areas, 2, 0).reshape(3, -1, number))
     return mean_of_known(scoring.entries(pooled, score).reshape(rows, decoders, number), -1)
@@ -175,8 +182,11 @@ def _dataset(sums: _Sums, scoring: Scoring, score: str, classes: np.ndarray) -> 
 
 def _image(sums: _Sums, scoring: Scoring, score: str, classes: np.ndarray) -> np.ndarray:
     if score == "accuracy":
-        return sums.accuracies[..., 0] / sums.accuracies[..., 1]
-    return sums.images[:, :, list(SCORES).index(score)] / sums.known_images
+        total, number = np.moveaxis(sums.accuracies, -1, 0)
+    else:
+        total, number = sums.images[:, :, list(SCORES).index(score)], sums.known_images
+    means: np.ndarray = total / number
+    return means
 
 
 def _class(sums: _Sums, scoring: Scoring, score: str, classes: np.ndarray) -> np.ndarray:

@@ -76,7 +76,8 @@ class Estimate(NamedTuple):
         beyond = np.maximum(BEYOND * self.farthest, unseen)
         errors = np.sqrt((self.squares + 2 * beyond**2) / (number - 1) / number)
         reach = require("scipy.stats", extra="report").t.ppf((1 + confidence) / 2, number - 1) * errors
-        return self.values[:, None] + reach[:, None] * np.array([-1.0, 1.0])
+        found: np.ndarray = self.values[:, None] + reach[:, None] * np.array([-1.0, 1.0])
+        return found
 
 
 def check_confidence(confidence: object) -> float:
@@ -122,7 +123,25 @@ def jackknife(parts: Sequence[np.ndarray], statistic: Callable[[Sequence[np.ndar
 
 def unseen(cases: int, entries: np.ndarray) -> np.ndarray:
     """How far an unseen case may lie at least from a mean over the entries of all cases: by UNSEEN in one of them."""
-    return UNSEEN * cases / np.maximum(1, entries)
+    found: np.ndarray = UNSEEN * cases / np.maximum(1, entries)
+    return found
+
+
+def settle(table: np.ndarray, alike: np.ndarray) -> None:
+    """Make differences and their intervals 0 where nothing can differ, instead of what unseen cases might bring.
+
+    Args:
+        table: (D, ..., 3) difference, lower and upper end, changed in place; a difference that is not known stays so.
+        alike: (D,) bool, decoders that decided as the baseline did in every image.
+
+    Example:
+        >>> table = np.array([[[0.0, -0.1, 0.1], [np.nan] * 3], [[0.2, 0.1, 0.3], [0.0, -0.1, 0.1]]])
+        >>> settle(table, np.array([True, False]))
+        >>> table[:, :, 1:].tolist()
+        [[[0.0, 0.0], [nan, nan]], [[0.1, 0.3], [-0.1, 0.1]]]
+    """
+    known = ~np.isnan(table[..., 0])
+    table[known & alike.reshape(-1, *[1] * (table.ndim - 2))] = 0.0
 
 
 def mean_of_known(values: np.ndarray, axis: int) -> np.ndarray:
@@ -137,7 +156,8 @@ def mean_of_known(values: np.ndarray, axis: int) -> np.ndarray:
 
 def ratio(total: np.ndarray, number: np.ndarray) -> np.ndarray:
     """Totals by their number; NaN where that is 0."""
-    return np.divide(total, number, out=np.full(np.shape(total), np.nan), where=number > 0)
+    found: np.ndarray = np.divide(total, number, out=np.full(np.shape(total), np.nan), where=number > 0)
+    return found
 
 
 def wilcoxon(differences: np.ndarray) -> float:

@@ -80,7 +80,8 @@ def _distinct_colours() -> np.ndarray:
     seen, found = oklab_of_eyes(offered), list(FIRST_COLOURS)
 
     def distances(colour: np.ndarray) -> np.ndarray:
-        return np.linalg.norm(seen - oklab_of_eyes(colour[None]), axis=-1).min(0)
+        found: np.ndarray = np.linalg.norm(seen - oklab_of_eyes(colour[None]), axis=-1).min(0)
+        return found
 
     nearest = np.min([distances(np.array(each)) for each in (*_TAKEN, *FIRST_COLOURS)], axis=0)
     while len(found) < 256:
@@ -95,7 +96,8 @@ def oklab_of_eyes(colours: np.ndarray) -> np.ndarray:
     share = np.asarray(colours, np.float64) / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     seen = (linear @ _EYES.transpose(0, 2, 1)).clip(0, 1)
-    return np.cbrt(seen @ _CONES.T) @ _OKLAB.T
+    found: np.ndarray = np.cbrt(seen @ _CONES.T) @ _OKLAB.T
+    return found
 
 
 def class_colours(count: int) -> np.ndarray:

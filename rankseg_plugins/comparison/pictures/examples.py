@@ -42,12 +42,12 @@ class Extremes:
         self._seen = 0
 
     def offer(self, name: str, gain: float, truth: Tensor, decisions: Sequence[Tensor]) -> None:
-        r"""Consider an image.
+        """Consider an image.
 
         Args:
             name: of the image.
             gain: its difference in score; NaN and 0 are not kept.
-            truth: labels (\*spatial) or masks (C, \*spatial), in the form of
+            truth: labels (*spatial) or masks (C, *spatial), in the form of
                 :func:`~rankseg_plugins.scores.truth.to_truth`.
             decisions: of every decoder, likewise.
         """

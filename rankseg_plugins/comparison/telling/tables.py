@@ -273,7 +273,7 @@ def _csv_cell(value: str | float) -> str | float:
 def to_dict(comparison: Comparison) -> dict[str, Any]:
     """Everything but the images, as values that JSON holds; unknown ones are None, scores are shares."""
     scoring = comparison.scoring
-    return _plain(
+    found: dict[str, Any] = _plain(
         {
             "score": f"image {scoring.score}",
             "present": scoring.present,
@@ -293,6 +293,7 @@ def to_dict(comparison: Comparison) -> dict[str, Any]:
             **groups_as_dict(comparison),
         }
     )
+    return found
 
 
 def _decoder_as_dict(comparison: Comparison, row: DecoderRow) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from rankseg_plugins.comparison import phrases
-from rankseg_plugins.comparison.phrases import points, sign, span, title, unit
+from rankseg_plugins.comparison.phrases import number_of, points, sign, span, title, unit
 
 if TYPE_CHECKING:
     from rankseg_plugins.comparison.comparison import Comparison
@@ -108,6 +108,9 @@ def _first(comparison: Comparison, decoder: str, paired: Paired, found: str) -> 
     worse = f"{paired.losses} of {images} images got worse, {paired.wins} better"
     if not images:
         return f"{decoder} cannot be judged: no image has a score with both decoders."
+    if comparison.decides_alike(decoder):
+        where = f"in each of {number_of(len(comparison.names), 'image')}"
+        return f"{decoder} decides as {comparison.decoders[0]} does {where}: {what} is the same."
     lead = {
         "gain": f"{decoder} improves {what} by {points(paired.mean).lstrip('+')} points",
         "loss": f"{decoder} lowers {what} by {points(-paired.mean).lstrip('+')} points",

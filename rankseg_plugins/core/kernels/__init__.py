@@ -1,8 +1,9 @@
 """The steps of a decision in two kernel languages: numba on a CPU, Triton on an NVIDIA GPU."""
 
 import sys
-import warnings
 from functools import cache
+
+from rankseg_plugins._warning import warn
 
 
 @cache
@@ -11,11 +12,9 @@ def has_numba() -> bool:
     try:
         import numba  # noqa: F401
     except ImportError as error:
-        warnings.warn(
+        warn(
             f"numba cannot be imported ({error}): decisions on a CPU are the same without it, but take more memory and "
-            "several times as long",
-            UserWarning,
-            stacklevel=2,
+            "several times as long"
         )
         return False
     return True

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rankseg_plugins._warning import warn
 from rankseg_plugins.core.labels import read_truth
 from rankseg_plugins.core.lasting import Fitted, Mark
 from rankseg_plugins.core.options import OUTPUT_MODES, read_choice, read_index, read_integer, read_real
@@ -49,7 +49,7 @@ RULE = ("scale", "offset")
 
 
 class GlobalRankSEG(ChecksSums, Fitted):
-    r"""Decides for scores pooled over a data set: MMSegmentation's mIoU, TorchMetrics' ``JaccardIndex``.
+    """Decides for scores pooled over a data set: MMSegmentation's mIoU, TorchMetrics' ``JaccardIndex``.
 
     The best decision for a pooled Dice or IoU is an affine rule, label = argmax of ``scale * probs - offset``, or a
     threshold for each class where masks may overlap. :meth:`update` keeps a sample of the pixels of unlabelled (or
@@ -91,8 +91,8 @@ class GlobalRankSEG(ChecksSums, Fitted):
             ``output_mode`` is loaded. Nothing else is in the ``state_dict``.
 
     Shape:
-        - Input: (B, C, \*spatial), float16, bfloat16, float32 or float64 in [0, 1].
-        - Output: int64 labels (B, \*spatial), or bool masks (B, C, \*spatial).
+        - Input: (B, C, *spatial), float16, bfloat16, float32 or float64 in [0, 1].
+        - Output: int64 labels (B, *spatial), or bool masks (B, C, *spatial).
 
     Raises:
         TypeError: for an option of the wrong type.
@@ -192,14 +192,14 @@ class GlobalRankSEG(ChecksSums, Fitted):
         ignore_index: int | None = None,
         number: int | None = None,
     ) -> None:
-        r"""Add a batch of images to the sample.
+        """Add a batch of images to the sample.
 
         Args:
-            probs: (B, C, \*spatial) probabilities.
+            probs: (B, C, *spatial) probabilities.
             labels: None fits what the probabilities promise. Given, the measured counts are fitted: labels
-                (B, \*spatial) or (B, 1, \*spatial) in 0..C-1, with one channel 0 and 1; or masks (B, C, \*spatial) of
+                (B, *spatial) or (B, 1, *spatial) in 0..C-1, with one channel 0 and 1; or masks (B, C, *spatial) of
                 zeros and ones. Any dtype that holds whole numbers.
-            valid_mask: optional bool (B, \*spatial) or (\*spatial); False leaves a pixel out.
+            valid_mask: optional bool (B, *spatial) or (*spatial); False leaves a pixel out.
             ignore_index: label of pixels that are left out; not with masks.
             number: of the first image, where images are numbered from 0: several processes that share them then keep
                 the sample that a single one would.
@@ -257,11 +257,9 @@ class GlobalRankSEG(ChecksSums, Fitted):
         rule, left_out = self._guarded(rows, evidence)
         pursued = self._pursued(left_out)
         if not pursued.any():
-            warnings.warn(
+            warn(
                 f"GlobalRankSEG pursues no class and decides as {self._plain} does. {told(left_out)}. More images, or "
-                "other values of these options, may change that",
-                UserWarning,
-                stacklevel=2,
+                "other values of these options, may change that"
             )
         for name in RULE:
             self.keep(name, getattr(rule, name).to(getattr(self, name)))
@@ -295,22 +293,23 @@ class GlobalRankSEG(ChecksSums, Fitted):
         return rule, dict(sorted(left_out.items()))
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
-        r"""Decide. The same as calling the module.
+        """Decide. The same as calling the module.
 
         Args:
-            probs: (B, C, \*spatial) probabilities; see the class.
-            valid_mask: optional bool, (B, \*spatial) or (\*spatial): False pixels come out as ``void_index``, or as
+            probs: (B, C, *spatial) probabilities; see the class.
+            valid_mask: optional bool, (B, *spatial) or (*spatial): False pixels come out as ``void_index``, or as
                 False in every mask.
 
         Returns:
-            int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
+            int64 labels (B, *spatial) or bool masks (B, C, *spatial).
 
         Raises:
             RuntimeError: if it is not fitted.
             TypeError: for tensors of the wrong type.
             ValueError: for wrong shapes, or values that are no probabilities.
         """
-        return self(probs, valid_mask)
+        found: Tensor = self(probs, valid_mask)
+        return found
 
     @torch.no_grad()
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:

@@ -71,7 +71,7 @@ class PresenceFit(NamedTuple):
 
 
 class PresenceRankSEG(Fitted, RankSEG):
-    r"""RankSEG that decides which classes an image holds, instead of asking for a largest probability.
+    """RankSEG that decides which classes an image holds, instead of asking for a largest probability.
 
     :meth:`update` keeps a few numbers of every image and whether its truth holds each class, :meth:`fit` finds how
     likely a class is there from them, and from then on the module decides, on a CPU at about the cost of RankSEG. Where
@@ -102,8 +102,8 @@ class PresenceRankSEG(Fitted, RankSEG):
             for, so that nothing is loaded that was fitted for others. Nothing else is in the ``state_dict``.
 
     Shape:
-        - Input: (B, C, \*spatial), float16, bfloat16, float32 or float64 in [0, 1].
-        - Output: int64 labels (B, \*spatial), or bool masks (B, C, \*spatial).
+        - Input: (B, C, *spatial), float16, bfloat16, float32 or float64 in [0, 1].
+        - Output: int64 labels (B, *spatial), or bool masks (B, C, *spatial).
 
     Raises:
         TypeError: for an option that is unknown or of the wrong type.
@@ -199,13 +199,13 @@ class PresenceRankSEG(Fitted, RankSEG):
         valid_mask: Tensor | None = None,
         ignore_index: int | None = None,
     ) -> None:
-        r"""Add a batch of images to those that are fitted to.
+        """Add a batch of images to those that are fitted to.
 
         Args:
-            probs: (B, C, \*spatial) probabilities.
-            labels: labels (B, \*spatial) or (B, 1, \*spatial) in 0..C-1, with one channel 0 and 1; masks
-                (B, C, \*spatial) of zeros and ones; or (B, C) bool, which classes each image holds.
-            valid_mask: optional bool (B, \*spatial) or (\*spatial); see :meth:`predict`.
+            probs: (B, C, *spatial) probabilities.
+            labels: labels (B, *spatial) or (B, 1, *spatial) in 0..C-1, with one channel 0 and 1; masks
+                (B, C, *spatial) of zeros and ones; or (B, C) bool, which classes each image holds.
+            valid_mask: optional bool (B, *spatial) or (*spatial); see :meth:`predict`.
             ignore_index: label of pixels whose class is not known; not with masks. An image without any other is left
                 out.
 
@@ -265,7 +265,7 @@ class PresenceRankSEG(Fitted, RankSEG):
 
     @torch.no_grad()
     def look(self, probs: Tensor, valid_mask: Tensor | None = None) -> tuple[Evidence, Tensor]:
-        r"""What is kept of a batch of images (B, C, \*spatial), as float32 holds it, and RMA's masks of all classes."""
+        """What is kept of a batch of images (B, C, *spatial), as float32 holds it, and RMA's masks of all classes."""
         steps = make_steps(Pixels(probs, valid_mask), self._objective(), 0.0)
         volumes = steps.search(self._objective(), 0.0)
         found = Evidence.of(steps.maximum, volumes.mu, volumes.n, volumes.s, number_of(probs, valid_mask))
@@ -273,11 +273,11 @@ class PresenceRankSEG(Fitted, RankSEG):
         return Evidence(*(each.float().double() for each in found)), masks
 
     def presence(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
-        r"""How likely each class is there: (B, C) float64.
+        """How likely each class is there: (B, C) float64.
 
         Args:
-            probs: (B, C, \*spatial) probabilities.
-            valid_mask: optional bool, (B, \*spatial) or (\*spatial); see :meth:`predict`.
+            probs: (B, C, *spatial) probabilities.
+            valid_mask: optional bool, (B, *spatial) or (*spatial); see :meth:`predict`.
 
         Raises:
             RuntimeError: if it is not fitted.
@@ -298,23 +298,24 @@ class PresenceRankSEG(Fitted, RankSEG):
         return self._known(evidence.maximum.device).curve.presence(evidence, self._objective())
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None, presence: Tensor | None = None) -> Tensor:
-        r"""Decide. The same as calling the module.
+        """Decide. The same as calling the module.
 
         Args:
-            probs: (B, C, \*spatial) probabilities; see the class.
+            probs: (B, C, *spatial) probabilities; see the class.
             valid_mask: optional bool mask of the pixels that hold data; see :meth:`rankseg_plugins.RankSEG.predict`.
             presence: optional (B, C) or (C,) in [0, 1]: how likely the truth holds each class, where another source
                 knows it better than the fit, such as a classifier of images.
 
         Returns:
-            int64 labels (B, \*spatial) or bool masks (B, C, \*spatial).
+            int64 labels (B, *spatial) or bool masks (B, C, *spatial).
 
         Raises:
             RuntimeError: if it is not fitted and ``presence`` is not given.
             TypeError: for tensors of the wrong type.
             ValueError: for wrong shapes or values.
         """
-        return self(probs, valid_mask, presence)
+        found: Tensor = self(probs, valid_mask, presence)
+        return found
 
     @torch.no_grad()
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None, presence: Tensor | None = None) -> Tensor:
@@ -341,10 +342,10 @@ class PresenceRankSEG(Fitted, RankSEG):
     def decision_and_presence(
         self, logits: Tensor, activation: str = "softmax", temperature: float = 1.0
     ) -> tuple[Tensor, Tensor]:
-        r"""What :meth:`predict_logits` decides, and how likely that takes each class to be there.
+        """What :meth:`predict_logits` decides, and how likely that takes each class to be there.
 
         Args:
-            logits: (B, C, \*spatial), as the other two see :meth:`predict_logits`.
+            logits: (B, C, *spatial), as the other two see :meth:`predict_logits`.
             activation: what makes probabilities of them.
             temperature: in [0.001, 1000].
 

@@ -1,4 +1,4 @@
-r"""Decisions on one image that may be larger than memory, and what they are expected to score.
+"""Decisions on one image that may be larger than memory, and what they are expected to score.
 
 On a CPU, RMA reads the probabilities where they lie, chunk by chunk, and writes labels of 16 bits to a place that is
 given to it; what decides pixel by pixel (argmax, thresholds, a rule for the data set) goes through the image in strips,
@@ -32,10 +32,10 @@ Decoder = RankSEG | GlobalRankSEG | TunedDecoder
 
 @torch.no_grad()
 def one_class(values: Tensor, activation: str, label: int, scratch: Scratch) -> Tensor:
-    r"""The probabilities of one class, (1, \*spatial).
+    """The probabilities of one class, (1, *spatial).
 
     Args:
-        values: (C, \*spatial).
+        values: (C, *spatial).
         activation: what makes probabilities of them, which takes all channels.
         label: the class.
         scratch: gives memory.
@@ -54,17 +54,17 @@ def one_class(values: Tensor, activation: str, label: int, scratch: Scratch) -> 
 
 @torch.no_grad()
 def decide(decoder: Decoder, values: Tensor, activation: str, scratch: Scratch, device: torch.device) -> Tensor:
-    r"""What a decoder decides, the same as :func:`rankseg_plugins.calibration.tuned.decide`.
+    """What a decoder decides, the same as :func:`rankseg_plugins.calibration.tuned.decide`.
 
     Args:
         decoder: decides.
-        values: (C, \*spatial), on the CPU.
+        values: (C, *spatial), on the CPU.
         activation: what makes probabilities of them.
         scratch: gives memory.
         device: where to decide.
 
     Returns:
-        Labels (\*spatial) int16 or int64, or bool masks (C, \*spatial), on the CPU.
+        Labels (*spatial) int16 or int64, or bool masks (C, *spatial), on the CPU.
 
     Raises:
         TypeError: as the decoder.
@@ -97,13 +97,13 @@ def decide(decoder: Decoder, values: Tensor, activation: str, scratch: Scratch, 
 def expect(
     score: str, decoder: Decoder, decision: Tensor, values: Tensor, activation: str, scratch: Scratch
 ) -> np.ndarray:
-    r"""What a decision is expected to score, class by class; see :mod:`rankseg_plugins.comparison.blocks.expected`.
+    """What a decision is expected to score, class by class; see :mod:`rankseg_plugins.comparison.blocks.expected`.
 
     Args:
         score: ``"dice"`` or ``"iou"``.
         decoder: who decided.
         decision: what :func:`decide` gave.
-        values: (C, \*spatial), on the CPU.
+        values: (C, *spatial), on the CPU.
         activation: what makes probabilities of them.
         scratch: gives memory.
 
@@ -159,7 +159,7 @@ def _by_strips(
     scratch: Scratch,
     make: Callable[[tuple[int, ...], torch.dtype], Tensor] | None = None,
 ) -> Tensor:
-    r"""What is worked out for every pixel: (1, \*spatial), or with a dimension of classes (1, C, \*spatial)."""
+    """What is worked out for every pixel: (1, *spatial), or with a dimension of classes (1, C, *spatial)."""
     made: Tensor | None = None
     for first, strip in _begun(pixels):
         part = work(strip)

@@ -98,10 +98,10 @@ def check_size(place: str, spatial: tuple[int, ...], axes: Axes, reference: Refe
 
 
 def placed(labels: np.ndarray, axes: Axes, reference: Reference, masks: bool = False) -> np.ndarray:
-    r"""Labels in the order and direction of the axes of their reference; nothing is copied.
+    """Labels in the order and direction of the axes of their reference; nothing is copied.
 
     Args:
-        labels: (\*spatial), or masks (C, \*spatial).
+        labels: (*spatial), or masks (C, *spatial).
         axes: of the probabilities, see :class:`~rankseg_plugins.files.reading.Axes`.
         reference: of this image.
         masks: whether these are masks.

@@ -19,7 +19,7 @@ from rankseg_plugins.files.decoding.geometry import Reference, beside, check_siz
 from rankseg_plugins.files.decoding.images import Image
 from rankseg_plugins.files.decoding.scratch import Scratch
 from rankseg_plugins.files.decoding.writing import Form, write_labels
-from rankseg_plugins.files.errors import InputError
+from rankseg_plugins.files.errors import InputError, first_readable
 from rankseg_plugins.files.formats.nnunet import find_orientation
 from rankseg_plugins.files.lines import DAMAGES, RunFile, damaged, rows_of, stamp_of
 from rankseg_plugins.files.reading import LABEL_SUFFIXES, Axes
@@ -81,10 +81,10 @@ class Source:
 
 
 class Opened(NamedTuple):
-    r"""An image.
+    """An image.
 
     Args:
-        values: (C, \*spatial).
+        values: (C, *spatial).
         activation: what makes probabilities of them.
         axes: how they lie.
         reference: whose geometry the labels take.
@@ -172,19 +172,12 @@ def blame(place: str, function: Callable[..., R], *args: Any) -> R:
         raise InputError(place, with_hint(error)) from error
 
 
-def first_opened(images: Sequence[Image], source: Source, keep_going: bool) -> tuple[Image, Opened]:
+def first_opened(images: Sequence[Image], source: Source, place: Path, keep_going: bool) -> tuple[Image, Opened]:
     """The first image that can be read, from which the number of classes is learnt.
 
-    Raises:
-        InputError: if it cannot be read, with ``keep_going`` if none can.
+    See :func:`~rankseg_plugins.files.errors.first_readable`.
     """
-    for image in images:
-        try:
-            return image, source.open(image)
-        except InputError:
-            if not keep_going or image is images[-1]:
-                raise
-    raise ValueError("images must hold at least one image")
+    return first_readable(images, lambda image: (image, source.open(image)), place, keep_going)
 
 
 def run(

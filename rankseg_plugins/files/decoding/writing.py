@@ -56,7 +56,7 @@ def choose_form(
     palette: np.ndarray | None,
     has_reference: bool,
 ) -> Form:
-    r"""What fits the decisions of a decoder, and the first image.
+    """What fits the decisions of a decoder, and the first image.
 
     Args:
         file_format: what is asked for; None: NIfTI where images have a reference, PNG for plain pictures with one label
@@ -116,11 +116,11 @@ def _kind_of(low: int, high: int) -> np.dtype:
 def write_labels(
     path: Path, decision: Tensor, form: Form, axes: Axes, reference: Reference | None, scratch: Scratch
 ) -> None:
-    r"""Write the labels of one image.
+    """Write the labels of one image.
 
     Args:
         path: of the file.
-        decision: labels (\*spatial), or bool masks (C, \*spatial); of one class, its mask becomes the labels 0 and 1.
+        decision: labels (*spatial), or bool masks (C, *spatial); of one class, its mask becomes the labels 0 and 1.
         form: see :func:`choose_form`.
         axes: of the probabilities.
         reference: of this image, for NIfTI.

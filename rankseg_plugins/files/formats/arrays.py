@@ -68,6 +68,19 @@ def map_array(path: Path, keys: Sequence[str], make: Make) -> tuple[np.ndarray, 
     return array, key
 
 
+def keys_in(path: Path) -> list[str]:
+    """Names of the arrays in a file; none where it holds one alone.
+
+    Args:
+        path: ``.npz``, ``.npy``, or ``.pt``, which is read.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return members(path)
+    found = load_torch(path) if suffix == ".pt" else None
+    return list(found) if isinstance(found, dict) else []
+
+
 def is_native(dtype: np.dtype) -> bool:
     """Whether torch takes it as it is: in the byte order of this machine, floats of at most 64 bits."""
     return dtype.isnative and dtype.kind == "f" and dtype.itemsize <= 8
@@ -181,16 +194,20 @@ def _archive(path: Path) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def _read_torch(path: Path, keys: Sequence[str]) -> tuple[np.ndarray, str]:
+def load_torch(path: Path) -> object:
+    """What a ``.pt`` file holds; the keys of a dict are words."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged or malicious file raises is not documented
         if isinstance(error, OSError):
             raise
         raise ValueError("no tensor that torch.load reads with weights_only=True") from error
-    key = ""
+    return {str(name): value for name, value in found.items()} if isinstance(found, dict) else found
+
+
+def _read_torch(path: Path, keys: Sequence[str]) -> tuple[np.ndarray, str]:
+    found, key = load_torch(path), ""
     if isinstance(found, dict):
-        found = {str(name): value for name, value in found.items()}
         key = choose(list(found), keys)
         found = found[key]
     if not isinstance(found, Tensor):

@@ -19,7 +19,7 @@ MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 
 
 class Volume(NamedTuple):
-    r"""What a NIfTI file holds.
+    """What a NIfTI file holds.
 
     Args:
         array: (x, y, z), a mask for each class (C, x, y, z), or a plain picture (x, y).

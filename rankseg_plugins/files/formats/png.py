@@ -32,5 +32,6 @@ def read_png(path: Path) -> np.ndarray:
     if array.dtype == bool:
         return array.astype(np.uint8)
     if header[KIND] == GREY and header[DEPTH] < 8:  # Pillow stretches these to 0 to 255
-        return array // (255 // (2 ** header[DEPTH] - 1))
+        found: np.ndarray = array // (255 // (2 ** header[DEPTH] - 1))
+        return found
     return array

@@ -75,6 +75,18 @@ def test_a_prompt_shows_few_lines():
     assert len(repr(tune(samples, min_cases=0)).splitlines()) <= 15
 
 
+def test_what_a_comparison_gives_is_one_line_in_a_prompt():
+    """However many images there are."""
+    truth = torch.arange(300)[:, None] % 3
+    probs = torch.nn.functional.one_hot(truth[:, 0].roll(1), 3)[..., None].float()
+    found = compare([(str(i), *each) for i, each in enumerate(zip(probs, truth, strict=True))], risk_coverage=True)
+    paired, curve = found.paired(found.candidates[0]), found.risk_coverage("argmax")
+    assert repr(paired) == "300 images: 0.00 (0.00 to 0.00) points; 0 better, 0 worse"
+    assert repr(curve) == "RiskCoverage of 300 images: AURC 1.0000, ideal 1.0000, random 1.0000; 0 left out"
+    sample = Sample("a", torch.rand(3, 300, 300), torch.zeros(300, 300, dtype=torch.int64))
+    assert repr(sample) == "Sample('a', probs=<torch.float32 (3, 300, 300)>, labels=<torch.int64 (300, 300)>)"
+
+
 class Cells(html.parser.HTMLParser):
     """Rows of cells of a page, and its paragraphs."""
 

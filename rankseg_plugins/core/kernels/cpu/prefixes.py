@@ -67,7 +67,7 @@ def rule(fastest, reach, u, weights):
         start, end = end, end * _GROWTH
 
 
-def most_nodes(reach):
+def most_nodes(reach: float) -> int:
     """Number of nodes of a :func:`rule` that reaches so far."""
     return len(POINTS) * (2 + max(0, math.ceil(math.log(reach / _FIRST) / math.log(_GROWTH))))
 

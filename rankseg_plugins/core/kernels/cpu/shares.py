@@ -73,12 +73,13 @@ class Ranked(NamedTuple):
     best: np.ndarray
 
 
-def of_sums(sums):
+def of_sums(sums: np.ndarray) -> np.ndarray:
     """Interpolated shares (A, NODES) of masks, from the sums (A, NODES) of ``p T_k(2 p - 1)`` over their pixels."""
     # Lagrange's polynomials of Chebyshev's points are made up of Chebyshev's polynomials.
     scale = np.full(NODES, 2 / NODES)
     scale[0] /= 2
-    return (sums * scale) @ np.cos(np.arange(NODES)[:, np.newaxis] * _ANGLES)
+    shares: np.ndarray = (sums * scale) @ np.cos(np.arange(NODES)[:, np.newaxis] * _ANGLES)
+    return shares
 
 
 @exact

@@ -98,7 +98,8 @@ def over_tasks(work: Callable[[int, int], object], source: Source, plan: Plan, b
 
 def joined(tables: np.ndarray, plan: Plan) -> np.ndarray:
     """Sums over the tasks of each image: (B * tasks, ...) to (B, ...); in order."""
-    return tables.reshape(-1, plan.tasks, *tables.shape[1:]).sum(1)
+    found: np.ndarray = tables.reshape(-1, plan.tasks, *tables.shape[1:]).sum(1)
+    return found
 
 
 def scratch(shape: tuple[int, ...], dtype: torch.dtype) -> np.ndarray:

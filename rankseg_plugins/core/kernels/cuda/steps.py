@@ -220,4 +220,5 @@ def _rounded(number: float, dtype: torch.dtype) -> float:
 
 def _bits(number: float) -> int:
     """The number as the kernels' ``_real`` reads it."""
-    return struct.unpack("<q", struct.pack("<d", number))[0]
+    found: int = struct.unpack("<q", struct.pack("<d", number))[0]
+    return found

@@ -1,0 +1,111 @@
+"""What ``help()`` shows of every public name: arguments, errors, where a formula comes from, and an example."""
+
+import ast
+import importlib
+import inspect
+import re
+import textwrap
+
+import pytest
+from test_public_names import NEEDS, PUBLIC
+from toolkits import is_installed
+
+#: Classes of MMSegmentation's registry that take what their base takes: its page lists it.
+AS_ITS_BASE = {
+    *("RankSEGEncoderDecoder", "RankSEGCascadeEncoderDecoder", "RankSEGMultimodalEncoderDecoder", "RankSEGVisualizer"),
+}
+#: What rests on a formula: itself, or its module, says where that is from.
+FORMULAS = {
+    *(
+        "GlobalRankSEG",
+        "PresenceRankSEG",
+        "RankSEG",
+        "rankseg",
+        "TemperatureScaling",
+        "Calibration",
+        "tune",
+        "iou",
+        "dice",
+    ),
+    *("class_level", "dataset_level", "image_level", "risk_coverage", "RiskCoverage", "average_surface_distance"),
+    *("Boundaries", "hausdorff95", "surface_dice", "Lesions", "LesionCounts"),
+}
+#: Functions whose errors pass through; of others only a ``raise`` is seen.
+CHECKS = re.compile(r"(check|read|as_decoder|require)(_\w+)?$")
+
+
+def public_objects():
+    for module, names in PUBLIC.items():
+        missing = [each for each in NEEDS.get(module.rpartition(".")[2], []) if not is_installed(each)]
+        for name in names:
+            if name != "__version__":
+                skip = [pytest.mark.skip(reason=f"needs {' and '.join(missing)}")] if missing else []
+                yield pytest.param(module, name, id=f"{module}.{name}", marks=skip)
+
+
+def sections(text):
+    """Of a docstring by title; what stands before them is the section ""."""
+    parts = re.split(
+        r"^(Args|Attributes|Returns|Raises|Shape|Source|Example):", inspect.cleandoc(text), flags=re.MULTILINE
+    )
+    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
+def raises(function):
+    """Whether a function raises something itself, or by one of the checks."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    calls = (ast.unparse(node.func).split(".")[-1] for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return any(isinstance(node, ast.Raise) for node in ast.walk(tree)) or any(map(CHECKS.match, calls))
+
+
+def own_functions(found):
+    """Its public methods, as far as they are written here."""
+    for name, value in vars(found).items():
+        function = getattr(value, "__func__", value)
+        if (
+            not name.startswith("_")
+            and inspect.isfunction(function)
+            and function.__module__.startswith("rankseg_plugins")
+        ):
+            yield name, function
+
+
+def makers(found):
+    """The functions that check the arguments of a class; what a dataclass makes of itself checks nothing."""
+    made = (vars(found).get(name) for name in ("__init__", "__post_init__"))
+    return [each for each in made if inspect.isfunction(each) and each.__code__.co_filename != "<string>"]
+
+
+@pytest.mark.parametrize(("module", "name"), public_objects())
+def test_docstring(module, name):
+    found = getattr(importlib.import_module(module), name)
+    told = sections(found.__doc__)
+    given = set(inspect.signature(found).parameters)
+    if name not in AS_ITS_BASE:
+        described = set(re.findall(r"^ {4}\*{0,2}(\w+):", told.get("Args", ""), flags=re.MULTILINE))
+        assert given <= described, given - described
+        assert described <= given | {"options", "kwargs"}, described - given
+    assert "Example" in told
+    assert ">>>" in told["Example"] or module == "rankseg_plugins.mmseg"
+    if name in FORMULAS and module.rpartition(".")[2] not in NEEDS:
+        assert "Source" in told or "Wang et al." in inspect.getmodule(found).__doc__
+    functions = makers(found) if inspect.isclass(found) else [found]
+    if any(raises(each) for each in map(inspect.unwrap, functions) if each.__module__.startswith("rankseg_plugins")):
+        assert "Raises" in told
+
+
+@pytest.mark.parametrize(("module", "name"), public_objects())
+def test_help_is_plain_and_methods_say_what_they_raise(module, name):
+    found = getattr(importlib.import_module(module), name)
+    functions = dict(own_functions(found)) if inspect.isclass(found) else {}
+    for each in (found, *functions.values()):
+        assert each.__doc__, each
+        assert "\\" not in inspect.getdoc(each), each
+    for each in functions.values():
+        own = ast.parse(textwrap.dedent(inspect.getsource(each)))
+        if any(isinstance(node, ast.Raise) and node.exc is not None for node in ast.walk(own)):
+            assert "Raises" in sections(each.__doc__), each
+
+
+def test_what_rests_on_a_formula_is_public():
+    assert {name for names in PUBLIC.values() for name in names} >= FORMULAS | AS_ITS_BASE
