@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rankseg_plugins.core.decoder import RankSEG
-from rankseg_plugins.core.kernels.cpu.threads import few_numbers
 from rankseg_plugins.core.lasting import Fitted, Mark
 from rankseg_plugins.core.objectives import OBJECTIVES
 from rankseg_plugins.core.options import ABSENT, PRESENT, read_choice, read_index, read_integer, read_real
 from rankseg_plugins.core.paths import make_steps
 from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.presence.choosing import Known
-from rankseg_plugins.core.presence.curve import (
-    Curve,
-    Evidence,
-    Expectation,
-    constant,
-    fit_curve,
-    fit_expectation,
-    taken_at_their_word,
-)
+from rankseg_plugins.core.presence.curve import Evidence, taken_at_their_word
+from rankseg_plugins.core.presence.fitting import PresenceFit, by_frequencies, learn
 from rankseg_plugins.core.presence.reading import (
     STATE,
     Truth,
@@ -34,7 +26,7 @@ from rankseg_plugins.core.presence.reading import (
     read_frequencies,
     what_is_wrong,
 )
-from rankseg_plugins.core.presence.rule import LEVELS, SCORE, Rule, gauss, mean_image_score, mean_scores
+from rankseg_plugins.core.presence.rule import LEVELS, SCORE, Rule, gauss
 from rankseg_plugins.core.probabilities import (
     check_by_class,
     check_floating,
@@ -54,20 +46,6 @@ NEEDS_FIT = (
     "what a single class scores on other images decides whether it pays on this one, and with level='class' every "
     "class, where absent ones are skipped: update() and fit(), or choose absent='one' or rule=0.5, a threshold"
 )
-
-
-class PresenceFit(NamedTuple):
-    """What :meth:`PresenceRankSEG.fit` found.
-
-    Args:
-        images: that it was fitted to.
-        frequency: (C,) float64, how often the images hold each class.
-        loss: mean negative log-likelihood of knowing only these frequencies, and of the fit, on the same images.
-    """
-
-    images: int
-    frequency: Tensor
-    loss: tuple[float, float]
 
 
 class PresenceRankSEG(Fitted, RankSEG):
@@ -166,7 +144,7 @@ class PresenceRankSEG(Fitted, RankSEG):
         self.mark()
         self.reset()
         if frequencies is not None:
-            self._keep(constant(read_frequencies(frequencies, num_classes)), taken_at_their_word(num_classes))
+            self._keep(by_frequencies(read_frequencies(frequencies, num_classes)))
             if self._needs_mean_scores:
                 raise ValueError(f"frequencies are not enough here: {NEEDS_FIT}")
 
@@ -242,26 +220,9 @@ class PresenceRankSEG(Fitted, RankSEG):
             evidence: of N images; see :meth:`look`.
             there: (N, C) bool, the classes that they hold.
         """
-        with few_numbers(there.numel()):
-            return self._fit_to(evidence, there)
-
-    def _fit_to(self, evidence: Evidence, there: Tensor) -> PresenceFit:
-        objective = self._objective()
-        curve = fit_curve(evidence, there, objective)
-        q, frequency = curve.presence(evidence, objective), there.double().mean(0)
-        expectation = fit_expectation(evidence, q, objective)
-        expected = expectation.scores(evidence, q, objective)
-        if self.level == "class":
-            mean = mean_scores(expected, q, there)
-        else:
-            scored = [label for label in range(self.num_classes) if label not in self.excluded]
-            some, likely, held = (each[:, scored] for each in (expected, q, there))
-            mean = mean_image_score(some, likely, held, self._rule.nodes).expand(self.num_classes)
-        self._keep(curve, expectation, mean)
-        losses = [
-            torch.nn.functional.binary_cross_entropy(each, there.double()) for each in (frequency.expand_as(q), q)
-        ]
-        return PresenceFit(len(there), frequency, (losses[0].item(), losses[1].item()))
+        known, found = learn(evidence, there, self._objective(), self._rule)
+        self._keep(known)
+        return found
 
     @torch.no_grad()
     def look(self, probs: Tensor, valid_mask: Tensor | None = None) -> tuple[Evidence, Tensor]:
@@ -419,10 +380,8 @@ class PresenceRankSEG(Fitted, RankSEG):
         alone = self.level == "class" or self.num_classes - len(self.excluded) == 1
         return self._rule.asks_mean and alone and not bool((self.mean_score >= 0).all())
 
-    def _keep(self, curve: Curve, expectation: Expectation, mean_score: Tensor | None = None) -> None:
-        unknown = torch.full((self.num_classes,), -1.0)
-        found = (*curve, *expectation, unknown if mean_score is None else mean_score)
-        for name, value in zip(STATE, found, strict=True):
+    def _keep(self, known: Known) -> None:
+        for name, value in zip(STATE, known, strict=True):
             self.keep(name, value.to(getattr(self, name)))
         self.mark()
         self._fitted = True
