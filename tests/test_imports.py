@@ -24,13 +24,13 @@ WINGS = {
     "kernels": [],
     "kernels/cpu": ["core"],
     "kernels/cuda": ["core"],
-    "pooled": ["core"],
+    "pooled": ["core", "kernels", "kernels/cpu"],
     "solvers": ["core", "kernels/cpu"],
-    "presence": ["core", "kernels/cpu"],
+    "presence": ["core", "kernels", "kernels/cpu"],
 }
 #: Rooms inside of comparison, each with those that it may stand on; its own files stand among all of them.
 BLOCKS = {"intervals": [], "pictures": [], "blocks": ["intervals"], "telling": ["intervals", "blocks"]}
-TOP = ["core/__init__.py", "core/paths.py", "core/decoder.py", "core/presence/decoder.py"]
+TOP = ["core/__init__.py", "core/paths.py", "core/decoder.py", "core/functional.py", "core/presence/decoder.py"]
 #: Convenience methods: what they need lies above, and they are one line each.
 UPWARD = {
     ("comparison/comparison.py", "rankseg_plugins.report"),

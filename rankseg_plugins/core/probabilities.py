@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor
-
-from rankseg_plugins.core.kernels import uses_numba
 
 T = TypeVar("T")
 
@@ -19,9 +18,9 @@ FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 #: Resized and averaged probabilities overshoot [0, 1] a little: values this close outside are clamped, not refused.
 TOLERANCE = 1e-4
 
-#: Values of which PyTorch looks at some in each thread, and waits for them: the kernel does not.
-_SHARED = 1 << 15
-_OF_KERNEL = (torch.float32, torch.float64, torch.int64)
+#: What :func:`extent` leaves to NumPy, and so many values at a time.
+_OF_NUMPY = (torch.float32, torch.float64, torch.int64)
+PIECE = 1 << 16
 
 
 def to_probabilities(logits: Tensor, activation: str = "softmax") -> Tensor:
@@ -277,11 +276,12 @@ def to_masks(decision: Tensor, probs: Tensor, void_index: int) -> Tensor:
 
 def extent(values: Tensor) -> tuple[float, float]:
     """Smallest and largest of some values, at least one; NaN if one is."""
-    is_shared = values.numel() >= _SHARED and values.device.type == "cpu" and values.is_contiguous()
-    if is_shared and values.dtype in _OF_KERNEL and uses_numba():
-        from rankseg_plugins.core.kernels.cpu.extremes import extent as by_kernel
-
-        return by_kernel(values)
+    if values.device.type == "cpu" and values.dtype in _OF_NUMPY and values.is_contiguous():
+        # NumPy does not call all threads, and wait for them, on a machine that may be busy; pieces fit a cache.
+        flat = values.detach().numpy().reshape(-1)
+        pieces = [flat[first : first + PIECE] for first in range(0, len(flat), PIECE)]
+        ends = np.array([(piece.min(), piece.max()) for piece in pieces])
+        return ends[:, 0].min().item(), ends[:, 1].max().item()
     low, high = values.aminmax()
     return low.item(), high.item()
 

@@ -1,9 +1,11 @@
-"""Logits to probabilities, against float64."""
+"""Logits to probabilities, against float64, and the ends of what they span."""
+
+import math
 
 import pytest
 import torch
 
-from rankseg_plugins.core.probabilities import to_probabilities
+from rankseg_plugins.core.probabilities import PIECE, extent, to_probabilities
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", "normalize"])
@@ -28,3 +30,22 @@ def test_no_pixel_loses_its_class_to_rounding(dtype):
 def test_what_is_probabilities_already_stays():
     probs = torch.rand(1, 2, 3).half()
     assert to_probabilities(probs, "identity") is probs
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.int64]
+)
+@pytest.mark.parametrize("size", [1, 255, 257, PIECE, 3 * PIECE + 7])
+def test_smallest_and_largest(size, dtype):
+    values = torch.randint(20, 30, (size,), generator=torch.Generator().manual_seed(size)).to(dtype)
+    for place in (0, size // 2, size - 1):
+        for number in (10, 60):
+            values[place] = number
+            assert extent(values) == (values.min().item(), values.max().item())
+
+
+@pytest.mark.parametrize("place", [0, 300, PIECE, 2 * PIECE - 1])
+def test_a_single_nan_is_found(place):
+    values = torch.rand(2, PIECE, generator=torch.Generator().manual_seed(0))
+    values.view(-1)[place] = torch.nan
+    assert all(math.isnan(each) for each in extent(values))

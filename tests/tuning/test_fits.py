@@ -15,13 +15,17 @@ FITTING = """
 import torch
 from rankseg_plugins import GlobalRankSEG
 
-def bytes_for_a_pixel(mode, labels):
+def with_images(number, mode, labels):
     generator = torch.Generator().manual_seed(0)
     decoder = GlobalRankSEG(30, output_mode=mode, min_gain=0)
-    for _ in range(20):
+    for _ in range(number):
         probs = torch.randn(1, 30, 5_000, generator=generator).mul_(4).softmax(1)
         decoder.update(probs, probs.argmax(1) if labels else None)
-    return peak(decoder.fit) / 100_000
+    return decoder
+
+def bytes_for_a_pixel(mode, labels):
+    with_images(5, mode, labels).fit()  # compiles what it needs, once
+    return peak(with_images(20, mode, labels).fit) / 100_000
 
 torch.set_num_threads(1)
 print(json.dumps(each_apart(bytes_for_a_pixel, sys.argv[1:])))

@@ -142,14 +142,19 @@ def best_thresholds(probs: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(dice), round_down(torch.stack(thresholds), torch.float32)
 
 
+#: Values of a sample that are decided on at once.
+_AT_ONCE = 1 << 20
+
+
 def affine_argmax(probs: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     """Class of the largest ``scale * probs - offset``, the lowest class of equals; one class at a time saves memory.
 
     In float32 for probabilities of every dtype, as the sample holds them: what is decided is what was scored. A pixel
     without any probability, such as one outside of a crop, is labelled 0, as by argmax.
     """
-    if probs.ndim == 2:  # pixels of a sample, in memory one after the other
-        return affine_argmax(probs.T.unsqueeze(0).contiguous(), scale, offset)[0]
+    if probs.ndim == 2 and len(probs) > 1:  # pixels of a sample, in memory one after the other
+        some = probs.split(max(1, _AT_ONCE // probs.shape[1]))
+        return torch.cat([affine_argmax(each.T.unsqueeze(0).contiguous(), scale, offset)[0] for each in some])
     whole = probs.is_contiguous() and probs.dtype in (torch.float32, torch.float64) and probs.numel() > 0
     if whole and probs.device.type == "cpu" and not is_blind() and has_numba():
         from rankseg_plugins.core.kernels.cpu.extremes import affine_argmax as by_kernel

@@ -1,8 +1,6 @@
-"""The class with the largest value, or the largest affine function of it, of every pixel; the extent of all values."""
+"""The class with the largest value, or the largest affine function of it, of every pixel."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import torch
@@ -13,15 +11,12 @@ from rankseg_plugins.core.kernels.cpu.reading import copy
 from rankseg_plugins.core.kernels.cpu.source import CALL, decision
 from rankseg_plugins.core.kernels.cpu.threads import run
 
-#: Of one comparison.
-_LANES = 256
-
 
 def argmax(values: Tensor) -> Tensor:
-    r"""As ``values.argmax(1)``, in a fraction of the time: labels (B, \*spatial) int64, the first of equal values.
+    """As ``values.argmax(1)``, in a fraction of the time: labels (B, *spatial) int64, the first of equal values.
 
     Args:
-        values: (B, C, \*spatial) float32 or float64 without NaN, contiguous, C at least 1.
+        values: (B, C, *spatial) float32 or float64 without NaN, contiguous, C at least 1.
     """
     labels = decision((len(values), *values.shape[2:]), torch.int64)
     flat, into = values.flatten(2).numpy(), labels.flatten(1).numpy()
@@ -36,7 +31,7 @@ def argmax(values: Tensor) -> Tensor:
 
 
 def affine_argmax(values: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-    r"""As ``(scale * values - offset).argmax(1)`` in float32, 0 for a pixel without a value above 0.
+    """As ``(scale * values - offset).argmax(1)`` in float32, 0 for a pixel without a value above 0.
 
     Args:
         values: as of :func:`argmax`.
@@ -54,36 +49,6 @@ def affine_argmax(values: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
 
     run(work, len(values) * -(-flat.shape[2] // width))
     return labels
-
-
-def extent(values: Tensor) -> tuple[float, float]:
-    """As ``values.aminmax()``: NaN if there is one.
-
-    Args:
-        values: contiguous, of any shape, at least one.
-    """
-    flat = values.detach().flatten().numpy()
-    tasks = -(-len(flat) // CALL)
-    lanes, odd = np.empty((tasks, 2, _LANES), flat.dtype), np.empty(tasks, np.int64)
-    run(lambda first, last: _extent(first, last, flat, CALL, lanes, odd), tasks)
-    return (math.nan, math.nan) if odd.any() else (lanes[:, 0].min().item(), lanes[:, 1].max().item())
-
-
-@kernel
-def _extent(first, last, values, width, lanes, odd):
-    for task in range(first, last):
-        some = values[task * width : (task + 1) * width]
-        low, high, strange = lanes[task, 0], lanes[task, 1], 0
-        for lane in range(_LANES):
-            low[lane] = high[lane] = some[0]
-        # A lane for each of some neighbours: these are compared together.
-        for start in range(0, len(some), _LANES):
-            part = some[start : start + _LANES]
-            for lane in range(len(part)):
-                low[lane] = part[lane] if part[lane] < low[lane] else low[lane]
-                high[lane] = part[lane] if part[lane] > high[lane] else high[lane]
-                strange += part[lane] != part[lane]
-        odd[task] = strange
 
 
 @kernel

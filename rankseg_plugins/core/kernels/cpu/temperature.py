@@ -17,15 +17,15 @@ from rankseg_plugins.core.kernels.cpu.threads import run
 
 
 def probs_at(probs: Tensor, temperature: Tensor, competes: bool) -> tuple[Tensor, bool]:
-    r"""softmax(log p / T) times the sum of p, or sigmoid(logit(p) / T) where classes do not compete.
+    """softmax(log p / T) times the sum of p, or sigmoid(logit(p) / T) where classes do not compete.
 
     Args:
-        probs: (B, C, \*spatial) float32 or float64; what lies a little outside of [0, 1] is moved into it.
+        probs: (B, C, *spatial) float32 or float64; what lies a little outside of [0, 1] is moved into it.
         temperature: (1,) or (C,).
         competes: whether the classes of a pixel do.
 
     Returns:
-        (B, C, \*spatial), and whether all were probabilities.
+        (B, C, *spatial), and whether all were probabilities.
     """
     found = decision(tuple(probs.shape), probs.dtype)
     values, into = probs.detach().contiguous().flatten(2).numpy(), found.flatten(2).numpy()
