@@ -83,12 +83,18 @@ def same_decisions(decisions: Sequence[Tensor], counts: np.ndarray) -> np.ndarra
         alike = (
             first
             for first in firsts
-            if np.array_equal(counts[first], counts[index])
-            and decisions[first].shape == decision.shape
-            and bool((decisions[first].to(decision.device) == decision).all())
+            if np.array_equal(counts[first], counts[index]) and _is_same(decisions[first], decision)
         )
         firsts.append(next(alike, index))
     return np.array(firsts)
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    if one is other:
+        return True
+    if one.device.type == other.device.type == "cpu":
+        return np.array_equal(one.detach().numpy(), other.detach().numpy())  # waits for no other thread
+    return one.shape == other.shape and torch.equal(one.to(other), other)
 
 
 def to_areas(counts: np.ndarray) -> Areas:
