@@ -52,8 +52,9 @@ test-extra-%: .venv-extra-%/installed dist/built
 	@rm -r .venv-extra-$*/source/rankseg_plugins
 	@.venv-extra-$*/bin/python $(INSTALL) --force-reinstall --no-deps dist/*.whl
 	@.venv-extra-$*/bin/python -m pip check --disable-pip-version-check
-	@.venv-extra-$*/bin/python -c 'from pathlib import Path; import rankseg_plugins; \
-		Path(".venv-extra-$*/source/rankseg_plugins").symlink_to(Path(rankseg_plugins.__file__).parent)'
+	@.venv-extra-$*/bin/python -P -c 'import os, sys, rankseg_plugins as found; \
+		folder = os.path.dirname(found.__file__); assert folder.startswith(sys.prefix), folder; \
+		os.symlink(folder, ".venv-extra-$*/source/rankseg_plugins")'
 	cd .venv-extra-$*/source && OMP_NUM_THREADS=1 ../bin/python -m pytest $(ON_ALL_CORES) \
 		$(or $(TESTS_$*),tests/$* rankseg_plugins/$*)
 
