@@ -47,7 +47,7 @@ def collect_facts(
             facts[package] = version(package)
         except PackageNotFoundError:
             continue
-    facts["date"] = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    facts["date"] = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     if arguments:
         facts["command"] = shlex.join(["rankseg-plugins", *arguments])
     if hashes:

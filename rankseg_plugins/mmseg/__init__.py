@@ -1,4 +1,4 @@
-"""RankSEG in MMSegmentation: segmentors, test-time augmentation, a metric, tuning and visualisation.
+"""RankSEG in MMSegmentation: segmentors, test-time augmentation, a metric, tuning, visualisation and configs.
 
 Everything is reachable from a config by its dotted path, such as
 ``type='rankseg_plugins.mmseg.RankSEGEncoderDecoder'``. After ``custom_imports=dict(imports=['rankseg_plugins.mmseg'])``
@@ -9,6 +9,7 @@ from rankseg_plugins._imports import require
 
 require("mmseg", extra="mmseg")
 
+from rankseg_plugins.mmseg.configs import config_path  # noqa: E402
 from rankseg_plugins.mmseg.metric import MultiLevelIoUMetric  # noqa: E402
 from rankseg_plugins.mmseg.segmentors import (  # noqa: E402
     RankSEGCascadeEncoderDecoder,
@@ -31,5 +32,6 @@ __all__ = [
     "RankSEGTuningHook",
     "RankSEGVisualizationHook",
     "RankSEGVisualizer",
+    "config_path",
     "make_rankseg",
 ]

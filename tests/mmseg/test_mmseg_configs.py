@@ -10,17 +10,16 @@ import yaml
 pytest.importorskip("mmengine", reason="MMSegmentation is not installed")
 
 import mmseg
-import tiny
 import torch
 from mmengine.config import Config
 from mmseg.registry import DATASETS, METRICS, MODELS
 from mmseg.structures import SegDataSample
 
 from rankseg_plugins import RankSEG, rankseg
-from rankseg_plugins.mmseg import RankSEGEncoderDecoder
+from rankseg_plugins.mmseg import RankSEGEncoderDecoder, config_path
 from rankseg_plugins.mmseg.activations import automatic_activation, last_head
 
-CONFIGS = tiny.ROOT / "configs"
+CONFIGS = Path(config_path("."))
 INSTALLED = Path(mmseg.__file__).parent / ".mim/configs"
 READY = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob("[!_]*/*.py"))
 CLASSES = {"voc12aug": 21, "cityscapes": 19, "ade20k": 150, "drive": 2, "chase-db1": 2, "camvid": 11}
