@@ -14,6 +14,7 @@ from rankseg_plugins.tuning.choosing import OBJECTIVES
 HERE, COMMANDS = "tests/test_pages.py", "tests/cli/test_docs.py"
 #: Which test runs the code on a page, by its kind.
 RUN = {
+    "CONTRIBUTING.md": {"shell": "tests/examples/test_readme.py"},
     "README.md": {"python": "tests/examples/test_readme.py", "shell": "tests/examples/test_readme.py"},
     "configs/README.md": {"python": "tests/mmseg/test_mmseg_docs.py", "shell": "tests/mmseg/test_mmseg_docs.py"},
     "docs/compare.md": {"python": HERE, "shell": COMMANDS, "csv": COMMANDS},

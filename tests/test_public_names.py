@@ -32,7 +32,7 @@ PUBLIC = {
     "rankseg_plugins.mmseg": [
         *("MultiLevelIoUMetric", "RankSEGCascadeEncoderDecoder", "RankSEGEncoderDecoder", "RankSEGMixin"),
         *("RankSEGMultimodalEncoderDecoder", "RankSEGTTAModel", "RankSEGTuningHook", "RankSEGVisualizationHook"),
-        *("RankSEGVisualizer", "make_rankseg"),
+        *("RankSEGVisualizer", "config_path", "make_rankseg"),
     ],
     "rankseg_plugins.monai": ["RankSEG", "RankSEGCompareHandler", "RankSEGD", "RankSEGDict", "RankSEGd"],
     "rankseg_plugins.nnunet": ["RankSEGPredictor"],

@@ -77,7 +77,10 @@ def test_config(tmp_path):
     assert Config.fromfile(tmp_path / "config.py").model.test_cfg == {"mode": "whole", "rankseg": {"metric": "dice"}}
 
 
-def test_commands_exist():
-    for words in commands(PAGE):
+@pytest.mark.parametrize("page", [PAGE, "CONTRIBUTING.md"])
+def test_commands_exist(page):
+    for words in commands(page):
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:", MAKEFILE, re.MULTILINE), words
+        else:
+            assert (ROOT / words[0]).is_file() or page == PAGE, words
