@@ -40,7 +40,7 @@ def files(dataset, tmp_path, monkeypatch):
 def blocks(word):
     """The one block of Python that holds a word, with the files of this test."""
     (block,) = (block for block in read_blocks(PAGE, "python") if word in block.code)
-    code = block.code.replace("<here>", str(CONFIGS))
+    code = block.code.replace("<folder>", str(CONFIGS))
     for name in ("CONFIG", "CHECKPOINT"):
         code = code.replace(f'"{name}"', repr({"CONFIG": "stock.py", "CHECKPOINT": "stock.pth"}[name]))
     return [block._replace(code=code)]
@@ -69,7 +69,7 @@ def test_tuning_without_training(files):
 
 
 def test_a_config_of_ones_own(files):
-    (block,) = blocks("<here>")
+    (block,) = blocks("<folder>")
     Path("own.py").write_text(block.code)
     assert MODELS.get(Config.fromfile("own.py").model.type) is RankSEGEncoderDecoder
 
@@ -107,5 +107,6 @@ def test_the_options(files):
         if name == "type" and value.startswith("rankseg_plugins."):
             assert kinds[kind].get(value) is not None
         elif key.startswith("model.test_cfg.rankseg.") and "tuned" not in key and "_delete_" not in key:
-            switched = [("model.type", "rankseg_plugins.mmseg.RankSEGEncoderDecoder"), (key, value)]
+            beside = [("model.test_cfg.rankseg.compare", "True")] if key.endswith(".expected_score") else []
+            switched = [("model.type", "rankseg_plugins.mmseg.RankSEGEncoderDecoder"), *beside, (key, value)]
             assert MODELS.build(with_options("stock.py", switched).model).rankseg_options() is not None

@@ -274,7 +274,7 @@ def test_what_the_classes_are_chosen_by(smooth, activation, dtype):
 
     def choose(maximum, volumes):
         seen.append((maximum.clone(), Volumes(*(getattr(volumes, each.name).clone() for each in fields(Volumes)))))
-        return kept
+        return volumes.only(kept)
 
     masks = by_path.decide("cuda", decoder, pixels, classes=Classes(pruning, choose)).flatten(2)
     assert torch.equal(masks, all_masks & kept.unsqueeze(-1))
@@ -301,7 +301,7 @@ def test_where_the_kernels_decide():
 def test_no_class_is_chosen(metric):
     """Then all of them compete, none with a mask."""
     decoder, probs = RankSEG(metric), random_probs()
-    classes = Classes(torch.zeros(2, 5), lambda maximum, _: torch.zeros_like(maximum, dtype=torch.bool))
+    classes = Classes(torch.zeros(2, 5), lambda maximum, found: found.only(torch.zeros_like(maximum, dtype=torch.bool)))
     expected = by_path.decide("graph", decoder, probs, classes=classes)
     assert torch.equal(by_path.decide("cuda", decoder, probs, classes=classes), expected)
     assert not torch.equal(decoder(probs), expected)
