@@ -234,6 +234,7 @@ def config(network, data, work_dir, batch_size=2, evaluator=None, classes=CLASSE
             "log_processor": {"by_epoch": False},
             "default_hooks": {"visualization": {"type": "SegVisualizationHook"}},
             "load_from": None,
+            "randomness": {"seed": 0},  # or the weights would be others in every run
             **options,
         },
         format_python_code=False,  # several times a run, and nobody reads it
