@@ -1,4 +1,4 @@
-# Everything is installed into .venv (and .venv-stock) beside this file; nothing else on the machine is changed.
+# Everything is installed into .venv, and for some tests .venv-*, beside this file; nothing else on the machine is changed.
 #   make demo                     train a small network, compare argmax with RankSEG in three toolkits
 #   make demo DATA=DIR            the same on img_dir/{train,val} and ann_dir/{train,val} in DIR
 #   make test                     run the tests
@@ -90,7 +90,7 @@ release: dist/built  ## build what a package index takes, check it, and print ho
 
 clean:  ## remove what was installed and written here
 	rm -rf $(VENV) $(VENV_STOCK) $(VENV_OLDEST) $(VENV_RELEASE) .venv-extra-* dist demo_output site .pytest_cache .mypy_cache \
-		.ruff_cache .hypothesis
+		.ruff_cache .hypothesis .coverage
 
 # The stamp is written last, so that an installation that was cut off is done again.
 $(VENV)/installed: pyproject.toml constraints.txt

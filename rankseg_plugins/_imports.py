@@ -21,7 +21,7 @@ def require(module: str, extra: str) -> ModuleType:
         >>> require("no_such_toolkit", extra="mmseg")
         Traceback (most recent call last):
             ...
-        ImportError: this part of rankseg_plugins needs 'no_such_toolkit': pip install "rankseg-plugins[mmseg]"
+        ImportError: this part of rankseg_plugins needs 'no_such_toolkit': install its extra, rankseg-plugins[mmseg]
     """
     try:
         return importlib.import_module(module)
@@ -29,5 +29,5 @@ def require(module: str, extra: str) -> ModuleType:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
             raise
         raise ImportError(
-            f'this part of rankseg_plugins needs {module!r}: pip install "rankseg-plugins[{extra}]"', name=module
+            f"this part of rankseg_plugins needs {module!r}: install its extra, rankseg-plugins[{extra}]", name=module
         ) from error

@@ -9,7 +9,7 @@ from types import FrameType
 #: Who calls this package on behalf of somebody else, and what lies between its own functions.
 BETWEEN = frozenset(
     (
-        *(__name__.partition(".")[0], "contextlib", "functools", "torch", "torchmetrics"),
+        *(__name__.partition(".")[0], "concurrent", "contextlib", "functools", "threading", "torch", "torchmetrics"),
         *("lightning", "lightning_fabric", "lightning_utilities", "pytorch_lightning"),
         *("ignite", "mmcv", "mmengine", "mmseg", "monai", "nnunetv2", "transformers"),
     )

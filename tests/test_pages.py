@@ -15,7 +15,7 @@ HERE, COMMANDS = "tests/test_pages.py", "tests/cli/test_docs.py"
 #: Which test runs the code on a page, by its kind.
 RUN = {
     "CONTRIBUTING.md": {"shell": "tests/examples/test_readme.py"},
-    "README.md": {"python": "tests/examples/test_readme.py", "shell": "tests/examples/test_readme.py"},
+    "README.md": {"python": "tests/examples/test_readme.py", "shell": COMMANDS},
     "configs/README.md": {"python": "tests/mmseg/test_mmseg_docs.py", "shell": "tests/mmseg/test_mmseg_docs.py"},
     "docs/compare.md": {"python": HERE, "shell": COMMANDS, "csv": COMMANDS},
     "docs/decision.md": {"python": HERE},

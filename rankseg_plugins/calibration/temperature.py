@@ -10,9 +10,9 @@ from torch import Tensor
 from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.core.kernels import has_numba
-from rankseg_plugins.core.options import read_real
+from rankseg_plugins.core.options import OUTPUT_MODES, read_real
 from rankseg_plugins.core.pixels import TEMPERATURE_RANGE
-from rankseg_plugins.core.probabilities import check_probs, plain, to_probabilities
+from rankseg_plugins.core.probabilities import check_choice, check_probs, plain, to_probabilities
 from rankseg_plugins.core.tracing import check_values, is_blind
 
 #: What gives probabilities over logits that are divided themselves.
@@ -47,6 +47,7 @@ def scale_probs(probs: Tensor, temperature: float, output_mode: str = "multiclas
                  [0.3333]]])
     """
     check_probs("probs", probs)
+    check_choice("output_mode", output_mode, OUTPUT_MODES)
     # float32, as TemperatureScaling holds it: both are to give the same to the last digit.
     divisor = torch.full((1,), read_temperature("temperature", temperature), device=probs.device)
     return rescaled(plain(probs), divisor, output_mode)
@@ -67,7 +68,7 @@ def rescaled(probs: Tensor, temperature: Tensor, output_mode: str) -> Tensor:
     """Probabilities (B, C, *spatial) at a temperature, (1,) or (C,), by the implementation that serves them best."""
     probs = probs if probs.dtype == torch.float64 else probs.float()
     if probs.device.type == "cpu" and not is_blind() and probs.numel() and has_numba():
-        from rankseg_plugins.core.kernels.cpu.temperature import probs_at as by_kernel
+        from rankseg_plugins.core.kernels.cpu.temperature import rescaled as by_kernel
 
         found, valid = by_kernel(probs, temperature, output_mode == "multiclass")
         if not valid:
@@ -102,7 +103,9 @@ def scaled(logits: Tensor, total: Tensor | None, temperature: Tensor, output_mod
     """Probabilities at a temperature, (1,) or (C,), from what :func:`to_logits` gives."""
     by_channel = temperature.to(logits).view(-1, *[1] * (logits.ndim - 2))
     probs = activate(logits / by_channel, output_mode)
-    return probs if total is None else (probs * total).clamp(max=1)
+    if total is None:
+        return probs
+    return (probs * total).clamp(max=1) if is_blind() else probs.mul_(total).clamp_(max=1)
 
 
 def activate(logits: Tensor, output_mode: str) -> Tensor:

@@ -191,7 +191,7 @@ def _read_file(path: str) -> NamedDecoder:
 def _parse_options(text: str, name: str, inside: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     # At commas, but for those inside of brackets.
-    for part in filter(None, (part.strip() for part in re.split(r",(?![^\[\]]*\])", inside))):
+    for part in filter(None, (part.strip() for part in re.split(r",(?![^\[\](]*[\])])", inside))):
         key, equals, value = (each.strip() for each in part.partition("="))
         if not equals or not value:
             raise ValueError(f"decoder {text!r}: options are written option=value, got {part!r}")

@@ -16,7 +16,6 @@ from rankseg_plugins.comparison.deciding import decide_each
 from rankseg_plugins.comparison.decoders import Decoder, of_case
 from rankseg_plugins.comparison.sample import Sample, overlap
 from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_tensor, extent, plain
-from rankseg_plugins.core.tracing import check_values
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.scores.extra import ExtraScore, Spacing, measure_extra
@@ -39,7 +38,7 @@ class Measurement:
             None where nothing was asked for.
         expected: (decoders, 2, C) float64, what :func:`~rankseg_plugins.comparison.blocks.expected.expect` gave; None
             where it was not asked for.
-        same: (decoders,) int64, index of the first decoder whose decision is the very same; None where nobody looked.
+        same: (decoders,) int64, equal where decisions are the very same; None where nobody looked.
     """
 
     name: str
@@ -67,7 +66,7 @@ class Measurement:
 
 
 def same_decisions(decisions: Sequence[Tensor], counts: np.ndarray) -> np.ndarray:
-    """The index of the first decision that is the very same, (decoders,) int64.
+    """Equal numbers for decisions that are the very same: the index of the first of them, (decoders,) int64.
 
     Args:
         decisions: of every decoder on one image, in any form.
@@ -94,7 +93,7 @@ def _is_same(one: Tensor, other: Tensor) -> bool:
         return True
     if one.device.type == other.device.type == "cpu":
         return np.array_equal(one.detach().numpy(), other.detach().numpy())  # waits for no other thread
-    return one.shape == other.shape and torch.equal(one.to(other), other)
+    return one.shape == other.shape and torch.equal(one.to(other.device), other)
 
 
 def to_areas(counts: np.ndarray) -> Areas:
@@ -233,4 +232,10 @@ def _calibrate(probs: Tensor, truth: Tensor, ignore_index: int | None) -> Calibr
     kept = known_pixels(truth, ignore_index)
     if truth.ndim == probs.ndim or len(probs) == 1:
         truth = (truth == 1).reshape(probs.shape)
-    return calibration(probs.clamp(0, 1) if check_values(probs) else probs, truth, kept)
+    return calibration(_clamped(probs), truth, kept)
+
+
+def _clamped(probs: Tensor) -> Tensor:
+    if probs.device.type == "cpu":
+        return torch.from_numpy(probs.numpy().clip(0, 1))  # waits for no other thread
+    return probs.clamp(0, 1)

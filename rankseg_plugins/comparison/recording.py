@@ -220,7 +220,7 @@ class Recorder:
         """Take over what an earlier run measured.
 
         Raises:
-            ValueError: if it was measured for other decoders, classes or extra scores.
+            ValueError: if it was measured for other decoders, classes, extra or expected scores.
         """
         shape = (len(self.decoders), 3, self.num_classes)
         if measurement.counts.shape != shape:
@@ -237,9 +237,9 @@ class Recorder:
         found = None if measurement.expected is None else measurement.expected.shape
         if found != (None if self.expected is None else (len(self.decoders), 2, self.num_classes)):
             raise ValueError(f"expected scores of {measurement.name!r} must be two for each class, got {found}")
-        found = None if measurement.same is None else measurement.same.shape
-        if found != shape[:1]:
-            raise ValueError(f"same decisions of {measurement.name!r} must be {shape[0]}, got {found}")
+        same = measurement.same
+        if same is not None and same.shape != shape[:1]:
+            raise ValueError(f"same decisions of {measurement.name!r} must be {shape[0]}, got {same.tolist()}")
         self._remember(measurement)
 
     def forget(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch  # noqa: F401
 from torch import Tensor
 
 from rankseg_plugins.core.decoder import RankSEG
@@ -48,6 +47,7 @@ def rankseg(
     Source: see :class:`RankSEG`.
 
     Example:
+        >>> import torch
         >>> rankseg(torch.tensor([[[0.9, 0.45, 0.3]]]), output_mode="multilabel")
         tensor([[[True, True, True]]])
     """

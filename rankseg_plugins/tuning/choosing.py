@@ -129,9 +129,10 @@ def choose(
     elif best == 0 and (goal.gains(comparison)[:, 0] > 0).any():
         doubt += f", as what gains lowers {', '.join(goal.keep)}"
     # The interval is of all images that there could be, and wider than what these few need to show.
+    wide = ", which compare calls no certain difference" if doubt is None and not low > 0 else ""
     asked = f", {gain / error:.1f} standard errors where {CERTAIN:g} are enough" if error > 0 else ""
     where = f"{goal.unit(comparison)} on images not used to choose{asked}"
-    figures = f"{points(gain)} points of {where} (interval: {span(low, high)})"
+    figures = f"{points(gain)} points of {where} (interval: {span(low, high)}{wide})"
     verdict = f"{winner}: {figures}" if doubt is None else f"keep argmax: {doubt}"
     if doubt is not None and cases > 1 and not math.isnan(gain):
         verdict += f", {figures}"

@@ -347,3 +347,8 @@ def test_bad_input():
         scaling.update(torch.randn(1, 2, 9) * 5, torch.zeros(1, 9, dtype=torch.int64))
     with pytest.raises(ValueError, match="must have 2 classes"):
         scaling(torch.rand(1, 3, 9))
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="output_mode must be one of"):
+        scale_probs(torch.full((1, 2, 3), 0.5), 2.0, "multi")

@@ -387,7 +387,7 @@ main()
 def test_without_the_extra():
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
     assert done.returncode == 1
-    needs = "this part of rankseg_plugins needs '{}': pip install \"rankseg-plugins[report]\""
+    needs = "this part of rankseg_plugins needs '{}': install its extra, rankseg-plugins[report]"
     assert done.stderr.splitlines() == [needs.format("rich"), needs.format("typer")]
 
 

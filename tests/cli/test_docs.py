@@ -104,6 +104,15 @@ def test_commands_of_the_page_on_comparing(patients):
     assert all(column in report for column in ("scanner", "site", "north"))
 
 
+def test_commands_of_the_readme(patients):
+    Path("test").symlink_to("probs")
+    found = [words for words in commands("README.md") if words[0] == "rankseg-plugins"]
+    written = [sorted(path.suffix for path in run_command(words).iterdir()) for words in found]
+    assert ".html" in written[0]
+    assert ".json" in written[1]
+    assert written[2].count(".png") == 6
+
+
 def test_commands_of_the_page_on_tuning(patients):
     (words,) = commands("docs/tuning.md")
     assert (run_command(words) / "decoder.json").is_file()

@@ -318,4 +318,4 @@ except ImportError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[0] == "1.0"
-    assert 'pip install "rankseg-plugins[report]"' in done.stdout
+    assert "install its extra, rankseg-plugins[report]" in done.stdout

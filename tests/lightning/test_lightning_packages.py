@@ -96,6 +96,6 @@ import rankseg_plugins.lightning
 def test_what_is_missing_is_named_and_the_package_itself_imports_no_toolkit(run):
     done = run(PACKAGES, MISSING)
     assert done.returncode == 1
-    needs = 'this part of rankseg_plugins needs {!r}: pip install "rankseg-plugins[{}]"'
+    needs = "this part of rankseg_plugins needs {!r}: install its extra, rankseg-plugins[{}]"
     assert done.stdout.splitlines() == ["[]", needs.format("torchmetrics", "torchmetrics")], done.stderr
     assert done.stderr.splitlines()[-1] == "ImportError: " + needs.format("pytorch_lightning", "lightning")

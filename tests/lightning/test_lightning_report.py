@@ -204,7 +204,7 @@ def test_bad_options(options, kind, words):
 
 def test_a_missing_package_is_named_at_once(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(ImportError, match=r"needs 'jinja2': pip install \"rankseg-plugins\[report\]\""):
+    with pytest.raises(ImportError, match=r"needs 'jinja2': install its extra, rankseg-plugins\[report\]"):
         RankSEGCallback(RankSEG("dice"), num_classes=CLASSES, report=tmp_path)
     RankSEGCallback(RankSEG("dice"), num_classes=CLASSES)
 

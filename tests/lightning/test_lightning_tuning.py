@@ -198,7 +198,7 @@ def test_bad_options(options, error, message):
 
 def test_scipy_is_named_at_once(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
-    with pytest.raises(ImportError, match=r"needs 'scipy\.stats': pip install \"rankseg-plugins\[report\]\""):
+    with pytest.raises(ImportError, match=r"needs 'scipy\.stats': install its extra, rankseg-plugins\[report\]"):
         RankSEGCallback(num_classes=CLASSES, tune=True)
 
 

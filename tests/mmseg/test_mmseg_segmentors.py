@@ -216,4 +216,4 @@ def test_a_missing_toolkit_names_the_extra(tmp_path):
     done = tiny.process(["-c", script], tmp_path)
     assert done.returncode == 1
     assert "ImportError" in done.stderr
-    assert 'pip install "rankseg-plugins[mmseg]"' in done.stderr
+    assert "install its extra, rankseg-plugins[mmseg]" in done.stderr

@@ -93,6 +93,8 @@ def headlines(comparison: Comparison, decoder: str) -> list[Headline]:
     accuracy = phrases.accuracy(comparison.scored_classes, comparison.classes)
     accuracy = "pixel accuracy" if accuracy == "accuracy" else f"dataset {accuracy}"
     for score, level, present in HEADLINES:
+        if present is None and len(comparison.classes) == 1:
+            continue  # recall alone, which a larger mask raises
         levels = comparison.under(present or "union").differences.levels
         called = title(score, level, present) if present else accuracy
         gain, low, high = levels[score, level][index].tolist()

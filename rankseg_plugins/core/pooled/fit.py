@@ -152,7 +152,7 @@ def affine_argmax(probs: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     In float32 for probabilities of every dtype, as the sample holds them: what is decided is what was scored. A pixel
     without any probability, such as one outside of a crop, is labelled 0, as by argmax.
     """
-    if probs.ndim == 2 and len(probs) > 1:  # pixels of a sample, in memory one after the other
+    if probs.ndim == 2 and len(probs):  # pixels of a sample, in memory one after the other
         some = probs.split(max(1, _AT_ONCE // probs.shape[1]))
         return torch.cat([affine_argmax(each.T.unsqueeze(0).contiguous(), scale, offset)[0] for each in some])
     whole = probs.is_contiguous() and probs.dtype in (torch.float32, torch.float64) and probs.numel() > 0

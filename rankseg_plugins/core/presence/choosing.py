@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -64,10 +64,10 @@ class Known(NamedTuple):
             presence: how likely each class is there, (B, C) float64, where that is known better than by the curve.
         """
         if maximum.device.type == "cpu" and not is_blind() and has_numba():
-            from rankseg_plugins.core.kernels.cpu.presence import Learnt, choose
+            from rankseg_plugins.core.kernels.cpu.presence import choose
 
-            learnt = Learnt(*(each.numpy() for each in self))
-            q = choose(maximum, volumes, pixels, learnt, _aim(objective, rule, maximum.shape[1]), presence)
+            arrays: Any = (each.numpy() for each in self)
+            q = choose(maximum, volumes, pixels, Known(*arrays), _aim(objective, rule, maximum.shape[1]), presence)
             return volumes, q
         evidence = Evidence.of(maximum, volumes.mu, volumes.n, volumes.s, pixels)
         q = self.curve.presence(evidence, objective) if presence is None else presence
@@ -87,6 +87,8 @@ def _aim(objective: Objective, rule: Rule, classes: int) -> Aim:
     else:
         form = ONE if (rule.present, rule.absent) == ("union", "one") else ALL
     scored = np.array([label for label in range(classes) if label not in rule.excluded], dtype=np.int64)
-    x, weights = (each.numpy() for each in moments(torch.empty(1, len(scored), dtype=torch.float64), rule.nodes))
+    x, weights = (
+        each.numpy() for each in moments(torch.empty(1, len(scored), dtype=torch.float64, device="cpu"), rule.nodes)
+    )
     least = rule.rule if isinstance(rule.rule, float) else 0.0
     return Aim(isinstance(objective, Dice), float(objective.smooth), form, least, rule.fills, scored, x, weights)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.objectives import Objective
+from rankseg_plugins.core.tracing import exp, log
 
 #: Of the coefficients, of statistics of unit variance, and of the offsets; that of what all classes have in common only
 #: keeps it finite where every class is always there.
@@ -58,7 +59,7 @@ class Evidence(NamedTuple):
     def of(cls, maximum: Tensor, mu: Tensor, n: Tensor, s: Tensor, pixels: Tensor | int) -> Evidence:
         """From what RMA found in some images, whose truth is not known; their pixels may be one number for all."""
         maximum = maximum.double()
-        # A graph may not know the number.
+        # A graph may know the number as a symbol alone, of which a tensor is filled.
         pixels = pixels if isinstance(pixels, Tensor) else torch.full_like(maximum[:, :1], pixels)
         return cls(maximum, mu, n, s, maximum * torch.nan, pixels)
 
@@ -79,7 +80,7 @@ class Evidence(NamedTuple):
     def statistics(self, objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
         """What the curve looks at, each (N, C)."""
         mean = (self.mu / self.pixels.clamp(min=1)).clamp(min=_SMALLEST)
-        return _logit(self.maximum), mean.log(), _logit(objective.score(self.s, self.n, self.mu))
+        return _logit(self.maximum), log(mean), _logit(objective.score(self.s, self.n, self.mu))
 
     def promised(self, q: Tensor, objective: Objective) -> Tensor:
         """Score that RMA expects of its mask given that the class is there, (N, C).
@@ -97,7 +98,7 @@ class Evidence(NamedTuple):
 
 def _logit(share: Tensor) -> Tensor:
     share = share.clamp(min=_SMALLEST)
-    return (share / (1 - share).clamp(min=_SMALLEST)).log()
+    return log(share / (1 - share).clamp(min=_SMALLEST))
 
 
 class Curve(NamedTuple):
@@ -120,7 +121,7 @@ class Curve(NamedTuple):
         logit = self.offset
         for index, statistic in enumerate(evidence.statistics(objective)):
             logit = logit + self.weight[index] * statistic
-        odds = logit.clamp(max=_SURE).exp()
+        odds = exp(logit.clamp(max=_SURE))
         return torch.where(evidence.maximum > self.floor, odds / (1 + odds), self.below)
 
 
@@ -143,7 +144,8 @@ class Expectation(NamedTuple):
 
 def taken_at_their_word(classes: int) -> Expectation:
     """Masks score what their probabilities promise."""
-    return Expectation(torch.ones(1, dtype=torch.float64), torch.zeros(classes, dtype=torch.float64))
+    one = torch.ones(1, dtype=torch.float64, device="cpu")
+    return Expectation(one, one.new_zeros(classes))
 
 
 def fit_expectation(evidence: Evidence, q: Tensor, objective: Objective) -> Expectation:
@@ -170,7 +172,7 @@ def fit_expectation(evidence: Evidence, q: Tensor, objective: Objective) -> Expe
 
 def constant(frequencies: Tensor) -> Curve:
     """The curve that knows no more than how often each class is there, (C,)."""
-    nothing = torch.zeros(1, dtype=torch.float64)
+    nothing = torch.zeros(1, dtype=torch.float64, device="cpu")
     # With a largest probability of 0 a class has no mask. Never and always are what they say, in finite numbers.
     offset = frequencies.double().logit().clamp(-_CERTAIN, _CERTAIN)
     return Curve(nothing.expand(3), offset, nothing - 1, nothing)
@@ -216,7 +218,7 @@ def _newton(x: Tensor, there: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
         return (x * found[: k + 1]).sum(-1) + found[k + 1 :]
 
     def loss(found: Tensor) -> Tensor:
-        # Not by what has a name: for a few numbers that calls all threads, and waits for them.
+        # binary_cross_entropy_with_logits would call all threads for a few numbers, as matrix products below would.
         each = torch.nn.functional.softplus(logits(found)) - there * logits(found)
         return (each * used).sum() + (ridge * found.square()).sum() / 2
 

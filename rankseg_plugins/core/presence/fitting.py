@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.threads import few_numbers
 from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.presence.choosing import Known
 from rankseg_plugins.core.presence.curve import Evidence, constant, fit_curve, fit_expectation, taken_at_their_word
@@ -30,7 +29,7 @@ class PresenceFit(NamedTuple):
 
 def by_frequencies(frequencies: Tensor) -> Known:
     """Of classes that images hold so often, (C,), and of which nothing else is known."""
-    unknown = torch.full((len(frequencies),), -1.0)
+    unknown = torch.full((len(frequencies),), -1.0, device="cpu")
     return Known(*constant(frequencies), *taken_at_their_word(len(frequencies)), unknown)
 
 
@@ -43,19 +42,16 @@ def learn(evidence: Evidence, there: Tensor, objective: Objective, rule: Rule) -
         objective: of the masks.
         rule: that will be decided by.
     """
-    with few_numbers(there.numel()):
-        curve = fit_curve(evidence, there, objective)
-        q, frequency = curve.presence(evidence, objective), there.double().mean(0)
-        expectation = fit_expectation(evidence, q, objective)
-        expected = expectation.scores(evidence, q, objective)
-        if rule.level == "class":
-            mean = mean_scores(expected, q, there)
-        else:
-            scored = [label for label in range(there.shape[1]) if label not in rule.excluded]
-            some, likely, held = (each[:, scored] for each in (expected, q, there))
-            mean = mean_image_score(some, likely, held, rule.nodes).expand(there.shape[1])
-        losses = [
-            torch.nn.functional.binary_cross_entropy(each, there.double()) for each in (frequency.expand_as(q), q)
-        ]
+    curve = fit_curve(evidence, there, objective)
+    q, frequency = curve.presence(evidence, objective), there.double().mean(0)
+    expectation = fit_expectation(evidence, q, objective)
+    expected = expectation.scores(evidence, q, objective)
+    if rule.level == "class":
+        mean = mean_scores(expected, q, there)
+    else:
+        scored = [label for label in range(there.shape[1]) if label not in rule.excluded]
+        some, likely, held = (each[:, scored] for each in (expected, q, there))
+        mean = mean_image_score(some, likely, held, rule.nodes).expand(there.shape[1])
+    losses = [torch.nn.functional.binary_cross_entropy(each, there.double()) for each in (frequency.expand_as(q), q)]
     found = PresenceFit(len(there), frequency, (losses[0].item(), losses[1].item()))
     return Known(*curve, *expectation, mean), found

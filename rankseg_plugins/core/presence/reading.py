@@ -11,12 +11,12 @@ from torch import Tensor
 
 from rankseg_plugins.core.labels import read_truth
 from rankseg_plugins.core.options import read_integer, read_real
-from rankseg_plugins.core.presence.curve import Curve, Expectation
+from rankseg_plugins.core.presence.choosing import Known
 from rankseg_plugins.core.probabilities import check_tensor, plain
 from rankseg_plugins.core.tracing import is_blind
 
 #: What a fit finds, and where some of it lies.
-STATE = (*Curve._fields, *Expectation._fields, "mean_score")
+STATE = Known._fields
 _RANGES = {"floor": (-1.0, 1.0), "below": (0.0, 1.0), "slope": (0.0, 1.0), "mean_score": (-1.0, 1.0)}
 
 

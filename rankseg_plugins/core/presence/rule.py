@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.tracing import is_blind
+from rankseg_plugins.core.tracing import exp, is_blind, log
 
 #: The rule that asks what the score expects; a number is a threshold instead.
 SCORE = "score"
@@ -158,10 +158,12 @@ def best_set(expected: Tensor, q: Tensor, nodes: Nodes) -> tuple[Tensor, Tensor]
     order = odds.argsort(dim=1)
     gained, likely = expected.gather(1, order), q.gather(1, order)
     x, weights = moments(q, nodes)
-    not_taken = (1 - likely.unsqueeze(-1) * (1 - x)).log()  # ONNX knows no product
+    not_taken = log(1 - likely.unsqueeze(-1) * (1 - x))  # ONNX knows no product
     # (B, C, K): the classes before each are not taken, it and all behind it are.
-    moment = ((not_taken.cumsum(1) - not_taken).exp() * weights).sum(-1)
-    value, best = (moment * (gained.sum(1, keepdim=True) - gained.cumsum(1) + gained)).max(1, keepdim=True)
+    moment = (exp(not_taken.cumsum(1) - not_taken) * weights).sum(-1)
+    worth = moment * (gained.sum(1, keepdim=True) - gained.cumsum(1) + gained)
+    best = worth.argmax(1, keepdim=True)
+    value = worth.gather(1, best)
     # A class that cannot score is worth nothing, even beside one that is certainly there.
     return (odds >= odds.gather(1, order.gather(1, best))) & (expected > 0), value.squeeze(1)
 
@@ -222,4 +224,4 @@ def moments(q: Tensor, nodes: Nodes) -> tuple[Tensor, Tensor]:
 
 def _nothing_there(q: Tensor) -> Tensor:
     """How likely an image holds none of the classes, (B,)."""
-    return (1 - q).log().sum(1).exp()  # ONNX knows no product
+    return exp(log(1 - q).sum(1))  # ONNX knows no product

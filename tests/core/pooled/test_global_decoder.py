@@ -338,3 +338,12 @@ def test_a_refused_batch_leaves_nothing_behind():
 def test_ignore_index_needs_integer_labels(labels):
     with pytest.raises(ValueError, match="ignore_index=255 has no effect with"):
         GlobalRankSEG(2).update(torch.full((1, 2, 5), 0.5), labels, ignore_index=255)
+
+
+@pytest.mark.parametrize("output_mode", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("with_labels", [True, False])
+def test_a_sample_of_one_pixel(output_mode, with_labels):
+    probs, labels = network()
+    options = {"max_pixels": 1, "output_mode": output_mode, **FREE}
+    _, found = fitted(probs, labels if with_labels else None, **options)
+    assert found.after >= found.before

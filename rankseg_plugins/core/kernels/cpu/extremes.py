@@ -40,7 +40,7 @@ def affine_argmax(values: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     """
     labels = decision((len(values), *values.shape[2:]), torch.int64)
     flat, into = values.detach().flatten(2).numpy(), labels.flatten(1).numpy()
-    rule = torch.stack([scale, offset]).float().numpy()
+    rule = torch.stack([scale, offset]).detach().float().numpy()
     width = max(1, CALL // values.shape[1])
 
     def work(first: int, last: int) -> None:

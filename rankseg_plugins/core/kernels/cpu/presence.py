@@ -6,7 +6,7 @@ Beside a small image a hundred operations on tensors of a few numbers would take
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,18 +20,6 @@ from rankseg_plugins.core.volumes import Volumes
 THRESHOLD, ALL, ONE, CLASS, IMAGE = range(5)
 #: As in :mod:`~rankseg_plugins.core.presence.curve` and :mod:`~rankseg_plugins.core.presence.rule`.
 _SMALLEST, _SURE, _TINY = 1e-6, 700.0, 1e-300
-
-
-class Learnt(NamedTuple):
-    """What was fitted, float64; see :class:`~rankseg_plugins.PresenceRankSEG` for its buffers of these names."""
-
-    weight: np.ndarray
-    offset: np.ndarray
-    floor: np.ndarray
-    below: np.ndarray
-    slope: np.ndarray
-    intercept: np.ndarray
-    mean_score: np.ndarray
 
 
 class Aim(NamedTuple):
@@ -71,7 +59,7 @@ class Found(NamedTuple):
 
 
 def choose(
-    maximum: Tensor, volumes: Volumes, pixels: Tensor | int, learnt: Learnt, aim: Aim, presence: Tensor | None
+    maximum: Tensor, volumes: Volumes, pixels: Tensor | int, learnt: Any, aim: Aim, presence: Tensor | None
 ) -> Tensor:
     """Leave only the masks of the classes that are shown; how likely each is there, (B, C) float64: given, or learnt.
 
@@ -79,13 +67,13 @@ def choose(
         maximum: (B, C), largest probabilities.
         volumes: RMA's masks; they are written to.
         pixels: of an image, one number for all or (B, 1) float64.
-        learnt: of the classes.
+        learnt: :class:`~rankseg_plugins.core.presence.choosing.Known` of arrays.
         aim: of the decoder.
         presence: (B, C) float64, or None.
     """
     peaks, v = maximum.numpy().astype(np.float64, copy=False), volumes
     number = np.full(len(peaks), pixels, np.float64) if isinstance(pixels, int) else pixels.numpy()[:, 0]
-    q = torch.empty(peaks.shape, dtype=torch.float64) if presence is None else presence.contiguous()
+    q = torch.empty(peaks.shape, dtype=torch.float64, device="cpu") if presence is None else presence.contiguous()
     classes = peaks.shape[1]
     numbers, order = np.empty((3, max(classes, len(aim.x)))), np.empty(len(aim.scored), np.int64)
     found = Found(peaks, v.threshold.numpy(), v.n.numpy(), v.s.numpy(), v.mu.numpy(), v.active.numpy(), number)

@@ -16,7 +16,7 @@ from rankseg_plugins.core.kernels.cpu.source import CALL, decision, scratch
 from rankseg_plugins.core.kernels.cpu.threads import run
 
 
-def probs_at(probs: Tensor, temperature: Tensor, competes: bool) -> tuple[Tensor, bool]:
+def rescaled(probs: Tensor, temperature: Tensor, competes: bool) -> tuple[Tensor, bool]:
     """softmax(log p / T) times the sum of p, or sigmoid(logit(p) / T) where classes do not compete.
 
     Args:

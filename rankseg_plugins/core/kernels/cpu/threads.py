@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache
 
 import torch
-
-#: Numbers that one thread works on as fast as several.
-_FEW = 1 << 18
 
 
 def run(work: Callable[[int, int], object], tasks: int, grain: int = 1) -> None:
@@ -61,23 +57,6 @@ def run(work: Callable[[int, int], object], tasks: int, grain: int = 1) -> None:
         held.clear()
     for future in begun:
         future.result()
-
-
-@contextmanager
-def few_numbers(size: int) -> Iterator[None]:
-    """PyTorch works in one thread, if tensors are of no more numbers than these: others would be waited for in vain.
-
-    Logarithms of a hundred numbers call all threads, and end when the last one was given a core.
-    """
-    threads = torch.get_num_threads()
-    if size > _FEW or threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @cache

@@ -6,7 +6,7 @@ import torch
 from numba import njit
 
 from rankseg_plugins.core.kernels.cpu.source import CALL
-from rankseg_plugins.core.kernels.cpu.temperature import logarithm32, probs_at
+from rankseg_plugins.core.kernels.cpu.temperature import logarithm32, rescaled
 
 
 @njit
@@ -49,7 +49,7 @@ def test_against_the_formula(shape, number, dtype, competes):
     probs[..., 0], probs[:, 0, 1], probs[:, 0, 2] = 0, 1e-40, 1
     probs = probs.to(dtype)
     temperature = torch.linspace(number, 2 * number, shape[1] if shape[1] == 3 else 1)
-    found, valid = probs_at(probs, temperature, competes)
+    found, valid = rescaled(probs, temperature, competes)
     tolerance = {"rtol": 2e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-15}
     torch.testing.assert_close(found.double(), by_formula(probs, temperature, competes), **tolerance)
     assert valid
@@ -60,8 +60,8 @@ def test_values_as_they_lie_in_memory(layout):
     probs = torch.rand(2, 8, 7, 4, generator=torch.Generator().manual_seed(0))
     probs = probs.movedim(3, 1) if layout == "classes last" else probs[:, ::2]
     for competes in (True, False):
-        found = probs_at(probs, torch.tensor([2.0]), competes)[0]
-        assert torch.equal(found, probs_at(probs.contiguous(), torch.tensor([2.0]), competes)[0])
+        found = rescaled(probs, torch.tensor([2.0]), competes)[0]
+        assert torch.equal(found, rescaled(probs.contiguous(), torch.tensor([2.0]), competes)[0])
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, -0.01, 1.01])
@@ -69,8 +69,8 @@ def test_what_is_no_probability_is_said(value):
     probs = torch.rand(1, 3, CALL, generator=torch.Generator().manual_seed(0))
     probs[0, 2, -1] = value
     for competes in (True, False):
-        assert not probs_at(probs, torch.tensor([2.0]), competes)[1]
+        assert not rescaled(probs, torch.tensor([2.0]), competes)[1]
     probs[0, 2, -1] = 1.00005
-    found, valid = probs_at(probs, torch.tensor([2.0]), False)
+    found, valid = rescaled(probs, torch.tensor([2.0]), False)
     assert valid
     assert found[0, 2, -1] == 1

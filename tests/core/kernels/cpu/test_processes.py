@@ -67,7 +67,8 @@ def test_a_worker_decides(method, tmp_path):
 
 def test_an_interrupt_ends_a_decision():
     found = run("""
-        import _thread, threading
+        import _thread, signal, threading
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell has it ignored
         torch.set_num_threads(2)
         probs = torch.rand(400, 6, 200, 200)
         RankSEG()(make(0))

@@ -1,12 +1,10 @@
 """Threads of our own: what they hold, and what becomes of errors."""
 
-import contextlib
 import os
 import threading
 import weakref
 
 import pytest
-import torch
 
 from rankseg_plugins.core.kernels.cpu import threads
 
@@ -52,13 +50,3 @@ def test_no_error_is_lost(error):
 
     with pytest.raises(error, match="of the work"):
         threads.run(fail, 8)
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_few_numbers_are_left_to_one_thread_of_pytorch():
-    with contextlib.suppress(KeyError), threads.few_numbers(10):
-        assert torch.get_num_threads() == 1
-        raise KeyError
-    assert torch.get_num_threads() == 2
-    with threads.few_numbers(1 << 30):
-        assert torch.get_num_threads() == 2
