@@ -372,13 +372,14 @@ def test_internal_errors_are_told_apart(folders):
 
 WITHOUT = """
 import sys
-sys.modules.update(typer=None, rich=None)
 from rankseg_plugins.__main__ import main
-del sys.modules["typer"]
-try:
-    main()
-except SystemExit as stopped:
-    print(stopped.code, file=sys.stderr)
+for module in ("rich", "matplotlib"):
+    sys.modules[module] = None
+    try:
+        main()
+    except SystemExit as stopped:
+        print(stopped.code, file=sys.stderr)
+    del sys.modules[module]
 sys.modules["typer"] = None
 main()
 """
@@ -388,7 +389,7 @@ def test_without_the_extra():
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
     assert done.returncode == 1
     needs = "this part of rankseg_plugins needs '{}': install its extra, rankseg-plugins[report]"
-    assert done.stderr.splitlines() == [needs.format("rich"), needs.format("typer")]
+    assert done.stderr.splitlines() == [needs.format(module) for module in ("rich", "matplotlib", "typer")]
 
 
 def test_help_and_version():
