@@ -127,6 +127,8 @@ def joined(first: Comparison, second: Comparison) -> Comparison:
             mine,
             counts=np.concatenate([mine.counts, theirs.counts[1:]]),
             seconds=np.r_[mine.seconds, theirs.seconds[1:]],
+            # Theirs that are not argmax again are others than all of mine.
+            same=np.r_[mine.same, np.where(theirs.same[1:] == 0, 0, theirs.same[1:] + len(mine.same))],
         )
         for mine, theirs in zip(first.measurements, second.measurements, strict=True)
     )
