@@ -121,7 +121,7 @@ $(VENV_RELEASE)/installed: constraints-release.txt
 	@touch $@
 
 # The wheel is built from the source distribution, as installers do that find no wheel.
-PACKAGED = $(shell find rankseg_plugins benchmarks configs docs examples tests -type f -not -name '*.pyc') \
+PACKAGED = mkdocs.yml $(shell find rankseg_plugins benchmarks configs docs examples tests -type f -not -name '*.pyc') \
 	$(wildcard *.md *.txt *.toml *.py *.cff) LICENSE
 dist/built: $(VENV_RELEASE)/installed $(PACKAGED)
 	@rm -rf dist

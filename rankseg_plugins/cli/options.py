@@ -30,7 +30,9 @@ Probs = Annotated[
 Labels = Annotated[
     Path | None,
     typer.Option(
-        help="Truth: a folder of PNG, NIfTI, .npy or .npz files with the same names.", parser=read_path, metavar="PATH"
+        help="Truth: a folder of PNG, NIfTI, .npy, .npz or .pt files with the same names.",
+        parser=read_path,
+        metavar="PATH",
     ),
 ]
 Out = Annotated[

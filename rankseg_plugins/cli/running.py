@@ -20,7 +20,7 @@ from rankseg_plugins.comparison.decoders import ByCase, Decoder
 from rankseg_plugins.comparison.facts import collect_facts
 from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.comparison.sample import Sample
-from rankseg_plugins.core.processes import number, rank, share
+from rankseg_plugins.core.processes import gather, number, rank, share
 from rankseg_plugins.files.errors import InputError, NoImageError
 from rankseg_plugins.files.lines import collect, share_of
 from rankseg_plugins.files.progress import progress_bar
@@ -30,6 +30,7 @@ from rankseg_plugins.report.tuning import DECODER
 from rankseg_plugins.report.writing import FILES
 
 RESULTS = "results.jsonl"
+NONE_SCORED = "no image could be scored"
 
 
 def check_out(out: Path) -> None:
@@ -84,7 +85,7 @@ def measure(
         hashes = run(images.cases, recorder, results, images.activation, images.reading.keep_going, step)
     results.close()
     if not recorder.measurements:
-        raise NoImageError(images.reading.probs, "no image could be scored", recorder.skipped.values())
+        raise NoImageError(images.reading.probs, NONE_SCORED, recorder.skipped.values())
     return collect_facts(sys.argv[1:], hashes, images.unmatched)
 
 
@@ -150,14 +151,20 @@ def look_ahead(
         out: folder with the results of an earlier run, if any.
         doing: title of the bar that is shown.
         conditions: of what is fitted.
+
+    Raises:
+        InputError: as :func:`measure`.
     """
     path = out / RESULTS
     from_first(lambda: collect(path))
     check_run(path, _asked_for(names, images, conditions))
     with progress_bar(doing, len(images.cases)) as step:
         steps = Steps(doing, step)
-        feed(images.cases, recorder, take, path, images.activation, images.reading.keep_going, steps)
+        ours = feed(images.cases, recorder, take, path, images.activation, images.reading.keep_going, steps)
         meet(steps.look)
+    problems = {name: error for part in gather(ours) for name, error in part.items()}
+    if len(problems) == len(images.cases):
+        raise NoImageError(images.reading.probs, NONE_SCORED, problems.values())
 
 
 def _asked_for(decoders: Iterable[str], images: Images, conditions: Mapping[str, Any] | None) -> dict[str, Any]:

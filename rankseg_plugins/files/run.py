@@ -87,7 +87,7 @@ def feed(
     activation: str = "identity",
     keep_going: bool = False,
     on_image: Callable[[Case], None] = lambda case: None,
-) -> None:
+) -> dict[str, str]:
     """Hand over every image, or the share of this process, for a pass over the files before :func:`run`.
 
     Args:
@@ -99,11 +99,14 @@ def feed(
         keep_going: leave out images that cannot be read or are not valid; :func:`run` says which.
         on_image: called after each image.
 
+    Returns:
+        Why those that were left out were, by name.
+
     Raises:
         InputError: for the first image that cannot be read or is not valid, unless ``keep_going``; if the results
             belong to other files or to other contents of these.
     """
-    names, earlier = {case.name for case in cases}, measured(results)
+    names, earlier, problems = {case.name for case in cases}, measured(results), {}
     for name in earlier:
         _check_known(name, names, results)
     for number, case in list(enumerate(cases))[share()]:
@@ -113,13 +116,15 @@ def feed(
             sample = _prepared(case, sample, activation, recorder.output_mode)
             _blaming(case, recorder.check, sample)
             _blaming(case, take, sample, number)
-        except InputError:
+        except InputError as error:
             if not keep_going:
                 raise
+            problems[case.name] = str(error)
         else:
             if case.name in earlier and inputs != earlier[case.name].inputs:
                 raise _changed(case, earlier[case.name], results)
         on_image(case)
+    return problems
 
 
 def first_sample(cases: Sequence[Case], activation: str, place: Path, keep_going: bool) -> Sample:

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.usefixtures("unpainted")
 PAGES = [
     *(ROOT / f"docs/{name}.md" for name in ("compare", "tuning", "decode", "torchgeo")),
     *sorted((ROOT / "docs/evidence").glob("*.md")),
+    ROOT / ".github/ISSUE_TEMPLATE/evidence.yml",
 ]
 EVIDENCE = ROOT / "docs/evidence"
 REAL = {"camvid/probs_val.npz", "voc21_horses/probs.npz", "drone_small/probs.npz", "voc21_people/probs.npz"}

@@ -176,3 +176,16 @@ def test_softmax_twice_is_one_line(tmp_path):
         assert done.exit_code == 0, done.stderr
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
         assert "softmax was applied twice" in line
+
+
+@pytest.mark.parametrize("options", [OPTIONS, (*OPTIONS_OF["global"], "--aggregation-levels", "global")])
+def test_images_that_are_all_bad_are_named(softened, options):
+    """Also where something is fitted to them first."""
+    paths = sorted((softened / "probs").iterdir())
+    for path in paths:
+        np.save(path, np.full((2, 24, 24), np.nan, np.float32))
+    done = run(softened, *options, "--keep-going")
+    assert done.exit_code == 2
+    *skipped, last = done.stderr.splitlines()
+    assert last == f"error: {softened / 'probs'}: no image could be scored"
+    assert [line.split(": ")[1] for line in skipped if line.startswith("skipped")] == list(map(str, paths))

@@ -81,8 +81,25 @@ def check(decoder, example, other, dtype, logits, tmp_path):
         np.testing.assert_array_equal(found, module(given).numpy())
 
 
+def fitted_to(probs, kind, **options):
+    decoder = kind(probs.shape[1], **options)
+    decoder.update(probs, probs.argmax(1)) if kind is PresenceRankSEG else decoder.update(probs)
+    decoder.fit()
+    return decoder
+
+
+REAL = {
+    "tuned": lambda probs: TunedDecoder(RankSEG(pruning_prob=0.1), probs.shape[1], 0.7),
+    "presence": lambda probs: TunedDecoder(fitted_to(probs, PresenceRankSEG), probs.shape[1], 1.4),
+    "global": lambda probs: TunedDecoder(
+        fitted_to(probs, GlobalRankSEG, min_images=1, min_gain=0), probs.shape[1], 0.7
+    ),
+}
+
+
 @pytest.mark.exhaustive
-def test_labels_of_torch_on_real_probabilities(real_probs, tmp_path):
-    classes = real_probs.shape[1]
-    decoder = TunedDecoder(RankSEG(pruning_prob=0.1), classes, 0.7)
-    check(decoder, real_probs[:1], real_probs[1:3, ..., 5:105], torch.float32, False, tmp_path)
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_labels_of_torch_on_real_probabilities(real_probs, name, dtype, tmp_path):
+    decoder = REAL[name](real_probs.float())
+    check(decoder, real_probs[:1], real_probs[1:3, ..., 5:105], dtype, False, tmp_path)

@@ -91,18 +91,23 @@ def test_many_classes_that_are_hardly_ever_there():
 @pytest.mark.parametrize("metric", ["dice", "iou"])
 @pytest.mark.parametrize(("present", "absent"), SCORINGS)
 def test_within_a_thousandth_of_the_best_set(metric, present, absent):
-    """Pixels are independent where the class is there; scores of masks are exact, those of the rule are RMA's."""
+    """Of sets of the masks that are drawn, whose scores are exact, those of the rule are RMA's.
+
+    Pixels are independent where the class is there.
+    """
     generator, images, classes = torch.Generator().manual_seed(0), 25, 5
     q, _ = drawn(7, classes, images)
     centre = 3 * torch.rand(images, classes, 1, generator=generator) - 1
     given = (centre + 2 * torch.randn(images, classes, 80, generator=generator)).sigmoid().double()
     decoder = RankSEG(metric, output_mode="multilabel")
-    masks = decoder(given, active=torch.ones(classes, dtype=torch.bool))
+    probs = given * q[..., None]
+    masks = decoder(probs, active=torch.ones(classes, dtype=torch.bool))
     scores = decoder.expected_score(given, masks)
     # Of the truth alone, what an absent class counts makes no difference to what is taken.
     options = {"present": present, "absent": absent if present == "union" else "skip", "output_mode": "multilabel"}
-    decided = PresenceRankSEG(classes, metric, **options).predict(given * q[..., None], presence=q)
+    decided = PresenceRankSEG(classes, metric, **options).predict(probs, presence=q)
     found = decided.any(-1)
+    assert torch.equal(decided, masks & found.unsqueeze(-1))
     # Of images without any score the mean is learnt; see below.
     sets = subsets(classes)[1 if absent == "skip" else 0 :, None]
     best = image_score(sets, q, scores, present, absent).amax(0)
