@@ -139,7 +139,23 @@ class TunedDecoder(nn.Module):
         return probs_at(probs, self.temperature, self.output_mode)
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
-        """The same as calling the module."""
+        """Decide. The same as calling the module.
+
+        Args:
+            probs: (B, C, *spatial) probabilities.
+            valid_mask: optional bool, (B, *spatial) or (*spatial): see :meth:`rankseg_plugins.RankSEG.predict`.
+
+        Returns:
+            int64 labels (B, *spatial), or bool masks (B, C, *spatial).
+
+        Raises:
+            TypeError: for tensors of the wrong type.
+            ValueError: for wrong shapes or values.
+
+        Example:
+            >>> TunedDecoder(RankSEG("dice"), 2, temperature=1.4).predict(torch.tensor([[[0.9, 0.2], [0.1, 0.8]]]))
+            tensor([[0, 1]])
+        """
         found: Tensor = self(probs, valid_mask)
         return found
 
@@ -147,7 +163,21 @@ class TunedDecoder(nn.Module):
     def predict_logits(self, logits: Tensor, activation: str = "softmax", valid_mask: Tensor | None = None) -> Tensor:
         """Decide on the output of a network, its temperature included.
 
-        See :meth:`rankseg_plugins.RankSEG.predict_logits`.
+        Args:
+            logits: (B, C, *spatial), floating point.
+            activation: see :meth:`rankseg_plugins.RankSEG.predict_logits`, as the rest.
+            valid_mask: optional bool, (B, *spatial) or (*spatial).
+
+        Returns:
+            int64 labels (B, *spatial), or bool masks (B, C, *spatial).
+
+        Raises:
+            TypeError: for tensors of the wrong type.
+            ValueError: for wrong shapes or values.
+
+        Example:
+            >>> TunedDecoder(RankSEG("dice"), 2).predict_logits(torch.tensor([[[2.0, -1.0], [0.0, 0.0]]]))
+            tensor([[0, 1]])
         """
         pixels = Pixels.of_logits(logits, activation, valid_mask, 1.0, self.num_classes)
         if self.temperature != 1 and (activation, self.output_mode) not in OF_LOGITS:
@@ -212,6 +242,9 @@ class TunedDecoder(nn.Module):
     def save(self, path: str | PathLike[str]) -> None:
         """Write a JSON file, as a whole or not at all.
 
+        Args:
+            path: of the file.
+
         Raises:
             OSError: if it cannot be written; it names the file.
             TypeError: if ``evidence`` holds what JSON does not.
@@ -227,9 +260,20 @@ class TunedDecoder(nn.Module):
     def load(cls, path: str | PathLike[str]) -> TunedDecoder:
         """Read a file that :meth:`save` wrote.
 
+        Args:
+            path: of the file.
+
         Raises:
             OSError: if it cannot be read.
             ValueError: if it holds no decoder, one of a later version, or a key twice; the message names the file.
+
+        Example:
+            >>> import os, tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = os.path.join(folder, "decoder.json")
+            ...     TunedDecoder(RankSEG("dice"), 2, temperature=1.4).save(path)
+            ...     TunedDecoder.load(path).temperature
+            1.4
         """
         try:
             found = read_json(Path(path).read_text(encoding="utf-8"))

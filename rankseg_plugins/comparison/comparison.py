@@ -346,8 +346,17 @@ class Comparison:
     def paired(self, decoder: str) -> Paired:
         """One decoder against the baseline, image by image, in the score of :attr:`scoring`.
 
+        Args:
+            decoder: one of :attr:`candidates`.
+
         Raises:
-            ValueError: if ``decoder`` is not one of :attr:`candidates`.
+            ValueError: if it is not one of them.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> probs, labels = torch.tensor([[0.9, 0.55], [0.1, 0.45]]), torch.tensor([0, 1])
+            >>> compare([("a", probs, labels)], panels=0).paired("rankseg(metric=dice)").differences
+            array([0.])
         """
         check_choice("decoder", decoder, self.candidates)
         baseline, scores = (self.scoring.image_scores(self.areas(each)) for each in (self.decoders[0], decoder))
@@ -385,7 +394,15 @@ class Comparison:
         return overview(self, decoder or self.candidates[0])
 
     def report(self, path: str | PathLike[str]) -> None:
-        """Write ``report.html``, ``report.md``, ``report.json`` and ``images.csv`` into the folder ``path``."""
+        """Write ``report.html``, ``report.md``, ``report.json`` and ``images.csv``.
+
+        Args:
+            path: of the folder, which is made if it is not there.
+
+        Raises:
+            ImportError: without the extra ``report``.
+            OSError: if it cannot be written.
+        """
         # As in :meth:`plot`, a door for users.
         from rankseg_plugins.report import write_report
 
