@@ -47,7 +47,7 @@ def predict(predictor, image, out, save_probabilities=False):
     return np.asarray(written.dataobj), written.affine
 
 
-READERS = ["SimpleITKIO", "NibabelIO", "NibabelIOWithReorient"]
+READERS = ["SimpleITKIO", "NibabelIO", "NibabelIOWithReorient", "SimpleITKIOWithReorient"]
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -80,7 +80,7 @@ def test_the_file_lies_as_the_image(tmp_path, reader, save_probabilities):
 
 def _as_file(channel, path, reader):
     """An array of nnU-Net's as the image on disk lies."""
-    if reader == "NibabelIOWithReorient":
+    if reader.endswith("WithReorient"):
         image = nibabel.load(path)
         turned = nibabel.as_closest_canonical(image)
         back = nibabel.orientations.ornt_transform(
@@ -154,17 +154,44 @@ def test_two_folds_are_averaged_first(tmp_path):
     np.testing.assert_array_equal(*found)
 
 
-def test_pictures(tmp_path):
-    """Of two dimensions, which nnU-Net gives a first axis of length 1."""
-    image = pytest.importorskip("PIL.Image")
-    model = make_model(tmp_path / "model", reader="NaturalImage2DIO", file_ending=".png")
-    values = (np.random.default_rng(0).random((21, 26)) * 255).astype(np.uint8)
-    image.fromarray(values).save(tmp_path / "case_0000.png")
-    predictor = ours(model)
-    predictor.predict_from_files_sequential(
-        [[str(tmp_path / "case_0000.png")]], [str(tmp_path / "out")], overwrite=True
-    )
-    assert np.array(image.open(tmp_path / "out.png")).shape == (21, 26)
+def write_picture(path, values):
+    pytest.importorskip("PIL.Image").fromarray(values).save(path)
+
+
+def write_stack(path, values):
+    pytest.importorskip("tifffile").imwrite(path, values)
+
+
+def read_labels(path):
+    if path.suffix == ".png":
+        return np.array(pytest.importorskip("PIL.Image").open(path))
+    return pytest.importorskip("tifffile").imread(path)
+
+
+@pytest.mark.parametrize(
+    ("reader", "ending", "shape", "write"),
+    [("NaturalImage2DIO", ".png", (21, 26), write_picture), ("Tiff3DIO", ".tif", (12, 21, 26), write_stack)],
+)
+def test_files_without_an_orientation(tmp_path, reader, ending, shape, write):
+    """Pictures, which nnU-Net gives a first axis of length 1, and stacks: they lie as they were read."""
+    model, image = make_model(tmp_path / "model", reader=reader, file_ending=ending), tmp_path / f"case_0000{ending}"
+    write(image, (np.random.default_rng(0).random(shape) * 250 + 1).astype(np.uint8))
+    found, decoder = {}, RankSEG("dice", pruning_prob=0.1)
+    for name, predictor in (
+        ("ours", ours(model, decoder)),
+        ("argmax", ours(model, RankSEG("acc"))),
+        ("theirs", stock(model)),
+    ):
+        out = [str(tmp_path / name)]
+        predictor.predict_from_files_sequential(
+            [[str(image)]], out, save_probabilities=name == "theirs", overwrite=True
+        )
+        found[name] = read_labels(tmp_path / f"{name}{ending}")
+    np.testing.assert_array_equal(found["argmax"], found["theirs"])
+    assert (found["ours"] != found["theirs"]).any()
+    probs = torch.from_numpy(np.load(tmp_path / "theirs.npz")["probabilities"])
+    expected = rankseg(probs[None], metric="dice", pruning_prob=0.1)[0].numpy()
+    assert (found["ours"].reshape(expected.shape) != expected).mean() < 1e-3  # ties that float32 rounds
 
 
 def test_what_is_refused(tmp_path):
