@@ -21,7 +21,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 DEMO_OPTIONS = --out "$(OUT)" $(if $(DATA),--data "$(DATA)") $(if $(NUM_CLASSES),--num-classes "$(NUM_CLASSES)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-exhaustive test-stock test-oldest test-extras coverage benchmark docs lint release clean
+.PHONY: help setup demo test test-exhaustive test-stock test-oldest test-extras test-torchvision coverage benchmark docs lint release clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,7 +43,7 @@ test-stock: $(VENV_STOCK)/installed  ## run MMSegmentation's tests with the orig
 test-oldest: $(VENV_OLDEST)/installed  ## run a choice of the tests with the oldest versions that are allowed
 	OMP_NUM_THREADS=1 $(VENV_OLDEST)/bin/python -m pytest $(ON_ALL_CORES) $(TESTS_oldest)
 
-test-extras: $(EXTRAS:%=test-extra-%)  ## run the tests of every extra, each with nothing but the wheel and what it asks for
+test-extras: $(EXTRAS:%=test-extra-%) test-torchvision  ## run the tests of every extra, each with nothing but the wheel and what it asks for
 
 # The tests are those of the source distribution, with the installed package in the place of the one that it holds.
 test-extra-%: .venv-extra-%/installed dist/built
@@ -57,6 +57,10 @@ test-extra-%: .venv-extra-%/installed dist/built
 		os.symlink(folder, ".venv-extra-$*/source/rankseg_plugins")'
 	cd .venv-extra-$*/source && OMP_NUM_THREADS=1 ../bin/python -m pytest $(ON_ALL_CORES) \
 		$(or $(TESTS_$*),tests/$* rankseg_plugins/$*)
+
+# Not named by the extra, as its build must be that of torch: what most image processors of Transformers stand on.
+test-torchvision: .venv-torchvision/installed  ## run the tests of Transformers beside torchvision
+	OMP_NUM_THREADS=1 .venv-torchvision/bin/python -m pytest $(ON_ALL_CORES) tests/transformers
 
 TESTS_smp := tests/examples/test_smp.py
 TESTS_torchgeo := tests/examples/test_torchgeo.py
@@ -89,7 +93,7 @@ release: dist/built  ## build what a package index takes, check it, and print ho
 	@echo "Nothing is uploaded yet; that is: $(VENV_RELEASE)/bin/twine upload $$(echo dist/*.whl dist/*.tar.gz)"
 
 clean:  ## remove what was installed and written here
-	rm -rf $(VENV) $(VENV_STOCK) $(VENV_OLDEST) $(VENV_RELEASE) .venv-extra-* dist demo_output site .pytest_cache .mypy_cache \
+	rm -rf $(VENV) $(VENV_STOCK) $(VENV_OLDEST) $(VENV_RELEASE) .venv-extra-* .venv-torchvision dist demo_output site .pytest_cache .mypy_cache \
 		.ruff_cache .hypothesis .coverage
 
 # The stamp is written last, so that an installation that was cut off is done again.
@@ -126,6 +130,12 @@ PACKAGED = mkdocs.yml $(shell find rankseg_plugins benchmarks configs docs examp
 dist/built: $(VENV_RELEASE)/installed $(PACKAGED)
 	@rm -rf dist
 	@$(VENV_RELEASE)/bin/python -m build --no-isolation . >/dev/null
+	@touch $@
+
+.venv-torchvision/installed: pyproject.toml constraints.txt
+	@$(call make_venv,.venv-torchvision)
+	@.venv-torchvision/bin/python $(INSTALL) -c constraints.txt -e '.[transformers]' pytest pytest-xdist
+	@.venv-torchvision/bin/python $(INSTALL) -c constraints.txt --no-deps torchvision
 	@touch $@
 
 define make_venv

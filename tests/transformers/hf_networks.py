@@ -1,6 +1,7 @@
 """Networks of Transformers, tiny and at random, and what each returns for a batch of random images."""
 
 import torch
+import torchvision_stub  # noqa: F401  (before Transformers imports torchvision)
 import transformers as hf
 
 CLASSES, IMAGES = 5, 2
