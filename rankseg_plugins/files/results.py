@@ -114,8 +114,9 @@ def _row(result: Result) -> dict[str, Any]:
         "stamp": result.stamp,
         "seconds": measurement.seconds.round(6).tolist(),
         "counts": measurement.counts.tolist(),
-        "same": [] if measurement.same is None else measurement.same.tolist(),
     }
+    if measurement.same is not None:
+        row["same"] = measurement.same.tolist()
     if (found := measurement.calibration) is not None:
         # Thousands of numbers, most of them 0, that nobody reads in a file.
         row["calibration"] = _packed(np.stack([found.count, found.confidence, found.correct]))
@@ -144,7 +145,8 @@ def _result(row: Mapping[str, Any]) -> Result:
     presence, extra, expected = (
         _unpacked(row[each]) if each in row else None for each in ("presence", "extra", "expected")
     )
-    counts, same = (np.array(row[each], dtype=np.int64) for each in ("counts", "same"))
+    counts = np.array(row["counts"], dtype=np.int64)
+    same = np.array(row["same"], dtype=np.int64) if "same" in row else None
     seconds = np.array(row["seconds"], dtype=np.float64)
     measurement = Measurement(name, case, counts, seconds, found, presence, extra, expected, same)
     return Result(measurement, inputs, stamp)

@@ -86,7 +86,7 @@ def _aim(objective: Objective, rule: Rule, classes: int) -> Aim:
         form = CLASS if rule.level == "class" else IMAGE
     else:
         form = ONE if (rule.present, rule.absent) == ("union", "one") else ALL
-    scored = np.array([label for label in range(classes) if label not in rule.excluded], dtype=np.int64)
+    scored = np.array(rule.scored(classes), dtype=np.int64)
     x, weights = (
         each.numpy() for each in moments(torch.empty(1, len(scored), dtype=torch.float64, device="cpu"), rule.nodes)
     )

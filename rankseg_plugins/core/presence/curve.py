@@ -219,7 +219,8 @@ def _newton(x: Tensor, there: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
 
     def loss(found: Tensor) -> Tensor:
         # binary_cross_entropy_with_logits would call all threads for a few numbers, as matrix products below would.
-        each = torch.nn.functional.softplus(logits(found)) - there * logits(found)
+        logit = logits(found)
+        each = torch.nn.functional.softplus(logit) - there * logit
         return (each * used).sum() + (ridge * found.square()).sum() / 2
 
     found = torch.zeros_like(ridge)

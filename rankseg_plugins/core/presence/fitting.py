@@ -49,7 +49,7 @@ def learn(evidence: Evidence, there: Tensor, objective: Objective, rule: Rule) -
     if rule.level == "class":
         mean = mean_scores(expected, q, there)
     else:
-        scored = [label for label in range(there.shape[1]) if label not in rule.excluded]
+        scored = rule.scored(there.shape[1])
         some, likely, held = (each[:, scored] for each in (expected, q, there))
         mean = mean_image_score(some, likely, held, rule.nodes).expand(there.shape[1])
     losses = [torch.nn.functional.binary_cross_entropy(each, there.double()) for each in (frequency.expand_as(q), q)]

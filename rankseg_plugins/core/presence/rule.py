@@ -83,6 +83,10 @@ class Rule(NamedTuple):
         """Whether it makes a difference what images score besides, M of the module."""
         return self.rule == SCORE and (self.present, self.absent) == ("union", "skip")
 
+    def scored(self, classes: int) -> list[int]:
+        """Which of so many classes are scored."""
+        return [label for label in range(classes) if label not in self.excluded]
+
     def refuse_without_effect(self) -> None:
         """Raise a ``ValueError`` for an option that makes no difference beside the others."""
         by_score = self.rule == SCORE
@@ -121,7 +125,7 @@ class Rule(NamedTuple):
             return q > 0
         if not self.excluded:
             return self.pays(q, expected, mean)
-        taken, scored = q > 0, [label for label in range(q.shape[1]) if label not in self.excluded]
+        taken, scored = q > 0, self.scored(q.shape[1])
         taken[:, scored] = self.pays(q[:, scored], expected[:, scored], mean[scored])
         return taken
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from rankseg_plugins.core.kernels.cpu.compiling import as_written, fast, kernel
 from rankseg_plugins.core.kernels.cpu.reading import copy
-from rankseg_plugins.core.kernels.cpu.source import CALL, decision
+from rankseg_plugins.core.kernels.cpu.source import CALL, decision, scratch
 from rankseg_plugins.core.kernels.cpu.threads import run
 
 
@@ -18,16 +20,7 @@ def argmax(values: Tensor) -> Tensor:
     Args:
         values: (B, C, *spatial) float32 or float64 without NaN, contiguous, C at least 1.
     """
-    labels = decision((len(values), *values.shape[2:]), torch.int64)
-    flat, into = values.flatten(2).numpy(), labels.flatten(1).numpy()
-    width = max(1, CALL // values.shape[1])
-
-    def work(first: int, last: int) -> None:
-        # Numbers of equal size are compared together.
-        _argmax(first, last, flat, into, np.empty(width, flat.dtype), np.empty(width, np.int32))
-
-    run(work, len(values) * -(-flat.shape[2] // width))
-    return labels
+    return _by_pieces(_argmax, values, values.dtype)
 
 
 def affine_argmax(values: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
@@ -38,21 +31,25 @@ def affine_argmax(values: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
         scale: (C,).
         offset: (C,).
     """
+    return _by_pieces(_affine, values, torch.float32, torch.stack([scale, offset]).detach().float().numpy())
+
+
+def _by_pieces(decide: Callable[..., None], values: Tensor, dtype: torch.dtype, *given: np.ndarray) -> Tensor:
+    """Labels by a kernel, piece by piece; it gets two rows of scratch memory of a type, and one for labels."""
     labels = decision((len(values), *values.shape[2:]), torch.int64)
     flat, into = values.detach().flatten(2).numpy(), labels.flatten(1).numpy()
-    rule = torch.stack([scale, offset]).detach().float().numpy()
     width = max(1, CALL // values.shape[1])
 
     def work(first: int, last: int) -> None:
-        rows, winner = np.empty((2, width), np.float32), np.empty(width, np.int32)
-        _affine(first, last, flat, into, rule, *rows, winner)
+        # Numbers of equal size are compared together.
+        decide(first, last, flat, into, *given, *scratch((2, width), dtype), np.empty(width, np.int32))
 
     run(work, len(values) * -(-flat.shape[2] // width))
     return labels
 
 
 @kernel
-def _argmax(first, last, values, labels, best, winner):
+def _argmax(first, last, values, labels, best, _, winner):
     width = len(best)
     pieces = -(-values.shape[2] // width)
     for task in range(first, last):

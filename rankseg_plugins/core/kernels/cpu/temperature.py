@@ -11,7 +11,7 @@ from numba.extending import overload
 from torch import Tensor
 
 from rankseg_plugins.core.kernels.cpu.compiling import exact, fast, kernel
-from rankseg_plugins.core.kernels.cpu.reading import HIGHEST, LOWEST, as_bits, as_float, exponential
+from rankseg_plugins.core.kernels.cpu.reading import as_bits, as_float, clamp, copy, exponential
 from rankseg_plugins.core.kernels.cpu.source import CALL, decision, scratch
 from rankseg_plugins.core.kernels.cpu.threads import run
 
@@ -49,71 +49,55 @@ def _at_temperature(first, last, values, divisor, competes, into, odd, work):
         image, start = task // pieces, task % pieces * width
         end = min(start + width, values.shape[2])
         for label in range(values.shape[1]):
-            odd[task] += _count_odd(values[image, label, start:end])
+            row = into[image, label, start:end]
+            copy(values[image, label, start:end], row)
+            odd[task] += clamp(row)
+            if not competes:
+                _alone(row, divisor[label])
         if competes:
-            _competing(values[image], divisor, into[image], start, end, work)
-        else:
-            for label in range(values.shape[1]):
-                _alone(values[image, label, start:end], divisor[label], into[image, label, start:end])
+            _competing(into[image], divisor, start, end, work)
 
 
 @fast
-def _count_odd(p):
-    """How many are no probabilities, NaN among them."""
-    strange = 0
-    for i in range(len(p)):
-        strange += 0 if (p[i] >= LOWEST) & (p[i] <= HIGHEST) else 1
-    return strange
-
-
-@fast
-def _competing(p, divisor, out, start, end, work):
-    """Of some pixels of all classes, (C, N)."""
+def _competing(rows, divisor, start, end, work):
+    """Of some pixels of all classes, (C, N), in place."""
     size = end - start
     top, total, power = work[0, :size], work[1, :size], work[2, :size]
     for i in range(size):
         top[i], total[i], power[i] = -np.inf, 0, 0
-    for label in range(len(p)):
-        row, into, by = p[label, start:end], out[label, start:end], divisor[label]
+    for label in range(len(rows)):
+        row, by = rows[label, start:end], divisor[label]
         for i in range(size):
-            x = _inside(row[i])
-            total[i] += x
-            into[i] = logarithm(x) / by
-            top[i] = into[i] if into[i] > top[i] else top[i]
+            total[i] += row[i]
+            row[i] = logarithm(row[i]) / by
+            top[i] = row[i] if row[i] > top[i] else top[i]
     for i in range(size):
         # Of a pixel without any probability nothing is subtracted from minus infinity.
         top[i] = top[i] if total[i] > 0 else 0
-    for label in range(len(p)):
-        into = out[label, start:end]
+    for label in range(len(rows)):
+        row = rows[label, start:end]
         for i in range(size):
-            into[i] = exponential(into[i] - top[i])
-            power[i] += into[i]
+            row[i] = exponential(row[i] - top[i])
+            power[i] += row[i]
     for i in range(size):
         power[i] = total[i] / power[i] if power[i] > 0 else power[i]
-    for label in range(len(p)):
-        into = out[label, start:end]
+    for label in range(len(rows)):
+        row = rows[label, start:end]
         for i in range(size):
-            x = into[i] * power[i]
-            into[i] = x if x < 1 else 1
+            x = row[i] * power[i]
+            row[i] = x if x < 1 else 1
 
 
 @fast
-def _alone(p, by, out):
-    """Of some pixels of one class, (N,)."""
-    one = out.dtype.type(1)
-    for i in range(len(p)):
-        x = _inside(p[i])
-        logit = logarithm(x / (one - x)) / by
+def _alone(row, by):
+    """Of some pixels of one class, (N,), in place."""
+    one = row.dtype.type(1)
+    for i in range(len(row)):
+        logit = logarithm(row[i] / (one - row[i])) / by
         # From the side where nothing overflows.
         small = exponential(-logit if logit > 0 else logit)
         share = small / (small + one)
-        out[i] = one - share if logit > 0 else share
-
-
-@exact
-def _inside(p):
-    x = p if p > 0 else type(p)(0)
-    return x if x < 1 else type(p)(1)
+        row[i] = one - share if logit > 0 else share
 
 
 def logarithm(x: Any) -> Any:
