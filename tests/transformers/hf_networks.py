@@ -142,18 +142,18 @@ def maskformer():
     return hf.MaskFormerForInstanceSegmentation(config), {"pixel_values": pixels(64)}
 
 
+_QUERIES = {
+    **{"hidden_dim": 32, "encoder_feedforward_dim": 16, "encoder_layers": 1, "decoder_layers": 2},
+    **{"num_attention_heads": 2, "dim_feedforward": 16, "num_queries": 7},
+}
+
+
 def mask2former():
     config = hf.Mask2FormerConfig(
         backbone_config=_swin(),
         feature_size=32,
         mask_feature_size=32,
-        hidden_dim=32,
-        encoder_feedforward_dim=16,
-        encoder_layers=1,
-        decoder_layers=2,
-        num_attention_heads=2,
-        dim_feedforward=16,
-        num_queries=7,
+        **_QUERIES,
         **LABELS,
     )
     return hf.Mask2FormerForUniversalSegmentation(config), {"pixel_values": pixels(64)}
@@ -162,18 +162,12 @@ def mask2former():
 def oneformer():
     config = hf.OneFormerConfig(
         backbone_config=_swin(),
-        num_queries=7,
-        hidden_dim=32,
         conv_dim=32,
         mask_dim=32,
-        encoder_feedforward_dim=16,
-        encoder_layers=1,
-        decoder_layers=2,
-        num_attention_heads=2,
-        dim_feedforward=16,
         task_seq_len=4,
         is_training=False,
         text_encoder_width=32,
+        **_QUERIES,
         **LABELS,
     )
     return hf.OneFormerForUniversalSegmentation(config), {
@@ -182,52 +176,23 @@ def oneformer():
     }
 
 
+_EOMT = {
+    **{"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "num_blocks": 1, "image_size": 32},
+    **{"patch_size": 8, "num_queries": 7, "num_register_tokens": 0, "num_upscale_blocks": 1, **LABELS},
+}
+
+
 def eomt():
-    config = hf.EomtConfig(
-        hidden_size=16,
-        num_attention_heads=2,
-        num_hidden_layers=2,
-        num_blocks=1,
-        image_size=32,
-        patch_size=8,
-        num_queries=7,
-        num_register_tokens=0,
-        num_upscale_blocks=1,
-        **LABELS,
-    )
-    return hf.EomtForUniversalSegmentation(config), {"pixel_values": pixels(32)}
+    return hf.EomtForUniversalSegmentation(hf.EomtConfig(**_EOMT)), {"pixel_values": pixels(32)}
 
 
 def eomt_dinov3():
-    config = hf.EomtDinov3Config(
-        hidden_size=16,
-        num_attention_heads=2,
-        num_hidden_layers=2,
-        num_blocks=1,
-        image_size=32,
-        patch_size=8,
-        num_queries=7,
-        num_register_tokens=0,
-        num_upscale_blocks=1,
-        intermediate_size=16,
-        **LABELS,
-    )
+    config = hf.EomtDinov3Config(intermediate_size=16, **_EOMT)
     return hf.EomtDinov3ForUniversalSegmentation(config), {"pixel_values": pixels(32)}
 
 
 def videomt():
-    config = hf.VideomtConfig(
-        hidden_size=16,
-        num_attention_heads=2,
-        num_hidden_layers=2,
-        num_blocks=1,
-        image_size=32,
-        patch_size=8,
-        num_queries=7,
-        num_register_tokens=0,
-        num_upscale_blocks=1,
-        **LABELS,
-    )
+    config = hf.VideomtConfig(**_EOMT)
     return hf.VideomtForUniversalSegmentation(config), {"pixel_values_videos": pixels(32)[None]}
 
 
