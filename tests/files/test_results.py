@@ -1,5 +1,6 @@
 """The file of results: what blocks a later run, and what does not."""
 
+import contextlib
 import functools
 import json
 import os
@@ -10,15 +11,16 @@ import pytest
 from image_folders import DECODERS, environment, make_image
 from typer.testing import CliRunner
 
-from rankseg_plugins import PresenceRankSEG
+from rankseg_plugins import PresenceRankSEG, RankSEG
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.cli import app
 from rankseg_plugins.comparison import Recorder
+from rankseg_plugins.comparison.measuring import Measurement
 from rankseg_plugins.files import run as files
 from rankseg_plugins.files.cases import find_cases
 from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.files.lines import collect, share_of
-from rankseg_plugins.files.results import ResultsFile, check_run
+from rankseg_plugins.files.results import Result, ResultsFile, check_run
 
 pytestmark = pytest.mark.usefixtures("unpainted")
 
@@ -329,6 +331,18 @@ def test_what_is_known_of_presence_goes_on(images, tmp_path):
     refused = run(images, "compare", *options)
     assert refused.exit_code == 2, refused.exception
     assert "results.jsonl: line 3 is damaged (presence of '1' must have shape (2, 3), got (3, 2)" in refused.stderr
+
+
+def test_a_measurement_of_which_nobody_looked_which_decisions_are_the_same(tmp_path):
+    recorder = Recorder({"argmax": RankSEG("acc"), "dice": RankSEG()}, num_classes=2)
+    counts = np.arange(12).reshape(2, 3, 2)
+    with contextlib.closing(ResultsFile(tmp_path / "results.jsonl", {})) as results:
+        results.append(Result(Measurement("a", "a", counts, np.array([0.1, 0.2])), "inputs", "stamp"))
+    with contextlib.closing(ResultsFile(tmp_path / "results.jsonl", {})) as results:
+        (found,) = results
+    recorder.restore(found.measurement)
+    assert recorder.measurements[0].same is None
+    np.testing.assert_array_equal(recorder.measurements[0].counts, counts)
 
 
 @pytest.mark.parametrize("option", ["--probs", "--labels"])
