@@ -12,6 +12,7 @@ from toolkits import is_installed
 from rankseg_plugins import RankSEG
 
 PAGE = "README.md"
+USER = "What a user gets"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
@@ -75,6 +76,36 @@ def test_config(tmp_path):
     (tmp_path / "your_config.py").write_text("model = dict(type='EncoderDecoder', test_cfg=dict(mode='whole'))")
     (tmp_path / "config.py").write_text(SNIPPETS["mmseg"].code)
     assert Config.fromfile(tmp_path / "config.py").model.test_cfg == {"mode": "whole", "rankseg": {"metric": "dice"}}
+
+
+def first_table(page, section):
+    """The rows of the first table of a section."""
+    text = (ROOT / page).read_text(encoding="utf-8").split(f"\n## {section}\n")[1]
+    (_, *lines) = next(block.splitlines() for block in text.split("\n\n") if block.startswith("| "))
+    return [[cell.strip(" *") for cell in line[1:-1].split("|")] for line in lines[1:]]
+
+
+def numbers(text):
+    return [float(number) for number in re.findall(r"[+-]?\d+\.\d\d\b", text)]
+
+
+def test_table_repeats_the_evidence():
+    """What `python -m benchmarks.held_out` printed: gains over argmax, with half of their intervals."""
+    measured = {}
+    for data, decision, dice, interval, _, _, _, accuracy in first_table("docs/evidence/tuning.md", USER):
+        measured.setdefault(decision, {})[data] = dice, interval, accuracy
+    data = ("voc21_people", "camvid", "drone_small")
+    argmax, told, defaults, accuracy, tuned, tuned_accuracy = first_table(PAGE, "Does it help?")
+    assert argmax[1:] == [measured["argmax"][each][0] for each in data]
+    shown = {"argmax of the classes of the set": told, "RankSEG": defaults, "`rankseg` 0.0.8": defaults, "tuned": tuned}
+    for decision, cells in shown.items():
+        for each, cell in zip(data, cells[1:], strict=True):
+            (_, gain), (low, high) = map(numbers, measured[decision][each][:2])
+            told_gain, half = [*numbers(cell), 0.0][:2]
+            assert told_gain == gain
+            assert half == pytest.approx((high - low) / 2, abs=0.006)
+    for decision, cells in (("RankSEG", accuracy), ("tuned", tuned_accuracy)):
+        assert cells[1:] == [f"{numbers(measured[decision][each][2])[1]:+.2f}" for each in data]
 
 
 @pytest.mark.parametrize("page", [PAGE, "CONTRIBUTING.md"])
