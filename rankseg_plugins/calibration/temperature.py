@@ -139,10 +139,10 @@ def warn_if_softened(values: Tensor, activation: str = "identity") -> bool:
     """
     twice = _is_softened(plain(values), activation)
     if twice:
-        name = "the sigmoid" if values.shape[1] == 1 else "softmax"
+        name, once = ("the sigmoid", "sigmoid") if values.shape[1] == 1 else ("softmax", "softmax")
         warn(
             f"the probabilities look as if {name} was applied twice, and RankSEG loses on them: apply it once, in the "
-            "network or by the option activation. (A network that is hardly trained may look the same)"
+            f"network or by activation={once!r}. (A network that is hardly trained may look the same)"
         )
     return twice
 

@@ -15,7 +15,8 @@ from rich.console import Console, RenderableType
 
 from rankseg_plugins.cli.processes import may_say_error
 from rankseg_plugins.core.processes import gather
-from rankseg_plugins.files.errors import NoImageError
+from rankseg_plugins.files.errors import InputError, NoImageError
+from rankseg_plugins.files.wording import for_shell
 from rankseg_plugins.report.words import printable
 
 BAD_INPUT = 2
@@ -82,11 +83,16 @@ def bad_input(*kinds: type[Exception]) -> Iterator[None]:
     except kinds as error:
         if not may_say_error():
             raise typer.Exit(BAD_INPUT) from error
-        problem = f"{error.filename}: cannot be written: {error.strerror}" if isinstance(error, OSError) else error
         if isinstance(error, NoImageError):
             note_skipped(error.problems)
-        note(f"error: {problem}")
+        note(f"error: {_problem(error)}")
         raise typer.Exit(BAD_INPUT) from error
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename}: cannot be written: {error.strerror}"
+    return str(error) if isinstance(error, InputError) else for_shell(str(error))
 
 
 def note_skipped(problems: Iterable[str]) -> None:
@@ -106,7 +112,7 @@ def warnings_as_notes() -> Iterator[None]:
             original(message, category, *place, **more)
         elif str(message) not in shown:
             shown.add(str(message))
-            note(f"warning: {message}", style="yellow")
+            note(f"warning: {for_shell(str(message))}", style="yellow")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

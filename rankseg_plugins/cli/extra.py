@@ -31,8 +31,7 @@ def read_extra_options(
     if spacing is not None and (boundary is None or not boundary.strip().endswith("mm")):
         raise ValueError("--spacing has an effect only on distances in mm: give --boundary in mm, such as 2mm")
     if lesions:
-        with naming("--lesions"):
-            found.append(Lesions(lesion_overlap or 0.0, classes=tuple(lesion_classes) or None))
+        found.append(Lesions(lesion_overlap or 0.0, classes=tuple(lesion_classes) or None))
     elif lesion_classes or lesion_overlap is not None:
         raise ValueError("--lesion-class and --lesion-overlap have an effect only with --lesions")
     return tuple(found)

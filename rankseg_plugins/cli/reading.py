@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.files.formats.nifti import check_orientation
 from rankseg_plugins.files.grouping import case_of, read_pattern
 from rankseg_plugins.files.run import first_sample
+from rankseg_plugins.files.wording import about_file
 
 #: Images among which there should be one with foreground.
 LOOKED_AT = 10
@@ -183,24 +185,37 @@ def _look_at_rest(stored: Sample, activation: str) -> None:
         problem = describe_sums(to_probabilities(stored.probs.unsqueeze(0), activation))
         if problem is not None:
             note(
-                f"warning: --one-vs-rest takes one of several channels, and {problem}. A region that holds other "
-                "classes is not the label of its number: --map-labels makes one label of all that it holds",
+                f"warning: --one-vs-rest takes one of several channels, and {about_file(problem)}. A region that "
+                "holds other classes is not the label of its number: --map-labels makes one label of all that it holds",
                 style="yellow",
             )
 
 
 def _look_for_foreground(sample: Sample, cases: Sequence[Case], ignore_index: int) -> None:
-    """Say so if the first images look as if the foreground were drawn in what is ignored."""
-    looked_at = [sample]
-    for case in cases[1:LOOKED_AT]:
-        if (looked_at[-1].labels == 1).any():
+    """Refuse truth of the first images that holds no foreground, but what is ignored, as masks drawn in white do."""
+    hidden, looked_at, samples = None, 0, itertools.chain([sample], _readable(cases[1:LOOKED_AT]))
+    for each in samples:
+        if ignore_index == 0 or (each.labels == 1).any():
             return
-        with contextlib.suppress(InputError):
-            looked_at.append(case.sample())
-    if (looked_at[-1].labels == 1).any() or not any((each.labels == ignore_index).any() for each in looked_at):
+        looked_at += 1
+        if hidden is None and (each.labels == ignore_index).any():
+            hidden = each.name
+    if hidden is None:
         return
-    note(
-        f"warning: the labels of {len(looked_at)} images hold no foreground, but {ignore_index}, which is ignored; "
-        f"masks drawn 0/{ignore_index}? --map-labels {ignore_index}:1",
-        style="yellow",
+    place = next(case.places[1] for case in cases if case.name == hidden)
+    raise InputError(
+        place,
+        f"holds the label {ignore_index}, which is ignored, and {_of_first(looked_at)} no foreground, which is 1: "
+        f"masks drawn 0/{ignore_index} take --map-labels {ignore_index}:1; if these pixels are to be ignored, say so "
+        f"by --map-labels {ignore_index}:{ignore_index}",
     )
+
+
+def _of_first(number: int) -> str:
+    return "the image has" if number == 1 else f"the first {number} images have"
+
+
+def _readable(cases: Iterable[Case]) -> Iterator[Sample]:
+    for case in cases:
+        with contextlib.suppress(InputError):
+            yield case.sample()

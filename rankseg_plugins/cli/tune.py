@@ -257,7 +257,7 @@ def _rules(text: str) -> list[str | float]:
     try:
         return read_rules([read(word) for word in words])
     except ValueError as error:
-        raise ValueError(f"--presence must be 'none', or words and numbers between commas: {error}") from None
+        raise ValueError(f"{error}; --presence none leaves these candidates out") from None
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -7,15 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from rankseg_plugins.files.wording import about_file
+
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class InputError(ValueError):
-    """A file that cannot be used; the message is one line that begins with its path."""
+    """A file that cannot be used; the message is one line that begins with its path, in the words of the command."""
 
     def __init__(self, path: object, problem: object) -> None:
-        super().__init__(f"{path}: {' '.join(str(problem).split())}")
+        super().__init__(f"{path}: {about_file(' '.join(str(problem).split()))}")
 
 
 class NoImageError(InputError):

@@ -19,12 +19,6 @@ from rankseg_plugins.files.errors import InputError, first_readable
 from rankseg_plugins.files.lines import damaged, stamp_of
 from rankseg_plugins.files.results import Measured, Result, ResultsFile, measured
 
-#: What mends it, by how the message about an image begins.
-HINTS = {
-    "probs must lie in [0, 1]": "--activation softmax, or --activation sigmoid",
-    "boundaries in mm need the spacing": "--spacing",
-}
-
 R = TypeVar("R")
 
 
@@ -201,13 +195,9 @@ def _blaming(case: Case, function: Callable[..., R], *args: Any) -> R:
         raise
     except (TypeError, ValueError) as error:
         # Errors about the truth speak of the target, all others of the probabilities.
-        raise InputError(case.places["target" in str(error)], with_hint(error)) from error
-
-
-def with_hint(error: Exception) -> str:
-    """What an error about an image says, and the option that mends it, if there is one."""
-    problem = str(error)
-    return problem + "".join(f": {hint}" for beginning, hint in HINTS.items() if problem.startswith(beginning))
+        if "target" not in str(error):
+            raise InputError(case.places[0], error) from error
+        raise InputError(case.places[1], f"{error}; the probabilities are {case.places[0]}") from error
 
 
 def _complete_pictures(cases: Sequence[Case], recorder: Recorder, activation: str) -> None:

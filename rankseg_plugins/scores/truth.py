@@ -9,6 +9,11 @@ from rankseg_plugins.core.options import read_index, read_integer
 from rankseg_plugins.core.probabilities import check_classes, check_tensor, drawn_in_white, plain, widened
 from rankseg_plugins.scores.areas import Areas, areas_of_known, first_outside, say_ignore_index
 
+#: Labels that a message lists of those that are not allowed.
+SHOWN = 5
+#: What a message says of several classes beside one channel.
+SINGLE = "a single channel knows one class and all else"
+
 
 def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_index: int | None = None) -> Tensor:
     """Bring a ground truth into one form: integer labels, or masks.
@@ -59,7 +64,7 @@ def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_
     if target.ndim == len(spatial) + 2:
         return _to_masks(target, ignore_index)
     target = target.long()
-    _check_labels(target, max(num_classes, 2) - 1, ignore_index)
+    _check_labels(target, num_classes, ignore_index)
     return target
 
 
@@ -167,14 +172,20 @@ def _is_one_hot(labels: Tensor, num_classes: int, shape: torch.Size | None = Non
     return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all())
 
 
-def _check_labels(target: Tensor, highest: int, ignore_index: int | None) -> None:
+def _check_labels(target: Tensor, num_classes: int, ignore_index: int | None) -> None:
+    highest = max(num_classes, 2) - 1
     label = first_outside(target, highest, ignore_index)
-    if label is not None:
-        hint = say_ignore_index(ignore_index)
-        drawn = drawn_in_white(target, label) if highest == 1 else ""
-        if drawn:
-            hint += f"{drawn}, or --map-labels 255:1"
-        raise ValueError(f"target holds the label {label}, allowed are 0 to {highest} ({hint})")
+    if label is None:
+        return
+    drawn = drawn_in_white(target, label) if highest == 1 else ""
+    known = torch.tensor([*range(highest + 1), *([] if ignore_index is None else [ignore_index])])
+    found = target[~torch.isin(target, known.to(target))].unique().tolist()
+    named = ", ".join(map(str, found[:SHOWN])) + (", ..." if len(found) > SHOWN else "")
+    alone = f"; {SINGLE}" if num_classes == 1 and not drawn else ""
+    raise ValueError(
+        f"target holds the label{'s' * (len(found) > 1)} {named}, allowed are 0 to {highest} "
+        f"({say_ignore_index(ignore_index)}{drawn}){alone}"
+    )
 
 
 def _size(spatial: tuple[int, ...]) -> str:

@@ -194,8 +194,7 @@ class PresenceCandidates:
         """
         if not self._held:
             raise ValueError(
-                "presence cannot be learnt, as no image holds a pixel whose class is known: leave it out, presence=[] "
-                "or --presence none"
+                "presence cannot be learnt, as no image holds a pixel whose class is known: leave it out by presence=[]"
             )
         number = deal([each.case for each in self._held], self._folds, self._seed)
         fold = torch.tensor([number[each.case] for each in self._held])

@@ -149,8 +149,8 @@ def test_a_bound_that_is_not_known_fails(folders):
         (["--group-by", "("], "--group-by must be a regular expression"),
         (["--group-by", "patient"], "does not match the name 'image00'"),
         (["--one-vs-rest", "7"], "--one-vs-rest must name classes in 0 to 2, got 7"),
-        (["--class-names", "a,b"], "class_names must be 3 different names"),
-        (["--exclude", "5"], "excluded classes must lie in 0 to 2"),
+        (["--class-names", "a,b"], "must be 3 different names"),
+        (["--exclude", "5"], "--exclude must lie in 0 to 2"),
         (["--device", "abacus"], "--device 'abacus' cannot be used"),
         (["--activation", "tanh"], "activation must be one of"),
         (["--confidence", "1.5"], "Invalid value for '--confidence'"),
@@ -172,9 +172,9 @@ def one_line(stderr, path, message):
 #: What may be wrong with one image: how it comes about, the file that is to be named, and the message.
 FAULTS = {
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-100]), "probs", "no complete .npz archive"),
-    "nan": (lambda path: np.savez(path, probs=with_nan(path)), "probs", "probs must be finite"),
+    "nan": (lambda path: np.savez(path, probs=with_nan(path)), "probs", "probabilities must be finite"),
     "size": (lambda path: label_map(path, (8, 8)), "labels", "labels of size 8 x 8"),
-    "value": (lambda path: label_map(path, (16, 20)), "labels", "target holds the label 7, allowed are 0 to 2"),
+    "value": (lambda path: label_map(path, (16, 20)), "labels", "holds the label 7, allowed are 0 to 2"),
 }
 
 

@@ -101,7 +101,7 @@ def test_logits(folders, decoder):
     (decoder if isinstance(decoder, TunedDecoder) else TunedDecoder(decoder, 3)).save(path)
     succeed(folders, "--activation", "softmax", decoder=path, probs="logits")
     assert_decided(pictures(folders), lambda probs: decoder.predict_logits(probs.log() + 3, "softmax"))
-    assert "probs must lie in [0, 1]" in refuse(folders, decoder=path, probs="logits", out="other")
+    assert "probabilities must lie in [0, 1]" in refuse(folders, decoder=path, probs="logits", out="other")
 
 
 def test_colours(folders):
@@ -281,7 +281,7 @@ def test_bad_images_are_passed_over(folders):
     (folders / "probs/image04.npz").write_bytes(b"no array")
     np.savez(folders / "probs/image07.npz", probs=np.full((2, 4, 4), 0.5, np.float32))
     np.savez(folders / "probs/image09.npz", probs=np.full((3, 4, 4), 0.9, np.float32))
-    assert refuse(folders).startswith(f"error: {folders / 'probs/image00.npz'}: probs must be finite")
+    assert refuse(folders).startswith(f"error: {folders / 'probs/image00.npz'}: probabilities must be finite")
     done = succeed(folders, "--keep-going", "--json")
     problems = json.loads(done.stdout)["skipped"]
     assert list(problems) == ["image00", "image04", "image07", "image09"]
@@ -366,7 +366,7 @@ def test_a_full_disk(folders):
         (("--reference", "missing"), "missing: no such folder"),
         (("--score", "iou"), "--score, --absent and --exclude have an effect only with --expected-score"),
         (("--score", "recall", "--expected-score", "a.csv"), "--score must be one of 'dice', 'iou', got 'recall'"),
-        (("--exclude", "3", "--expected-score", "a.csv"), "excluded classes must lie in 0 to 2, got 3"),
+        (("--exclude", "3", "--expected-score", "a.csv"), "--exclude must lie in 0 to 2, got 3"),
         (("--expected-score", "missing/a.csv"), "missing/a.csv: cannot be written: its folder does not exist"),
         (("--activation", "softplus"), "--activation must be one of"),
         (("--orientation", "RAX"), "--orientation must be 'stored' or three letters"),

@@ -100,7 +100,7 @@ def test_spacing_of_nifti_labels(tmp_path):
         (["--boundary", "2cm"], "--boundary: a boundary must be a tolerance such as '2', '2mm' or '1,2px', got '2cm'"),
         (["--boundary", "2", "--spacing", "1,1"], "--spacing has an effect only on distances in mm"),
         (["--spacing", "1,1"], "--spacing has an effect only on distances in mm"),
-        (["--boundary", "2mm"], "boundaries in mm need the spacing of the image, which is not known: --spacing"),
+        (["--boundary", "2mm"], "boundaries in mm need the size of a pixel: --spacing gives it"),
         (["--boundary", "2mm", "--spacing", "1,x"], "--spacing must be numbers such as 1,1,3, got '1,x'"),
         (["--boundary", "2mm", "--spacing", "1,0"], "--spacing must be finite numbers above 0"),
         (
@@ -109,8 +109,8 @@ def test_spacing_of_nifti_labels(tmp_path):
         ),
         (["--lesion-class", "1"], "--lesion-class and --lesion-overlap have an effect only with --lesions"),
         (["--lesion-overlap", "0"], "--lesion-class and --lesion-overlap have an effect only with --lesions"),
-        (["--lesions", "--lesion-class", "3"], "classes of lesions must lie in 0 to 2, got 3"),
-        (["--lesions", "--lesion-overlap", "2"], "--lesions: overlap must be in [0, 1], got 2.0"),
+        (["--lesions", "--lesion-class", "3"], "--lesion-class must lie in 0 to 2, got 3"),
+        (["--lesions", "--lesion-overlap", "2"], "--lesion-overlap must be in [0, 1], got 2.0"),
     ],
 )
 def test_bad_options(folders, options, message):

@@ -45,11 +45,35 @@ def test_masks_drawn_in_white(binary):
     assert dice(run_cli(binary, "--json", "--map-labels", "255:1")) == pytest.approx(expected_dice())
     refused = run_cli(binary, "--ignore-index", -1, out="a")
     assert refused.returncode == 2
-    assert "image00.png: target holds the label 255" in refused.stderr
-    assert "masks drawn 0/255? Divide them by 255, or --map-labels 255:1" in refused.stderr
-    said = run_cli(binary, "--json", out="b")  # 255 is left out unless something else is said
-    assert "warning: the labels of 10 images hold no foreground, but 255, which is ignored" in said.stderr
-    assert "masks drawn 0/255? --map-labels 255:1" in said.stderr
+    assert "image00.png: holds the label 255, allowed are 0 to 1 (--ignore-index -1; masks" in refused.stderr
+    assert "masks drawn 0/255? --map-labels 255:1)" in refused.stderr
+    unclear = run_cli(binary, out="b")  # 255 would be left out, and with it all of the foreground
+    assert unclear.returncode == 2
+    assert "image00.png: holds the label 255, which is ignored, and the first 10 images have no" in unclear.stderr
+    assert "take --map-labels 255:1;" in unclear.stderr
+
+
+def test_images_of_background_and_ignored_pixels(binary):
+    """Whoever means it says so: nothing but background is scored, and predictions of foreground are wrong."""
+    done = run_cli(binary, "--json", "--map-labels", "255:255")
+    assert dice(done) == 0.0
+
+
+def test_labels_of_classes_beside_one_channel(binary):
+    """What was found in which file, what is allowed, and what makes it so."""
+    for index in range(12):
+        labels = make_image(index)[1]
+        Image.fromarray(np.where(labels == 2, 7, labels == 1).astype(np.uint8)).save(
+            binary / f"labels/image{index:02d}.png"
+        )
+    refused = run_cli(binary)
+    assert refused.returncode == 2
+    said = (
+        f"error: {binary / 'labels/image00.png'}: holds the label 7, allowed are 0 to 1 (--ignore-index 255); a single"
+    )
+    assert said in refused.stderr
+    assert refused.stderr.strip().endswith(f"the probabilities are {binary / 'probs/image00.npy'}")
+    assert dice(run_cli(binary, "--json", "--map-labels", "7:0", out="mapped")) == pytest.approx(expected_dice())
 
 
 def test_real_ignored_pixels_raise_no_question(binary):
@@ -81,8 +105,8 @@ def test_labels_are_changed_at_once_also_bool_ones(binary):
         (["--map-labels", ""], "--map-labels must be pairs such as '255:1,2:0', got ''"),
         (["--one-vs-rest", -1], "--one-vs-rest must name classes in 0 to 2, got -1"),
         (["--one-vs-rest", 2, "--ignore-index", 2], "--one-vs-rest 2 is what --ignore-index leaves out"),
-        (["--class-names", "a,b,a"], "--class-names: class_names must be 3 different names, got 3: a, b, a"),
-        (["--class-names", ""], "--class-names: class_names must be 3 different names"),
+        (["--class-names", "a,b,a"], "--class-names: must be 3 different names, got 3: a, b, a"),
+        (["--class-names", ""], "--class-names: must be 3 different names"),
         (["--orientation", "ras"], "--orientation must be 'stored' or three letters such as RAS or LPS, got 'ras'"),
     ],
 )
@@ -132,7 +156,7 @@ def test_masks_for_each_class(folders):
     plain = compare(samples).level("argmax", "dice", "image")
     for path in (folders / "labels").iterdir():
         np.save(path, 255 * np.load(path).astype(np.uint8))
-    assert "masks drawn 0/255? --map-labels 255:1" in run_cli(folders, out="white").stderr
+    assert "masks drawn 0/255 take --map-labels 255:1" in run_cli(folders, out="white").stderr
     assert dice(run_cli(folders, "--json", "--map-labels", "255:1", out="mapped")) == plain
 
 
@@ -140,10 +164,10 @@ def test_names_of_classes_that_do_not_fit(folders):
     (folders / "labels/classes.txt").write_text("a\nb\n")
     done = run_cli(folders)
     assert done.returncode == 2
-    assert f"{folders / 'labels/classes.txt'}: class_names must be 3 different names, got 2: a, b" in done.stderr
+    assert f"{folders / 'labels/classes.txt'}: must be 3 different names, got 2: a, b" in done.stderr
     np.savez(folders / "all.npz", probs=[make_image(0)[0]], labels=[make_image(0)[1]], classes=["a", "b"])
     done = run_cli(folders, "--probs", folders / "all.npz", "--labels", folders / "all.npz")
-    assert f"{folders / 'all.npz'}: class_names must be 3 different names, got 2: a, b" in done.stderr
+    assert f"{folders / 'all.npz'}: must be 3 different names, got 2: a, b" in done.stderr
     named = json.loads(run_cli(folders, "--class-names", "one, two,three", "--json").stdout)
     assert named["classes"] == ["one", "two", "three"]
 
@@ -201,10 +225,10 @@ def test_the_image_of_one_file_is_named(tmp_path):
     np.savez(tmp_path / "all.npz", probs=probs, labels=labels, names=[f"im{index}" for index in range(12)])
     arguments = ["--probs", tmp_path / "all.npz", "--labels", tmp_path / "all.npz"]
     stopped = run_cli(tmp_path, *arguments)
-    assert f"error: {tmp_path / 'all.npz'}: image im3: target holds the label 9" in stopped.stderr
+    assert f"error: {tmp_path / 'all.npz'}: image im3: holds the label 9" in stopped.stderr
     done = run_cli(tmp_path, *arguments, "--keep-going")
     assert done.returncode == 0, done.stderr
-    assert f"skipped: {tmp_path / 'all.npz'}: image im7: probs must be finite" in done.stderr
+    assert f"skipped: {tmp_path / 'all.npz'}: image im7: probabilities must be finite" in done.stderr
 
 
 def test_a_folder_that_cannot_be_listed(folders):

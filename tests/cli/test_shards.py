@@ -164,7 +164,7 @@ def test_what_fails_in_one_process_ends_all_with_one_message(places, launch):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (("--score", "abc"), "error: score must be one of 'iou', 'dice', 'precision', 'recall', got 'abc'"),
+        (("--score", "abc"), "error: --score must be one of 'iou', 'dice', 'precision', 'recall', got 'abc'"),
         (("--confidence", "abc"), "Invalid value for '--confidence'"),
         (("--device", "cuda:1"), "error: --device must be cuda in several processes"),
     ],

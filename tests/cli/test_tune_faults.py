@@ -72,8 +72,8 @@ def test_goes_on_where_it_stopped(softened, monkeypatch):
     with monkeypatch.context() as unfitted:
         unfitted.setattr(GlobalCandidates, "update", lambda *given: pytest.fail("a pass over the files was begun"))
         for extra, message in (
-            (["--folds", "5", "--exclude", "7"], "excluded classes must lie in 0 to 1, got 7"),
-            (["--min-cases", "3", "--solvers", "magic"], "each of solvers must be one of"),
+            (["--folds", "5", "--exclude", "7"], "--exclude must lie in 0 to 1, got 7"),
+            (["--min-cases", "3", "--solvers", "magic"], "--solvers must be one of"),
             (["--temperatures", "0.9"], "belongs to a run with other decoders"),
         ):
             done = run(softened, *OPTIONS, *both, *extra)
@@ -91,7 +91,7 @@ def test_one_bad_image(softened, level):
     np.save(path, np.full((2, 24, 24), 3.0))
     stopped = run(softened, *OPTIONS_OF[level], "--aggregation-levels", level)
     assert stopped.exit_code == 2
-    assert f"error: {path}: probs must lie in [0, 1]" in stopped.stderr
+    assert f"error: {path}: probabilities must lie in [0, 1]" in stopped.stderr
     assert not (softened / "tuned/decoder.json").exists()
     done = run(softened, *OPTIONS_OF[level], "--aggregation-levels", level, "--keep-going")
     assert done.exit_code == 0, done.stderr
@@ -120,23 +120,23 @@ def test_what_is_skipped_does_not_shape_the_rule(softened):
     [
         (["--objective", "dice"], "--objective must be one of 'dice_dataset'"),
         (["--temperatures", "0.7,hot"], "--temperatures must be numbers separated by commas, got '0.7,hot'"),
-        (["--temperatures", "0"], "each of temperatures must be in [0.001, 1000], got 0.0"),
-        (["--pruning-probs", "2"], "each of pruning_probs must be in [0, 1]"),
+        (["--temperatures", "0"], "--temperatures must be in [0.001, 1000], got 0.0"),
+        (["--pruning-probs", "2"], "--pruning-probs must be in [0, 1]"),
         (["--pruning-probs", ","], "--pruning-probs must be numbers separated by commas, got ','"),
         (["--solvers", "RMA,"], "--solvers must be words separated by commas, none of them empty, got 'RMA,'"),
         (["--temperatures", "1,,1"], "--temperatures must be numbers separated by commas"),
         (["--temperatures", "1,1"], "two candidates are called 'rankseg(metric=dice,pruning_prob=0.5)'"),
-        (["--aggregation-levels", "global", "--pruning-probs", "0.05"], "pruning_probs is an option of 'samplewise'"),
-        (["--aggregation-levels", "global", "--solvers", "exact"], "solvers is an option of 'samplewise'"),
-        (["--aggregation-levels", "global,global"], "aggregation_levels must differ"),
-        (["--output-mode", ""], "output_mode must be one of"),
-        (["--metrics", "acc"], "each of metrics must be one of 'dice', 'iou', got 'acc'"),
+        (["--aggregation-levels", "global", "--pruning-probs", "0.05"], "--pruning-probs is an option of 'samplewise'"),
+        (["--aggregation-levels", "global", "--solvers", "exact"], "--solvers is an option of 'samplewise'"),
+        (["--aggregation-levels", "global,global"], "--aggregation-levels must differ"),
+        (["--output-mode", ""], "--output-mode must be one of"),
+        (["--metrics", "acc"], "--metrics must be one of 'dice', 'iou', got 'acc'"),
         (["--seed", "-1"], "Invalid value for '--seed'"),
-        (["--metrics", "f1"], "each of metrics must be one of"),
-        (["--solvers", "magic"], "each of solvers must be one of"),
-        (["--aggregation-levels", "local"], "each of aggregation_levels must be one of 'samplewise', 'global'"),
-        (["--output-mode", "both"], "output_mode must be one of"),
-        (["--presence", "best"], "--presence must be 'none', or words and numbers between commas: each of presence"),
+        (["--metrics", "f1"], "--metrics must be one of"),
+        (["--solvers", "magic"], "--solvers must be one of"),
+        (["--aggregation-levels", "local"], "--aggregation-levels must be one of 'samplewise', 'global'"),
+        (["--output-mode", "both"], "--output-mode must be one of"),
+        (["--presence", "best"], "--presence must be 'score' or a number in [0, 1], got 'best'; --presence none"),
         (["--presence", "1.5"], "must be in [0, 1], got 1.5"),
         (["--presence", "0.2", "--aggregation-levels", "global"], "presence is an option of 'samplewise' candidates"),
         (["--folds", "1"], "Invalid value for '--folds'"),
@@ -158,7 +158,7 @@ def test_too_few_images_for_a_global_rule(softened):
     done = run(softened, "--aggregation-levels", "global")
     assert done.exit_code == 2
     assert (
-        "error: aggregation_levels 'global' needs at least 5 images to fit its rule to, got 4: add images"
+        "error: --aggregation-levels 'global' needs at least 5 images to fit its rule to, got 4: add images"
         in done.stderr
     )
 

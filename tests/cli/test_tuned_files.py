@@ -21,7 +21,7 @@ def test_compare_says_that_a_file_was_tuned_for_other_classes(softened):
     for options, count in ((("--exclude", "0"), 1), (("--exclude", "0", "--present", "label"), 0)):
         done = run(softened, "--decoder", "argmax", "--decoder", file, *options, command="compare", out="compared")
         assert done.exit_code == 0, done.stderr
-        sentence = f"warning: {file} was tuned with present=label, and is scored with present=union: "
+        sentence = f"warning: {file} was tuned with --present label, and is scored with --present union: "
         assert done.stderr.count(sentence) == count
         assert done.stderr.count("was tuned with") == count
 

@@ -137,7 +137,7 @@ def test_masks_that_overlap_are_not_scored_against_labels():
         compare(samples(regions), ["rankseg(output_mode=multilabel)", "argmax(output_mode=multiclass)"])
 
 
-CAUSES = (SAID, "got sums from", "output_mode='multilabel'", "channel dimension", "activation='normalize'")
+CAUSES = (SAID, "got sums from", "a mask for each channel", "channel dimension", "--activation normalize")
 MISTAKES = {
     "a map without its channel": (lambda i: (regions(i)[0][0], regions(i)[1][0]), ("channel dimension", "(1, 24, 24)")),
     "such a map beside labels of one line": (lambda i: (regions(i)[0][0], regions(i)[1][0, 0]), CAUSES),

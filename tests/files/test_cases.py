@@ -60,7 +60,7 @@ def test_masks_drawn_in_white_for_each_class(tmp_path):
 def test_what_is_no_class_is_no_rest(tmp_path):
     labels = LABELS.copy()
     labels[0, 0] = 7
-    with pytest.raises(InputError, match=r"target holds the label 7, allowed are 0 to 2 \(ignore_index=255\)"):
+    with pytest.raises(InputError, match=r"holds the label 7, allowed are 0 to 2 \(--ignore-index 255\)"):
         one_against_rest(case_of(tmp_path, PROBS, labels), 1, 255).sample()
     with pytest.raises(InputError, match="has 1 channels: there is no class 0 with a rest"):
         one_against_rest(case_of(tmp_path, ONE, LABELS == 1), 0, 255).sample()

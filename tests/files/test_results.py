@@ -54,7 +54,7 @@ def test_a_run_that_failed_at_once_does_not_block_the_corrected_one(logits, comm
     options = QUICK[command]
     failed = run(logits, command, *options)
     assert failed.exit_code == 2
-    assert "probs must lie in [0, 1]" in failed.stderr
+    assert "probabilities must lie in [0, 1]" in failed.stderr
     assert "--activation softmax" in failed.stderr
     done = run(logits, command, *options, "--activation", "softmax")
     assert done.exit_code == 0, done.stderr

@@ -23,7 +23,6 @@ from rankseg_plugins.files.errors import InputError, first_readable
 from rankseg_plugins.files.formats.nnunet import find_orientation
 from rankseg_plugins.files.lines import DAMAGES, RunFile, damaged, rows_of, stamp_of
 from rankseg_plugins.files.reading import LABEL_SUFFIXES, Axes
-from rankseg_plugins.files.run import with_hint
 
 R = TypeVar("R")
 
@@ -169,7 +168,7 @@ def blame(place: str, function: Callable[..., R], *args: Any) -> R:
     except InputError:
         raise
     except (TypeError, ValueError) as error:
-        raise InputError(place, with_hint(error)) from error
+        raise InputError(place, error) from error
 
 
 def first_opened(images: Sequence[Image], source: Source, place: Path, keep_going: bool) -> tuple[Image, Opened]:
