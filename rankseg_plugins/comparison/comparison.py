@@ -30,7 +30,7 @@ from rankseg_plugins.comparison.blocks.groups import (
 from rankseg_plugins.comparison.blocks.presence import Presence, describe_presence
 from rankseg_plugins.comparison.intervals.levels import Differences, level_differences
 from rankseg_plugins.comparison.intervals.statistics import check_confidence, sign_test, wilcoxon
-from rankseg_plugins.comparison.measuring import Measurement, to_areas
+from rankseg_plugins.comparison.measuring import Measurement, first_alike, to_areas
 from rankseg_plugins.comparison.paired import Paired
 from rankseg_plugins.comparison.pictures.colours import check_palette
 from rankseg_plugins.comparison.pictures.examples import Example
@@ -202,13 +202,40 @@ class Comparison:
         return level_differences(self._counts, self.cases, self.scoring, self.confidence, self._alike)
 
     @cached_property
+    def _firsts(self) -> list[int]:
+        """Of every decoder, the first that decided as it did in every image, which is itself if nobody looked."""
+        return first_alike(self.measurements, len(self.decoders))
+
+    @cached_property
     def _alike(self) -> np.ndarray:
         """Of every candidate, whether it decided as the baseline did in every image."""
-        same = [each.same for each in self.measurements if each.same is not None]
-        if len(same) < len(self.measurements):
-            return np.zeros(len(self.candidates), dtype=bool)
-        found: np.ndarray = (np.stack(same)[:, 1:] == np.stack(same)[:, :1]).all(0)
-        return found
+        return np.array([first == 0 for first in self._firsts[1:]])
+
+    @cached_property
+    def distinct(self) -> tuple[str, ...]:
+        """Candidates that decided otherwise than all decoders before them in some image; the first one if none did."""
+        found = (name for place, name in enumerate(self.decoders) if place and self._firsts[place] == place)
+        return tuple(found) or self.candidates[:1]
+
+    def decides_as(self, decoder: str) -> str | None:
+        """The first decoder before this one that gave its very labels, or masks, in every image; None if none did.
+
+        Args:
+            decoder: one of :attr:`decoders`.
+
+        Raises:
+            ValueError: if it is not one of them.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
+            >>> found = compare([("a", probs, torch.tensor([0, 1, 1]))], ["argmax", "rankseg", "rankseg(metric=iou)"])
+            >>> [found.decides_as(name) for name in found.decoders]
+            [None, 'argmax', 'argmax']
+        """
+        check_choice("decoder", decoder, self.decoders)
+        place = self.decoders.index(decoder)
+        return None if self._firsts[place] == place else self.decoders[self._firsts[place]]
 
     def decides_alike(self, decoder: str) -> bool:
         """Whether a decoder gave the very labels, or masks, of the baseline in every image; False if nobody looked.

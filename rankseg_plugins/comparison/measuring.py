@@ -88,6 +88,15 @@ def same_decisions(decisions: Sequence[Tensor], counts: np.ndarray) -> np.ndarra
     return np.array(firsts)
 
 
+def first_alike(measurements: Sequence[Measurement], decoders: int) -> list[int]:
+    """Of every decoder, the first whose decisions are the very same in all images; itself where nobody looked."""
+    same = [each.same for each in measurements if each.same is not None]
+    if len(same) < len(measurements):
+        return list(range(decoders))
+    decided = [tuple(each.tolist()) for each in np.stack(same, 1)]
+    return [decided.index(each) for each in decided]
+
+
 def _is_same(one: Tensor, other: Tensor) -> bool:
     if one is other:
         return True

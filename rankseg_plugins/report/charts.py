@@ -139,16 +139,16 @@ def reliability(axes: Axes, comparison: Comparison, decoder: str) -> None:
 
 
 def forest(axes: Axes, comparison: Comparison, decoder: str) -> None:
-    """Gain of every decoder over the baseline, with its interval."""
-    for row, name in enumerate(comparison.candidates):
+    """Gain of every decoder that decides in its own way over the baseline, with its interval."""
+    for row, name in enumerate(comparison.distinct):
         paired = comparison.paired(name)
         low, high = (100 * end for end in paired.interval)
         colour = LIGHT.gain if low > 0 else LIGHT.loss if high < 0 else LIGHT.neutral
         axes.plot([low, high], [row, row], color=colour, linewidth=3, alpha=0.6, solid_capstyle="round")
         axes.plot(100 * paired.mean, row, "o", color=colour, markersize=7)
     axes.axvline(0, color=LIGHT.ink, linewidth=0.8)
-    axes.set_yticks(range(len(comparison.candidates)), [_short(name) for name in comparison.candidates])
-    axes.set_ylim(len(comparison.candidates) - 0.5, -0.5)
+    axes.set_yticks(range(len(comparison.distinct)), [_short(name) for name in comparison.distinct])
+    axes.set_ylim(len(comparison.distinct) - 0.5, -0.5)
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.set(xlabel="difference, points")
@@ -250,7 +250,7 @@ def _height(chart: Chart, comparison: Comparison, decoder: str) -> float:
         table = comparison.differences.classes[comparison.candidates.index(decoder)]
         return 1.1 + 0.27 * min(int((~np.isnan(table[:, 0])).sum()), MOST_CLASSES)
     if chart is forest:
-        return 0.8 + 0.42 * len(comparison.candidates)
+        return 0.8 + 0.42 * len(comparison.distinct)
     return 4.0 if chart is scatter else 3.2
 
 

@@ -14,15 +14,16 @@ from rankseg_plugins.comparison.phrases import gained, percent, points, span, un
 from rankseg_plugins.report.page import Introduction, Page, Section
 from rankseg_plugins.report.words import (
     ABSENT,
-    EXPLANATION,
     EXTRA,
-    LEVEL_ROWS,
     PRESENT,
     SHOWN,
+    TESTS,
     amount,
     change,
     change_span,
+    explanation,
     extra_title,
+    level_rows,
     listed,
     milliseconds,
     p_value,
@@ -51,9 +52,10 @@ def to_markdown(page: Page, charts: Sequence[Mapping[str, Any]]) -> str:
         f"{len(comparison.names)} images; {unit(comparison.scoring)} in percent, gains in points with their "
         f"{100 * comparison.confidence:g} % interval; milliseconds an image (median).",
         _decoders(comparison),
+        TESTS,
         "## Levels",
         _levels(comparison),
-        f"{EXPLANATION} {PRESENT[comparison.scoring.present]}; {ABSENT[comparison.scoring.absent]}.",
+        f"{explanation(comparison)} {PRESENT[comparison.scoring.present]}; {ABSENT[comparison.scoring.absent]}.",
         *(part for section in page.groups for part in _section(section)),
         *_extra(comparison),
         *(f"![{_text('{title}: {text}'.format_map(each))}]({each['path']})" for each in charts),
@@ -66,7 +68,7 @@ def to_markdown(page: Page, charts: Sequence[Mapping[str, Any]]) -> str:
         *_calibration(page),
         *(part for section in page.trust for part in _section(section)),
         "## Images that change most",
-        *(_images(row.name, row.paired) for row in comparison.tables.decoders if row.paired),
+        *(_images(comparison, row.name, row.paired) for row in comparison.tables.decoders if row.paired),
         *_skipped(comparison),
         "## How it was made",
         _facts(comparison),
@@ -140,7 +142,7 @@ def _decoders(comparison: Comparison) -> str:
 
 def _levels(comparison: Comparison) -> str:
     rows = []
-    for score, level in LEVEL_ROWS:
+    for score, level in level_rows(comparison):
         baseline, others = comparison.tables.levels[score, level]
         cells = (f"{percent(value)} ({points(value - baseline)})" for value, *_ in others)
         rows.append([row_title(score, level, comparison), percent(baseline), *cells])
@@ -186,7 +188,10 @@ def _calibration(page: Page) -> list[str]:
     return ["## Calibration", page.calibration, table]
 
 
-def _images(decoder: str, paired: Paired) -> str:
+def _images(comparison: Comparison, decoder: str, paired: Paired) -> str:
+    other = comparison.decides_as(decoder)
+    if other is not None:
+        return f"{_line(decoder)} decides as {_text(other)}."
     lines = [f"{_line(decoder)}:", ""]
     for title, found in (("better", paired.improvements()), ("worse", paired.regressions())):
         listed = ", ".join(f"{name} ({points(gain)})" for name, gain in found)

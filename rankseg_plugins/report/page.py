@@ -119,9 +119,11 @@ def _notes(comparison: Comparison) -> list[str]:
     found += group_notes(comparison)
     baseline, *others = comparison.tables.decoders
     for row in others:
+        if comparison.decides_as(row.name) is not None:
+            continue  # said of the other one
         sentence = describe_left_out(row.left_out, comparison.scored_classes, row.name, baseline.name)
         found += [] if sentence is None else [f"{sentence}."]
-    if len(comparison.candidates) > 1:
+    if len(comparison.distinct) > 1:
         found.append(
             "Several decoders were tried on the same images: the best of them looks a little better than it is. "
             "Choose on one set of images, and measure on another."

@@ -81,9 +81,9 @@ def draw_panels(comparison: Comparison) -> Panels:
 
 
 def drawn_decoders(comparison: Comparison) -> list[str]:
-    """The second of all decoders, and the best of those behind it."""
+    """The second of all decoders, and the best of those behind it that decide otherwise than others before them."""
     second, *others = comparison.tables.decoders[1:]
-    best = best_of(others)
+    best = best_of(row for row in others if comparison.decides_as(row.name) is None)
     return [second.name, *([] if best is None else [best.name])]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from rankseg_plugins.comparison.phrases import percent, points, sign, span
 from rankseg_plugins.comparison.telling.tables import to_dict
 from rankseg_plugins.report.page import Introduction, Page, Section, presence_section, read_page
+from rankseg_plugins.report.words import describe_alike
 from rankseg_plugins.report.writing import write_files
 from rankseg_plugins.tuning.candidates import GLOBAL
 from rankseg_plugins.tuning.presence import PRESENCE
@@ -142,7 +143,8 @@ def _explanation(found: Tuned) -> str:
 
 def _race(found: Tuned, candidates: Sequence[Candidate]) -> Section:
     head = ("candidate", f"{found.decoder.evidence['objective']}, %", "gain, points", "interval")
-    return Section("Candidates", FLATTERED, head, tuple(row[:4] for row in candidates))
+    text = " ".join([FLATTERED, *describe_alike(found.comparison)])
+    return Section("Candidates", text, head, tuple(row[:4] for row in candidates))
 
 
 def _presence(found: Tuned) -> list[Section]:

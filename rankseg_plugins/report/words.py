@@ -20,8 +20,16 @@ LEVEL_ROWS = (*((score, level) for score in TITLES for level in LEVELS), ("dice"
 
 EXPLANATION = (
     "Dataset: pixels of all images pooled, then the mean over classes. Image: mean over the classes of each image, "
-    "then over images. Class: mean over the images of each class, then over classes. Accuracy is the share of the "
-    "pixels of these classes that got the right label; at class level the mean recall of the classes."
+    "then over images. Class: mean over the images of each class, then over classes."
+)
+ACCURACY = (
+    "Accuracy is the share of the pixels of these classes that got the right label; at class level the mean recall of "
+    "the classes."
+)
+TESTS = (
+    "The interval is for the mean gain over all cases there could be, and is wide where few were seen; the tests ask "
+    "only whether gains outweigh losses by rank (Wilcoxon) or in number (sign test), so they can be certain where the "
+    "interval holds 0."
 )
 PRESENT = {
     "union": "A class counts in an image if truth or prediction hold it, so that a hallucinated class scores 0",
@@ -112,6 +120,16 @@ def extra_title(column: Column) -> str:
     return f"{column.title}, {column.unit}" + ("" if column.higher_is_better else " (lower is better)")
 
 
+def level_rows(comparison: Comparison) -> list[tuple[str, str]]:
+    """Rows of the table of levels; of one class the accuracy is its recall, which has rows of its own."""
+    return [row for row in LEVEL_ROWS if len(comparison.classes) > 1 or row[0] != "accuracy"]
+
+
+def explanation(comparison: Comparison) -> str:
+    """What the rows of that table are."""
+    return EXPLANATION if len(comparison.classes) == 1 else f"{EXPLANATION} {ACCURACY}"
+
+
 def row_title(score: str, level: str, comparison: Comparison) -> str:
     """Name of a row of the table of levels."""
     if score == "accuracy":
@@ -119,6 +137,12 @@ def row_title(score: str, level: str, comparison: Comparison) -> str:
     if level == "worst":
         return f"worst {100 * WORST:.0f} % of images, {TITLES[score]}"
     return f"{level} {TITLES[score]}"
+
+
+def describe_alike(comparison: Comparison) -> list[str]:
+    """A sentence on each decoder that is not drawn, as another one decides as it does in every image."""
+    found = ((name, comparison.decides_as(name)) for name in comparison.candidates)
+    return [f"{name} decides as {other}." for name, other in found if other is not None]
 
 
 def describe_left_out(found: LeftOut, classes: Sequence[str], decoder: str, baseline: str = "argmax") -> str | None:

@@ -18,6 +18,7 @@ from rankseg_plugins.report.html import to_html
 from rankseg_plugins.report.markdown import to_markdown
 from rankseg_plugins.report.page import Page, read_page
 from rankseg_plugins.report.panels import drawn_decoders
+from rankseg_plugins.report.words import describe_alike
 
 #: What :func:`write_report` writes.
 FILES = ("report.html", "report.md", "report.json", "images.csv")
@@ -100,8 +101,13 @@ def _draw(comparison: Comparison) -> list[dict[str, Any]]:
     decoders, baseline = drawn_decoders(comparison), comparison.decoders[0]
     named = " and with ".join(decoders)
     drawn = []
-    if len(comparison.candidates) > 1:
-        text = f"The gain of every decoder over {baseline} in {unit(comparison.scoring)}, with its interval."
+    if len(comparison.distinct) > 1:
+        text = " ".join(
+            [
+                f"The gain of every decoder over {baseline} in {unit(comparison.scoring)}, with its interval.",
+                *describe_alike(comparison),
+            ]
+        )
         drawn.append(_chart(comparison, decoders[:1], "decoders", charts.forest, "All decoders", text))
     for name, chart, title, text in (
         ("histogram", charts.histogram, "Images", f"How much each image gains or loses with {named}."),

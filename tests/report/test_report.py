@@ -14,6 +14,7 @@ from PIL import Image
 
 from rankseg_plugins.comparison import Recorder, Sample, compare
 from rankseg_plugins.comparison.phrases import points
+from rankseg_plugins.report import write_report
 from rankseg_plugins.report.panels import draw_panels
 from rankseg_plugins.report.words import p_value
 from rankseg_plugins.scores.boundaries import Boundaries
@@ -396,3 +397,22 @@ def test_how_often_classes_are_shown(folder, comparison):
             shown = [each.counts[index, 1, label] > 0 for each in comparison.measurements]
             right = sum(one and other for one, other in zip(shown, held, strict=True))
             assert row[2 + index] == f"{sum(shown)} ({right})"
+
+
+def test_recall_of_one_channel_stands_once(tmp_path):
+    """Its accuracy is the recall of the foreground; of several classes accuracy has rows of its own."""
+    images = [make_image(index) for index in range(6)]
+    several = [
+        (str(index), *map(torch.from_numpy, (image[0], image[1].astype(int)))) for index, image in enumerate(images)
+    ]
+    one = [(name, probs[1:2], torch.where(labels == 255, 255, labels == 1)) for name, probs, labels in several]
+    for samples, accuracy in ((one, 0), (several, 3)):
+        found = compare(samples, ignore_index=255, panels=0)
+        write_report(found, tmp_path)
+        for name, row in (("report.html", r'<th scope="row">{}</th>'), ("report.md", r"^\| {} \|")):
+            text = (tmp_path / name).read_text()
+            rows = re.findall(row.format("(?:dataset|image|class) ([a-z ]+)"), text, re.MULTILINE)
+            assert (rows.count("recall"), rows.count("accuracy")) == (3, accuracy)
+            assert not any("foreground" in row for row in rows)
+            assert ("Accuracy is the share" in text) == bool(accuracy)
+            assert "so they can be certain where the interval holds 0." in text

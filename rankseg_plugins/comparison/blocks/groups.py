@@ -163,6 +163,8 @@ def group_losses(comparison: Comparison) -> list[str]:
     """A sentence on each decoder that certainly loses in a group and not certainly over all images."""
     sentences = []
     for index, decoder in enumerate(comparison.candidates):
+        if comparison.decides_as(decoder) is not None:
+            continue  # said of the other one
         whole = sign(*comparison.differences.paired[index].tolist())
         lost = [
             f"{table.column} {row.value}, {points(gain)} points ({span(low, high)}; {number_of(row.images, 'image')})"

@@ -69,7 +69,8 @@ def judge(comparison: Comparison, decoder: str) -> Verdict:
     paired, scoring = comparison.paired(decoder), comparison.scoring
     found = sign(*paired.interval)
     against = contrary(comparison, decoder, found, (scoring.score, "image", scoring.present))
-    return Verdict(f"{_first(comparison, decoder, paired, found)}{_second(against, found)}", found, against)
+    second = "" if comparison.decides_as(decoder) else _second(against, found)
+    return Verdict(f"{_first(comparison, decoder, paired, found)}{second}", found, against)
 
 
 def contrary(comparison: Comparison, decoder: str, found: str, own: tuple[str, str, str]) -> tuple[Headline, ...]:
@@ -110,9 +111,11 @@ def _first(comparison: Comparison, decoder: str, paired: Paired, found: str) -> 
     worse = f"{paired.losses} of {images} images got worse, {paired.wins} better"
     if not images:
         return f"{decoder} cannot be judged: no image has a score with both decoders."
-    if comparison.decides_alike(decoder):
+    other = comparison.decides_as(decoder)
+    if other is not None:
         where = f"in each of {number_of(len(comparison.names), 'image')}"
-        return f"{decoder} decides as {comparison.decoders[0]} does {where}: {what} is the same."
+        result = f": {what} is the same" if other == comparison.decoders[0] else ""
+        return f"{decoder} decides as {other} does {where}{result}."
     lead = {
         "gain": f"{decoder} improves {what} by {points(paired.mean).lstrip('+')} points",
         "loss": f"{decoder} lowers {what} by {points(-paired.mean).lstrip('+')} points",

@@ -1,5 +1,7 @@
 """A decoder that gives the labels of the baseline in every image differs by nothing, and nothing of that is unsure."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,19 @@ from compared import IGNORE, make_samples
 
 from rankseg_plugins import RankSEG
 from rankseg_plugins.comparison import Recorder, Scoring, compare
+from rankseg_plugins.report import write_report
+from rankseg_plugins.report.charts import draw, forest
+from rankseg_plugins.report.page import read_page
+from rankseg_plugins.report.panels import drawn_decoders
 from rankseg_plugins.scores.boundaries import Boundaries
 from rankseg_plugins.tuning import tune
 
 SAMPLES = [*make_samples(images=24)]
 DECODERS = {"argmax": RankSEG("acc"), "same": lambda probs: probs.argmax(1).int(), "dice": RankSEG("dice")}
+
+
+def equal(one, other, image):
+    return torch.equal(one(image.probs[None]), other(image.probs[None]))
 
 
 def zeros(figures):
@@ -84,3 +94,42 @@ def test_tuning_says_that_argmax_stays():
     found = tune(SAMPLES, ignore_index=IGNORE, temperatures=[1.0], pruning_probs=[1.0], presence=[])
     assert found.decoder.is_argmax
     assert found.validated.paired("chosen").interval == (0.0, 0.0)
+
+
+def test_decoders_that_decide_as_another_one_are_told_and_drawn_once(tmp_path):
+    decoders = {
+        "argmax": RankSEG("acc"),
+        "dice": RankSEG("dice"),
+        "argmax again": lambda probs: probs.argmax(1),
+        "dice again": RankSEG("dice"),
+        "low": RankSEG("dice", pruning_prob=0.0),
+    }
+    found = compare(SAMPLES, decoders, ignore_index=IGNORE, panels=1)
+    for one in decoders:  # against the labels themselves
+        first = next(
+            other for other in decoders if all(equal(decoders[one], decoders[other], each) for each in SAMPLES)
+        )
+        assert found.decides_as(one) == (None if first == one else first)
+    assert found.distinct == ("dice", "low")
+    assert found.verdict("dice again").sentence == "dice again decides as dice does in each of 24 images."
+    assert drawn_decoders(found) == ["dice", "low"]
+    page = write_report(found, tmp_path)
+    assert sum("Several decoders were tried" in note for note in page.notes) == 1
+    text = (tmp_path / "report.md").read_text()
+    assert "its interval. argmax again decides as argmax. dice again decides as dice." in text
+    assert "\n\ndice again decides as dice.\n\n" in text  # in place of its images
+    figure = draw(forest, found, "dice")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["dice", "low"]
+    copies = compare(
+        SAMPLES, {name: decoders[name] for name in ("argmax", "dice", "dice again")}, ignore_index=IGNORE, panels=0
+    )
+    assert drawn_decoders(copies) == ["dice"]
+    assert not any("Several decoders" in note for note in read_page(copies).notes)
+
+
+def test_what_was_decided_by_none_is_not_alike():
+    """Where nobody looked, as in results of an earlier version, each decoder is its own."""
+    found = compare(SAMPLES, DECODERS, ignore_index=IGNORE, panels=0)
+    found = replace(found, measurements=[replace(each, same=None) for each in found.measurements])
+    assert [found.decides_as(name) for name in found.decoders] == [None] * 3
+    assert found.distinct == found.candidates
