@@ -12,7 +12,7 @@ from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.phrases import percent, points, sign, span, unit
 from rankseg_plugins.comparison.telling.tables import ExtraTable
 from rankseg_plugins.report.page import Page
-from rankseg_plugins.report.tuning import FLATTERED, TuningPage
+from rankseg_plugins.report.tuning import TuningPage
 from rankseg_plugins.report.words import amount, change, change_span, extra_title, milliseconds, printable, sign_of
 
 #: Blue and orange, as in all pictures.
@@ -55,7 +55,7 @@ def tuning_to_terminal(page: TuningPage) -> Group:
     table = _table("candidate", f"{page.objective}, %", "gain", _interval(page.validated.comparison))
     for row in page.candidates:
         table.add_row(_text(row.name), row.value, Text(row.gain, style=STYLES[row.sign]), row.interval)
-    return Group(_text(page.verdict), "", table, "", Text(f"note: {FLATTERED}"))
+    return Group(_text(page.verdict), "", table, "", *(_text(f"note: {note}") for note in page.notes))
 
 
 def _interval(comparison: Comparison) -> str:

@@ -62,6 +62,7 @@ class TuningPage(NamedTuple):
         objective: what was to be gained.
         verdict: one line.
         candidates: argmax, then the others by their gain, the largest first.
+        notes: what to know of these rows.
         validated: argmax against the choice, and above it the verdict, the candidates and how to use the decoder.
         figures: everything as values that JSON holds.
     """
@@ -69,6 +70,7 @@ class TuningPage(NamedTuple):
     objective: str
     verdict: str
     candidates: list[Candidate]
+    notes: list[str]
     validated: Page
     figures: dict[str, Any]
 
@@ -84,7 +86,8 @@ def read_tuning(found: Tuned, file: Path) -> TuningPage:
         "candidates": to_dict(found.comparison),
     }
     validated = read_page(found.validated, introduction)
-    return TuningPage(found.decoder.evidence["objective"], found.verdict, candidates, validated, figures)
+    objective, notes = found.decoder.evidence["objective"], _about_race(found)
+    return TuningPage(objective, found.verdict, candidates, notes, validated, figures)
 
 
 def _candidates(found: Tuned) -> list[Candidate]:
@@ -141,9 +144,14 @@ def _explanation(found: Tuned) -> str:
     return " ".join([EXPLANATION, *told])
 
 
+def _about_race(found: Tuned) -> list[str]:
+    """What to know of the table of candidates: how far it can be trusted, and which rows are one decision."""
+    return [FLATTERED, *describe_alike(found.comparison)]
+
+
 def _race(found: Tuned, candidates: Sequence[Candidate]) -> Section:
     head = ("candidate", f"{found.decoder.evidence['objective']}, %", "gain, points", "interval")
-    text = " ".join([FLATTERED, *describe_alike(found.comparison)])
+    text = " ".join(_about_race(found))
     return Section("Candidates", text, head, tuple(row[:4] for row in candidates))
 
 

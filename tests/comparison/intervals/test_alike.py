@@ -13,6 +13,7 @@ from rankseg_plugins.report import write_report
 from rankseg_plugins.report.charts import draw, forest
 from rankseg_plugins.report.page import read_page
 from rankseg_plugins.report.panels import drawn_decoders
+from rankseg_plugins.report.tuning import read_tuning
 from rankseg_plugins.scores.boundaries import Boundaries
 from rankseg_plugins.tuning import tune
 
@@ -133,3 +134,11 @@ def test_what_was_decided_by_none_is_not_alike():
     found = replace(found, measurements=[replace(each, same=None) for each in found.measurements])
     assert [found.decides_as(name) for name in found.decoders] == [None] * 3
     assert found.distinct == found.candidates
+
+
+def test_candidates_of_a_tuning_that_decide_alike_are_told(tmp_path):
+    options = {"temperatures": [1], "metrics": ["dice"], "pruning_probs": [0.0, 1e-9], "presence": []}
+    page = read_tuning(tune(SAMPLES, ignore_index=IGNORE, **options), tmp_path / "decoder.json")
+    _, *alike = page.notes
+    assert alike == ["rankseg(metric=dice,pruning_prob=1e-09) decides as rankseg(metric=dice,pruning_prob=0)."]
+    assert alike[0] in page.validated.introduction.sections[0].text
