@@ -171,5 +171,5 @@ def describe_left_out(found: LeftOut, classes: Sequence[str], decoder: str, base
     return (
         f"{decoder} leaves out classes that are there and {baseline} shows: {named}{more}. With RankSEG a lower "
         "pruning_prob, such as 0.1, shows them; PresenceRankSEG learns from labels like these which classes an image "
-        "holds. tune() tries both"
+        "holds. tune tries both"
     )
