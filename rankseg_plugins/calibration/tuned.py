@@ -408,7 +408,7 @@ def as_decoder(decoder: Any, num_classes: int | None = None) -> Any:
 
     Args:
         decoder: a :class:`~rankseg_plugins.RankSEG` or another callable, or the path of a file that
-            :meth:`TunedDecoder.save` wrote.
+            :meth:`TunedDecoder.save` wrote; None is ``RankSEG()``.
         num_classes: C, where it is known.
 
     Raises:
@@ -422,7 +422,7 @@ def as_decoder(decoder: Any, num_classes: int | None = None) -> Any:
             ...
         ValueError: decoder is for num_classes=4, got num_classes=3
     """
-    source = "decoder"
+    source, decoder = "decoder", RankSEG() if decoder is None else decoder
     if isinstance(decoder, (str, PathLike)):
         source = f"decoder={str(decoder)!r}"
         try:

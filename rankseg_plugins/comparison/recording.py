@@ -112,6 +112,7 @@ class Recorder:
         self._kept = self.scoring.kept(num_classes)
         self.extremes = Extremes(panels, num_classes, ignore_index)
         self.measurements: list[Measurement] = []
+        self._names: set[str] = set()
         self.calibration: Calibration | None = None
         self.presence: Presence = {}
         self.skipped: dict[str, str] = {}
@@ -127,7 +128,7 @@ class Recorder:
 
         Raises:
             TypeError: if a tensor is of the wrong kind.
-            ValueError: if probabilities or labels are not valid or do not fit.
+            ValueError: if probabilities or labels are not valid or do not fit, or for a second image of a name.
         """
         measurement = self._measure(sample)
         self._remember(measurement)
@@ -172,7 +173,7 @@ class Recorder:
 
         Raises:
             TypeError: if a tensor is of the wrong kind.
-            ValueError: if they do not fit, or probabilities are needed and absent.
+            ValueError: if they do not fit, probabilities are needed and absent, or for a second image of a name.
         """
         if self.expected is not None and probs is None:
             raise ValueError(f"probs of {name!r} must be given, as risk_coverage=True needs them")
@@ -220,7 +221,7 @@ class Recorder:
         """Take over what an earlier run measured.
 
         Raises:
-            ValueError: if it was measured for other decoders, classes, extra or expected scores.
+            ValueError: if it was measured for other decoders, classes, extra or expected scores, or has the name of another.
         """
         shape = (len(self.decoders), 3, self.num_classes)
         if measurement.counts.shape != shape:
@@ -244,7 +245,7 @@ class Recorder:
 
     def forget(self) -> None:
         """Let go of what was measured, to restore it from where it was written to; pictures stay."""
-        self.measurements, self.calibration, self.presence = [], None, {}
+        self.measurements, self._names, self.calibration, self.presence = [], set(), None, {}
 
     def gather(self) -> None:
         """Bring the images of all processes together on each of them, sorted by name; in one process only sort.
@@ -287,6 +288,9 @@ class Recorder:
         return tuple(found)
 
     def _remember(self, measurement: Measurement) -> None:
+        if measurement.name in self._names:
+            raise ValueError(f"two images are called {measurement.name!r}: names must differ")
+        self._names.add(measurement.name)
         # The bins of thousands of images would outweigh all else; their sum is enough.
         self._pool(measurement.calibration)
         found = presence_of(self.decoders, measurement.presence, measurement.counts[0, 2] > 0)

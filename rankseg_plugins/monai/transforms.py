@@ -15,7 +15,7 @@ from torch import Tensor
 from rankseg_plugins import core
 from rankseg_plugins.calibration.tuned import as_decoder, decide
 from rankseg_plugins.core.options import read_integer
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, plain
+from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, class_masks, plain
 from rankseg_plugins.scores.checks import naming
 
 #: What decides, in the forms that an adapter takes.
@@ -71,7 +71,7 @@ class RankSEG(Transform):
         self.to_onehot = None if to_onehot is None else read_integer("to_onehot", to_onehot, least=1)
         if not isinstance(dtype, torch.dtype):
             raise TypeError(f"dtype must be a torch.dtype, got {dtype!r}")
-        self.decoder = as_decoder(core.RankSEG() if decoder is None else decoder, self.to_onehot)
+        self.decoder = as_decoder(decoder, self.to_onehot)
         if self.to_onehot is not None and getattr(self.decoder, "output_mode", "multiclass") == "multilabel":
             raise ValueError("to_onehot makes masks of labels: leave it out for a decoder that gives masks already")
         self.activation, self.dtype = activation, dtype
@@ -81,18 +81,12 @@ class RankSEG(Transform):
         img = convert_to_tensor(img, track_meta=get_track_meta())
         if isinstance(img, MetaTensor) and img.is_batch:
             raise ValueError(f"transforms take one image, got a batch {tuple(img.shape)}: decollate it first")
-        decided = decide(self.decoder, plain(img).unsqueeze(0), self.activation).squeeze(0)
-        return convert_to_dst_type(self._with_channels(decided, img), img, dtype=self.dtype)[0]
-
-    def _with_channels(self, decided: Tensor, img: Tensor) -> Tensor:
-        if decided.ndim == img.ndim:
-            return decided
-        if self.to_onehot is None:
-            return decided.unsqueeze(0)
-        if self.to_onehot != len(img):
+        if self.to_onehot not in (None, len(img)):
             raise ValueError(f"to_onehot={self.to_onehot}, but the image has {len(img)} channels")
-        labels = torch.arange(self.to_onehot, device=decided.device)
-        return decided == labels.view(-1, *[1] * decided.ndim)
+        # Of labels, the dimension of the batch is then that of the channel.
+        decided = decide(self.decoder, plain(img).unsqueeze(0), self.activation)
+        masks = decided if self.to_onehot is None else class_masks(decided, self.to_onehot)
+        return convert_to_dst_type(masks[0] if masks.ndim > img.ndim else masks, img, dtype=self.dtype)[0]
 
 
 class RankSEGd(MapTransform):
@@ -132,10 +126,8 @@ class RankSEGd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         options = {"decoder": decoder, "activation": activation, "to_onehot": to_onehot, "dtype": dtype}
-        by_key = {name: self._by_key(name, value) for name, value in options.items()}
-        self.transforms = [
-            RankSEG(**{name: values[index] for name, values in by_key.items()}) for index in range(len(self.keys))
-        ]
+        by_key = zip(*(self._by_key(*option) for option in options.items()), strict=True)
+        self.transforms = [RankSEG(**dict(zip(options, values, strict=True))) for values in by_key]
 
     def _by_key(self, name: str, value: Any) -> Sequence[Any]:
         if not isinstance(value, (list, tuple)):

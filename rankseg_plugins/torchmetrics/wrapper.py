@@ -85,12 +85,11 @@ class RankSEGWrapper(Passing):
             raise ValueError(
                 f"{', '.join(kwargs)} has no effect here, where no state is kept: give it to the metric that is wrapped"
             )
-        decoder = RankSEG() if decoder is None else as_decoder(decoder)
         check_choice("activation", activation, ACTIVATIONS)
         check_index("ignore_index", ignore_index)
         if any(isinstance(module, RankSEGWrapper) for module in metric.modules()):
             raise ValueError("metric holds a RankSEGWrapper already: what is decided cannot be decoded again")
-        self.decoder = decoder
+        self.decoder = as_decoder(decoder)
         self.activation = activation
         self._checked = False
         self.ignore_index = shared_ignore_index(self.wrapped_metric) if ignore_index is None else ignore_index

@@ -8,11 +8,11 @@ from operator import index
 from os import PathLike
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rankseg_plugins.calibration.tuned import as_decoder, decide
-from rankseg_plugins.core import RankSEG
+from rankseg_plugins.core.labels import label_maps
+from rankseg_plugins.core.options import suggest
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, to_probabilities
 from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.transformers.families import AUTO, METHOD, choose_activation, find_family
@@ -43,10 +43,11 @@ class RankSEGSemanticPostProcessor:
         OSError: if the file cannot be read.
 
     Example:
-        >>> import transformers
+        >>> import torch, transformers
         >>> from transformers.modeling_outputs import SemanticSegmenterOutput
         >>> logits = torch.tensor([[[[2.0, 0.1, -3.0]], [[0.0, 0.0, 0.0]]]])  # (B, C, H, W)
         >>> outputs = SemanticSegmenterOutput(logits=logits)
+        >>> from rankseg_plugins import RankSEG
         >>> post_process = RankSEGSemanticPostProcessor(transformers.SegformerImageProcessorPil(), RankSEG("dice"))
         >>> post_process(outputs)
         [tensor([[0, 0, 1]])]
@@ -71,7 +72,7 @@ class RankSEGSemanticPostProcessor:
                 "that of Transformers does since 5.13"
             )
         self._is_argmax = isinstance(decoder, str) and decoder == ARGMAX
-        self.decoder = decoder if self._is_argmax else as_decoder(RankSEG() if decoder is None else decoder)
+        self.decoder = decoder if self._is_argmax else as_decoder(decoder)
         if not self._is_argmax:
             choose_activation(image_processor, activation)
 
@@ -125,10 +126,9 @@ class RankSEGSemanticPostProcessor:
 
     def _score(self, outputs: Any, target_sizes: Any, options: dict[str, Any]) -> list[Any]:
         """The library's result of each image, scores at the target size and argmax."""
-        unknown = options.keys() - self._parameters.keys()
-        if unknown:
-            allowed = [name for name in self._parameters if name != "outputs"]
-            raise TypeError(f"{METHOD} takes no option {min(unknown)!r}; it takes {', '.join(allowed)}")
+        for name in options:
+            if name not in self._parameters:
+                raise TypeError(f"{METHOD} takes no option {name!r}, {suggest(name, list(self._parameters)[1:])}")
         count = self._count(outputs)
         if target_sizes is not None:
             target_sizes = _read_sizes(target_sizes, count)
@@ -159,15 +159,7 @@ class RankSEGSemanticPostProcessor:
         return "sigmoid" if (chosen, self.activation, scores.shape[1]) == ("softmax", AUTO, 1) else chosen
 
     def _decide(self, scores: Tensor) -> Tensor:
-        labels = decide(self.decoder, scores, self._activation(scores))
-        if labels.dtype == torch.bool and labels.shape == scores.shape and scores.shape[1] == 1:
-            return labels[0, 0].long()
-        if labels.dtype != torch.int64 or labels.shape != scores[:, 0].shape:
-            raise ValueError(
-                f"decoder must give one int64 label a pixel, {tuple(scores[:, 0].shape)}, got {labels.dtype} of shape "
-                f"{tuple(labels.shape)}; output_mode='multilabel' is for networks of one class"
-            )
-        return labels[0]
+        return label_maps(decide(self.decoder, scores, self._activation(scores)), scores)[0]
 
 
 def post_process_semantic_segmentation(
@@ -197,7 +189,7 @@ def post_process_semantic_segmentation(
         OSError: if the file of a decoder cannot be read.
 
     Example:
-        >>> import transformers
+        >>> import torch, transformers
         >>> from transformers.modeling_outputs import SemanticSegmenterOutput
         >>> outputs = SemanticSegmenterOutput(logits=torch.tensor([[[[2.0, 0.1, -3.0]], [[0.0, 0.0, 0.0]]]]))
         >>> post_process_semantic_segmentation(transformers.SegformerImageProcessorPil(), outputs, decoder="argmax")
