@@ -221,7 +221,8 @@ class Recorder:
         """Take over what an earlier run measured.
 
         Raises:
-            ValueError: if it was measured for other decoders, classes, extra or expected scores, or has the name of another.
+            ValueError: if it was measured for other decoders, classes, extra or expected scores, or for a second image
+                of a name.
         """
         shape = (len(self.decoders), 3, self.num_classes)
         if measurement.counts.shape != shape:

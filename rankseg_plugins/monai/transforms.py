@@ -10,9 +10,7 @@ import torch
 from monai.data import MetaTensor, get_track_meta
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
-from torch import Tensor
 
-from rankseg_plugins import core
 from rankseg_plugins.calibration.tuned import as_decoder, decide
 from rankseg_plugins.core.options import read_integer
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, class_masks, plain
@@ -48,8 +46,9 @@ class RankSEG(Transform):
         OSError: if the file of the decoder cannot be read.
 
     Example:
+        >>> import rankseg_plugins
         >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
-        >>> RankSEG(core.RankSEG(metric="iou"))(probs)
+        >>> RankSEG(rankseg_plugins.RankSEG(metric="iou"))(probs)
         metatensor([[0., 0., 1.]])
         >>> RankSEG(activation="softmax", to_onehot=2, dtype=torch.uint8)(probs.log()).shape
         torch.Size([2, 3])
@@ -107,7 +106,8 @@ class RankSEGd(MapTransform):
         OSError: likewise.
 
     Example:
-        >>> decide = RankSEGd("pred", core.RankSEG(pruning_prob=0.1), activation="softmax")
+        >>> import rankseg_plugins
+        >>> decide = RankSEGd("pred", rankseg_plugins.RankSEG(pruning_prob=0.1), activation="softmax")
         >>> decide({"pred": torch.zeros(2, 4, 4)})["pred"].shape
         torch.Size([1, 4, 4])
     """

@@ -13,7 +13,6 @@ from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration.temperature import warn_if_softened
 from rankseg_plugins.calibration.tuned import as_decoder, decide
 from rankseg_plugins.comparison.sample import describe_form
-from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_probs, plain
 from rankseg_plugins.scores.checks import check_index
 from rankseg_plugins.scores.truth import to_truth
@@ -65,6 +64,7 @@ class RankSEGWrapper(Passing):
         OSError: if the file cannot be read.
 
     Example:
+        >>> from rankseg_plugins import RankSEG
         >>> from torchmetrics.segmentation import DiceScore
         >>> probs = torch.tensor([[[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]]])  # 1 image, 2 classes, 3 pixels
         >>> metric = RankSEGWrapper(DiceScore(num_classes=2, average="macro"), RankSEG(metric="dice"), ignore_index=255)
