@@ -82,8 +82,7 @@ def through_transformers(logits, activation, file, folder):
 
 
 def through_nnunet(logits, activation, file, folder):
-    """By nnU-Net's own export of a prediction, of pictures; of probabilities by what it calls for those."""
-    from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+    """By nnU-Net's own export of a predicted picture; or by what that calls at last, where it takes no such values."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     from examples.nnunet_model import CONFIGURATION, make_dataset, make_network, make_plans
@@ -100,22 +99,27 @@ def through_nnunet(logits, activation, file, folder):
     predictor.manual_initialization(
         network, plans, configuration, [network.state_dict()], dataset, "nnUNetTrainer", None
     )
-    found = []
-    for image in logits.unsqueeze(2):  # nnU-Net gives pictures a first axis of length 1
-        if activation == "identity":
-            found.append(predictor.label_manager.convert_probabilities_to_segmentation(image))
-            continue
-        size = tuple(image.shape[1:])
-        told = {
-            "spacing": [999.0, 1.5, 1.5],
-            "shape_after_cropping_and_before_resampling": size,
-            "shape_before_cropping": size,
-            "bbox_used_for_cropping": [[0, each] for each in size],
-        }
-        parts = predictor.plans_manager, predictor.configuration_manager, predictor.label_manager
-        labels = convert_predicted_logits_to_segmentation_with_correct_shape(image, *parts, told)
-        found.append(torch.as_tensor(labels))
-    return torch.cat(found).long()
+    # nnU-Net gives pictures a first axis of length 1.
+    return torch.cat([_by_nnunet(predictor, image, activation) for image in logits.unsqueeze(2)]).long()
+
+
+def _by_nnunet(predictor, image, activation):
+    from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+
+    manager = predictor.label_manager
+    if activation == "identity":
+        return manager.convert_probabilities_to_segmentation(image)
+    if image.dtype == torch.bfloat16:  # NumPy has none, and the export goes through it
+        return manager.convert_logits_to_segmentation(image)
+    size = tuple(image.shape[1:])
+    told = {
+        "spacing": [999.0, 1.5, 1.5],
+        "shape_after_cropping_and_before_resampling": size,
+        "shape_before_cropping": size,
+        "bbox_used_for_cropping": [[0, each] for each in size],
+    }
+    parts = predictor.plans_manager, predictor.configuration_manager, manager
+    return torch.as_tensor(convert_predicted_logits_to_segmentation_with_correct_shape(image, *parts, told))
 
 
 #: By toolkit: the module that it stands on, and the way.
