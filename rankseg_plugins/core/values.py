@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -44,6 +45,37 @@ class Values(Protocol):
 
     def chebyshev_sums(self, active: Tensor, low: Tensor, order: int) -> Tensor:
         """Sums (B, C, order) of ``p T_k(2 p - 1)`` over the pixels above ``low``, with Chebyshev's polynomials T_k."""
+
+
+class JoinedValues:
+    """Of a single row, the pixels of several :class:`Values` together, which are looked at one after the other.
+
+    Args:
+        parts: begins anew with the first of them; each (1, 1, d).
+        dtype: of all of them.
+
+    Example:
+        >>> p = torch.tensor([[[0.5, 0.25, 1.0]]])
+        >>> joined = JoinedValues(lambda: map(GraphValues, p.split(2, 2)), p.dtype)
+        >>> all_of_it = torch.tensor([[True]]), torch.tensor([[0.0]]), torch.tensor([[1.0]])
+        >>> joined.power_sums(*all_of_it, torch.tensor([[2]]))
+        tensor([[[1.7500, 1.3125]]], dtype=torch.float64)
+        >>> joined.between(*all_of_it)
+        (array([0.5 , 0.25, 1.  ], dtype=float32), tensor([[3]]))
+    """
+
+    def __init__(self, parts: Callable[[], Iterator[Values]], dtype: torch.dtype) -> None:
+        self._parts, self.dtype = parts, dtype
+
+    def between(self, active: Tensor, low: Tensor, high: Tensor) -> tuple[np.ndarray, Tensor]:
+        """See :class:`Values`."""
+        values, numbers = zip(*(part.between(active, low, high) for part in self._parts()), strict=True)
+        return np.concatenate(values), sum(numbers[1:], numbers[0])
+
+    def power_sums(self, active: Tensor, low: Tensor, high: Tensor, orders: Tensor) -> Tensor:
+        """See :class:`Values`."""
+        first, *others = (part.power_sums(active, low, high, orders) for part in self._parts())
+        return sum(others, first)
 
 
 class GraphValues:

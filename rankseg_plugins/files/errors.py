@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -68,6 +70,24 @@ def blaming(path: object) -> Iterator[None]:
     except Exception as error:
         problem = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(path, f"cannot be read: {str(problem) or type(error).__name__}") from error
+
+
+@contextmanager
+def sparing_memory(place: object) -> Iterator[None]:
+    """Turn a lack of memory into an :class:`InputError` that names the image, of which there may be smaller ones.
+
+    PyTorch says it of the CPU by a RuntimeError.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)):
+            raise
+        raise InputError(
+            place,
+            "there is not enough memory for it. The least is taken on a CPU, of files .npy or .npz, by any decoder but "
+            f"the solvers exact, BA and TRNA ({error})",
+        ) from error
 
 
 def place_in(path: Path, name: object) -> str:

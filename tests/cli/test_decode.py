@@ -423,3 +423,25 @@ def test_a_file_that_is_written_to_meanwhile(folders, monkeypatch):
     succeed(folders)
     found = pictures(folders)
     assert np.array_equal(found["image00"], found["image05"])
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate"), RuntimeError("can't allocate memory"), torch.OutOfMemoryError("CUDA")]
+)
+def test_an_image_that_does_not_fit_into_memory(folders, monkeypatch, error):
+    """Is named, and passed over where others are to be decided on."""
+    from rankseg_plugins.files.decoding import run
+
+    plain = run.decide
+
+    def decide(decoder, values, *others):
+        if torch.equal(values, probs_of(4)[0]):
+            raise error
+        return plain(decoder, values, *others)
+
+    monkeypatch.setattr(run, "decide", decide)
+    assert "image04.npz: there is not enough memory for it." in refuse(folders)
+    assert "image04.npz: there is not enough memory for it." in succeed(folders, "--keep-going").stderr
+    assert list(pictures(folders)) == [name for name in NAMES if name != "image04"]
+    error = RuntimeError("of another kind")
+    assert isinstance(decode(folders, out="other").exception, RuntimeError)
