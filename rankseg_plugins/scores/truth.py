@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.options import read_index, read_integer
+from rankseg_plugins.core.plausibility import CLASSES_LAST
 from rankseg_plugins.core.probabilities import check_classes, check_tensor, drawn_in_white, plain, widened
 from rankseg_plugins.scores.areas import Areas, areas_of_known, first_outside, say_ignore_index
 
@@ -78,10 +79,7 @@ def describe_axes(size: tuple[int, ...], classes: int, spatial: tuple[int, ...])
     if classes == 1 and size == spatial[1:]:
         return "the probabilities of one image have a dimension too many, such as that of a batch: probs[0]"
     if size == (classes, *spatial[:-1]):
-        return (
-            "the classes seem to be the last dimension of the probabilities and must come before the spatial ones: "
-            "movedim"
-        )
+        return CLASSES_LAST
     return None
 
 

@@ -159,8 +159,9 @@ def check_sums(place: str, opened: Opened) -> None:
         InputError: if they do not add up to 1.
     """
     if len(opened.values) > 1 and opened.activation not in ("softmax", "normalize"):
+        given = opened.activation == "identity"
         problem = describe_sums(
-            opened.values[None], activate=lambda values: to_probabilities(values, opened.activation)
+            opened.values[None], activate=None if given else lambda some: to_probabilities(some, opened.activation)
         )
         if problem is not None:
             raise InputError(place, problem)
