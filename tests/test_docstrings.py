@@ -7,7 +7,8 @@ import re
 import textwrap
 
 import pytest
-from test_public_names import NEEDS, PUBLIC
+from places import ROOT
+from test_public_names import NEEDS, PACKAGE, PUBLIC
 from toolkits import is_installed
 
 #: Classes of MMSegmentation's registry that take what their base takes: its page lists it.
@@ -105,6 +106,39 @@ def test_help_is_plain_and_methods_say_what_they_raise(module, name):
         own = ast.parse(textwrap.dedent(inspect.getsource(each)))
         if any(isinstance(node, ast.Raise) and node.exc is not None for node in ast.walk(own)):
             assert "Raises" in sections(each.__doc__), each
+
+
+def docstrings(path):
+    """All of a file, also those of what is not public."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield ast.get_docstring(node) or ""
+
+
+def test_help_shows_what_is_written():
+    """No role of Sphinx, which ``help()`` does not read, and no escaped star."""
+    marks = {
+        f"{path.relative_to(PACKAGE)}: {found[0]}"
+        for path in PACKAGE.rglob("*.py")
+        for text in docstrings(path)
+        for found in re.finditer(r":[a-z:]+:`[^`]*|\\\*", text)
+    }
+    assert not marks
+
+
+def test_paths_in_docstrings_lead_somewhere():
+    """What is called by its whole path is a module, or a name that is bound at the top of one."""
+    known, told = set(), set()
+    for path in PACKAGE.rglob("*.py"):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        bound = re.findall(
+            r"^(?:class |def |async def )?(\w+)(?=[(:]| =)", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
+        known |= {module, *(f"{module}.{name}" for name in bound)}
+        told |= {name for text in docstrings(path) for name in re.findall(r"``(rankseg_plugins\.[\w.]+)[(`]", text)}
+    known |= {f"{module}.{name}" for module, names in PUBLIC.items() for name in names}
+    assert told <= known, told - known
+    assert len(told) > 20
 
 
 def test_what_rests_on_a_formula_is_public():

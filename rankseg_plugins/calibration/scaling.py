@@ -144,7 +144,7 @@ class TemperatureScaling(ChecksSums, Lasting):
         Warns if it says that the probabilities are too unsure for RankSEG.
 
         Raises:
-            RuntimeError: before any :meth:`update` with a pixel that counts.
+            RuntimeError: before any ``update`` with a pixel that counts.
             ValueError: if the loss is not finite.
         """
         logits, truth = self._gathered().double().split(self.num_classes, 1)

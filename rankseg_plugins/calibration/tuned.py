@@ -39,17 +39,16 @@ PRESENCE_OPTIONS = (
 
 
 class TunedDecoder(nn.Module):
-    """What :func:`~rankseg_plugins.tuning.racing.tune` chose: a temperature and a decision.
+    """What ``rankseg_plugins.tuning.tune`` chose: a temperature and a decision.
 
     Its ``state_dict`` is empty: what was chosen is in its file, and a checkpoint neither needs nor changes it. Its
     numbers keep their precision where a module around it is made ``half``.
 
     Args:
-        decoder: a :class:`~rankseg_plugins.RankSEG` (``metric="acc"`` is argmax), or a fitted
-            :class:`~rankseg_plugins.PresenceRankSEG` or :class:`~rankseg_plugins.GlobalRankSEG`, of which it holds a
-            copy.
+        decoder: a ``RankSEG`` (``metric="acc"`` is argmax), or a fitted ``PresenceRankSEG`` or ``GlobalRankSEG``, of
+            which it holds a copy.
         num_classes: C, the channels of the probabilities.
-        temperature: in [0.001, 1000]; see :class:`~rankseg_plugins.calibration.TemperatureScaling`.
+        temperature: in [0.001, 1000]; see ``TemperatureScaling``.
         evidence: why it was chosen, as values that JSON holds.
 
     Shape:
@@ -96,7 +95,7 @@ class TunedDecoder(nn.Module):
 
     @property
     def check_sums(self) -> bool:
-        """Whether it warns of probabilities that do not add up to 1; see :class:`~rankseg_plugins.RankSEG`."""
+        """Whether it warns of probabilities that do not add up to 1; see ``RankSEG``."""
         return self.decoder.check_sums
 
     @check_sums.setter
@@ -123,7 +122,7 @@ class TunedDecoder(nn.Module):
         return f"num_classes={self.num_classes}, temperature={self.temperature:g}"
 
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
-        """Decide; see the class, and :meth:`rankseg_plugins.RankSEG.predict`."""
+        """Decide; see the class, and ``RankSEG.predict``."""
         probs, valid_mask = plain(probs), plain(valid_mask)
         check_probs("probs", probs, self.num_classes)
         if self.temperature != 1:
@@ -143,7 +142,7 @@ class TunedDecoder(nn.Module):
 
         Args:
             probs: (B, C, *spatial) probabilities.
-            valid_mask: optional bool, (B, *spatial) or (*spatial): see :meth:`rankseg_plugins.RankSEG.predict`.
+            valid_mask: optional bool, (B, *spatial) or (*spatial): see ``RankSEG.predict``.
 
         Returns:
             int64 labels (B, *spatial), or bool masks (B, C, *spatial).
@@ -165,7 +164,7 @@ class TunedDecoder(nn.Module):
 
         Args:
             logits: (B, C, *spatial), floating point.
-            activation: see :meth:`rankseg_plugins.RankSEG.predict_logits`, as the rest.
+            activation: see ``RankSEG.predict_logits``, as the rest.
             valid_mask: optional bool, (B, *spatial) or (*spatial).
 
         Returns:
@@ -192,9 +191,9 @@ class TunedDecoder(nn.Module):
 
     @torch.no_grad()
     def decision_and_presence(self, logits: Tensor, activation: str = "softmax") -> tuple[Tensor, Tensor]:
-        """What :meth:`predict_logits` decides, and how likely that takes each class to be there, (B, C) float64.
+        """What ``predict_logits`` decides, and how likely that takes each class to be there, (B, C) float64.
 
-        See :meth:`rankseg_plugins.PresenceRankSEG.decision_and_presence`, for a decoder that :attr:`knows_presence`.
+        See ``PresenceRankSEG.decision_and_presence``, for a decoder that ``knows_presence``.
         """
         decoder, scaled = self.decoder, (activation, self.output_mode) in OF_LOGITS
         assert isinstance(decoder, PresenceRankSEG)
@@ -219,7 +218,7 @@ class TunedDecoder(nn.Module):
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> TunedDecoder:
-        """The decoder that :meth:`to_dict` wrote down.
+        """The decoder that ``to_dict`` wrote down.
 
         Raises:
             ValueError: if it is none, was written by a later version, or a value is missing or not valid.
@@ -258,7 +257,7 @@ class TunedDecoder(nn.Module):
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> TunedDecoder:
-        """Read a file that :meth:`save` wrote.
+        """Read a file that ``save`` wrote.
 
         Args:
             path: of the file.
@@ -358,7 +357,7 @@ def decide(decoder: Any, logits: Tensor, activation: str) -> Tensor:
     call does more than those of this package, by its class or by a hook.
 
     Args:
-        decoder: see :func:`as_decoder`.
+        decoder: see ``as_decoder``.
         logits: (B, C, *spatial).
         activation: what makes probabilities of them.
 
@@ -377,7 +376,7 @@ def decide(decoder: Any, logits: Tensor, activation: str) -> Tensor:
 
 
 def decide_knowing(decoder: Any, logits: Tensor, activation: str) -> tuple[Tensor, Tensor | None]:
-    """What :func:`decide` gives, and how likely the decision took each class to be there: (B, C) float64.
+    """What ``decide`` gives, and how likely the decision took each class to be there: (B, C) float64.
 
     The latter is None of a decoder that knows nothing of it, or whose call does more than those of this package.
 
@@ -407,8 +406,7 @@ def as_decoder(decoder: Any, num_classes: int | None = None) -> Any:
     """Bring the option ``decoder`` of an adapter into one form: something to call on probabilities.
 
     Args:
-        decoder: a :class:`~rankseg_plugins.RankSEG` or another callable, or the path of a file that
-            :meth:`TunedDecoder.save` wrote.
+        decoder: a ``RankSEG`` or another callable, or the path of a file that ``TunedDecoder.save`` wrote.
         num_classes: C, where it is known.
 
     Raises:

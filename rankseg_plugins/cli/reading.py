@@ -93,7 +93,7 @@ def find(reading: Reading) -> Images:
     """Find the images; files without a partner are listed.
 
     Raises:
-        ValueError: for options that are not valid or do not fit the files; :class:`InputError` for files.
+        ValueError: for options that are not valid or do not fit the files; ``InputError`` for files.
     """
     mapping = None if reading.map_labels is None else _mapping(reading.map_labels)
     found = find_cases(reading.probs, reading.labels, reading.orientation)

@@ -53,7 +53,7 @@ WORST = 0.1
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """What decoders scored on the same images, see :func:`~rankseg_plugins.comparison.compare`.
+    """What decoders scored on the same images, see ``compare``.
 
     Args:
         decoders: names, the baseline first.
@@ -161,7 +161,7 @@ class Comparison:
         """Counts of every image and scored class, (N, classes).
 
         Raises:
-            ValueError: if ``decoder`` is not one of :attr:`decoders`.
+            ValueError: if ``decoder`` is not one of ``decoders``.
         """
         check_choice("decoder", decoder, self.decoders)
         return self._areas[decoder]
@@ -186,13 +186,13 @@ class Comparison:
     def presence_of(self, decoder: str) -> dict[str, Any] | None:
         """How likely a decoder took the scored classes to be there, against how often they are; None if it knows not.
 
-        See :func:`~rankseg_plugins.comparison.blocks.presence.describe_presence`.
+        See ``rankseg_plugins.comparison.blocks.presence.describe_presence``.
         """
         kept, found = self.scoring.kept(len(self.classes)), self.presence.get(decoder)
         return None if found is None or not found.count[kept].any() else describe_presence(found, kept)
 
     def class_table(self, decoder: str) -> dict[str, np.ndarray]:
-        """Every score of every scored class; see :func:`~rankseg_plugins.scores.levels.class_table`."""
+        """Every score of every scored class; see ``rankseg_plugins.scores.levels.class_table``."""
         table = class_table(self.areas(decoder), self.scoring.present, self.scoring.absent)
         return {name: column.numpy() for name, column in table.items()}
 
@@ -214,7 +214,7 @@ class Comparison:
         """Whether a decoder gave the very labels, or masks, of the baseline in every image; False if nobody looked.
 
         Args:
-            decoder: one of :attr:`candidates`.
+            decoder: one of ``candidates``.
 
         Raises:
             ValueError: if it is not one of them.
@@ -240,7 +240,7 @@ class Comparison:
         """The same images scored where other classes count, and absent ones are left out.
 
         Args:
-            present: ``"union"`` or ``"label"``; see :class:`Scoring`.
+            present: ``"union"`` or ``"label"``; see ``Scoring``.
 
         Raises:
             ValueError: for another one.
@@ -252,7 +252,7 @@ class Comparison:
         """What to say of a decoder: what happened to the score that decides, and which others moved the other way.
 
         Args:
-            decoder: one of :attr:`candidates`; None takes the second of all.
+            decoder: one of ``candidates``; None takes the second of all.
 
         Raises:
             ValueError: if it is not one of them.
@@ -301,14 +301,14 @@ class Comparison:
 
     @cached_property
     def group_tables(self) -> list[GroupTable]:
-        """Gain and interval in every group, for each column of :attr:`groups`."""
+        """Gain and interval in every group, for each column of ``groups``."""
         return group_tables(self)
 
     @cached_property
     def expected_scores(self) -> np.ndarray | None:
         """What every decoder is expected to score on every image, (decoders, N) float64; None where none was asked for.
 
-        See :mod:`rankseg_plugins.comparison.blocks.expected`.
+        See ``rankseg_plugins.comparison.blocks.expected``.
         """
         found = [each.expected for each in self.measurements if each.expected is not None]
         return expected_image_scores(np.stack(found, 1), self.scoring) if len(found) == len(self.names) else None
@@ -317,7 +317,7 @@ class Comparison:
         """Which images can be trusted: the risk-coverage curve in the order of what a decoder is expected to score.
 
         Raises:
-            ValueError: if it is not one of :attr:`decoders`, or the comparison was made without ``risk_coverage=True``.
+            ValueError: if it is not one of ``decoders``, or the comparison was made without ``risk_coverage=True``.
 
         Example:
             >>> from rankseg_plugins.comparison import compare
@@ -344,10 +344,10 @@ class Comparison:
         return extra_figures(self.extra_entries, self.extra, self.cases, self.confidence, self._alike)
 
     def paired(self, decoder: str) -> Paired:
-        """One decoder against the baseline, image by image, in the score of :attr:`scoring`.
+        """One decoder against the baseline, image by image, in the score of ``scoring``.
 
         Args:
-            decoder: one of :attr:`candidates`.
+            decoder: one of ``candidates``.
 
         Raises:
             ValueError: if it is not one of them.
@@ -403,7 +403,7 @@ class Comparison:
             ImportError: without the extra ``report``.
             OSError: if it cannot be written.
         """
-        # As in :meth:`plot`, a door for users.
+        # As in ``plot``, a door for users.
         from rankseg_plugins.report import write_report
 
         write_report(self, path)

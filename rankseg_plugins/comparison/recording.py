@@ -44,7 +44,7 @@ DECODERS = ("argmax", "rankseg(metric=dice)")
 class Recorder:
     """Collects measurements image by image, for callers who cannot hand over a loop.
 
-    Others have :func:`~rankseg_plugins.comparison.compare`.
+    Others have ``compare``.
 
     Args:
         decoders: texts such as ``"rankseg(metric=dice)"`` or ``"decoder.json"``, or callables by name; the first is the
@@ -53,9 +53,9 @@ class Recorder:
         ignore_index: label of the truth whose pixels do not count.
         scoring: what counts as better.
         extra: one extra score or several, such as
-            :class:`Boundaries(2) <rankseg_plugins.scores.boundaries.Boundaries>`, that are measured beside.
+            ``Boundaries(2)``, that are measured beside.
         risk_coverage: whether to work out what every decision is expected to score, for
-            :meth:`Comparison.risk_coverage`; of Dice or IoU, and several times the work of the decisions.
+            ``Comparison.risk_coverage``; of Dice or IoU, and several times the work of the decisions.
         panels: pictures to keep of the most improved images, and of the most damaged.
         device: where to decode.
         output_mode: of the decoders that do not say: ``"multiclass"``, or ``"multilabel"``, in which argmax is the
@@ -136,7 +136,7 @@ class Recorder:
         return measurement
 
     def check(self, sample: Sample) -> None:
-        """Raise what :meth:`add` would about the image, without decoding it."""
+        """Raise what ``add`` would about the image, without decoding it."""
         prepare(sample, self.num_classes, self.ignore_index, output_mode=self.output_mode)
 
     def _measure(self, sample: Sample) -> Measurement:
@@ -164,11 +164,11 @@ class Recorder:
             decisions: of every decoder, likewise, in the order of ``decoders``.
             probs: (C, *spatial) probabilities, for the calibration, unless that is given, and for what decisions are
                 expected to score; None where neither is needed.
-            case: see :class:`Sample`.
+            case: see ``Sample``.
             calibration: of the probabilities, where it was measured already.
             presence: of every decoder (C,), how likely it took each class to be there; None of one that knows nothing
                 of it. None: of none.
-            spacing: see :class:`Sample`.
+            spacing: see ``Sample``.
 
         Raises:
             TypeError: if a tensor is of the wrong kind.
@@ -316,7 +316,7 @@ class Recorder:
         Args:
             class_names: C names; None numbers the classes.
             **options: ``facts`` (None: versions of the packages), ``confidence``, ``groups`` and ``palette`` of
-                :class:`Comparison`.
+                ``Comparison``.
 
         Raises:
             TypeError: for groups of another form.

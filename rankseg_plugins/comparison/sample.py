@@ -87,7 +87,7 @@ def read_name(what: str, value: object) -> str:
 
 
 def as_sample(given: object) -> Sample:
-    """An image as callers hand it over: a :class:`Sample`, or a tuple of its fields.
+    """An image as callers hand it over: a ``Sample``, or a tuple of its fields.
 
     Raises:
         TypeError: if it is neither.

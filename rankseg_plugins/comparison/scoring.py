@@ -22,7 +22,7 @@ class Scoring:
     Args:
         score: the score that decides about gain and loss: ``"dice"``, ``"iou"``, ``"precision"`` or ``"recall"``.
         present: which classes have a score in an image: ``"union"`` or ``"label"``; see
-            :mod:`~rankseg_plugins.scores.levels`, as for ``absent``.
+            ``rankseg_plugins.scores.levels``, as for ``absent``.
         absent: ``"skip"``, ``"zero"`` or ``"one"``.
         excluded: classes left out of every score, such as the background.
 
@@ -70,7 +70,7 @@ class Scoring:
         """A sentence on a decoder that was tuned where other classes count; None where the same count or none is known.
 
         Args:
-            found: the evidence of a tuned decoder, which holds its :attr:`counting`.
+            found: the evidence of a tuned decoder, which holds its ``counting``.
             decoder: its name.
 
         Example:

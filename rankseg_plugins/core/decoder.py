@@ -181,7 +181,7 @@ class RankSEG(ChecksSums):
         return found
 
     def check_classes(self, num_classes: int) -> None:
-        """Refuse a number of classes among which this decoder cannot decide; :meth:`predict` does so, too.
+        """Refuse a number of classes among which this decoder cannot decide; ``predict`` does so, too.
 
         Where the number is known before there are probabilities, a wrong option need not wait for the first image.
 
@@ -209,7 +209,7 @@ class RankSEG(ChecksSums):
 
     @torch.no_grad()
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None, active: Tensor | None = None) -> Tensor:
-        """See :meth:`predict`."""
+        """See ``predict``."""
         probs, valid_mask, active = plain(probs), plain(valid_mask), plain(active)
         self._check(probs, valid_mask)
         return self._decide(Pixels(probs, valid_mask), self._classes(probs, active))
@@ -223,7 +223,7 @@ class RankSEG(ChecksSums):
         active: Tensor | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Decide on the output of a network: the same as :meth:`predict` on its probabilities, in less memory.
+        """Decide on the output of a network: the same as ``predict`` on its probabilities, in less memory.
 
         Half precision is computed in float32. What argmax decides is decided by the logits themselves.
 
@@ -231,16 +231,16 @@ class RankSEG(ChecksSums):
             logits: (B, C, *spatial), float16, bfloat16, float32 or float64.
             activation: ``"softmax"`` over the classes, ``"sigmoid"`` of each class, ``"normalize"`` (non-negative
                 scores over their sum) or ``"identity"`` (probabilities).
-            valid_mask: see :meth:`predict`.
-            active: see :meth:`predict`.
+            valid_mask: see ``predict``.
+            active: see ``predict``.
             temperature: in [0.001, 1000], divides the logits; softmax and sigmoid only.
 
         Returns:
             int64 labels (B, *spatial) or bool masks (B, C, *spatial).
 
         Raises:
-            TypeError: as :meth:`predict`.
-            ValueError: as :meth:`predict`; for an unknown activation, softmax or normalize over a single channel, NaN,
+            TypeError: as ``predict``.
+            ValueError: as ``predict``; for an unknown activation, softmax or normalize over a single channel, NaN,
                 infinite logits, negative scores, or a temperature that divides none.
 
         Example:
@@ -271,7 +271,7 @@ class RankSEG(ChecksSums):
 
     @property
     def by_thresholds(self) -> bool:
-        """Whether RMA finds its masks: then :meth:`decide_by` can take the steps of others."""
+        """Whether RMA finds its masks: then ``decide_by`` can take the steps of others."""
         # The scores of all volumes are equal where smooth is very large.
         return self.metric != "acc" and (self.solver == "RMA" or self.smooth > _FLAT_SMOOTH)
 
@@ -284,7 +284,7 @@ class RankSEG(ChecksSums):
 
     @torch.no_grad()
     def decide_by(self, steps: Steps, probs: Tensor) -> Tensor:
-        """As :meth:`predict`, by steps on these probabilities; their shape is not checked."""
+        """As ``predict``, by steps on these probabilities; their shape is not checked."""
         return self._read_off(steps, search(steps, self._objective(), self._classes(probs, None)), probs)
 
     def _by_volumes(self, pixels: Pixels, classes: Classes) -> Tensor:
@@ -326,7 +326,7 @@ class RankSEG(ChecksSums):
         of this decoder say which score; its solver does not matter.
 
         Args:
-            probs: (B, C, *spatial) probabilities; see :meth:`predict`.
+            probs: (B, C, *spatial) probabilities; see ``predict``.
             decision: int64 labels (B, *spatial) in 0..C-1 or ``void_index`` (no class), or bool masks
                 (B, C, *spatial).
             valid_mask: optional bool mask of the pixels that hold data; the others belong to no class.
@@ -339,7 +339,7 @@ class RankSEG(ChecksSums):
             ValueError: for wrong shapes or values, or ``metric="acc"``.
 
         Source: quadrature of the Poisson binomial's generating function; see
-        :mod:`rankseg_plugins.core.solvers.expectation`.
+        ``rankseg_plugins.core.solvers.expectation``.
 
         Example:
             >>> probs = torch.tensor([[[0.5, 0.5]]], dtype=torch.float64)

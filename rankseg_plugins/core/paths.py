@@ -35,7 +35,7 @@ def make_steps(
     Args:
         pixels: what is decided on.
         objective: Dice or IoU.
-        pruning: see :class:`~rankseg_plugins.core.volumes.Classes`.
+        pruning: see ``rankseg_plugins.core.volumes.Classes``.
         looks: whether a solver will look at the values.
         make: gives the kernels for a CPU the memory for a decision, of a shape and a type; None: new memory.
     """
@@ -55,7 +55,7 @@ def make_steps(
 
 
 def choose_path(values: Tensor, objective: Objective, pruning: float | Tensor, looks: bool = False) -> str:
-    """Name of the implementation for these values and options; see :func:`make_steps`.
+    """Name of the implementation for these values and options; see ``make_steps``.
 
     - ``"cpu"``: kernels in numba, on the CPU.
     - ``"cuda"``: a chain of Triton kernels, on an NVIDIA GPU.

@@ -57,21 +57,21 @@ class GraphValues:
         self._p, self.shape, self.dtype = p, p.shape, p.dtype
 
     def within(self, label: int, mask: Tensor) -> GraphValues:
-        """See :class:`Values`."""
+        """See ``Values``."""
         return GraphValues(self._p[:, label : label + 1] * mask.unsqueeze(1))
 
     def count_above(self, active: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`Values`."""
+        """See ``Values``."""
         above = self._p > self._bound(active, threshold)
         return above.count_nonzero(-1).double().cpu(), (self._p * above).sum(-1, dtype=torch.float64).cpu()
 
     def between(self, active: Tensor, low: Tensor, high: Tensor) -> tuple[np.ndarray, Tensor]:
-        """See :class:`Values`."""
+        """See ``Values``."""
         inside = self._inside(active, low, high)
         return self._p[inside].cpu().numpy(), inside.count_nonzero(-1).cpu()
 
     def power_sums(self, active: Tensor, low: Tensor, high: Tensor, orders: Tensor) -> Tensor:
-        """See :class:`Values`."""
+        """See ``Values``."""
         p = (self._p * self._inside(active, low, high)).double()
         power, sums = p, []
         for _ in range(int((orders * active).max()) if active.numel() else 0):
@@ -80,7 +80,7 @@ class GraphValues:
         return torch.stack(sums, -1) if sums else p.new_zeros(*active.shape, 0).cpu()
 
     def chebyshev_sums(self, active: Tensor, low: Tensor, order: int) -> Tensor:
-        """See :class:`Values`."""
+        """See ``Values``."""
         p = (self._p * self._inside(active, low, torch.ones_like(low))).double()
         x = 2 * p - 1
         before, current, sums = x * p, p, []

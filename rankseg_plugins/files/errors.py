@@ -42,7 +42,7 @@ def first_readable(images: Iterable[T], read: Callable[[T], R], place: object, k
         keep_going: whether those that cannot be read are passed over.
 
     Raises:
-        InputError: if it cannot be read; with ``keep_going`` :class:`NoImageError`, if none can.
+        InputError: if it cannot be read; with ``keep_going`` ``NoImageError``, if none can.
     """
     problems: list[InputError] = []
     for image in images:
@@ -57,7 +57,7 @@ def first_readable(images: Iterable[T], read: Callable[[T], R], place: object, k
 
 @contextmanager
 def blaming(path: object) -> Iterator[None]:
-    """Turn whatever a file makes its reader raise into an :class:`InputError` that names it.
+    """Turn whatever a file makes its reader raise into an ``InputError`` that names it.
 
     Which exceptions readers of damaged files let through is documented nowhere, and differs from version to version.
     """

@@ -62,7 +62,7 @@ class Decision:
         return {"decoder": learnt, "tuned": tuned, "tuned_step": None if tuned is None else self._step}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take up :meth:`state` as far as it fits what was given, and warn where it does not."""
+        """Take up ``state`` as far as it fits what was given, and warn where it does not."""
         self._forget()
         tuned, learnt = state.get("tuned"), state.get("decoder") or {}
         problem = None
@@ -207,7 +207,7 @@ def _learns(decoder: object) -> bool:
 
 
 def _is_fitted(decoder: torch.nn.Module) -> bool:
-    """Whether it, or a part of it such as a :class:`~rankseg_plugins.GlobalRankSEG`, says that it is."""
+    """Whether it, or a part of it such as a ``GlobalRankSEG``, says that it is."""
     return any(getattr(part, "fitted", False) is True for part in decoder.modules())
 
 

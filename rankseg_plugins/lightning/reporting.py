@@ -140,7 +140,7 @@ class Report:
     """Keeps the counts of every image, and writes the comparison of all processes, for each dataloader.
 
     Args:
-        report: folder of the reports of all stages, or a dict with the ``folder`` and some of :data:`BLOCKS`.
+        report: folder of the reports of all stages, or a dict with the ``folder`` and some of ``BLOCKS``.
         task: what is segmented.
 
     Raises:

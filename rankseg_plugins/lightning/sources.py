@@ -89,12 +89,12 @@ class Finder:
         return found[0]
 
     def tensor(self, step: Step) -> Tensor:
-        """:meth:`find`, for a tensor.
+        """``find``, for a tensor.
 
         Raises:
             KeyError: if it is not there.
             TypeError: if it is not a tensor.
-            ValueError: see :meth:`find`.
+            ValueError: see ``find``.
         """
         value = self.find(step)
         if not isinstance(value, Tensor):

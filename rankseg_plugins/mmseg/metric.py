@@ -43,7 +43,7 @@ class MultiLevelIoUMetric(BaseMetric):
 
     A drop-in for ``IoUMetric``: it computes the dataset level (``aAcc``, ``mIoU``, ``mAcc``, ``mDice``; percent, two
     digits), so that names and digits are the same. The other levels are those of
-    :mod:`rankseg_plugins.scores.levels`, in float64 until they are rounded:
+    ``rankseg_plugins.scores.levels``, in float64 until they are rounded:
 
     * ``image_mIoU``, ...: mean over the classes of an image, then over images;
     * ``class_mIoU``, ...: mean over the images of a class, then over classes;
@@ -72,12 +72,11 @@ class MultiLevelIoUMetric(BaseMetric):
         prefix: put before every name of the results.
         collect_dir: folder through which processes exchange results when ``collect_device="cpu"``.
         report: folder for the report of argmax against RankSEG (see
-            :class:`~rankseg_plugins.comparison.Comparison`), written anew by every evaluation, whose verdict the log
-            shows; needs ``compare``. Image Dice (image IoU without ``mDice``) decides what is better. It names options,
-            config and checkpoint; pictures have the data set's palette, and the photographs beside them. With
-            ``model.test_cfg.rankseg.expected_score`` it says which images can be trusted. It says
-            nothing about calibration: data samples hold logits, and which activation makes probabilities of them only
-            the model knows.
+            ``Comparison``), written anew by every evaluation, whose verdict the log shows; needs ``compare``. Image
+            Dice (image IoU without ``mDice``) decides what is better. It names options, config and checkpoint; pictures
+            have the data set's palette, and the photographs beside them. With ``model.test_cfg.rankseg.expected_score``
+            it says which images can be trusted. It says nothing about calibration: data samples hold logits, and which
+            activation makes probabilities of them only the model knows.
 
     Raises:
         TypeError: if ``report`` is not a path.

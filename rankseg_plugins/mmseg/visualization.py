@@ -171,7 +171,7 @@ class RankSEGVisualizer(SegLocalVisualizer):
 
         Args:
             name: identifier of the image.
-            image: (H, W, 3) RGB, uint8; for panels see :func:`draw_panels`.
+            image: (H, W, 3) RGB, uint8; for panels see ``draw_panels``.
             data_sample: the result, with or without ground truth.
             draw_gt: whether the truth is drawn where it is known.
             draw_pred: whether predictions are drawn; without them there are no panels.

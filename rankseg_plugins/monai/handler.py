@@ -25,21 +25,21 @@ class RankSEGCompareHandler:
     """Score argmax and RankSEG on the same images, with paired intervals, at the end of each run of an evaluator.
 
     It writes ``"<decoder>/<score>_<level>"`` of Dice and IoU to ``engine.state.metrics``, says in the log what the
-    change of decoder does, and keeps the whole as :attr:`comparison`. Several processes score the images of all; an
-    image must not come twice, as a sampler that pads does it.
+    change of decoder does, and keeps the whole as ``comparison``. Several processes score the images of all; an image
+    must not come twice, as a sampler that pads does it.
 
     Args:
-        decoders: see :func:`~rankseg_plugins.comparison.compare`; the first is the baseline.
+        decoders: see ``rankseg_plugins.comparison.compare``; the first is the baseline.
         num_classes: C.
         output_transform: takes ``engine.state.output`` and gives two lists, of the images' outputs (C, *spatial) and
             of their labels (1, *spatial), or masks (C, *spatial): mostly
             ``monai.handlers.from_engine(["pred", "label"])``. It has to come before a transform that decides.
-        activation: what makes probabilities of an output; see :class:`RankSEG`.
+        activation: what makes probabilities of an output; see ``RankSEG``.
         report: folder to write the report to; None writes none.
         class_names: C names; None numbers the classes.
         **options: ``ignore_index``, ``scoring``, ``extra``, ``risk_coverage``, ``panels`` and ``device`` of
-            :class:`~rankseg_plugins.comparison.Recorder`, which decides on the CPU unless told. Sizes of pixels, which
-            some extra scores ask for, are those of a MetaTensor with an affine.
+            ``Recorder``, which decides on the CPU unless told. Sizes of pixels, which some extra scores ask for, are
+            those of a MetaTensor with an affine.
 
     Attributes:
         comparison: of the last run; None before the first.

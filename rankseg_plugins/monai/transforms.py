@@ -30,7 +30,8 @@ class RankSEG(Transform):
 
     Args:
         decoder: the decision, by default ``rankseg_plugins.RankSEG()``; another decoder of this package or callable on
-            probabilities (1, C, *spatial), or the path of a ``decoder.json`` that ``tune`` wrote.
+            probabilities (1, C, *spatial), or the path of a ``decoder.json`` (what ``rankseg_plugins.tuning.tune``
+            found).
         activation: what makes probabilities of the image: ``"identity"`` where they are some already, as behind
             ``Activationsd`` and behind ``Invertd`` of them; ``"softmax"``, ``"sigmoid"`` or ``"normalize"`` for the
             output of a network. The default takes nothing for granted: logits are refused by it.
@@ -96,11 +97,11 @@ class RankSEG(Transform):
 
 
 class RankSEGd(MapTransform):
-    """:class:`RankSEG` for the images of a dictionary, in the place of ``AsDiscreted``.
+    """``RankSEG`` for the images of a dictionary, in the place of ``AsDiscreted``.
 
     Args:
         keys: of the images.
-        decoder: see :class:`RankSEG`; one for all keys, or a sequence of one for each.
+        decoder: see ``RankSEG``; one for all keys, or a sequence of one for each.
         activation: likewise.
         to_onehot: likewise.
         dtype: likewise.
@@ -108,7 +109,7 @@ class RankSEGd(MapTransform):
 
     Raises:
         KeyError: for a dictionary without a key.
-        TypeError: see :class:`RankSEG`; the message names the key.
+        TypeError: see ``RankSEG``; the message names the key.
         ValueError: likewise, and for a sequence that is not as long as ``keys``.
         OSError: likewise.
 

@@ -64,7 +64,7 @@ class Page(NamedTuple):
 
     Args:
         comparison: names, tables and facts.
-        verdicts: the most important sentences, and :func:`~rankseg_plugins.report.words.sign` of each.
+        verdicts: the most important sentences, and ``rankseg_plugins.comparison.phrases.sign`` of each.
         notes: what a reader should know before trusting the figures.
         calibration: whether the network is too sure or not sure enough; None where nothing was measured.
         presence: of every decoder that knows of it, how far it can be relied upon to know which classes are there.
@@ -135,7 +135,7 @@ def presence_section(found: Mapping[str, Any], decoder: str, where: str) -> Sect
     """How far a decoder can be relied upon to know which classes are there.
 
     Args:
-        found: see :func:`~rankseg_plugins.comparison.blocks.presence.describe_presence`.
+        found: see ``rankseg_plugins.comparison.blocks.presence.describe_presence``.
         decoder: who knows.
         where: in which images.
     """

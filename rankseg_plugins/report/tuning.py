@@ -102,9 +102,9 @@ def write_tuning(found: Tuned, path: str | os.PathLike[str]) -> TuningPage:
     """Write the decoder and the report of a tuning.
 
     Args:
-        found: what :func:`~rankseg_plugins.tuning.tune` returned.
+        found: what ``rankseg_plugins.tuning.tune`` returned.
         path: folder, made if absent. It gets ``decoder.json`` and what
-            :func:`~rankseg_plugins.report.write_report` writes.
+            ``write_report`` writes.
 
     Returns:
         What the report says.

@@ -103,7 +103,7 @@ def change_span(column: Column, low: float, high: float) -> str:
 
 
 def sign_of(column: Column, low: float, high: float) -> str:
-    """:func:`sign` of a figure that may be better when it is lower."""
+    """``sign`` of a figure that may be better when it is lower."""
     return sign(low, high) if column.higher_is_better else sign(-high, -low)
 
 
@@ -125,7 +125,7 @@ def describe_left_out(found: LeftOut, classes: Sequence[str], decoder: str, base
     """A sentence on the classes that a decision leaves out though they are there; None if there are none.
 
     Args:
-        found: see :func:`~rankseg_plugins.scores.shown.left_out`.
+        found: see ``rankseg_plugins.scores.shown.left_out``.
         classes: C names.
         decoder: what made the decision.
         baseline: what shows the classes.

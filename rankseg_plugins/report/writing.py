@@ -19,7 +19,7 @@ from rankseg_plugins.report.markdown import to_markdown
 from rankseg_plugins.report.page import Page, read_page
 from rankseg_plugins.report.panels import drawn_decoders
 
-#: What :func:`write_report` writes.
+#: What ``write_report`` writes.
 FILES = ("report.html", "report.md", "report.json", "images.csv")
 #: What writing a report takes, statistics included.
 REPORT_NEEDS = ("scipy.stats", "matplotlib", "jinja2", "PIL.Image")

@@ -79,7 +79,7 @@ def areas(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
 
 
 def areas_of_known(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None = None) -> Areas:
-    """:func:`areas` for a truth whose values were looked at before."""
+    """``areas`` for a truth whose values were looked at before."""
     masks = _check(prediction, target, num_classes)
     if not masks and target.device.type == prediction.device.type == "cpu" and not is_blind() and uses_numba():
         from rankseg_plugins.core.kernels.cpu.counts import counted

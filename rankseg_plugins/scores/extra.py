@@ -92,7 +92,7 @@ class ExtraScore(ABC):
     @property
     @abstractmethod
     def columns(self) -> tuple[Column, ...]:
-        """Its figures, in the order of :meth:`measure`."""
+        """Its figures, in the order of ``measure``."""
 
     @property
     @abstractmethod
@@ -109,7 +109,7 @@ class ExtraScore(ABC):
             spacing: size of a pixel along every axis; None is not known.
 
         Returns:
-            A figure for each of :attr:`columns`; NaN or infinite where there is none.
+            A figure for each of ``columns``; NaN or infinite where there is none.
 
         Raises:
             ValueError: if the spacing is needed and not known.
@@ -184,7 +184,7 @@ def measure_extra(
     Args:
         scores: what to measure, K figures in all.
         prediction: labels (*spatial), or bool masks (C, *spatial).
-        truth: likewise, in the form of :func:`~rankseg_plugins.scores.truth.to_truth`.
+        truth: likewise, in the form of ``rankseg_plugins.scores.truth.to_truth``.
         num_classes: C.
         ignore_index: label of the truth whose pixels do not count.
         spacing: size of a pixel along every axis; None is not known.
@@ -233,10 +233,10 @@ def read_masks(prediction: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def entries(values: np.ndarray, scores: Sequence[ExtraScore], held: np.ndarray, absent: str = "skip") -> np.ndarray:
-    """Which of the figures count, as :func:`rankseg_plugins.scores.levels.entries` does for scores of counts.
+    """Which of the figures count, as ``entries`` does for scores of counts.
 
     Args:
-        values: (..., K, C) what :func:`measure_extra` gave.
+        values: (..., K, C) what ``measure_extra`` gave.
         scores: what was measured.
         held: (..., C) whether the class counts in the image.
         absent: what a share of a class is that does not: ``"skip"`` is NaN, ``"zero"`` and ``"one"`` are such.

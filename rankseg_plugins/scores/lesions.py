@@ -30,7 +30,7 @@ class LesionCounts(NamedTuple):
         right: lesions of the decision that the truth covers.
         predicted: lesions of the decision.
 
-    Source: see :func:`count_lesions`.
+    Source: see ``count_lesions``.
 
     Example:
         >>> found = LesionCounts(found=2, lesions=4, right=2, predicted=2)
@@ -100,14 +100,14 @@ class Lesions(ExtraScore):
     """Recall, precision and F1 of lesions as an extra score.
 
     Args:
-        overlap: see :func:`count_lesions`.
+        overlap: see ``count_lesions``.
         classes: the classes whose components are lesions; None is all.
 
     Raises:
         TypeError: for an option of the wrong type.
         ValueError: for an option that is out of range.
 
-    Source: see :func:`count_lesions`.
+    Source: see ``count_lesions``.
 
     Example:
         >>> lesions = Lesions()
@@ -138,7 +138,7 @@ class Lesions(ExtraScore):
         )
 
     def measure(self, prediction: np.ndarray, target: np.ndarray, spacing: Spacing | None = None) -> tuple[float, ...]:
-        """Measure one class of one image, see :class:`~rankseg_plugins.scores.extra.ExtraScore`."""
+        """Measure one class of one image, see ``ExtraScore``."""
         counts = count_lesions(prediction, target, self.overlap)
         return counts.recall, counts.precision, counts.f1
 

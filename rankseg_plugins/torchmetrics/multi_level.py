@@ -25,7 +25,7 @@ class MultiLevelScore(SummedMetric):
     * the worst case of the last two: the same average over the lowest share of the images only.
 
     The state has a fixed size. The worst-case levels come from histograms: at most 1e-5 off for images, 1e-3 for
-    classes; :func:`multi_level_score` is exact.
+    classes; ``multi_level_score`` is exact.
 
     Args:
         num_classes: C, at least 1; 1 for one-channel (binary) models, whose only class is the foreground.
@@ -118,12 +118,12 @@ def multi_level_score(
     absent: str = "skip",
     worst: float | Sequence[float] | None = None,
 ) -> dict[str, Tensor]:
-    """Functional twin of :class:`MultiLevelScore`, on all images at once; its worst-case levels are exact.
+    """Functional twin of ``MultiLevelScore``, on all images at once; its worst-case levels are exact.
 
     Args:
         preds: integer labels (B, *spatial) or bool masks (B, C, *spatial).
         target: labels (B, *spatial) or (B, 1, *spatial), or masks (B, C, *spatial).
-        num_classes: see :class:`MultiLevelScore`, as all that follow.
+        num_classes: see ``MultiLevelScore``, as all that follow.
         score: one or several scores.
         levels: one or several levels.
         ignore_index: label whose pixels do not count.

@@ -56,7 +56,7 @@ class Presentation:
 
         Args:
             decision: int64 labels (B, *spatial) or bool masks (B, C, *spatial).
-            truth: the ground truth in the form of :func:`~rankseg_plugins.scores.truth.to_truth`.
+            truth: the ground truth in the form of ``rankseg_plugins.scores.truth.to_truth``.
             classes: C, the channels of the probabilities.
 
         Raises:

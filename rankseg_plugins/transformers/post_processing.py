@@ -30,8 +30,8 @@ class RankSEGSemanticPostProcessor:
     Args:
         image_processor: an image or video processor of Transformers, or a processor that holds one.
         decoder: the decision, by default ``RankSEG()``; the path of the file of a
-            :class:`~rankseg_plugins.calibration.TunedDecoder`; or ``"argmax"``, the library's own result, bit for bit.
-            A network of one class (one channel) takes a decoder with ``output_mode="multilabel"``.
+            ``TunedDecoder``; or ``"argmax"``, the library's own result, bit for bit. A network of one class (one
+            channel) takes a decoder with ``output_mode="multilabel"``.
         activation: what makes probabilities of the scores: ``"softmax"``, ``"sigmoid"``, ``"normalize"``,
             ``"identity"``, or ``"auto"``, which follows from the image processor: softmax of logits (sigmoid of one
             channel), and sums over queries divided by their sum over the classes.
@@ -113,9 +113,9 @@ class RankSEGSemanticPostProcessor:
     def probabilities(
         self, outputs: Any, target_sizes: Sequence[Sequence[int]] | Tensor | None = None, **options: Any
     ) -> list[Tensor]:
-        """What is decided on, for :func:`~rankseg_plugins.tuning.tune` and :func:`~rankseg_plugins.comparison.compare`.
+        """What is decided on, for ``rankseg_plugins.tuning.tune`` and ``rankseg_plugins.comparison.compare``.
 
-        Arguments and errors are those of :meth:`__call__`.
+        Arguments and errors are those of ``__call__``.
 
         Returns:
             Probabilities (C, H, W) of each image, float32 or float64.
@@ -178,7 +178,7 @@ def post_process_semantic_segmentation(
     activation: str = AUTO,
     **options: Any,
 ) -> list[Any]:
-    """Functional twin of :class:`RankSEGSemanticPostProcessor`: label maps of a batch in a single call.
+    """Functional twin of ``RankSEGSemanticPostProcessor``: label maps of a batch in a single call.
 
     Args:
         image_processor: see the class.
@@ -186,7 +186,7 @@ def post_process_semantic_segmentation(
         target_sizes: (height, width) of each image, or None.
         decoder: see the class.
         activation: see the class.
-        **options: see :meth:`RankSEGSemanticPostProcessor.__call__`.
+        **options: see ``RankSEGSemanticPostProcessor.__call__``.
 
     Returns:
         B label maps (H, W), int64.

@@ -88,15 +88,15 @@ class Tuned(NamedTuple):
 
 
 class Tuner:
-    """Tunes image by image; :func:`tune` for callers who cannot hand over a loop.
+    """Tunes image by image; ``tune`` for callers who cannot hand over a loop.
 
     Args:
         num_classes: C.
         objective: ``"dice_image"``, ``"iou_dataset"``, ...: a score and a level.
         temperatures: in [0.001, 1000]; like the next three a list of at least one value.
-        pruning_probs: see :class:`~rankseg_plugins.RankSEG`.
+        pruning_probs: see ``RankSEG``.
         metrics: ``"dice"``, ``"iou"``; None takes that of the objective.
-        solvers: see :class:`~rankseg_plugins.RankSEG`.
+        solvers: see ``RankSEG``.
         output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the number of channels.
         folds: at least 2; images of one case stay in one fold.
         min_cases: at least 0; with fewer cases argmax is kept.
@@ -106,7 +106,7 @@ class Tuner:
         ignore_index: label of the truth whose pixels do not count.
         scoring: which classes count, and how absent ones do; its ``score`` is that of the objective.
         device: where to decode.
-        others: further candidates by name, such as fitted :class:`~rankseg_plugins.GlobalRankSEG`.
+        others: further candidates by name, such as fitted ``GlobalRankSEG``.
 
     Attributes:
         candidates: every decoder in the race by name, argmax first.
@@ -178,10 +178,10 @@ class Tuner:
         presence: Sequence[str | float] | None = None,
         seed: int = 0,
     ) -> Fitting:
-        """Candidates of the same grid that are fitted to all images before they :meth:`enter` the race.
+        """Candidates of the same grid that are fitted to all images before they ``enter`` the race.
 
         Args:
-            aggregation_levels: see :func:`tune`, as the next one.
+            aggregation_levels: see ``tune``, as the next one.
             presence: rules, perhaps none; None takes the usual ones of the scoring. Of ``"samplewise"`` only.
             seed: of the folds.
 
@@ -243,12 +243,12 @@ class Tuner:
             return self.recorder.add(sample)
 
     def check(self, sample: Sample) -> None:
-        """Raise what :meth:`add` would, without decoding; for a pass over the images before."""
+        """Raise what ``add`` would, without decoding; for a pass over the images before."""
         with naming(sample.name):
             self.recorder.check(sample)
 
     def gather(self) -> None:
-        """Bring the images of all processes together on each of them; see :meth:`Recorder.gather`."""
+        """Bring the images of all processes together on each of them; see ``Recorder.gather``."""
         self.recorder.gather()
 
     def finish(
@@ -260,7 +260,7 @@ class Tuner:
         facts: Mapping[str, Any] | None = None,
         preparation: Mapping[str, Any] | None = None,
     ) -> Tuned:
-        """Choose from what was added; see :func:`tune`.
+        """Choose from what was added; see ``tune``.
 
         Args:
             class_names: C names; None numbers the classes.
@@ -322,7 +322,7 @@ class Tuner:
 
 
 def options_but(*given: str) -> tuple[str, ...]:
-    """Names of the options of :class:`Tuner` that a caller leaves to users: all but those that it gives itself.
+    """Names of the options of ``Tuner`` that a caller leaves to users: all but those that it gives itself.
 
     Example:
         >>> options_but("num_classes", "objective", "scoring", "ignore_index", "device", "others")

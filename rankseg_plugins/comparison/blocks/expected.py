@@ -63,7 +63,7 @@ def expect(score: str, decoders: Iterable[Decoder], decisions: Sequence[Tensor],
     """What decisions on one image are expected to score, class by class.
 
     Args:
-        score: one of :data:`EXPECTED`.
+        score: one of ``EXPECTED``.
         decoders: who decided, in the order of ``decisions``.
         decisions: labels (*spatial) of any integers, or bool masks (C, *spatial). With C = 1 label 1 is the
             foreground.
@@ -95,7 +95,7 @@ def expect(score: str, decoders: Iterable[Decoder], decisions: Sequence[Tensor],
 
 
 def expect_one(score: str, decision: Tensor, probs: Tensor) -> np.ndarray:
-    """(2, C) of one decision; see :func:`expect`."""
+    """(2, C) of one decision; see ``expect``."""
     classes = len(probs)
     masks = decision if decision.dtype == torch.bool else class_masks(decision[None], classes, int(classes == 1))[0]
     masks, shown = masks.to(probs.device), masks.flatten(1).any(1).cpu()
@@ -113,7 +113,7 @@ def expected_image_scores(found: np.ndarray, scoring: Scoring) -> np.ndarray:
     """What images are expected to score, see the module.
 
     Args:
-        found: (..., 2, C) what :func:`expect` gave.
+        found: (..., 2, C) what ``expect`` gave.
         scoring: which classes count.
 
     Returns:

@@ -98,7 +98,7 @@ def check_groups(groups: Groups, images: Iterable[tuple[str, str]]) -> None:
     """Refuse images that are in no group.
 
     Args:
-        groups: see :func:`read_groups`.
+        groups: see ``read_groups``.
         images: name and case of each.
 
     Raises:
@@ -119,7 +119,7 @@ def check_groups(groups: Groups, images: Iterable[tuple[str, str]]) -> None:
 
 
 def split(comparison: Comparison, values: Mapping[str, str]) -> dict[str, Comparison]:
-    """The images of each value as a comparison; see :meth:`Comparison.by_group`."""
+    """The images of each value as a comparison; see ``Comparison.by_group``."""
     parts: dict[str, list[Any]] = {}
     for each in comparison.measurements:
         parts.setdefault(str(group_of(values, each.name, each.case)), []).append(each)
@@ -138,7 +138,7 @@ def split(comparison: Comparison, values: Mapping[str, str]) -> dict[str, Compar
 
 
 def group_tables(comparison: Comparison) -> list[GroupTable]:
-    """Every column; see :attr:`Comparison.group_tables`, which keeps them."""
+    """Every column; see ``Comparison.group_tables``, which keeps them."""
     known = {*comparison.names, *(each.case for each in comparison.measurements)}
     return [
         GroupTable(

@@ -43,9 +43,9 @@ class DecoderRow(NamedTuple):
         seconds: median decode time of an image, NaN where it was not taken.
         paired: against the baseline; None for the baseline itself.
         levels: every score at every level.
-        classes: every score of every class, see :func:`~rankseg_plugins.scores.levels.class_table`.
+        classes: every score of every class, see ``class_table``.
         left_out: in how many images it leaves out classes that the baseline shows; of the baseline itself in none.
-        presence: see :meth:`Comparison.presence_of`.
+        presence: see ``Comparison.presence_of``.
     """
 
     name: str
@@ -68,10 +68,10 @@ class CalibrationRow(NamedTuple):
     """How far the probabilities of a class can be trusted, or those of the top label, or of all classes together.
 
     Args:
-        name: of the class, or :data:`TOP_LABEL` or :data:`ALL_CLASSES`.
+        name: of the class, or ``TOP_LABEL`` or ``ALL_CLASSES``.
         error: expected calibration error.
         overconfidence: mean probability minus frequency.
-        curve: see :meth:`~rankseg_plugins.calibration.reliability.Calibration.curve`.
+        curve: see ``Calibration.curve``.
         main: whether it stands for all classes.
     """
 
@@ -137,7 +137,7 @@ class Tables(NamedTuple):
 
 
 def read_tables(comparison: Comparison) -> Tables:
-    """Work out every figure; see :attr:`Comparison.tables`, which keeps them."""
+    """Work out every figure; see ``Comparison.tables``, which keeps them."""
     decoders = [_decoder(comparison, name) for name in comparison.decoders]
     return Tables(
         decoders,
@@ -224,7 +224,7 @@ def _extra_row(comparison: Comparison, column: Column, index: int) -> ExtraRow:
 
 
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """One dict for each image and decoder; see :meth:`Comparison.to_rows`."""
+    """One dict for each image and decoder; see ``Comparison.to_rows``."""
     found = []
     scoring = comparison.scoring
     for index, decoder in enumerate(comparison.decoders):
@@ -247,7 +247,7 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """:func:`rows` as CSV text; see :func:`csv_text`."""
+    """``rows`` as CSV text; see ``csv_text``."""
     return csv_text(rows(comparison))
 
 

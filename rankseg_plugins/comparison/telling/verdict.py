@@ -65,7 +65,7 @@ class Verdict(NamedTuple):
 
 
 def judge(comparison: Comparison, decoder: str) -> Verdict:
-    """The verdict on one decoder; see :meth:`Comparison.verdict`."""
+    """The verdict on one decoder; see ``Comparison.verdict``."""
     paired, scoring = comparison.paired(decoder), comparison.scoring
     found = sign(*paired.interval)
     against = contrary(comparison, decoder, found, (scoring.score, "image", scoring.present))

@@ -52,8 +52,8 @@ class GlobalRankSEG(ChecksSums, Fitted):
     """Decides for scores pooled over a data set: MMSegmentation's mIoU, TorchMetrics' ``JaccardIndex``.
 
     The best decision for a pooled Dice or IoU is an affine rule, label = argmax of ``scale * probs - offset``, or a
-    threshold for each class where masks may overlap. :meth:`update` keeps a sample of the pixels of unlabelled (or
-    labelled) images, :meth:`fit` finds the rule, and from then on the module decides at about the cost of argmax.
+    threshold for each class where masks may overlap. ``update`` keeps a sample of the pixels of unlabelled (or
+    labelled) images, ``fit`` finds the rule, and from then on the module decides at about the cost of argmax.
 
     Without labels the fit takes the probabilities at their word. Guards keep it from pursuing classes of which they
     give no evidence, such as the 19 classes of a network of 21 that never occur in the photographs at hand: a class
@@ -62,14 +62,14 @@ class GlobalRankSEG(ChecksSums, Fitted):
     probabilities over all images looks the same whether the class is in a few of them or in none. For the same reason
     the rule must not show it in many more images than argmax does (``max_spread``) unless most hold it; and where all
     of the rule promises less than ``min_gain``, nothing is pursued. All other classes compete with the largest class on
-    equal terms, as under argmax, or at the threshold 1/2; what :meth:`fit` returns names the reason of each.
+    equal terms, as under argmax, or at the threshold 1/2; what ``fit`` returns names the reason of each.
 
     Args:
         num_classes: C; 1 for a single channel of foreground probabilities, which needs ``"multilabel"``.
         metric: ``"iou"`` or ``"dice"``. In multilabel mode both have the same optimum.
         output_mode: ``"multiclass"`` gives one label per pixel, ``"multilabel"`` one bool mask per class.
         max_pixels: pixels in the sample, at least 1. It takes 4 bytes for each of them and each class, with labels
-            twice that; :meth:`fit` takes some 70 bytes for each pixel besides, and with several processes holds their
+            twice that; ``fit`` takes some 70 bytes for each pixel besides, and with several processes holds their
             samples all at once.
         min_images: a class is pursued if the *effective* number of images that hold it, (sum v)^2 / sum v^2, is at
             least this, >= 0; v is the mean squared probability of an image, or with labels the share of the class. It
@@ -111,7 +111,7 @@ class GlobalRankSEG(ChecksSums, Fitted):
         (tensor([[1]]), True)
     """
 
-    #: The word for what is optimised, as in TorchMetrics; :class:`~rankseg_plugins.RankSEG` decides "samplewise".
+    #: The word for what is optimised, as in TorchMetrics; ``RankSEG`` decides "samplewise".
     aggregation_level = "global"
     scale: Tensor
     offset: Tensor
@@ -244,7 +244,7 @@ class GlobalRankSEG(ChecksSums, Fitted):
         Warns if no class is pursued, so that the rule is plain argmax.
 
         Raises:
-            RuntimeError: before any :meth:`update` with a valid pixel.
+            RuntimeError: before any ``update`` with a valid pixel.
             ValueError: if all processes together saw fewer images than ``min_images``, or only some of them labels.
         """
         rows, sums = self._gathered()
@@ -313,7 +313,7 @@ class GlobalRankSEG(ChecksSums, Fitted):
 
     @torch.no_grad()
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
-        """See :meth:`predict`."""
+        """See ``predict``."""
         probs, valid_mask = plain(probs), plain(valid_mask)
         self._check_fitted()
         self._check(probs, valid_mask)
@@ -323,7 +323,7 @@ class GlobalRankSEG(ChecksSums, Fitted):
     def predict_logits(
         self, logits: Tensor, activation: str = "softmax", valid_mask: Tensor | None = None, temperature: float = 1.0
     ) -> Tensor:
-        """Decide on the output of a network; see :meth:`rankseg_plugins.RankSEG.predict_logits` and :meth:`predict`."""
+        """Decide on the output of a network; see ``RankSEG.predict_logits`` and ``predict``."""
         self._check_fitted()
         pixels = Pixels.of_logits(logits, activation, valid_mask, temperature, self.num_classes)
         if is_blind() or not logits.numel():

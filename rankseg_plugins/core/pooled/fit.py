@@ -1,4 +1,4 @@
-"""The affine rule of the best pooled score, from a sample of pixels; see :mod:`rankseg_plugins.core.pooled.decoder`.
+"""The affine rule of the best pooled score, from a sample of pixels; see ``rankseg_plugins.core.pooled.decoder``.
 
 ``probs`` and ``truth`` are (K, C), ``volumes`` (C,) the column sums of ``truth``, which without labels is ``probs``
 itself. The rule is ``argmax of scale * probs - offset``, with one threshold ``offset / scale`` a class for masks.
@@ -38,7 +38,7 @@ class GlobalFit(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A rule and its scores, see :class:`GlobalFit`; scale and offset are (C,) float64."""
+    """A rule and its scores, see ``GlobalFit``; scale and offset are (C,) float64."""
 
     before: float
     after: float

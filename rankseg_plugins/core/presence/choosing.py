@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Known(NamedTuple):
-    """What was learnt of classes: a curve, an expectation, and M of :mod:`~rankseg_plugins.core.presence.rule`.
+    """What was learnt of classes: a curve, an expectation, and M of ``rankseg_plugins.core.presence.rule``.
 
     The last is NaN or negative where it is not known.
     """

@@ -65,7 +65,7 @@ class Evidence(NamedTuple):
 
     @classmethod
     def from_rows(cls, rows: Tensor) -> Evidence:
-        """What :meth:`rows` wrote."""
+        """What ``rows`` wrote."""
         classes = rows.shape[1] // 5
         return cls(*rows.double().split([classes] * 5 + [1], 1))
 

@@ -51,9 +51,9 @@ NEEDS_FIT = (
 class PresenceRankSEG(Fitted, RankSEG):
     """RankSEG that decides which classes an image holds, instead of asking for a largest probability.
 
-    :meth:`update` keeps a few numbers of every image and whether its truth holds each class, :meth:`fit` finds how
-    likely a class is there from them, and from then on the module decides, on a CPU at about the cost of RankSEG. Where
-    nothing is known but how often an image holds each class, ``frequencies`` takes the place of the fit.
+    ``update`` keeps a few numbers of every image and whether its truth holds each class, ``fit`` finds how likely a
+    class is there from them, and from then on the module decides, on a CPU at about the cost of RankSEG. Where nothing
+    is known but how often an image holds each class, ``frequencies`` takes the place of the fit.
 
     Args:
         num_classes: C.
@@ -71,7 +71,7 @@ class PresenceRankSEG(Fitted, RankSEG):
         max_images: images that the fit keeps, 6 C + 1 numbers of each.
         seed: of the sample, if there are more.
         **options: ``smooth``, ``output_mode``, ``solver``, ``unassigned_policy``, ``void_index`` and ``eps`` of
-            :class:`~rankseg_plugins.RankSEG`.
+            ``RankSEG``.
 
     Attributes:
         weight, offset, floor, below, slope, intercept, mean_score: what was fitted, float64, NaN before; part of the
@@ -88,7 +88,7 @@ class PresenceRankSEG(Fitted, RankSEG):
         ValueError: for an option out of range or without effect, or ``frequencies`` where they are not enough: for one
             class, or ``level="class"``, what a class scores on other images decides whether it pays on this one.
 
-    Source: :mod:`rankseg_plugins.core.presence.rule` and :mod:`~rankseg_plugins.core.presence.curve`.
+    Source: ``rankseg_plugins.core.presence.rule`` and ``rankseg_plugins.core.presence.curve``.
 
     Example:
         >>> probs = torch.tensor([[[0.9, 0.8, 0.2, 0.1], [0.05, 0.1, 0.2, 0.6], [0.05, 0.1, 0.6, 0.3]]])
@@ -183,7 +183,7 @@ class PresenceRankSEG(Fitted, RankSEG):
             probs: (B, C, *spatial) probabilities.
             labels: labels (B, *spatial) or (B, 1, *spatial) in 0..C-1, with one channel 0 and 1; masks
                 (B, C, *spatial) of zeros and ones; or (B, C) bool, which classes each image holds.
-            valid_mask: optional bool (B, *spatial) or (*spatial); see :meth:`predict`.
+            valid_mask: optional bool (B, *spatial) or (*spatial); see ``predict``.
             ignore_index: label of pixels whose class is not known; not with masks. An image without any other is left
                 out.
 
@@ -206,7 +206,7 @@ class PresenceRankSEG(Fitted, RankSEG):
         """Find how likely classes are there; with several processes, which must all call it, from the images of all.
 
         Raises:
-            RuntimeError: before any :meth:`update` with an image that counts.
+            RuntimeError: before any ``update`` with an image that counts.
         """
         rows = gathered(self.max_images, self._sample)
         if rows is None:
@@ -217,7 +217,7 @@ class PresenceRankSEG(Fitted, RankSEG):
         """Find how likely classes are there, from what is known of images already.
 
         Args:
-            evidence: of N images; see :meth:`look`.
+            evidence: of N images; see ``look``.
             there: (N, C) bool, the classes that they hold.
         """
         known, found = learn(evidence, there, self._objective(), self._rule)
@@ -238,7 +238,7 @@ class PresenceRankSEG(Fitted, RankSEG):
 
         Args:
             probs: (B, C, *spatial) probabilities.
-            valid_mask: optional bool, (B, *spatial) or (*spatial); see :meth:`predict`.
+            valid_mask: optional bool, (B, *spatial) or (*spatial); see ``predict``.
 
         Raises:
             RuntimeError: if it is not fitted.
@@ -255,7 +255,7 @@ class PresenceRankSEG(Fitted, RankSEG):
         return self.presence_of(self.look(probs, valid_mask)[0])
 
     def presence_of(self, evidence: Evidence) -> Tensor:
-        """As :meth:`presence`, from what is known of images already; see :meth:`look`."""
+        """As ``presence``, from what is known of images already; see ``look``."""
         return self._known(evidence.maximum.device).curve.presence(evidence, self._objective())
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None, presence: Tensor | None = None) -> Tensor:
@@ -263,7 +263,7 @@ class PresenceRankSEG(Fitted, RankSEG):
 
         Args:
             probs: (B, C, *spatial) probabilities; see the class.
-            valid_mask: optional bool mask of the pixels that hold data; see :meth:`rankseg_plugins.RankSEG.predict`.
+            valid_mask: optional bool mask of the pixels that hold data; see ``RankSEG.predict``.
             presence: optional (B, C) or (C,) in [0, 1]: how likely the truth holds each class, where another source
                 knows it better than the fit, such as a classifier of images.
 
@@ -280,7 +280,7 @@ class PresenceRankSEG(Fitted, RankSEG):
 
     @torch.no_grad()
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None, presence: Tensor | None = None) -> Tensor:
-        """See :meth:`predict`."""
+        """See ``predict``."""
         probs, valid_mask, presence = plain(probs), plain(valid_mask), plain(presence)
         self._check(probs, valid_mask)
         return self._decide(Pixels(probs, valid_mask), self._classes_there(probs, valid_mask, presence))
@@ -294,7 +294,7 @@ class PresenceRankSEG(Fitted, RankSEG):
         presence: Tensor | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Decide on the output of a network; see :meth:`rankseg_plugins.RankSEG.predict_logits` and :meth:`predict`."""
+        """Decide on the output of a network; see ``RankSEG.predict_logits`` and ``predict``."""
         pixels = Pixels.of_logits(logits, activation, valid_mask, temperature, self.num_classes)
         classes = self._classes_there(pixels.values, pixels.valid, plain(presence))
         return self._decide(pixels, classes)
@@ -303,19 +303,19 @@ class PresenceRankSEG(Fitted, RankSEG):
     def decision_and_presence(
         self, logits: Tensor, activation: str = "softmax", temperature: float = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """What :meth:`predict_logits` decides, and how likely that takes each class to be there.
+        """What ``predict_logits`` decides, and how likely that takes each class to be there.
 
         Args:
-            logits: (B, C, *spatial), as the other two see :meth:`predict_logits`.
+            logits: (B, C, *spatial), as the other two see ``predict_logits``.
             activation: what makes probabilities of them.
             temperature: in [0.001, 1000].
 
         Returns:
-            The decision, and (B, C) float64: :meth:`presence`, but for the rounding of what a fit keeps of images.
+            The decision, and (B, C) float64: ``presence``, but for the rounding of what a fit keeps of images.
 
         Raises:
             RuntimeError: if it is not fitted.
-            TypeError: as :meth:`predict_logits`.
+            TypeError: as ``predict_logits``.
             ValueError: likewise.
 
         Example:
@@ -329,7 +329,7 @@ class PresenceRankSEG(Fitted, RankSEG):
 
     @torch.no_grad()
     def decision_and_presence_by(self, steps: Steps, probs: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`decision_and_presence`, by steps on these probabilities; their shape is not checked."""
+        """As ``decision_and_presence``, by steps on these probabilities; their shape is not checked."""
         classes, told = self._telling(probs)
         return self._read_off(steps, search(steps, self._objective(), classes), probs), told[0]
 

@@ -1,7 +1,7 @@
 """The best mask by exact expected Dice or IoU, and the exact expected score of any given mask.
 
 The best mask of each volume is the top of the ranking, and few volumes need to be scored: RMA's best score is a lower
-bound of the exact optimum (Jensen), and :mod:`~rankseg_plugins.core.solvers.window` rules out what cannot reach it.
+bound of the exact optimum (Jensen), and ``rankseg_plugins.core.solvers.window`` rules out what cannot reach it.
 
 A run of equal probabilities is taken as a whole or not at all. No volume inside a run was ever found to score more than
 both its ends; the tests compare with every mask.

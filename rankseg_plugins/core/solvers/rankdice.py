@@ -49,7 +49,7 @@ def search_rankdice(
         maximum: (B, C), the largest one of every image and class.
         volumes: what RMA finds, of at least one active class.
         objective: Dice.
-        solver: one of :data:`SOLVERS`.
+        solver: one of ``SOLVERS``.
         eps: probability of the counts that are left out of the sums, in (0, 1).
     """
     device, volumes, maximum = volumes.mu.device, volumes.to("cpu"), maximum.cpu()

@@ -54,7 +54,7 @@ def one_class(values: Tensor, activation: str, label: int, scratch: Scratch) -> 
 
 @torch.no_grad()
 def decide(decoder: Decoder, values: Tensor, activation: str, scratch: Scratch, device: torch.device) -> Tensor:
-    """What a decoder decides, the same as :func:`rankseg_plugins.calibration.tuned.decide`.
+    """What a decoder decides, the same as ``decide``.
 
     Args:
         decoder: decides.
@@ -97,12 +97,12 @@ def decide(decoder: Decoder, values: Tensor, activation: str, scratch: Scratch, 
 def expect(
     score: str, decoder: Decoder, decision: Tensor, values: Tensor, activation: str, scratch: Scratch
 ) -> np.ndarray:
-    """What a decision is expected to score, class by class; see :mod:`rankseg_plugins.comparison.blocks.expected`.
+    """What a decision is expected to score, class by class; see ``rankseg_plugins.comparison.blocks.expected``.
 
     Args:
         score: ``"dice"`` or ``"iou"``.
         decoder: who decided.
-        decision: what :func:`decide` gave.
+        decision: what ``decide`` gave.
         values: (C, *spatial), on the CPU.
         activation: what makes probabilities of them.
         scratch: gives memory.

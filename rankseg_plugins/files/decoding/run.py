@@ -175,7 +175,7 @@ def blame(place: str, function: Callable[..., R], *args: Any) -> R:
 def first_opened(images: Sequence[Image], source: Source, place: Path, keep_going: bool) -> tuple[Image, Opened]:
     """The first image that can be read, from which the number of classes is learnt.
 
-    See :func:`~rankseg_plugins.files.errors.first_readable`.
+    See ``first_readable``.
     """
     return first_readable(images, lambda image: (image, source.open(image)), place, keep_going)
 

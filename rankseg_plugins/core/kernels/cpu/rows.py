@@ -291,7 +291,7 @@ def finish(first, last, rows, goal, counts, sums, ends, grouped):
         last: row, not included.
         rows: what is known of them.
         goal: what is maximised.
-        counts: (B, C, 3), see :func:`collect`.
+        counts: (B, C, 3), see ``collect``.
         sums: (B, C, 2), likewise.
         ends: (B, C), where the values of a row end.
         grouped: values, row by row.

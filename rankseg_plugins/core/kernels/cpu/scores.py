@@ -1,4 +1,4 @@
-"""Formulas of :mod:`rankseg_plugins.core.objectives`, for the kernels."""
+"""Formulas of ``rankseg_plugins.core.objectives``, for the kernels."""
 
 from __future__ import annotations
 

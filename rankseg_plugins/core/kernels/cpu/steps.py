@@ -37,7 +37,7 @@ _ROOM, _MORE = 32, 1 << 11
 
 
 class CpuSteps:
-    """The steps of :mod:`rankseg_plugins.core.rma` on some pixels.
+    """The steps of ``rankseg_plugins.core.rma`` on some pixels.
 
     Args:
         pixels: what is decided on.
@@ -45,7 +45,7 @@ class CpuSteps:
             holds them.
 
     Attributes:
-        maximum: (B, C) largest probability of every row, which is a class of an image; after :meth:`search`.
+        maximum: (B, C) largest probability of every row, which is a class of an image; after ``search``.
     """
 
     def __init__(self, pixels: Pixels, make: Make = decision) -> None:
@@ -82,7 +82,7 @@ class CpuSteps:
         return sample, self._joined(upper)
 
     def search(self, objective: Objective, pruning: float | Tensor) -> Volumes:
-        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        """See ``rankseg_plugins.core.rma.Steps``."""
         sample, upper = self._survey()
         rows, goal, active = self.rows, _goal(objective), self.maximum > pruning
         rows["is_open"] = active.numpy()
@@ -139,14 +139,14 @@ class CpuSteps:
         self._over_rows(row_kernels.finish, goal, counts, sums, places, grouped, work=len(grouped))
 
     def masks(self, volumes: Volumes) -> Tensor:
-        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        """See ``rankseg_plugins.core.rma.Steps``."""
         self._take(volumes)
         masks = self.make((*self.tables, self.source.pixels), torch.bool)
         self._over_tasks(label_kernels.select, self.rows, self.peaks, masks.numpy())
         return masks
 
     def labels(self, volumes: Volumes, objective: Objective, void_index: int | None) -> Tensor:
-        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        """See ``rankseg_plugins.core.rma.Steps``."""
         self._take(volumes)
         batch, classes = self.tables
         labels = self.make((batch, self.source.pixels), torch.int64)
@@ -167,7 +167,7 @@ class CpuSteps:
         return labels
 
     def values(self) -> CpuValues:
-        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        """See ``rankseg_plugins.core.rma.Steps``."""
         if not self._surveyed:
             self._survey()
         return CpuValues(self.source, self.making, self.plan, self.peaks)
@@ -202,7 +202,7 @@ class CpuSteps:
 
 
 def _space(width: int, dtype: Any) -> dict[str, np.ndarray]:
-    """What kernels overwrite: see :mod:`~rankseg_plugins.core.kernels.cpu.labels` for the last four."""
+    """What kernels overwrite: see ``rankseg_plugins.core.kernels.cpu.labels`` for the last four."""
     return {
         "rows": np.empty((6, width), dtype),
         "codes": np.empty(width, np.int32),

@@ -1,4 +1,4 @@
-"""Shared by the kernels: the record of a row, the formulas of :mod:`rankseg_plugins.core.objectives`, and reading.
+"""Shared by the kernels: the record of a row, the formulas of ``rankseg_plugins.core.objectives``, and reading.
 
 A *row* is one class of one image, a *part* a stretch of its pixels. Records are float64; probabilities are compared in
 ``dtype``, float32 or float64. Options that are real numbers arrive as the bits of a float64, as Triton would round them
