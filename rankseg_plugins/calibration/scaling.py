@@ -116,6 +116,13 @@ class TemperatureScaling(ChecksSums, Lasting):
             TypeError: for tensors or an ``ignore_index`` of the wrong type.
             ValueError: for wrong shapes or values: NaN or infinite ones, or a label whose class is ruled out. The
                 sample is then as before.
+
+        Example:
+            >>> scaling = TemperatureScaling(num_classes=2)
+            >>> scaling.update(torch.tensor([[[0.9, 0.2], [0.1, 0.8]]]), torch.tensor([[0, 255]]), ignore_index=255)
+            >>> scaling.update(torch.tensor([[[0.9, 0.2], [0.1, 0.8]]]), torch.tensor([[1, 1]]))
+            >>> scaling.fit().temperature > 1  # too sure
+            array([ True])
         """
         check_probs("values", values, self.num_classes)
         values, classes = plain(values), self.num_classes
@@ -146,6 +153,13 @@ class TemperatureScaling(ChecksSums, Lasting):
         Raises:
             RuntimeError: before any ``update`` with a pixel that counts.
             ValueError: if the loss is not finite.
+
+        Example:
+            >>> scaling = TemperatureScaling(num_classes=2)
+            >>> scaling.update(torch.tensor([[[0.9] * 4, [0.1] * 4]]), torch.tensor([[0, 0, 0, 1]]))
+            >>> found = scaling.fit()
+            >>> found.loss[1] < found.loss[0], found.temperature.round(2)
+            (True, array([2.]))
         """
         logits, truth = self._gathered().double().split(self.num_classes, 1)
         found = fit_temperature(logits, truth, len(self.temperature), self.output_mode)

@@ -134,7 +134,13 @@ class TunedDecoder(nn.Module):
         return decided
 
     def scaling(self, probs: Tensor) -> Tensor:
-        """The probabilities (B, C, *spatial) at its temperature; at 1 these themselves."""
+        """The probabilities (B, C, *spatial) at its temperature; at 1 these themselves.
+
+        Example:
+            >>> decoder = TunedDecoder(RankSEG("dice"), 2, temperature=2.0)
+            >>> decoder.scaling(torch.tensor([[[0.9], [0.1]]])).flatten()  # 3 : 1 instead of 9 : 1
+            tensor([0.7500, 0.2500])
+        """
         return probs_at(probs, self.temperature, self.output_mode)
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
@@ -194,6 +200,12 @@ class TunedDecoder(nn.Module):
         """What ``predict_logits`` decides, and how likely that takes each class to be there, (B, C) float64.
 
         See ``PresenceRankSEG.decision_and_presence``, for a decoder that ``knows_presence``.
+
+        Example:
+            >>> decoder = TunedDecoder(PresenceRankSEG(2, frequencies=[1.0, 0.3], rule=0.5), 2)
+            >>> decision, presence = decoder.decision_and_presence(torch.tensor([[[0.0, 0.0], [0.0, 0.0]]]))
+            >>> decision, presence.round(decimals=2)
+            (tensor([[0, 0]]), tensor([[1.0000, 0.3000]], dtype=torch.float64))
         """
         decoder, scaled = self.decoder, (activation, self.output_mode) in OF_LOGITS
         assert isinstance(decoder, PresenceRankSEG)
@@ -203,7 +215,13 @@ class TunedDecoder(nn.Module):
         return decoder.decision_and_presence(self.scaling(probs), "identity")
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as values that JSON holds."""
+        """Everything, as values that JSON holds.
+
+        Example:
+            >>> found = TunedDecoder(RankSEG("iou"), 2, temperature=1.4).to_dict()
+            >>> found["temperature"], found["options"]["metric"], found["rule"]
+            (1.4, 'iou', None)
+        """
         names, of_rule, of_presence = _parts_of(self.decoder)
         return {
             "format": FORMAT,
@@ -222,6 +240,15 @@ class TunedDecoder(nn.Module):
 
         Raises:
             ValueError: if it is none, was written by a later version, or a value is missing or not valid.
+
+        Example:
+            >>> written = TunedDecoder(RankSEG("iou"), 2).to_dict()
+            >>> TunedDecoder.from_dict({**written, "temperature": 1.4}).temperature
+            1.4
+            >>> TunedDecoder.from_dict({"temperature": 1.4})
+            Traceback (most recent call last):
+                ...
+            ValueError: no decoder of rankseg_plugins: 'format' must be 'rankseg_plugins decoder'
         """
         if not isinstance(found, Mapping) or found.get("format") != FORMAT:
             raise ValueError(f"no decoder of rankseg_plugins: 'format' must be {FORMAT!r}")
@@ -248,6 +275,14 @@ class TunedDecoder(nn.Module):
             OSError: if it cannot be written; it names the file.
             TypeError: if ``evidence`` holds what JSON does not.
             ValueError: likewise, such as NaN.
+
+        Example:
+            >>> import os, tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = os.path.join(folder, "decoder.json")
+            ...     TunedDecoder(RankSEG("iou"), num_classes=3, evidence={"seed": 0}).save(path)
+            ...     json.loads(Path(path).read_text())["evidence"]
+            {'seed': 0}
         """
         try:
             text = json.dumps(self.to_dict(), indent=2, allow_nan=False)

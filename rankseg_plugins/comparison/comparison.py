@@ -162,6 +162,12 @@ class Comparison:
 
         Raises:
             ValueError: if ``decoder`` is not one of ``decoders``.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
+            >>> compare([("a", probs, torch.tensor([0, 1, 1]))]).areas("argmax")
+            Areas(intersection=tensor([[1, 1]]), prediction=tensor([[2, 1]]), label=tensor([[1, 2]]))
         """
         check_choice("decoder", decoder, self.decoders)
         return self._areas[decoder]
@@ -174,6 +180,13 @@ class Comparison:
             score: ``"dice"``, ``"iou"``, ``"precision"``, ``"recall"`` or ``"accuracy"``.
             level: ``"dataset"``, ``"image"`` or ``"class"``; with the first four also ``"worst"``, the mean of the
                 lowest tenth of the images.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
+            >>> found = compare([("a", probs, torch.tensor([0, 1, 1]))])
+            >>> found.level("argmax", "dice", "image"), found.level("argmax", "iou", "dataset")
+            (0.6666666666666666, 0.5)
         """
         areas = self.areas(decoder)
         if score == "accuracy":
@@ -187,12 +200,28 @@ class Comparison:
         """How likely a decoder took the scored classes to be there, against how often they are; None if it knows not.
 
         See ``rankseg_plugins.comparison.blocks.presence.describe_presence``.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
+            >>> knowing = "presence(frequencies=[0.9,0.8])"
+            >>> found = compare([("a", probs, torch.tensor([0, 1, 1]))], ["argmax", knowing])
+            >>> found.presence_of(knowing)["frequency"], found.presence_of("argmax")
+            ([1.0, 1.0], None)
         """
         kept, found = self.scoring.kept(len(self.classes)), self.presence.get(decoder)
         return None if found is None or not found.count[kept].any() else describe_presence(found, kept)
 
     def class_table(self, decoder: str) -> dict[str, np.ndarray]:
-        """Every score of every scored class; see ``rankseg_plugins.scores.levels.class_table``."""
+        """Every score of every scored class; see ``rankseg_plugins.scores.levels.class_table``.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
+            >>> table = compare([("a", probs, torch.tensor([0, 1, 1]))]).class_table("argmax")
+            >>> table["precision_class"], table["recall_class"]
+            (array([0.5, 1. ]), array([1. , 0.5]))
+        """
         table = class_table(self.areas(decoder), self.scoring.present, self.scoring.absent)
         return {name: column.numpy() for name, column in table.items()}
 
@@ -244,6 +273,13 @@ class Comparison:
 
         Raises:
             ValueError: for another one.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
+            >>> found = compare([("a", probs, torch.tensor([0, 0, 0]))])
+            >>> [found.under(present).level("argmax", "dice", "image") for present in ("union", "label")]
+            [0.4, 0.8]
         """
         check_choice("present", present, PRESENT)
         return self._by_present[present]
@@ -379,6 +415,13 @@ class Comparison:
 
         It holds ``image``, ``case``, ``decoder``, ``seconds``, ``pixel_accuracy``, the image-level scores, and the
         Dice and IoU of every scored class.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
+            >>> found = compare([("a", probs, torch.tensor([0, 1, 1]))])
+            >>> [(row["image"], row["decoder"], row["dice"]) for row in found.to_rows()]
+            [('a', 'argmax', 0.6666666666666666), ('a', 'rankseg(metric=dice)', 0.6666666666666666)]
         """
         return rows(self)
 
@@ -387,6 +430,13 @@ class Comparison:
 
         Args:
             decoder: which one to draw against the baseline; None takes the second.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
+            >>> figure = compare([("a", probs, torch.tensor([0, 1, 1])), ("b", probs, torch.tensor([0, 0, 1]))]).plot()
+            >>> len(figure.axes)
+            4
         """
         # Reports stand above comparisons; this is a door to them for users, nothing here needs them.
         from rankseg_plugins.report.charts import overview
@@ -402,6 +452,15 @@ class Comparison:
         Raises:
             ImportError: without the extra ``report``.
             OSError: if it cannot be written.
+
+        Example:
+            >>> import os, tempfile
+            >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[[0.9, 0.6, 0.2]], [[0.1, 0.4, 0.8]]])
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     compare([("a", probs, torch.tensor([[0, 1, 1]]))]).report(folder)
+            ...     sorted(os.listdir(folder))
+            ['images.csv', 'pictures', 'report.html', 'report.json', 'report.md']
         """
         # As in ``plot``, a door for users.
         from rankseg_plugins.report import write_report

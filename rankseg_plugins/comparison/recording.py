@@ -128,6 +128,12 @@ class Recorder:
         Raises:
             TypeError: if a tensor is of the wrong kind.
             ValueError: if probabilities or labels are not valid or do not fit.
+
+        Example:
+            >>> recorder = Recorder(num_classes=2)
+            >>> measured = recorder.add(Sample("a", torch.tensor([[0.9, 0.6], [0.1, 0.4]]), torch.tensor([0, 1])))
+            >>> measured.name, measured.counts.shape  # decoders; intersection, decision and truth; classes
+            ('a', (2, 3, 2))
         """
         measurement = self._measure(sample)
         self._remember(measurement)
@@ -136,7 +142,14 @@ class Recorder:
         return measurement
 
     def check(self, sample: Sample) -> None:
-        """Raise what ``add`` would about the image, without decoding it."""
+        """Raise what ``add`` would about the image, without decoding it.
+
+        Example:
+            >>> Recorder(num_classes=2).check(Sample("a", torch.tensor([[0.9], [0.1]]), torch.tensor([2])))
+            Traceback (most recent call last):
+                ...
+            ValueError: target holds the label 2, allowed are 0 to 1 (no ignore_index was given)
+        """
         prepare(sample, self.num_classes, self.ignore_index, output_mode=self.output_mode)
 
     def _measure(self, sample: Sample) -> Measurement:
@@ -173,6 +186,12 @@ class Recorder:
         Raises:
             TypeError: if a tensor is of the wrong kind.
             ValueError: if they do not fit, or probabilities are needed and absent.
+
+        Example:
+            >>> recorder = Recorder(["argmax", "rankseg"], num_classes=2)
+            >>> recorder.add_decided("a", torch.tensor([0, 1, 1]), [torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1])])
+            >>> recorder.comparison().level("rankseg", "dice", "image")
+            1.0
         """
         if self.expected is not None and probs is None:
             raise ValueError(f"probs of {name!r} must be given, as risk_coverage=True needs them")
@@ -204,7 +223,16 @@ class Recorder:
             self._look_at(probs)
 
     def begin_pictures(self) -> list[str]:
-        """Forget all pictures, to keep those of the extremes of all images; return the names of these images."""
+        """Forget all pictures, to keep those of the extremes of all images; return the names of these images.
+
+        Example:
+            >>> recorder = Recorder(num_classes=2)
+            >>> truth = torch.tensor([[0, 1]])
+            >>> recorder.add_decided("a", truth, [torch.tensor([[0, 0]]), torch.tensor([[0, 1]])])
+            >>> recorder.add_decided("b", truth, [truth, truth])
+            >>> recorder.begin_pictures()  # the second decoder improves this one
+            ['a']
+        """
         self.extremes = Extremes(self.extremes.count, self.num_classes, self.ignore_index)
         gains = [(self.gain(each), each.name) for each in self.measurements] if self.extremes.count else []
         # Earlier images win ties, as while they stream by.
@@ -213,7 +241,15 @@ class Recorder:
         return [name for side in (improved, damaged) for _, name in side[: self.extremes.count]]
 
     def picture(self, sample: Sample) -> None:
-        """Decode an image that was measured by an earlier run once more, for its picture only."""
+        """Decode an image that was measured by an earlier run once more, for its picture only.
+
+        Example:
+            >>> recorder = Recorder(num_classes=2)
+            >>> sample = Sample("a", torch.tensor([[[0.9, 0.6, 0.6]], [[0.1, 0.4, 0.4]]]), torch.tensor([[0, 1, 1]]))
+            >>> recorder.picture(sample)
+            >>> recorder.measurements
+            []
+        """
         self._measure(sample)
 
     def restore(self, measurement: Measurement) -> None:
@@ -221,6 +257,14 @@ class Recorder:
 
         Raises:
             ValueError: if it was measured for other decoders, classes, extra or expected scores.
+
+        Example:
+            >>> sample = Sample("a", torch.tensor([[0.9, 0.6], [0.1, 0.4]]), torch.tensor([0, 1]))
+            >>> measured = Recorder(num_classes=2).add(sample)
+            >>> recorder = Recorder(num_classes=2)
+            >>> recorder.restore(measured)
+            >>> recorder.comparison().names
+            ('a',)
         """
         shape = (len(self.decoders), 3, self.num_classes)
         if measurement.counts.shape != shape:
@@ -243,13 +287,29 @@ class Recorder:
         self._remember(measurement)
 
     def forget(self) -> None:
-        """Let go of what was measured, to restore it from where it was written to; pictures stay."""
+        """Let go of what was measured, to restore it from where it was written to; pictures stay.
+
+        Example:
+            >>> recorder = Recorder(num_classes=2)
+            >>> measured = recorder.add(Sample("a", torch.tensor([[0.9, 0.6], [0.1, 0.4]]), torch.tensor([0, 1])))
+            >>> recorder.forget()
+            >>> recorder.measurements
+            []
+        """
         self.measurements, self.calibration, self.presence = [], None, {}
 
     def gather(self) -> None:
         """Bring the images of all processes together on each of them, sorted by name; in one process only sort.
 
         Every image must have been measured by one process.
+
+        Example:
+            >>> recorder = Recorder(num_classes=2)
+            >>> for name in ("b", "a"):
+            ...     measured = recorder.add(Sample(name, torch.tensor([[0.9, 0.6], [0.1, 0.4]]), torch.tensor([0, 1])))
+            >>> recorder.gather()
+            >>> recorder.comparison().names
+            ('a', 'b')
         """
         parts = gather((self.measurements, self.calibration, self.presence, self.extremes.all(), self.skipped))
         self.measurements, self.calibration, self.skipped = [], None, {}
@@ -299,7 +359,14 @@ class Recorder:
             self.calibration = found if so_far is None else so_far + found
 
     def gain(self, measurement: Measurement) -> float:
-        """Score of an image with the second decoder minus that with the baseline; NaN where one has none."""
+        """Score of an image with the second decoder minus that with the baseline; NaN where one has none.
+
+        Example:
+            >>> recorder = Recorder(num_classes=2)
+            >>> recorder.add_decided("a", torch.tensor([0, 1]), [torch.tensor([0, 0]), torch.tensor([0, 1])])
+            >>> round(recorder.gain(recorder.measurements[0]), 4)  # Dice 1 instead of (2/3 + 0) / 2
+            0.6667
+        """
         return self.scoring.gain(*(to_areas(counts[:, None, self._kept]) for counts in measurement.counts[:2]))
 
     def _offer(self, measurement: Measurement, truth: Tensor, decisions: Sequence[Tensor]) -> None:
@@ -322,6 +389,12 @@ class Recorder:
             TypeError: for groups of another form.
             ValueError: without any image, with two of the same name, if the class names do not fit, or if an image is
                 in no group.
+
+        Example:
+            >>> recorder = Recorder(num_classes=2)
+            >>> measured = recorder.add(Sample("a", torch.tensor([[0.9, 0.6], [0.1, 0.4]]), torch.tensor([0, 1])))
+            >>> recorder.comparison(["background", "road"], confidence=0.9).classes
+            ('background', 'road')
         """
         if self.warn and self.calibration is not None and not self._warned:
             self._warned = warn_if_unsure(self.calibration, self.num_classes)

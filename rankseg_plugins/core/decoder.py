@@ -277,14 +277,30 @@ class RankSEG(ChecksSums):
 
     @torch.no_grad()
     def share(self, probs: Tensor, once: Once) -> SharedSteps:
-        """Steps on probabilities (B, C, *spatial) that several decoders take; this one looks at their sums."""
+        """Steps on probabilities (B, C, *spatial) that several decoders take; this one looks at their sums.
+
+        Example:
+            >>> from rankseg_plugins.core.sharing import Once
+            >>> probs = torch.tensor([[[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]]])
+            >>> steps = RankSEG().share(probs, Once())
+            >>> RankSEG("dice").decide_by(steps, probs), RankSEG("iou").decide_by(steps, probs)
+            (tensor([[0, 0, 1]]), tensor([[0, 0, 1]]))
+        """
         steps = make_steps(Pixels(probs), self._objective(), 0.0)
         self._look_at_sums(probs)
         return SharedSteps(steps, once)
 
     @torch.no_grad()
     def decide_by(self, steps: Steps, probs: Tensor) -> Tensor:
-        """As ``predict``, by steps on these probabilities; their shape is not checked."""
+        """As ``predict``, by steps on these probabilities; their shape is not checked.
+
+        Example:
+            >>> from rankseg_plugins.core.sharing import Once
+            >>> probs = torch.tensor([[[0.9, 0.4, 0.1], [0.1, 0.6, 0.9]]])
+            >>> decoder = RankSEG("dice", void_index=9, unassigned_policy="void")
+            >>> decoder.decide_by(decoder.share(probs, Once()), probs)
+            tensor([[0, 1, 1]])
+        """
         return self._read_off(steps, search(steps, self._objective(), self._classes(probs, None)), probs)
 
     def _by_volumes(self, pixels: Pixels, classes: Classes) -> Tensor:

@@ -246,7 +246,13 @@ class RankSEGCallback(Callback):
         self._plan.decision.on_load_checkpoint(checkpoint)
 
     def names(self, stage: str, suffix: str = "") -> list[str]:
-        """Every name logged for a stage (``"val"`` or ``"test"``), with the suffix of one dataloader."""
+        """Every name logged for a stage (``"val"`` or ``"test"``), with the suffix of one dataloader.
+
+        Example:
+            >>> from rankseg_plugins import RankSEG
+            >>> RankSEGCallback(RankSEG(), num_classes=3, scores=["iou"], levels=["image"]).names("test", "/rain")[:2]
+            ['test/rankseg/iou_image/rain', 'test/rankseg/argmax/iou_image/rain']
+        """
         return self._plan.names(stage, suffix)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

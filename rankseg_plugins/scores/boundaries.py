@@ -224,6 +224,12 @@ class Boundaries(ExtraScore):
 
         Raises:
             ValueError: if the spacing is needed and not known, or the masks do not fit.
+
+        Example:
+            >>> prediction = np.array([False, True, True, True, True, True])
+            >>> target = np.array([False, True, True, True, False, False])
+            >>> Boundaries(1).measure(prediction, target)  # surface Dice, HD95, ASSD
+            (0.5, 1.9, 1.0)
         """
         if self.unit == "mm" and spacing is None:
             raise ValueError("boundaries in mm need the spacing of the image, which is not known")

@@ -113,6 +113,12 @@ class ExtraScore(ABC):
 
         Raises:
             ValueError: if the spacing is needed and not known.
+
+        Example:
+            >>> from rankseg_plugins.scores.lesions import Lesions
+            >>> recall, precision, f1 = Lesions().measure(np.array([True, False, True]), np.array([True, False, False]))
+            >>> recall, precision
+            (1.0, 0.5)
         """
 
     def kept(self, num_classes: int) -> tuple[int, ...]:
@@ -120,6 +126,11 @@ class ExtraScore(ABC):
 
         Raises:
             ValueError: if there is no such class.
+
+        Example:
+            >>> from rankseg_plugins.scores.lesions import Lesions
+            >>> Lesions().kept(3), Lesions(classes=(1,)).kept(3)
+            ((0, 1, 2), (1,))
         """
         classes = tuple(range(num_classes)) if self.classes is None else self.classes
         if max(classes) >= num_classes:

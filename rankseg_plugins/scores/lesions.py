@@ -138,7 +138,13 @@ class Lesions(ExtraScore):
         )
 
     def measure(self, prediction: np.ndarray, target: np.ndarray, spacing: Spacing | None = None) -> tuple[float, ...]:
-        """Measure one class of one image, see ``ExtraScore``."""
+        """Measure one class of one image, see ``ExtraScore``.
+
+        Example:
+            >>> prediction, target = np.array([True, False, False]), np.array([True, False, True])
+            >>> Lesions().measure(prediction, target)  # recall, precision, F1
+            (0.5, 1.0, 0.6666666666666666)
+        """
         counts = count_lesions(prediction, target, self.overlap)
         return counts.recall, counts.precision, counts.f1
 

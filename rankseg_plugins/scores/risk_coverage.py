@@ -81,6 +81,11 @@ class RiskCoverage(NamedTuple):
         Raises:
             TypeError: if it is no number.
             ValueError: for another one.
+
+        Example:
+            >>> found = risk_coverage([0.9, 0.8, 0.7, 0.6], [1.0, 0.5, 0.75, 0.25])
+            >>> [found.risk_at(coverage) for coverage in (0.25, 0.5, 1)]
+            [0.0, 0.25, 0.375]
         """
         if not 0 < read_real("coverage", coverage, 0.0, 1.0) <= 1:
             raise ValueError(f"coverage must lie in (0, 1], got {coverage!r}")

@@ -119,6 +119,15 @@ class RankSEGSemanticPostProcessor:
 
         Returns:
             Probabilities (C, H, W) of each image, float32 or float64.
+
+        Example:
+            >>> import transformers
+            >>> from transformers.modeling_outputs import SemanticSegmenterOutput
+            >>> outputs = SemanticSegmenterOutput(logits=torch.tensor([[[[0.0, 1.0]], [[0.0, 0.0]]]]))  # (B, C, H, W)
+            >>> post_process = RankSEGSemanticPostProcessor(transformers.SegformerImageProcessorPil())
+            >>> post_process.probabilities(outputs)[0][:, 0]
+            tensor([[0.5000, 0.7311],
+                    [0.5000, 0.2689]])
         """
         scores = [item["segmentation_scores"][None] for item in self._score(outputs, target_sizes, options)]
         return [to_probabilities(each.detach(), self._activation(each))[0] for each in scores]

@@ -80,6 +80,16 @@ class Tuned(NamedTuple):
         Raises:
             ImportError: without the extra ``report``.
             OSError: if a file cannot be written; it names the file.
+
+        Example:
+            >>> import os, tempfile
+            >>> from rankseg_plugins.tuning import tune
+            >>> probs = torch.tensor([[[0.6, 0.55, 0.1]], [[0.4, 0.45, 0.9]]])
+            >>> samples = [(str(i), probs, torch.tensor([[0, i % 2, 1]])) for i in range(6)]
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     tune(samples, temperatures=[1.0], pruning_probs=[0.1], presence=[]).report(folder)
+            ...     sorted(os.listdir(folder))
+            ['decoder.json', 'images.csv', 'pictures', 'report.html', 'report.json', 'report.md']
         """
         # Reports stand above tuning; this is a door to them for users, nothing here needs them.
         from rankseg_plugins.report.tuning import write_tuning
@@ -188,6 +198,11 @@ class Tuner:
         Raises:
             TypeError: for an option of the wrong type.
             ValueError: for one that is unknown or out of range, or if two candidates have one name.
+
+        Example:
+            >>> tuner = Tuner(2, temperatures=[1.0], pruning_probs=[0.5])
+            >>> tuner.fitting(presence=["score", 0.5]).names
+            ('presence(metric=dice,rule=score)', 'presence(metric=dice,rule=0.5)')
         """
         levels, recorder = check_levels(aggregation_levels, []), self.recorder
         by_image = of_all = None
@@ -219,6 +234,13 @@ class Tuner:
             RuntimeError: after an image was added.
             TypeError: if a candidate is of another class.
             ValueError: if one decodes other classes, or two have one name.
+
+        Example:
+            >>> from rankseg_plugins import RankSEG
+            >>> tuner = Tuner(2, temperatures=[1.0], pruning_probs=[0.5])
+            >>> tuner.enter({"mine": TunedDecoder(RankSEG("iou"), num_classes=2)})
+            >>> list(tuner.candidates)
+            ['argmax', 'rankseg(metric=dice,pruning_prob=0.5)', 'mine']
         """
         if self.recorder.measurements:
             raise RuntimeError("candidates must enter before the first image is added")
@@ -238,17 +260,39 @@ class Tuner:
         Raises:
             TypeError: if a tensor is of the wrong kind.
             ValueError: if probabilities or labels are not valid or do not fit; the message names the sample.
+
+        Example:
+            >>> tuner = Tuner(2, temperatures=[1.0], pruning_probs=[0.5])
+            >>> measured = tuner.add(Sample("a", torch.tensor([[0.9, 0.6], [0.1, 0.4]]), torch.tensor([0, 1])))
+            >>> measured.name, len(measured.counts) == len(tuner.candidates)
+            ('a', True)
         """
         with naming(sample.name):
             return self.recorder.add(sample)
 
     def check(self, sample: Sample) -> None:
-        """Raise what ``add`` would, without decoding; for a pass over the images before."""
+        """Raise what ``add`` would, without decoding; for a pass over the images before.
+
+        Example:
+            >>> Tuner(2).check(Sample("a", torch.tensor([[0.9], [0.1]]), torch.tensor([2])))
+            Traceback (most recent call last):
+                ...
+            ValueError: a: target holds the label 2, allowed are 0 to 1 (no ignore_index was given)
+        """
         with naming(sample.name):
             self.recorder.check(sample)
 
     def gather(self) -> None:
-        """Bring the images of all processes together on each of them; see ``Recorder.gather``."""
+        """Bring the images of all processes together on each of them; see ``Recorder.gather``.
+
+        Example:
+            >>> tuner = Tuner(2, temperatures=[1.0], pruning_probs=[0.5])
+            >>> for name in ("b", "a"):
+            ...     measured = tuner.add(Sample(name, torch.tensor([[0.9, 0.6], [0.1, 0.4]]), torch.tensor([0, 1])))
+            >>> tuner.gather()
+            >>> [each.name for each in tuner.recorder.measurements]
+            ['a', 'b']
+        """
         self.recorder.gather()
 
     def finish(
@@ -274,6 +318,14 @@ class Tuner:
             TypeError: for an option of the wrong type.
             ValueError: for one out of range; without any image, or with two of the same name.
             ImportError: without SciPy.
+
+        Example:
+            >>> tuner = Tuner(2, temperatures=[1.0], pruning_probs=[0.5], folds=2)
+            >>> for name in ("a", "b"):
+            ...     measured = tuner.add(Sample(name, torch.tensor([[0.9, 0.6], [0.1, 0.4]]), torch.tensor([0, 1])))
+            >>> found = tuner.finish(["background", "road"])
+            >>> found.decoder.is_argmax, found.decoder.evidence["images"], found.comparison.classes
+            (True, 2, ('background', 'road'))
         """
         check_intervals(confidence, seed)
         comparison = self.recorder.comparison(class_names, confidence=confidence, facts=facts)

@@ -178,7 +178,17 @@ class GlobalRankSEG(ChecksSums, Fitted):
         return None
 
     def reset(self) -> None:
-        """Forget the sample, so that another can be collected; what was fitted stays."""
+        """Forget the sample, so that another can be collected; what was fitted stays.
+
+        Example:
+            >>> decoder = GlobalRankSEG(2)
+            >>> decoder.update(torch.full((5, 2, 4), 0.5))
+            >>> decoder.reset()
+            >>> decoder.fit()
+            Traceback (most recent call last):
+                ...
+            RuntimeError: GlobalRankSEG has no images to fit, or none with a valid pixel: call update(probs) first
+        """
         self._with_labels: bool | None = None
         self._sample: Reservoir | None = None
         self._evidence = no_evidence(self.num_classes)
@@ -208,6 +218,13 @@ class GlobalRankSEG(ChecksSums, Fitted):
             TypeError: for tensors or an ``ignore_index`` of the wrong type.
             ValueError: for wrong shapes or values, if only some batches have labels, or for an ``ignore_index`` without
                 labels or with masks. The sample is then as before.
+
+        Example:
+            >>> decoder = GlobalRankSEG(num_classes=2, min_images=0)
+            >>> decoder.update(torch.tensor([[[0.9, 0.6], [0.1, 0.4]]]), torch.tensor([[0, 255]]), ignore_index=255)
+            >>> decoder.update(torch.tensor([[[0.3], [0.7]]]), torch.tensor([[1]]))
+            >>> decoder.fit().after
+            1.0
         """
         probs, labels, valid_mask = plain(probs), plain(labels), plain(valid_mask)
         self._check(probs, valid_mask)
@@ -246,6 +263,13 @@ class GlobalRankSEG(ChecksSums, Fitted):
         Raises:
             RuntimeError: before any ``update`` with a valid pixel.
             ValueError: if all processes together saw fewer images than ``min_images``, or only some of them labels.
+
+        Example:
+            >>> decoder = GlobalRankSEG(num_classes=3, min_images=0, min_gain=0.0)
+            >>> decoder.update(torch.tensor([[[0.6, 0.2], [0.4, 0.8], [0.0, 0.0]]]))
+            >>> found = decoder.fit()
+            >>> found.pursued, found.left_out
+            (tensor([ True,  True, False]), {2: 'it does not occur'})
         """
         rows, sums = self._gathered()
         evidence = Evidence.of(sums)
@@ -307,6 +331,13 @@ class GlobalRankSEG(ChecksSums, Fitted):
             RuntimeError: if it is not fitted.
             TypeError: for tensors of the wrong type.
             ValueError: for wrong shapes, or values that are no probabilities.
+
+        Example:
+            >>> decoder = GlobalRankSEG(num_classes=2)
+            >>> rule = {"scale": torch.ones(2), "offset": torch.tensor([0.3, 0.0])}  # as a fit finds it
+            >>> loaded = decoder.load_state_dict(rule, strict=False)
+            >>> decoder.predict(torch.tensor([[[0.9, 0.6], [0.1, 0.4]]]), valid_mask=torch.tensor([False, True]))
+            tensor([[255,   1]])
         """
         found: Tensor = self(probs, valid_mask)
         return found
@@ -323,7 +354,15 @@ class GlobalRankSEG(ChecksSums, Fitted):
     def predict_logits(
         self, logits: Tensor, activation: str = "softmax", valid_mask: Tensor | None = None, temperature: float = 1.0
     ) -> Tensor:
-        """Decide on the output of a network; see ``RankSEG.predict_logits`` and ``predict``."""
+        """Decide on the output of a network; see ``RankSEG.predict_logits`` and ``predict``.
+
+        Example:
+            >>> decoder = GlobalRankSEG(num_classes=2)
+            >>> rule = {"scale": torch.ones(2), "offset": torch.tensor([0.3, 0.0])}  # as a fit finds it
+            >>> loaded = decoder.load_state_dict(rule, strict=False)
+            >>> decoder.predict_logits(torch.tensor([[[2.0, 0.4], [0.0, 0.0]]]))
+            tensor([[0, 1]])
+        """
         self._check_fitted()
         pixels = Pixels.of_logits(logits, activation, valid_mask, temperature, self.num_classes)
         if is_blind() or not logits.numel():

@@ -166,7 +166,17 @@ class PresenceRankSEG(Fitted, RankSEG):
         return not (bool(self.offset.isnan().any()) or self._needs_mean_scores)
 
     def reset(self) -> None:
-        """Forget the images, so that others can be collected; what was fitted stays."""
+        """Forget the images, so that others can be collected; what was fitted stays.
+
+        Example:
+            >>> decoder = PresenceRankSEG(2)
+            >>> decoder.update(torch.full((1, 2, 4), 0.5), torch.tensor([[0, 0, 1, 1]]))
+            >>> decoder.reset()
+            >>> decoder.fit()
+            Traceback (most recent call last):
+                ...
+            RuntimeError: PresenceRankSEG has no images to fit to: call update(probs, labels) first
+        """
         self._sample: Reservoir | None = None
 
     @torch.no_grad()
@@ -190,6 +200,13 @@ class PresenceRankSEG(Fitted, RankSEG):
         Raises:
             TypeError: for tensors or an ``ignore_index`` of the wrong type.
             ValueError: for wrong shapes or values. The sample is then as before.
+
+        Example:
+            >>> probs = torch.tensor([[[0.9, 0.2], [0.1, 0.8]], [[0.9, 0.8], [0.1, 0.2]]])
+            >>> decoder = PresenceRankSEG(2)
+            >>> decoder.update(probs, torch.tensor([[True, True], [True, False]]))  # which classes the two images hold
+            >>> decoder.fit().frequency
+            tensor([1.0000, 0.5000], dtype=torch.float64)
         """
         probs, labels, valid_mask = plain(probs), plain(labels), plain(valid_mask)
         self._check(probs, valid_mask)
@@ -207,6 +224,14 @@ class PresenceRankSEG(Fitted, RankSEG):
 
         Raises:
             RuntimeError: before any ``update`` with an image that counts.
+
+        Example:
+            >>> probs = torch.rand(40, 2, 50, generator=torch.Generator().manual_seed(0)).softmax(1)
+            >>> decoder = PresenceRankSEG(2)
+            >>> decoder.update(probs, torch.tensor([[True, True], [True, False]]).repeat(20, 1))
+            >>> found = decoder.fit()
+            >>> decoder.fitted, found.frequency
+            (True, tensor([1.0000, 0.5000], dtype=torch.float64))
         """
         rows = gathered(self.max_images, self._sample)
         if rows is None:
@@ -219,6 +244,12 @@ class PresenceRankSEG(Fitted, RankSEG):
         Args:
             evidence: of N images; see ``look``.
             there: (N, C) bool, the classes that they hold.
+
+        Example:
+            >>> decoder = PresenceRankSEG(2)
+            >>> evidence, _ = decoder.look(torch.rand(4, 2, 50, generator=torch.Generator().manual_seed(0)).softmax(1))
+            >>> decoder.fit_to(evidence, torch.tensor([[True, True], [True, False]]).repeat(2, 1)).frequency
+            tensor([1.0000, 0.5000], dtype=torch.float64)
         """
         known, found = learn(evidence, there, self._objective(), self._rule)
         self._keep(known)
@@ -226,7 +257,13 @@ class PresenceRankSEG(Fitted, RankSEG):
 
     @torch.no_grad()
     def look(self, probs: Tensor, valid_mask: Tensor | None = None) -> tuple[Evidence, Tensor]:
-        """What is kept of a batch of images (B, C, *spatial), as float32 holds it, and RMA's masks of all classes."""
+        """What is kept of a batch of images (B, C, *spatial), as float32 holds it, and RMA's masks of all classes.
+
+        Example:
+            >>> evidence, masks = PresenceRankSEG(2).look(torch.tensor([[[0.75, 0.25], [0.25, 0.75]]]))
+            >>> evidence.maximum, masks.tolist()
+            (tensor([[0.7500, 0.7500]], dtype=torch.float64), [[[True, False], [False, True]]])
+        """
         steps = make_steps(Pixels(probs, valid_mask), self._objective(), 0.0)
         volumes = steps.search(self._objective(), 0.0)
         found = Evidence.of(steps.maximum, volumes.mu, volumes.n, volumes.s, number_of(probs, valid_mask))
@@ -255,7 +292,14 @@ class PresenceRankSEG(Fitted, RankSEG):
         return self.presence_of(self.look(probs, valid_mask)[0])
 
     def presence_of(self, evidence: Evidence) -> Tensor:
-        """As ``presence``, from what is known of images already; see ``look``."""
+        """As ``presence``, from what is known of images already; see ``look``.
+
+        Example:
+            >>> decoder = PresenceRankSEG(2, frequencies=[1.0, 0.3])
+            >>> evidence, _ = decoder.look(torch.full((1, 2, 4), 0.5))
+            >>> decoder.presence_of(evidence).round(decimals=2)
+            tensor([[1.0000, 0.3000]], dtype=torch.float64)
+        """
         return self._known(evidence.maximum.device).curve.presence(evidence, self._objective())
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None, presence: Tensor | None = None) -> Tensor:
@@ -274,6 +318,14 @@ class PresenceRankSEG(Fitted, RankSEG):
             RuntimeError: if it is not fitted and ``presence`` is not given.
             TypeError: for tensors of the wrong type.
             ValueError: for wrong shapes or values.
+
+        Example:
+            >>> probs = torch.tensor([[[0.5, 0.5, 0.4], [0.4, 0.4, 0.5], [0.1, 0.1, 0.1]]])
+            >>> decoder = PresenceRankSEG(3, frequencies=[0.9, 0.1, 0.1], rule=0.5)
+            >>> decoder.predict(probs)
+            tensor([[0, 0, 0]])
+            >>> decoder.predict(probs, presence=torch.tensor([0.9, 0.8, 0.1]))  # as a classifier of images says
+            tensor([[0, 0, 1]])
         """
         found: Tensor = self(probs, valid_mask, presence)
         return found
@@ -294,7 +346,13 @@ class PresenceRankSEG(Fitted, RankSEG):
         presence: Tensor | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Decide on the output of a network; see ``RankSEG.predict_logits`` and ``predict``."""
+        """Decide on the output of a network; see ``RankSEG.predict_logits`` and ``predict``.
+
+        Example:
+            >>> decoder = PresenceRankSEG(2, frequencies=[1.0, 0.3], rule=0.5)
+            >>> decoder.predict_logits(torch.tensor([[[0.0, 0.0], [-1.0, 1.0]]]))
+            tensor([[0, 0]])
+        """
         pixels = Pixels.of_logits(logits, activation, valid_mask, temperature, self.num_classes)
         classes = self._classes_there(pixels.values, pixels.valid, plain(presence))
         return self._decide(pixels, classes)
@@ -329,7 +387,16 @@ class PresenceRankSEG(Fitted, RankSEG):
 
     @torch.no_grad()
     def decision_and_presence_by(self, steps: Steps, probs: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``decision_and_presence``, by steps on these probabilities; their shape is not checked."""
+        """As ``decision_and_presence``, by steps on these probabilities; their shape is not checked.
+
+        Example:
+            >>> from rankseg_plugins.core.sharing import Once
+            >>> probs = torch.tensor([[[0.9, 0.2], [0.1, 0.8]]])
+            >>> decoder, once = PresenceRankSEG(2, frequencies=[1.0, 0.9]), Once()
+            >>> labels, presence = decoder.decision_and_presence_by(decoder.share(probs, once), probs)
+            >>> labels, presence.shape
+            (tensor([[0, 1]]), torch.Size([1, 2]))
+        """
         classes, told = self._telling(probs)
         return self._read_off(steps, search(steps, self._objective(), classes), probs), told[0]
 
