@@ -31,6 +31,13 @@ FORMULAS = {
     *("class_level", "dataset_level", "image_level", "risk_coverage", "RiskCoverage", "average_surface_distance"),
     *("Boundaries", "hausdorff95", "surface_dice", "Lesions", "LesionCounts"),
 }
+#: Public methods that no line or two can show, and why.
+WITHOUT_EXAMPLE = {
+    "a run of the engine calls it": {f"RankSEGCompareHandler.{name}" for name in ("start", "update", "finish")},
+    "a segmentor has to be built around it": {
+        f"RankSEGMixin.{name}" for name in ("rankseg_options", "postprocess_result", "decide", "probabilities_only")
+    },
+}
 #: Functions whose errors pass through; of others only a ``raise`` is seen.
 CHECKS = re.compile(r"(check|read|as_decoder|require)(_\w+)?$")
 
@@ -69,6 +76,12 @@ def own_functions(found):
             and function.__module__.startswith("rankseg_plugins")
         ):
             yield name, function
+
+
+def is_as_agreed(found, name):
+    """Whether a base says what the method is for: one of a toolkit, or of this package that is not public."""
+    shown = {each for names in PUBLIC.values() for each in names}
+    return any(name in vars(base) for base in found.__mro__[1:] if base.__name__ not in shown)
 
 
 def makers(found):
@@ -139,6 +152,20 @@ def test_paths_in_docstrings_lead_somewhere():
     known |= {f"{module}.{name}" for module, names in PUBLIC.items() for name in names}
     assert told <= known, told - known
     assert len(told) > 20
+
+
+@pytest.mark.parametrize(("module", "name"), public_objects())
+def test_methods_have_an_example(module, name):
+    """One of its own, which shows what the method is for; that of the class shows how a few go together."""
+    found = getattr(importlib.import_module(module), name)
+    functions = dict(own_functions(found)) if inspect.isclass(found) else {}
+    excepted = set().union(*WITHOUT_EXAMPLE.values())
+    own = {each: text.__doc__ for each, text in functions.items() if not is_as_agreed(found, each)}
+    examples = {each: sections(text).get("Example", "").strip() for each, text in own.items()}
+    assert {f"{name}.{each}" for each, example in examples.items() if ">>>" not in example} == {
+        each for each in excepted if each.startswith(f"{name}.")
+    }
+    assert not [each for each, example in examples.items() if example and example in found.__doc__]
 
 
 def test_what_rests_on_a_formula_is_public():

@@ -283,8 +283,8 @@ class RankSEG(ChecksSums):
             >>> from rankseg_plugins.core.sharing import Once
             >>> probs = torch.tensor([[[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]]])
             >>> steps = RankSEG().share(probs, Once())
-            >>> RankSEG("dice").decide_by(steps, probs), RankSEG("iou").decide_by(steps, probs)
-            (tensor([[0, 0, 1]]), tensor([[0, 0, 1]]))
+            >>> [RankSEG(pruning_prob=least).decide_by(steps, probs) for least in (0.5, 0.95)]  # one search for both
+            [tensor([[0, 0, 1]]), tensor([[0, 0, 1]])]
         """
         steps = make_steps(Pixels(probs), self._objective(), 0.0)
         self._look_at_sums(probs)
@@ -297,7 +297,7 @@ class RankSEG(ChecksSums):
         Example:
             >>> from rankseg_plugins.core.sharing import Once
             >>> probs = torch.tensor([[[0.9, 0.4, 0.1], [0.1, 0.6, 0.9]]])
-            >>> decoder = RankSEG("dice", void_index=9, unassigned_policy="void")
+            >>> decoder = RankSEG("dice")
             >>> decoder.decide_by(decoder.share(probs, Once()), probs)
             tensor([[0, 1, 1]])
         """

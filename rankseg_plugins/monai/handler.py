@@ -77,7 +77,17 @@ class RankSEGCompareHandler:
         self.comparison: Comparison | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Take part in the runs of an engine; its outputs are decollated."""
+        """Take part in the runs of an engine; its outputs are decollated.
+
+        Example:
+            >>> import torch
+            >>> from ignite.engine import Engine
+            >>> engine, handler = Engine(lambda engine, batch: batch), RankSEGCompareHandler(num_classes=2)
+            >>> handler.attach(engine)
+            >>> outputs, labels = [torch.tensor([[0.9, 0.6], [0.1, 0.4]])], [torch.tensor([[0, 1]])]
+            >>> engine.run([(outputs, labels)]).metrics["argmax/dice_image"]
+            0.3333333333333333
+        """
         events = require("ignite.engine", extra="monai").Events
         engine.add_event_handler(events.EPOCH_STARTED, self.start)
         engine.add_event_handler(events.ITERATION_COMPLETED, self.update)

@@ -226,12 +226,13 @@ class PresenceRankSEG(Fitted, RankSEG):
             RuntimeError: before any ``update`` with an image that counts.
 
         Example:
-            >>> probs = torch.rand(40, 2, 50, generator=torch.Generator().manual_seed(0)).softmax(1)
+            >>> probs = torch.tensor([[[0.9, 0.2], [0.1, 0.8]], [[0.9, 0.7], [0.1, 0.3]]])
             >>> decoder = PresenceRankSEG(2)
-            >>> decoder.update(probs, torch.tensor([[True, True], [True, False]]).repeat(20, 1))
+            >>> decoder.update(probs.repeat(10, 1, 1), torch.tensor([[True, True], [True, False]]).repeat(10, 1))
             >>> found = decoder.fit()
-            >>> decoder.fitted, found.frequency
-            (True, tensor([1.0000, 0.5000], dtype=torch.float64))
+            >>> decoder.presence(probs).round(decimals=1)
+            tensor([[1., 1.],
+                    [1., 0.]], dtype=torch.float64)
         """
         rows = gathered(self.max_images, self._sample)
         if rows is None:
@@ -247,9 +248,9 @@ class PresenceRankSEG(Fitted, RankSEG):
 
         Example:
             >>> decoder = PresenceRankSEG(2)
-            >>> evidence, _ = decoder.look(torch.rand(4, 2, 50, generator=torch.Generator().manual_seed(0)).softmax(1))
-            >>> decoder.fit_to(evidence, torch.tensor([[True, True], [True, False]]).repeat(2, 1)).frequency
-            tensor([1.0000, 0.5000], dtype=torch.float64)
+            >>> evidence, _ = decoder.look(torch.tensor([[[0.9, 0.2], [0.1, 0.8]], [[0.9, 0.7], [0.1, 0.3]]]))
+            >>> decoder.fit_to(evidence, torch.tensor([[True, True], [True, False]])).images
+            2
         """
         known, found = learn(evidence, there, self._objective(), self._rule)
         self._keep(known)
