@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 import textwrap
+from functools import cached_property
 
 import pytest
 from places import ROOT
@@ -76,6 +77,14 @@ def own_functions(found):
             and function.__module__.startswith("rankseg_plugins")
         ):
             yield name, function
+
+
+def own_properties(found):
+    """Its public properties that no base has."""
+    for name, value in vars(found).items():
+        own = not any(name in vars(base) for base in found.__mro__[1:])
+        if own and not name.startswith("_") and isinstance(value, property | cached_property):
+            yield name, value
 
 
 def is_as_agreed(found, name):
@@ -168,5 +177,17 @@ def test_methods_have_an_example(module, name):
     assert not [each for each, example in examples.items() if example and example in found.__doc__]
 
 
-def test_what_rests_on_a_formula_is_public():
-    assert {name for names in PUBLIC.values() for name in names} >= FORMULAS | AS_ITS_BASE
+@pytest.mark.parametrize(("module", "name"), public_objects())
+def test_properties_are_seen(module, name):
+    """In an example, their own or that of the class, or among what the class lists: what was given, or is in force."""
+    found = getattr(importlib.import_module(module), name)
+    told = sections(found.__doc__)
+    for each, value in own_properties(found) if inspect.isclass(found) else ():
+        listed = re.search(rf"^ {{4}}{each}:", told.get("Args", "") + told.get("Attributes", ""), flags=re.MULTILINE)
+        shown = re.search(rf"\.{each}\b", told["Example"])
+        assert listed or shown or ">>>" in sections(value.__doc__).get("Example", ""), each
+
+
+def test_what_is_named_here_is_public():
+    excepted = {each.partition(".")[0] for each in set().union(*WITHOUT_EXAMPLE.values())}
+    assert {name for names in PUBLIC.values() for name in names} >= FORMULAS | AS_ITS_BASE | excepted

@@ -61,8 +61,12 @@ class TunedDecoder(nn.Module):
 
     Example:
         >>> decoder = TunedDecoder(RankSEG(pruning_prob=0.3), num_classes=2, temperature=0.7)
-        >>> TunedDecoder.from_dict(decoder.to_dict()).decoder.pruning_prob
-        0.3
+        >>> decoder(torch.tensor([[[0.9, 0.2], [0.1, 0.8]]]))
+        tensor([[0, 1]])
+        >>> decoder.is_argmax, decoder.knows_presence, decoder.output_mode, decoder.check_sums
+        (False, False, 'multiclass', True)
+        >>> decoder.unassigned_policy, decoder.void_index
+        ('max_score', 255)
     """
 
     def __init__(

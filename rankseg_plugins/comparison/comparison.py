@@ -82,11 +82,14 @@ class Comparison:
         >>> from rankseg_plugins.comparison import compare
         >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
         >>> samples = [("a", probs, torch.tensor([0, 1, 1])), ("b", probs, torch.tensor([0, 0, 1]))]
-        >>> compare(samples)  # a table for a prompt
+        >>> found = compare(samples)
+        >>> found  # a table for a prompt
         Comparison of 2 images
         decoder               image Dice (union), %  gain, points  95 % interval
         argmax                                83.33
         rankseg(metric=dice)                  83.33          0.00  too few cases
+        >>> found.names, found.candidates, found.scored_classes, found.seconds.shape
+        (('a', 'b'), ('rankseg(metric=dice)',), ('class 0', 'class 1'), (2, 2))
     """
 
     decoders: tuple[str, ...]
@@ -134,7 +137,15 @@ class Comparison:
 
     @cached_property
     def cases(self) -> np.ndarray:
-        """Index of the case of every image, (N,) from 0."""
+        """Index of the case of every image, (N,) from 0.
+
+        Example:
+            >>> from rankseg_plugins.comparison import Sample, compare
+            >>> probs, labels = torch.tensor([[0.9, 0.2], [0.1, 0.8]]), torch.tensor([0, 1])
+            >>> samples = [Sample(name, probs, labels, case=name[0]) for name in ("a1", "a2", "b1")]
+            >>> compare(samples).cases
+            array([0, 0, 1])
+        """
         numbers: dict[str, int] = {}
         return np.array([numbers.setdefault(each.case, len(numbers)) for each in self.measurements])
 
@@ -227,7 +238,15 @@ class Comparison:
 
     @cached_property
     def differences(self) -> Differences:
-        """Differences to the baseline with their intervals, at every level and of every class."""
+        """Differences to the baseline with their intervals, at every level and of every class.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
+            >>> samples = [(name, probs, torch.tensor([0, 1, 1])) for name in "ab"]
+            >>> compare(samples).differences.levels["dice", "image"]  # and no interval of so few
+            array([[ 0., nan, nan]])
+        """
         return level_differences(self._counts, self.cases, self.scoring, self.confidence, self._alike)
 
     @cached_property
@@ -337,7 +356,16 @@ class Comparison:
 
     @cached_property
     def group_tables(self) -> list[GroupTable]:
-        """Gain and interval in every group, for each column of ``groups``."""
+        """Gain and interval in every group, for each column of ``groups``.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
+            >>> samples = [(name, probs, torch.tensor([0, 1, 1])) for name in "ab"]
+            >>> found = compare(samples, groups={"site": {"a": "Rome", "b": "Oslo"}})
+            >>> [(table.column, [row.value for row in table.rows]) for table in found.group_tables]
+            [('site', ['Oslo', 'Rome'])]
+        """
         return group_tables(self)
 
     @cached_property
@@ -345,6 +373,14 @@ class Comparison:
         """What every decoder is expected to score on every image, (decoders, N) float64; None where none was asked for.
 
         See ``rankseg_plugins.comparison.blocks.expected``.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
+            >>> found = compare([("a", probs, torch.tensor([0, 1, 1]))], risk_coverage=True)
+            >>> found.expected_scores.round(2)
+            array([[0.73],
+                   [0.73]])
         """
         found = [each.expected for each in self.measurements if each.expected is not None]
         return expected_image_scores(np.stack(found, 1), self.scoring) if len(found) == len(self.names) else None
@@ -369,14 +405,32 @@ class Comparison:
 
     @cached_property
     def extra_entries(self) -> np.ndarray:
-        """Figures of the extra scores, (decoders, K, N, scored classes); NaN where there is none."""
+        """Figures of the extra scores, (decoders, K, N, scored classes); NaN where there is none.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> from rankseg_plugins.scores.lesions import Lesions
+            >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
+            >>> found = compare([("a", probs, torch.tensor([0, 1, 1]))], extra=Lesions())
+            >>> found.extra_entries.shape  # two decoders; recall, precision and F1; one image; two classes
+            (2, 3, 1, 2)
+        """
         values = np.stack([each.extra for each in self.measurements if each.extra is not None])
         counts = np.stack([each.counts for each in self.measurements], 2)
         return extra_entries(values, [to_areas(each) for each in counts], self.extra, self.scoring)
 
     @cached_property
     def extra_figures(self) -> ExtraFigures:
-        """Means of the extra scores, and differences to the baseline with their intervals."""
+        """Means of the extra scores, and differences to the baseline with their intervals.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> from rankseg_plugins.scores.lesions import Lesions
+            >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
+            >>> found = compare([("a", probs, torch.tensor([1, 0, 1]))], extra=Lesions(classes=(1,)))
+            >>> found.extra_figures.means[0].round(4)  # recall, precision and F1 of argmax
+            array([0.5   , 1.    , 0.6667])
+        """
         return extra_figures(self.extra_entries, self.extra, self.cases, self.confidence, self._alike)
 
     def paired(self, decoder: str) -> Paired:
@@ -407,7 +461,15 @@ class Comparison:
 
     @cached_property
     def tables(self) -> Tables:
-        """Every figure in rows: what all forms of a report show."""
+        """Every figure in rows: what all forms of a report show.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
+            >>> tables = compare([("a", probs, torch.tensor([0, 1, 1]))]).tables
+            >>> [row.name for row in tables.decoders], tables.classes[1][:2]  # a class, and the images that hold it
+            (['argmax', 'rankseg(metric=dice)'], ('class 1', 1))
+        """
         return read_tables(self)
 
     def to_rows(self) -> list[dict[str, Any]]:

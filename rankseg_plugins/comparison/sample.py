@@ -61,7 +61,13 @@ class Sample:
 
     @property
     def case_name(self) -> str:
-        """The case, which may be the image alone."""
+        """The case, which may be the image alone.
+
+        Example:
+            >>> probs, labels = torch.tensor([[0.9], [0.1]]), torch.tensor([0])
+            >>> Sample("slice 7", probs, labels).case_name, Sample("slice 7", probs, labels, case="patient 1").case_name
+            ('slice 7', 'patient 1')
+        """
         return self.name if self.case is None else self.case
 
 

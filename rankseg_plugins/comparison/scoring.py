@@ -67,7 +67,12 @@ class Scoring:
 
     @property
     def counting(self) -> dict[str, Any]:
-        """Which classes have a score in an image, as values that JSON holds."""
+        """Which classes have a score in an image, as values that JSON holds.
+
+        Example:
+            >>> Scoring("iou", excluded=(2, 0)).counting
+            {'present': 'union', 'absent': 'skip', 'excluded': [0, 2]}
+        """
         return {"present": self.present, "absent": self.absent, "excluded": sorted(self.excluded)}
 
     def describe_other(self, found: Mapping[str, Any], decoder: str) -> str | None:

@@ -271,7 +271,12 @@ class RankSEG(ChecksSums):
 
     @property
     def by_thresholds(self) -> bool:
-        """Whether RMA finds its masks: then ``decide_by`` can take the steps of others."""
+        """Whether RMA finds its masks: then ``decide_by`` can take the steps of others.
+
+        Example:
+            >>> RankSEG().by_thresholds, RankSEG(metric="acc").by_thresholds
+            (True, False)
+        """
         # The scores of all volumes are equal where smooth is very large.
         return self.metric != "acc" and (self.solver == "RMA" or self.smooth > _FLAT_SMOOTH)
 

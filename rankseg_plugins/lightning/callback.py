@@ -96,6 +96,7 @@ class RankSEGCallback(Callback):
 
     Attributes:
         decoder: the decision in force.
+        baseline: argmax, or the threshold 0.5, which the decision is compared with.
         tuned: what the last tuning found, with all candidates; None before.
         scores_of_stage: the last scores of each stage by logged name, as floats; part of checkpoints.
 

@@ -92,12 +92,24 @@ class ExtraScore(ABC):
     @property
     @abstractmethod
     def columns(self) -> tuple[Column, ...]:
-        """Its figures, in the order of ``measure``."""
+        """Its figures, in the order of ``measure``.
+
+        Example:
+            >>> from rankseg_plugins.scores.lesions import Lesions
+            >>> [column.name for column in Lesions().columns]
+            ['lesion_recall', 'lesion_precision', 'lesion_f1']
+        """
 
     @property
     @abstractmethod
     def explanation(self) -> str:
-        """What a report says of how it is measured."""
+        """What a report says of how it is measured.
+
+        Example:
+            >>> from rankseg_plugins.scores.lesions import Lesions
+            >>> Lesions().explanation.partition(" (")[0]
+            'Lesions are connected components'
+        """
 
     @abstractmethod
     def measure(self, prediction: np.ndarray, target: np.ndarray, spacing: Spacing | None = None) -> tuple[float, ...]:

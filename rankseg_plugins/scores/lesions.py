@@ -141,9 +141,9 @@ class Lesions(ExtraScore):
         """Measure one class of one image, see ``ExtraScore``.
 
         Example:
-            >>> prediction, target = np.array([True, False, False]), np.array([True, False, True])
-            >>> Lesions().measure(prediction, target)  # recall, precision, F1
-            (0.5, 1.0, 0.6666666666666666)
+            >>> prediction, target = np.array([True, False, False, False]), np.array([True, True, True, False])
+            >>> Lesions(overlap=0.5).measure(prediction, target)  # recall, precision, F1: a third is not enough
+            (0.0, 1.0, 0.0)
         """
         counts = count_lesions(prediction, target, self.overlap)
         return counts.recall, counts.precision, counts.f1

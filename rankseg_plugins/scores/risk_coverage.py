@@ -37,6 +37,8 @@ class RiskCoverage(NamedTuple):
         >>> found = risk_coverage([0.9, 0.8, 0.7], [1.0, 0.5, 0.75])
         >>> found.risk_at(0.5), found.random
         (0.25, 0.25)
+        >>> [round(each, 4) for each in (found.area, found.ideal, found.excess)]
+        [0.1667, 0.125, 0.3333]
     """
 
     coverage: np.ndarray

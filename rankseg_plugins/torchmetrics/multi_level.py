@@ -80,7 +80,12 @@ class MultiLevelScore(SummedMetric):
 
     @property
     def names(self) -> list[str]:
-        """Names of the values that ``compute`` returns, in order."""
+        """Names of the values that ``compute`` returns, in order.
+
+        Example:
+            >>> MultiLevelScore(num_classes=2, levels=["image", "class"], worst=0.05).names
+            ['dice_image', 'dice_image_worst5', 'dice_class', 'dice_class_worst5']
+        """
         return level_names(self.scores, self.levels, self.worst)
 
     def update(self, preds: Tensor, target: Tensor) -> None:
