@@ -9,11 +9,11 @@ from torch import Tensor
 
 from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration.reliability import Calibration
+from rankseg_plugins.core.inputs.options import OUTPUT_MODES, read_real
+from rankseg_plugins.core.inputs.pixels import TEMPERATURE_RANGE
+from rankseg_plugins.core.inputs.probabilities import check_choice, check_probs, plain, to_probabilities
+from rankseg_plugins.core.inputs.tracing import check_values, is_blind
 from rankseg_plugins.core.kernels import has_numba
-from rankseg_plugins.core.options import OUTPUT_MODES, read_real
-from rankseg_plugins.core.pixels import TEMPERATURE_RANGE
-from rankseg_plugins.core.probabilities import check_choice, check_probs, plain, to_probabilities
-from rankseg_plugins.core.tracing import check_values, is_blind
 
 #: What gives probabilities over logits that are divided themselves.
 OF_LOGITS = (("softmax", "multiclass"), ("sigmoid", "multilabel"))
@@ -78,7 +78,7 @@ def rescaled(probs: Tensor, temperature: Tensor, output_mode: str) -> Tensor:
 
 
 def read_temperature(name: str, value: object) -> float:
-    """A temperature; see :func:`~rankseg_plugins.core.options.read_real`."""
+    """A temperature; see :func:`~rankseg_plugins.core.inputs.options.read_real`."""
     return read_real(name, value, *TEMPERATURE_RANGE)
 
 
@@ -122,7 +122,7 @@ def warn_if_softened(values: Tensor, activation: str = "identity") -> bool:
 
     Args:
         values: (B, C, *spatial) probabilities, or what ``activation`` makes probabilities of.
-        activation: see :func:`~rankseg_plugins.core.probabilities.to_probabilities`.
+        activation: see :func:`~rankseg_plugins.core.inputs.probabilities.to_probabilities`.
 
     Returns:
         Whether it warned.

@@ -11,8 +11,8 @@ from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.comparison.blocks.expected import EXPECTED
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.decoder import OPTIONS
-from rankseg_plugins.core.options import suggest
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
+from rankseg_plugins.core.inputs.options import suggest
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice
 
 #: Where the options stand in a config; every message names it.
 KEY = "model.test_cfg.rankseg"
@@ -26,7 +26,7 @@ class Options:
 
     Args:
         decoder: options of :class:`rankseg_plugins.RankSEG`.
-        activation: ``"auto"`` or one of :data:`~rankseg_plugins.core.probabilities.ACTIVATIONS`.
+        activation: ``"auto"`` or one of :data:`~rankseg_plugins.core.inputs.probabilities.ACTIVATIONS`.
         compare: whether argmax's labels are kept beside RankSEG's.
         expected_score: ``"dice"`` or ``"iou"``, what both are expected to score is worked out; None is neither.
         tuned: file of a :class:`~rankseg_plugins.calibration.TunedDecoder`, instead of ``decoder``.
