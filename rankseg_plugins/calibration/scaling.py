@@ -10,10 +10,11 @@ from torch import Tensor
 from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration.fit import TemperatureFit, fit_temperature
 from rankseg_plugins.calibration.temperature import OF_LOGITS, rescaled, scaled, to_logits
-from rankseg_plugins.core.lasting import Lasting
-from rankseg_plugins.core.options import OUTPUT_MODES, read_index, read_integer
-from rankseg_plugins.core.plausibility import ChecksSums
-from rankseg_plugins.core.probabilities import (
+from rankseg_plugins.core.fits.lasting import Lasting
+from rankseg_plugins.core.fits.reservoir import Reservoir, gathered
+from rankseg_plugins.core.inputs.options import OUTPUT_MODES, read_index, read_integer
+from rankseg_plugins.core.inputs.plausibility import ChecksSums
+from rankseg_plugins.core.inputs.probabilities import (
     ACTIVATIONS,
     check_choice,
     check_probs,
@@ -21,7 +22,6 @@ from rankseg_plugins.core.probabilities import (
     plain,
     to_probabilities,
 )
-from rankseg_plugins.core.reservoir import Reservoir, gathered
 from rankseg_plugins.scores.truth import known_pixels, to_truth
 
 #: A probability that rules out what is true is taken for this much, or the loss would be infinite: of a label's class,

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration.reliability import Calibration
+from rankseg_plugins.core.inputs.options import OUTPUT_MODES, read_real
+from rankseg_plugins.core.inputs.pixels import TEMPERATURE_RANGE
+from rankseg_plugins.core.inputs.probabilities import check_choice, check_probs, plain, to_probabilities
+from rankseg_plugins.core.inputs.tracing import check_values, is_blind
 from rankseg_plugins.core.kernels import has_numba
-from rankseg_plugins.core.options import OUTPUT_MODES, read_real
-from rankseg_plugins.core.pixels import TEMPERATURE_RANGE
-from rankseg_plugins.core.probabilities import check_choice, check_probs, plain, to_probabilities
-from rankseg_plugins.core.tracing import check_values, is_blind
 
 #: What gives probabilities over logits that are divided themselves.
 OF_LOGITS = (("softmax", "multiclass"), ("sigmoid", "multilabel"))

@@ -16,11 +16,11 @@ from rankseg_plugins._strict_json import read_json
 from rankseg_plugins._writing import write_atomically
 from rankseg_plugins.calibration.temperature import OF_LOGITS, probs_at, read_temperature
 from rankseg_plugins.core import GlobalRankSEG, PresenceRankSEG, RankSEG
-from rankseg_plugins.core.options import read_integer
-from rankseg_plugins.core.pixels import Pixels
+from rankseg_plugins.core.inputs.options import read_integer
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.inputs.probabilities import check_probs, check_valid_mask, plain, to_probabilities
 from rankseg_plugins.core.pooled.decoder import RULE
 from rankseg_plugins.core.presence.reading import STATE
-from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain, to_probabilities
 from rankseg_plugins.scores.checks import check_decoder
 
 FORMAT = "rankseg_plugins decoder"

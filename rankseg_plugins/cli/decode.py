@@ -20,8 +20,8 @@ from rankseg_plugins.comparison.blocks.expected import EXPECTED, expected_image_
 from rankseg_plugins.comparison.decoders import NamedDecoder, parse_decoder
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.comparison.telling.tables import csv_text
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
-from rankseg_plugins.core.processes import rank
+from rankseg_plugins.core.fits.processes import rank
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice
 from rankseg_plugins.files.decoding.geometry import find_references
 from rankseg_plugins.files.decoding.images import Image, find_images
 from rankseg_plugins.files.decoding.palettes import read_palette

@@ -20,7 +20,7 @@ from rankseg_plugins.comparison.decoders import ByCase, Decoder
 from rankseg_plugins.comparison.facts import collect_facts
 from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.comparison.sample import Sample
-from rankseg_plugins.core.processes import gather, number, rank, share
+from rankseg_plugins.core.fits.processes import gather, number, rank, share
 from rankseg_plugins.files.errors import InputError, NoImageError
 from rankseg_plugins.files.lines import collect, share_of
 from rankseg_plugins.files.progress import progress_bar

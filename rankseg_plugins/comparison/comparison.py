@@ -38,8 +38,8 @@ from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.comparison.telling.summary import summarise
 from rankseg_plugins.comparison.telling.tables import Tables, read_tables, rows
 from rankseg_plugins.comparison.telling.verdict import Verdict, judge
-from rankseg_plugins.core.options import PRESENT
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.options import PRESENT
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.extra import ExtraScore
 from rankseg_plugins.scores.levels import LEVELS, SCORES, accuracy, class_table, worst

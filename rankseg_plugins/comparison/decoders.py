@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rankseg_plugins.calibration.tuned import PRESENCE_OPTIONS, TunedDecoder
 from rankseg_plugins.core import PresenceRankSEG, RankSEG
 from rankseg_plugins.core.decoder import OPTIONS
-from rankseg_plugins.core.options import read_mode, suggest
+from rankseg_plugins.core.inputs.options import read_mode, suggest
 
 Decoder = Callable[[Tensor], Tensor]
 ARGMAX, PRESENCE = "argmax", "presence"

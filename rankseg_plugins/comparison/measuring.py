@@ -15,7 +15,14 @@ from rankseg_plugins.comparison.blocks.presence import judged
 from rankseg_plugins.comparison.deciding import decide_each
 from rankseg_plugins.comparison.decoders import Decoder, of_case
 from rankseg_plugins.comparison.sample import Sample, overlap
-from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_tensor, extent, plain
+from rankseg_plugins.core.inputs.probabilities import (
+    check_floating,
+    check_range,
+    check_shape,
+    check_tensor,
+    extent,
+    plain,
+)
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.scores.extra import ExtraScore, Spacing, measure_extra

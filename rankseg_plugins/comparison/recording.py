@@ -31,9 +31,9 @@ from rankseg_plugins.comparison.measuring import (
 from rankseg_plugins.comparison.pictures.examples import Extremes
 from rankseg_plugins.comparison.sample import Sample, check_exclusive, read_name
 from rankseg_plugins.comparison.scoring import Scoring, check_class_names, read_scoring
-from rankseg_plugins.core.options import read_index, read_mode
-from rankseg_plugins.core.probabilities import plain
-from rankseg_plugins.core.processes import gather
+from rankseg_plugins.core.fits.processes import gather
+from rankseg_plugins.core.inputs.options import read_index, read_mode
+from rankseg_plugins.core.inputs.probabilities import plain
 from rankseg_plugins.scores.checks import read_device
 from rankseg_plugins.scores.extra import ExtraScore, Spacing, columns_of, read_extra, read_spacing
 from rankseg_plugins.scores.truth import count, to_truth

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.options import read_mode
-from rankseg_plugins.core.plausibility import describe_sums
-from rankseg_plugins.core.probabilities import check_floating, check_shape, plain, to_probabilities
+from rankseg_plugins.core.inputs.options import read_mode
+from rankseg_plugins.core.inputs.plausibility import describe_sums
+from rankseg_plugins.core.inputs.probabilities import check_floating, check_shape, plain, to_probabilities
 from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.scores.extra import Spacing, read_spacing
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from rankseg_plugins.core.options import ABSENT, PRESENT
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.options import ABSENT, PRESENT
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.levels import SCORES, entries, image_scores
 

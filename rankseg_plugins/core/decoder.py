@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core import dense
-from rankseg_plugins.core.objectives import OBJECTIVES, Objective
-from rankseg_plugins.core.options import OUTPUT_MODES, fold, read_choice, read_integer, read_real
-from rankseg_plugins.core.paths import argmax, make_steps
-from rankseg_plugins.core.pixels import Pixels
-from rankseg_plugins.core.plausibility import ChecksSums
-from rankseg_plugins.core.probabilities import (
+from rankseg_plugins.core.inputs.options import OUTPUT_MODES, fold, read_choice, read_integer, read_real
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.inputs.plausibility import ChecksSums
+from rankseg_plugins.core.inputs.probabilities import (
     check_by_class,
     check_probs,
     check_tensor,
@@ -24,12 +22,14 @@ from rankseg_plugins.core.probabilities import (
     plain,
     to_masks,
 )
+from rankseg_plugins.core.inputs.tracing import is_blind, is_transforming
+from rankseg_plugins.core.objectives import OBJECTIVES, Objective
+from rankseg_plugins.core.paths import argmax, make_steps
 from rankseg_plugins.core.rma import Steps, search
 from rankseg_plugins.core.sharing import Once, SharedSteps
 from rankseg_plugins.core.solvers.exact import expected_scores, search_exact
 from rankseg_plugins.core.solvers.rankdice import SOLVERS as RANKDICE_SOLVERS
 from rankseg_plugins.core.solvers.rankdice import search_rankdice
-from rankseg_plugins.core.tracing import is_blind, is_transforming
 from rankseg_plugins.core.volumes import Classes, Volumes
 
 METRICS = ("dice", "iou", "acc")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.inputs.tracing import assert_range
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.pixels import Pixels
-from rankseg_plugins.core.tracing import assert_range
 from rankseg_plugins.core.values import GraphValues
 from rankseg_plugins.core.volumes import Volumes, round_down
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.dense import GraphSteps
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.inputs.tracing import is_blind
 from rankseg_plugins.core.kernels import has_numba, uses_numba
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.rma import Steps
-from rankseg_plugins.core.tracing import is_blind
 
 #: More classes than the kernels for a CPU count in 32 bits.
 _MOST_CLASSES = 1 << 14

@@ -12,8 +12,8 @@ import numpy as np
 
 from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.comparison.sample import Sample, check_exclusive
-from rankseg_plugins.core.probabilities import to_probabilities
-from rankseg_plugins.core.processes import share
+from rankseg_plugins.core.fits.processes import share
+from rankseg_plugins.core.inputs.probabilities import to_probabilities
 from rankseg_plugins.files.cases import Case
 from rankseg_plugins.files.errors import InputError, first_readable
 from rankseg_plugins.files.lines import damaged, stamp_of

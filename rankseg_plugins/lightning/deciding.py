@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rankseg_plugins.calibration.tuned import TunedDecoder, as_decoder
 from rankseg_plugins.core import RankSEG
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice
 from rankseg_plugins.lightning._toolkit import Trainer, rank_zero_warn
 
 

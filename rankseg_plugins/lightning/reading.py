@@ -15,7 +15,7 @@ from rankseg_plugins.calibration.tuned import decide_knowing
 from rankseg_plugins.comparison import Scoring
 from rankseg_plugins.comparison.measuring import calibrate
 from rankseg_plugins.comparison.scoring import check_class_names
-from rankseg_plugins.core.probabilities import (
+from rankseg_plugins.core.inputs.probabilities import (
     TOLERANCE,
     check_floating,
     check_range,

@@ -16,8 +16,8 @@ from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison import Recorder
 from rankseg_plugins.comparison.blocks.expected import describe_trust
 from rankseg_plugins.comparison.facts import collect_facts
-from rankseg_plugins.core.options import suggest
-from rankseg_plugins.core.probabilities import to_probabilities
+from rankseg_plugins.core.inputs.options import suggest
+from rankseg_plugins.core.inputs.probabilities import to_probabilities
 from rankseg_plugins.lightning._toolkit import LightningModule, Trainer, rank_zero_warn
 from rankseg_plugins.lightning.deciding import Decision
 from rankseg_plugins.lightning.reading import Decided, Task

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rankseg_plugins.core.probabilities import plain
+from rankseg_plugins.core.inputs.probabilities import plain
 from rankseg_plugins.lightning._toolkit import rank_zero_warn
 
 Key = str | int

@@ -14,7 +14,7 @@ from torch import Tensor
 from rankseg_plugins.calibration.tuned import as_decoder, decide
 from rankseg_plugins.comparison.pictures.colours import check_palette, class_colours
 from rankseg_plugins.core import RankSEG
-from rankseg_plugins.core.probabilities import (
+from rankseg_plugins.core.inputs.probabilities import (
     ACTIVATIONS,
     check_choice,
     check_floating,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from mmseg.models.decode_heads import Mask2FormerHead, MaskFormerHead, SideAdapterCLIPHead, VPDDepthHead
 from torch import Tensor, nn
 
-from rankseg_plugins.core.probabilities import to_probabilities
+from rankseg_plugins.core.inputs.probabilities import to_probabilities
 from rankseg_plugins.mmseg.options import KEY
 
 #: Mask-classification heads sum up class scores of masks: non-negative scores, not logits.
@@ -53,7 +53,7 @@ def choose_activation(head: nn.Module | None, channels: int, activation: str) ->
     Args:
         head: the decode head, or None for a segmentor without one.
         channels: number of output channels.
-        activation: ``"auto"``, or one of ``rankseg_plugins.core.probabilities.ACTIVATIONS``.
+        activation: ``"auto"``, or one of ``rankseg_plugins.core.inputs.probabilities.ACTIVATIONS``.
 
     Raises:
         TypeError: if the head predicts depth.

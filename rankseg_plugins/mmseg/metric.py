@@ -19,8 +19,8 @@ from torch import Tensor
 from rankseg_plugins._warning import warn
 from rankseg_plugins.comparison import Scoring
 from rankseg_plugins.comparison.blocks.expected import describe_trust
-from rankseg_plugins.core.options import ABSENT, PRESENT, read_index, read_real
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.options import ABSENT, PRESENT, read_index, read_real
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.files.label_files import LabelFiles, encode_png
 from rankseg_plugins.mmseg.reporting import RunReport
 from rankseg_plugins.mmseg.samples import argmax_field, expected_in, image_path, options_in, presence_in

@@ -11,8 +11,8 @@ from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.comparison.blocks.expected import EXPECTED
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.decoder import OPTIONS
-from rankseg_plugins.core.options import suggest
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
+from rankseg_plugins.core.inputs.options import suggest
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice
 
 #: Where the options stand in a config; every message names it.
 KEY = "model.test_cfg.rankseg"

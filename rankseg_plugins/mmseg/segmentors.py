@@ -28,7 +28,7 @@ from rankseg_plugins.calibration.temperature import warn_if_softened
 from rankseg_plugins.calibration.tuned import decide_knowing
 from rankseg_plugins.comparison.blocks.expected import expect
 from rankseg_plugins.core import RankSEG
-from rankseg_plugins.core.probabilities import to_probabilities
+from rankseg_plugins.core.inputs.probabilities import to_probabilities
 from rankseg_plugins.mmseg.activations import choose_activation, head_probabilities, last_head, refuse_depth
 from rankseg_plugins.mmseg.options import KEY, Options, TunedFile, read_options
 from rankseg_plugins.mmseg.samples import EXPECTED, PRESENCE, forget_argmax, image_path, leave_decision

@@ -16,7 +16,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from rankseg_plugins.comparison import Sample, Scoring
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.files.grouping import case_of, read_pattern
 from rankseg_plugins.mmseg.activations import head_probabilities, last_head
 from rankseg_plugins.mmseg.reporting import distinct

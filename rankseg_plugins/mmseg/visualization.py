@@ -21,7 +21,7 @@ from mmseg.visualization import SegLocalVisualizer
 
 from rankseg_plugins._warning import warn
 from rankseg_plugins.comparison.pictures.colours import ARGMAX_RIGHT, RANKSEG_RIGHT, difference
-from rankseg_plugins.core.options import read_integer
+from rankseg_plugins.core.inputs.options import read_integer
 from rankseg_plugins.mmseg.options import KEY
 from rankseg_plugins.mmseg.running import require_comparison, step_of
 from rankseg_plugins.mmseg.samples import ARGMAX_FIELD, argmax_field, image_path

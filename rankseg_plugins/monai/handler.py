@@ -13,8 +13,8 @@ from rankseg_plugins._imports import require
 from rankseg_plugins.comparison import Comparison, Recorder, Sample
 from rankseg_plugins.comparison.decoders import Decoder
 from rankseg_plugins.comparison.recording import DECODERS
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_floating, plain, to_probabilities
-from rankseg_plugins.core.processes import number, rank
+from rankseg_plugins.core.fits.processes import number, rank
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice, check_floating, plain, to_probabilities
 from rankseg_plugins.scores.checks import naming
 
 if TYPE_CHECKING:

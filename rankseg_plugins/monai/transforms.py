@@ -14,8 +14,8 @@ from torch import Tensor
 
 from rankseg_plugins import core
 from rankseg_plugins.calibration.tuned import as_decoder, decide
-from rankseg_plugins.core.options import read_integer
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, plain
+from rankseg_plugins.core.inputs.options import read_integer
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice, plain
 from rankseg_plugins.scores.checks import naming
 
 #: What decides, in the forms that an adapter takes.

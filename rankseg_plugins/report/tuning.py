@@ -184,7 +184,7 @@ def _prepared(evidence: Mapping[str, Any], path: str) -> str:
     if label is None or activation == "sigmoid":
         return _python(path, f"decoder.predict_logits(logits{channel}, {activation!r})")
     # What a class is against the rest takes the logits of all.
-    imports = "from rankseg_plugins.core.probabilities import to_probabilities\n"
+    imports = "from rankseg_plugins.core.inputs.probabilities import to_probabilities\n"
     return _python(path, f"decoder(to_probabilities(logits, {activation!r}){channel})", imports)
 
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.inputs.options import read_index, read_integer
+from rankseg_plugins.core.inputs.probabilities import check_tensor, class_masks, extent, plain
+from rankseg_plugins.core.inputs.tracing import is_blind
 from rankseg_plugins.core.kernels import uses_numba
-from rankseg_plugins.core.options import read_index, read_integer
-from rankseg_plugins.core.probabilities import check_tensor, class_masks, extent, plain
-from rankseg_plugins.core.tracing import is_blind
 
 _KINDS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rankseg_plugins._imports import require
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.scores.checks import as_tuple
 from rankseg_plugins.scores.extra import Column, ExtraScore, Spacing, box_around, read_masks
 

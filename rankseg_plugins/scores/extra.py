@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.options import ABSENT
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.options import ABSENT
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.scores.checks import as_tuple
 
 __all__ = ["Column", "ExtraScore"]

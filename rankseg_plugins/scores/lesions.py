@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from rankseg_plugins._imports import require
-from rankseg_plugins.core.options import read_real
+from rankseg_plugins.core.inputs.options import read_real
 from rankseg_plugins.scores.extra import Column, ExtraScore, Spacing, read_masks
 
 __all__ = ["LesionCounts", "Lesions", "count_lesions"]

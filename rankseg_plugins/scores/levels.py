@@ -19,8 +19,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.options import ABSENT, PRESENT
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.options import ABSENT, PRESENT
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
 
 __all__ = [

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from rankseg_plugins.core.options import read_real
+from rankseg_plugins.core.inputs.options import read_real
 
 __all__ = ["RiskCoverage", "risk_coverage"]
 

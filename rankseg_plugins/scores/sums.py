@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.options import ABSENT
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.options import ABSENT
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.checks import as_tuple, check_index
 from rankseg_plugins.scores.levels import LEVELS, SCORES, entries, lowest

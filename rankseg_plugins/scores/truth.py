@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.options import read_index, read_integer
-from rankseg_plugins.core.probabilities import check_classes, check_tensor, drawn_in_white, plain, widened
+from rankseg_plugins.core.inputs.options import read_index, read_integer
+from rankseg_plugins.core.inputs.probabilities import check_classes, check_tensor, drawn_in_white, plain, widened
 from rankseg_plugins.scores.areas import Areas, areas_of_known, first_outside, say_ignore_index
 
 

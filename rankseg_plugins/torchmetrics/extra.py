@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.options import ABSENT, PRESENT, read_index, read_integer
-from rankseg_plugins.core.probabilities import check_choice, plain
+from rankseg_plugins.core.inputs.options import ABSENT, PRESENT, read_index, read_integer
+from rankseg_plugins.core.inputs.probabilities import check_choice, plain
 from rankseg_plugins.scores.extra import ExtraScore, columns_of, entries, measure_extra, read_extra, read_spacing
 from rankseg_plugins.scores.truth import count, to_truth
 from rankseg_plugins.torchmetrics.summed import SummedMetric

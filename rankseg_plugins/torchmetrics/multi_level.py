@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.options import ABSENT
+from rankseg_plugins.core.inputs.options import ABSENT
 from rankseg_plugins.scores.levels import LEVELS, SCORES, entries
 from rankseg_plugins.scores.levels import worst as worst_share
 from rankseg_plugins.scores.sums import check_options, empty_sums, level_names, levels_of, sums_of, worst_name

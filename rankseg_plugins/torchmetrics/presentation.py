@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection, classification
 
-from rankseg_plugins.core.probabilities import class_masks, missing_dimension
+from rankseg_plugins.core.inputs.probabilities import class_masks, missing_dimension
 from rankseg_plugins.scores.truth import known_pixels
 from rankseg_plugins.torchmetrics.passing import leaves
 from rankseg_plugins.torchmetrics.summed import SummedMetric

@@ -14,7 +14,7 @@ from rankseg_plugins.calibration.temperature import warn_if_softened
 from rankseg_plugins.calibration.tuned import as_decoder, decide
 from rankseg_plugins.comparison.sample import describe_form
 from rankseg_plugins.core import RankSEG
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_probs, plain
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice, check_probs, plain
 from rankseg_plugins.scores.checks import check_index
 from rankseg_plugins.scores.truth import to_truth
 from rankseg_plugins.torchmetrics.passing import Passing

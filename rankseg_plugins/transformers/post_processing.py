@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rankseg_plugins.calibration.tuned import as_decoder, decide
 from rankseg_plugins.core import RankSEG
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, to_probabilities
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice, to_probabilities
 from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.transformers.families import AUTO, METHOD, choose_activation, find_family
 

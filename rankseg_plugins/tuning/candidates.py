@@ -14,10 +14,10 @@ from rankseg_plugins.comparison.decoders import ByCase
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.decoder import SOLVERS
-from rankseg_plugins.core.options import read_choice, read_mode, read_real
+from rankseg_plugins.core.fits.processes import gather
+from rankseg_plugins.core.inputs.options import read_choice, read_mode, read_real
+from rankseg_plugins.core.inputs.probabilities import check_floating
 from rankseg_plugins.core.pooled.guards import told
-from rankseg_plugins.core.probabilities import check_floating
-from rankseg_plugins.core.processes import gather
 from rankseg_plugins.tuning.choosing import ARGMAX
 
 AGGREGATION_LEVELS = ("samplewise", "global")

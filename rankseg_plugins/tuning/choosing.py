@@ -16,8 +16,8 @@ from rankseg_plugins.comparison.intervals.statistics import check_confidence
 from rankseg_plugins.comparison.measuring import Measurement
 from rankseg_plugins.comparison.phrases import points, span, unit
 from rankseg_plugins.comparison.telling.verdict import contrary, listed
-from rankseg_plugins.core.options import PRESENT, read_choice, read_integer
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.options import PRESENT, read_choice, read_integer
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.scores.levels import LEVELS
 
 ARGMAX, CHOSEN = "argmax", "chosen"

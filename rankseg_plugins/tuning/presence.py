@@ -15,10 +15,10 @@ from rankseg_plugins.comparison.measuring import prepare
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.core import PresenceRankSEG
-from rankseg_plugins.core.options import fold, read_integer, read_mode, read_real
+from rankseg_plugins.core.fits.processes import gather
+from rankseg_plugins.core.inputs.options import fold, read_integer, read_mode, read_real
 from rankseg_plugins.core.presence.curve import Evidence
 from rankseg_plugins.core.presence.rule import LEVELS, SCORE
-from rankseg_plugins.core.processes import gather
 from rankseg_plugins.scores.levels import SCORES
 from rankseg_plugins.scores.truth import count_known, known_pixels
 from rankseg_plugins.tuning.candidates import (

@@ -7,7 +7,7 @@ from typing import Any
 
 from rankseg_plugins.comparison.measuring import Measurement
 from rankseg_plugins.comparison.sample import Sample, as_sample, first_of, fitting_mode
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.files.progress import progress_bar
 from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.tuning.candidates import TEMPERATURES

@@ -20,8 +20,8 @@ from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.comparison.scoring import Scoring, read_scoring
 from rankseg_plugins.core import GlobalRankSEG
-from rankseg_plugins.core.options import read_integer, read_mode
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.options import read_integer, read_mode
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.tuning.candidates import (
     PRUNING_PROBS,

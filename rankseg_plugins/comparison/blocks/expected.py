@@ -30,8 +30,8 @@ from rankseg_plugins.comparison.intervals.statistics import mean_of_known
 from rankseg_plugins.comparison.phrases import percent
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.core import RankSEG
-from rankseg_plugins.core.options import ABSENT
-from rankseg_plugins.core.probabilities import check_choice, class_masks
+from rankseg_plugins.core.inputs.options import ABSENT
+from rankseg_plugins.core.inputs.probabilities import check_choice, class_masks
 from rankseg_plugins.scores.risk_coverage import RiskCoverage
 
 if TYPE_CHECKING:

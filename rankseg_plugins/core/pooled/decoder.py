@@ -10,11 +10,15 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins._warning import warn
-from rankseg_plugins.core.labels import read_truth
-from rankseg_plugins.core.lasting import Fitted, Mark
-from rankseg_plugins.core.options import OUTPUT_MODES, read_choice, read_index, read_integer, read_real
-from rankseg_plugins.core.pixels import Pixels
-from rankseg_plugins.core.plausibility import ChecksSums
+from rankseg_plugins.core.fits.labels import read_truth
+from rankseg_plugins.core.fits.lasting import Fitted, Mark
+from rankseg_plugins.core.fits.processes import gather
+from rankseg_plugins.core.fits.reservoir import Reservoir, join
+from rankseg_plugins.core.inputs.options import OUTPUT_MODES, read_choice, read_index, read_integer, read_real
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.inputs.plausibility import ChecksSums
+from rankseg_plugins.core.inputs.probabilities import check_probs, check_valid_mask, plain
+from rankseg_plugins.core.inputs.tracing import check_values, is_blind
 from rankseg_plugins.core.pooled.fit import (
     GlobalFit,
     Rule,
@@ -34,10 +38,6 @@ from rankseg_plugins.core.pooled.guards import (
     too_widely_shown,
     without_evidence,
 )
-from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain
-from rankseg_plugins.core.processes import gather
-from rankseg_plugins.core.reservoir import Reservoir, join
-from rankseg_plugins.core.tracing import check_values, is_blind
 from rankseg_plugins.core.volumes import round_down
 
 #: Values that are made probabilities at a time.

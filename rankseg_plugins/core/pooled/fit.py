@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.inputs.tracing import is_blind
 from rankseg_plugins.core.kernels import has_numba
-from rankseg_plugins.core.tracing import is_blind
 from rankseg_plugins.core.volumes import round_down
 
 ROUNDS = 30

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.inputs.tracing import exp, log
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.tracing import exp, log
 
 #: Of the coefficients, of statistics of unit variance, and of the offsets; that of what all classes have in common only
 #: keeps it finite where every class is always there.

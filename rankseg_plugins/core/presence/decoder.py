@@ -9,11 +9,20 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.decoder import RankSEG
-from rankseg_plugins.core.lasting import Fitted, Mark
+from rankseg_plugins.core.fits.lasting import Fitted, Mark
+from rankseg_plugins.core.fits.reservoir import Reservoir, gathered
+from rankseg_plugins.core.inputs.options import ABSENT, PRESENT, read_choice, read_index, read_integer, read_real
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.inputs.probabilities import (
+    check_by_class,
+    check_floating,
+    check_probs,
+    check_valid_mask,
+    plain,
+)
+from rankseg_plugins.core.inputs.tracing import is_blind
 from rankseg_plugins.core.objectives import OBJECTIVES
-from rankseg_plugins.core.options import ABSENT, PRESENT, read_choice, read_index, read_integer, read_real
 from rankseg_plugins.core.paths import make_steps
-from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.presence.choosing import Known
 from rankseg_plugins.core.presence.curve import Evidence, taken_at_their_word
 from rankseg_plugins.core.presence.fitting import PresenceFit, by_frequencies, learn
@@ -27,16 +36,7 @@ from rankseg_plugins.core.presence.reading import (
     what_is_wrong,
 )
 from rankseg_plugins.core.presence.rule import LEVELS, SCORE, Rule, gauss
-from rankseg_plugins.core.probabilities import (
-    check_by_class,
-    check_floating,
-    check_probs,
-    check_valid_mask,
-    plain,
-)
-from rankseg_plugins.core.reservoir import Reservoir, gathered
 from rankseg_plugins.core.rma import Steps, search
-from rankseg_plugins.core.tracing import is_blind
 from rankseg_plugins.core.volumes import Classes, Volumes
 
 #: Options of RankSEG that are as useful here. Classes are pruned by their presence.

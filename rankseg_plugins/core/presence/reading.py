@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.labels import read_truth
-from rankseg_plugins.core.options import read_integer, read_real
+from rankseg_plugins.core.fits.labels import read_truth
+from rankseg_plugins.core.inputs.options import read_integer, read_real
+from rankseg_plugins.core.inputs.probabilities import check_tensor, plain
+from rankseg_plugins.core.inputs.tracing import is_blind
 from rankseg_plugins.core.presence.choosing import Known
-from rankseg_plugins.core.probabilities import check_tensor, plain
-from rankseg_plugins.core.tracing import is_blind
 
 #: What a fit finds, and where some of it lies.
 STATE = Known._fields

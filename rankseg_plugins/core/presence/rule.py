@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.tracing import exp, is_blind, log
+from rankseg_plugins.core.inputs.tracing import exp, is_blind, log
 
 #: The rule that asks what the score expects; a number is a threshold instead.
 SCORE = "score"

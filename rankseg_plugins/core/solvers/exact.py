@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.threads import run
+from rankseg_plugins.core.kernels.cpu.ground.threads import run
 from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.solvers.expectation import REACH, ExactDice, Expectation, Rates, make_expectation, rates_of
 from rankseg_plugins.core.solvers.pieces import Bound, Mask, groups, nothing, pieces, ranked, room
@@ -72,7 +72,7 @@ class _Search:
 
     def best(self, wanted: Tensor, low: Bound, high: Bound) -> Mask:
         """The best mask from the one at ``high`` to that at ``low``, of the wanted rows (B, C)."""
-        from rankseg_plugins.core.kernels.cpu import prefixes
+        from rankseg_plugins.core.kernels.cpu.solvers import prefixes
 
         values, most = self.values, room(self.values, wanted)
         rates = rates_of(low, high, *self.moments, self.maximum, self.expectation)
@@ -96,7 +96,7 @@ class _Search:
 
 def _start(rows: np.ndarray, mask: Bound, rates: Rates, expectation: Expectation) -> Any:
     """Tables for some rows, which begin with a mask (B, C)."""
-    from rankseg_plugins.core.kernels.cpu.prefixes import Ranked, most_nodes
+    from rankseg_plugins.core.kernels.cpu.solvers.prefixes import Ranked, most_nodes
 
     threshold, n, s = (part.copy() for part in mask.at(rows))
     nodes = most_nodes(REACH * float((rates.fastest / rates.slowest).flatten()[torch.from_numpy(rows)].max()))
@@ -118,7 +118,7 @@ def _prepare(found: Any, rows: np.ndarray, rates: Rates, rest: Tensor, base: Ten
         others: the large pixels outside.
         own: the large pixels inside.
     """
-    from rankseg_plugins.core.kernels.cpu import prefixes
+    from rankseg_plugins.core.kernels.cpu.solvers import prefixes
 
     tables = (rates.fastest, REACH * rates.fastest / rates.slowest, rates.orders)
     order = max(rest.shape[2], base.shape[2])

@@ -19,9 +19,9 @@ from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.calibration.tuned import decide as decide_whole
 from rankseg_plugins.comparison.blocks.expected import expect_one
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
+from rankseg_plugins.core.inputs.pixels import Pixels
 from rankseg_plugins.core.objectives import OBJECTIVES
 from rankseg_plugins.core.paths import make_steps
-from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.files.decoding.scratch import Scratch
 
 #: Values of a strip.

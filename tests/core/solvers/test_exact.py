@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankseg_plugins import RankSEG, rankseg
-from rankseg_plugins.core.kernels.cpu.prefixes import most_nodes, rule
+from rankseg_plugins.core.kernels.cpu.solvers.prefixes import most_nodes, rule
 from rankseg_plugins.core.solvers import exact, pieces
 
 METRICS = ["dice", "iou"]

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.compiling import as_written, fast, kernel
-from rankseg_plugins.core.kernels.cpu.reading import copy
-from rankseg_plugins.core.kernels.cpu.source import CALL, decision, scratch
-from rankseg_plugins.core.kernels.cpu.threads import run
+from rankseg_plugins.core.kernels.cpu.ground.compiling import as_written, fast, kernel
+from rankseg_plugins.core.kernels.cpu.ground.reading import copy
+from rankseg_plugins.core.kernels.cpu.ground.source import CALL, decision, scratch
+from rankseg_plugins.core.kernels.cpu.ground.threads import run
 
 
 def argmax(values: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact, kernel
-from rankseg_plugins.core.kernels.cpu.reading import normalizers, probs_at, probs_of
+from rankseg_plugins.core.kernels.cpu.ground.compiling import exact, kernel
+from rankseg_plugins.core.kernels.cpu.ground.reading import normalizers, probs_at, probs_of
 
 #: What stands for a pixel that no class, or several classes selected, until it is settled.
 NOBODY, SEVERAL = -1, -2

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact, kernel
+from rankseg_plugins.core.kernels.cpu.ground.compiling import exact, kernel
 from rankseg_plugins.core.kernels.cpu.scores import score_of
 from rankseg_plugins.core.volumes import Volumes
 

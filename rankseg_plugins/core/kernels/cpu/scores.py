@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact
+from rankseg_plugins.core.kernels.cpu.ground.compiling import exact
 
 
 @exact

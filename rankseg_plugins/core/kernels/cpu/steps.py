@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.inputs.pixels import Pixels
 from rankseg_plugins.core.kernels.cpu import labels as label_kernels
 from rankseg_plugins.core.kernels.cpu import rows as row_kernels
-from rankseg_plugins.core.kernels.cpu.rows import ROW, Goal
-from rankseg_plugins.core.kernels.cpu.source import (
+from rankseg_plugins.core.kernels.cpu import thresholds
+from rankseg_plugins.core.kernels.cpu.ground.source import (
     CALL,
     Make,
     decision,
@@ -24,10 +25,11 @@ from rankseg_plugins.core.kernels.cpu.source import (
     over_tasks,
     scratch,
 )
-from rankseg_plugins.core.kernels.cpu.threads import run
-from rankseg_plugins.core.kernels.cpu.values import CpuValues
+from rankseg_plugins.core.kernels.cpu.ground.threads import run
+from rankseg_plugins.core.kernels.cpu.rows import ROW
+from rankseg_plugins.core.kernels.cpu.solvers.values import CpuValues
+from rankseg_plugins.core.kernels.cpu.thresholds import Goal
 from rankseg_plugins.core.objectives import Dice, Objective
-from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.volumes import Volumes
 
 #: Pixels of a sample at most, and its share of all.
@@ -88,7 +90,7 @@ class CpuSteps:
         rows["is_open"] = active.numpy()
         rows["threshold"], rows["n"], rows["s"] = np.inf, 0, 0
         if self.plan.chunks == 1:
-            self._over_tasks(row_kernels.finish_small, rows, goal)
+            self._over_tasks(thresholds.finish_small, rows, goal)
         else:
             self._guess(goal, sample, upper)
             del sample  # before the next memory is made
@@ -101,7 +103,7 @@ class CpuSteps:
         """Bounds of every threshold, by the sample."""
         of_a_row = sample.shape[2:]
         given = goal, self.source.pixels, sample, upper
-        self._over_rows(row_kernels.guess, *given, work=sample.size, more=lambda: (np.empty(of_a_row, sample.dtype),))
+        self._over_rows(thresholds.guess, *given, work=sample.size, more=lambda: (np.empty(of_a_row, sample.dtype),))
 
     def _look(self, goal: Goal) -> None:
         """Collect what lies between the bounds of the open rows, and finish those for which it is enough."""
@@ -136,7 +138,7 @@ class CpuSteps:
             self.tables[0],
             images,
         )
-        self._over_rows(row_kernels.finish, goal, counts, sums, places, grouped, work=len(grouped))
+        self._over_rows(thresholds.finish, goal, counts, sums, places, grouped, work=len(grouped))
 
     def masks(self, volumes: Volumes) -> Tensor:
         """See ``rankseg_plugins.core.rma.Steps``."""

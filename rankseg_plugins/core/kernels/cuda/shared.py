@@ -8,7 +8,7 @@ to float32.
 import triton
 import triton.language as tl
 
-from rankseg_plugins.core.probabilities import TOLERANCE
+from rankseg_plugins.core.inputs.probabilities import TOLERANCE
 
 #: Fields of a row's record: expected size; largest probability; count and sum of its mask; its threshold, infinity if
 #: the row is not active and its mask empty; a value above which pixels are in the mask; number of undecided pixels. And

@@ -21,11 +21,11 @@ import triton.language as tl
 from torch import Tensor
 
 from rankseg_plugins.core.dense import GraphSteps
+from rankseg_plugins.core.inputs.pixels import Pixels
 from rankseg_plugins.core.kernels.cuda import labels as label_kernels
 from rankseg_plugins.core.kernels.cuda import rows as row_kernels
 from rankseg_plugins.core.kernels.cuda import shared
 from rankseg_plugins.core.objectives import Dice, Objective
-from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.values import GraphValues
 from rankseg_plugins.core.volumes import Volumes
 

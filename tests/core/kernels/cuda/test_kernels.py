@@ -14,9 +14,9 @@ import torch
 from sweeps import sweep
 
 from rankseg_plugins import PresenceRankSEG, RankSEG
+from rankseg_plugins.core.inputs.pixels import Pixels
 from rankseg_plugins.core.objectives import Dice, IoU
 from rankseg_plugins.core.paths import choose_path
-from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.volumes import Classes, Volumes
 
 pytest.importorskip("triton")
@@ -225,7 +225,7 @@ def test_scores_of_no_class(policy, label):
 @pytest.mark.filterwarnings("error:multiclass probabilities must add up to 1:UserWarning")
 @pytest.mark.parametrize("activation", ["softmax", "normalize"])
 def test_sums_that_are_1_by_their_making_are_not_doubted(activation):
-    with mock.patch("rankseg_plugins.core.plausibility.describe_sums", side_effect=AssertionError):
+    with mock.patch("rankseg_plugins.core.inputs.plausibility.describe_sums", side_effect=AssertionError):
         decide(RankSEG().predict_logits, made_values(activation, shape=(1, 3, 5, 6)), activation)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact, fast, inline
-from rankseg_plugins.core.probabilities import TOLERANCE
+from rankseg_plugins.core.inputs.probabilities import TOLERANCE
+from rankseg_plugins.core.kernels.cpu.ground.compiling import exact, fast, inline
 
 IDENTITY, SOFTMAX, SIGMOID, NORMALIZE = 0, 1, 2, 3
 ACTIVATIONS = {"identity": IDENTITY, "softmax": SOFTMAX, "sigmoid": SIGMOID, "normalize": NORMALIZE}

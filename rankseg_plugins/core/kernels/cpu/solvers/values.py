@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu import moments
-from rankseg_plugins.core.kernels.cpu.reading import Making, Source
-from rankseg_plugins.core.kernels.cpu.rows import Plan
-from rankseg_plugins.core.kernels.cpu.source import joined, nothing, over_tasks, scratch
+from rankseg_plugins.core.kernels.cpu.ground.reading import Making, Source
+from rankseg_plugins.core.kernels.cpu.ground.source import Plan, joined, nothing, over_tasks, scratch
+from rankseg_plugins.core.kernels.cpu.solvers import moments
 from rankseg_plugins.core.volumes import round_down
 
 

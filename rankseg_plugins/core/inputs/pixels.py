@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.options import read_real
-from rankseg_plugins.core.probabilities import (
+from rankseg_plugins.core.inputs.options import read_real
+from rankseg_plugins.core.inputs.probabilities import (
     ACTIVATIONS,
     check_choice,
     check_probs,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact, fast, kernel
+from rankseg_plugins.core.kernels.cpu.ground.compiling import exact, fast, kernel
 
 #: Points of the Gauss-Legendre rule in each panel, and the end of the first panel in units of 1 / (largest rate).
 POINTS, WEIGHTS = np.polynomial.legendre.leggauss(16)

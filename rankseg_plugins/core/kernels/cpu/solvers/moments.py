@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from rankseg_plugins.core.kernels.cpu.compiling import fast, kernel
-from rankseg_plugins.core.kernels.cpu.reading import copy, normalizers, probs_at
-from rankseg_plugins.core.kernels.cpu.rows import between, keep_between
+from rankseg_plugins.core.kernels.cpu.ground.bounds import between, keep_between
+from rankseg_plugins.core.kernels.cpu.ground.compiling import fast, kernel
+from rankseg_plugins.core.kernels.cpu.ground.reading import copy, normalizers, probs_at
 
 #: Pixels whose powers are added up at a time: three rows of float64 stay in the nearest cache.
 BLOCK = 512

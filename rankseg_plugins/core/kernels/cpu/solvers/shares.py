@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact, fast, kernel
+from rankseg_plugins.core.kernels.cpu.ground.compiling import exact, fast, kernel
 
 #: Kinds of shares. BA: the distribution of Z serves for every pixel; one share, the probability itself.
 BLIND = 0

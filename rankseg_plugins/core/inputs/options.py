@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.probabilities import check_choice
 
 #: Which classes have a score in an image, and what one counts that has none; see ``rankseg_plugins.scores.levels``.
 PRESENT = ("union", "label")
