@@ -14,8 +14,8 @@ from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.calibration.temperature import warn_if_softened, warn_if_unsure
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison import Recorder
-from rankseg_plugins.comparison.blocks.expected import describe_trust
 from rankseg_plugins.comparison.facts import collect_facts
+from rankseg_plugins.comparison.telling.trust import describe_trust
 from rankseg_plugins.core.inputs.options import suggest
 from rankseg_plugins.core.inputs.probabilities import to_probabilities
 from rankseg_plugins.lightning._toolkit import LightningModule, Trainer, rank_zero_warn

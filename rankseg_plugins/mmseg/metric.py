@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rankseg_plugins._warning import warn
 from rankseg_plugins.comparison import Scoring
-from rankseg_plugins.comparison.blocks.expected import describe_trust
+from rankseg_plugins.comparison.telling.trust import describe_trust
 from rankseg_plugins.core.inputs.options import ABSENT, PRESENT, read_index, read_real
 from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.files.label_files import LabelFiles, encode_png

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rankseg_plugins.comparison.phrases import percent, points, sign, span
-from rankseg_plugins.comparison.telling.tables import to_dict
 from rankseg_plugins.report.page import Introduction, Page, Section, presence_section, read_page
+from rankseg_plugins.report.values import to_dict
 from rankseg_plugins.report.writing import write_files
 from rankseg_plugins.tuning.candidates import GLOBAL
 from rankseg_plugins.tuning.presence import PRESENCE

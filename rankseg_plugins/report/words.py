@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Sequence
 
-from rankseg_plugins.comparison.comparison import WORST, Comparison
+from rankseg_plugins.comparison.comparison import Comparison
+from rankseg_plugins.comparison.figures import WORST
 from rankseg_plugins.comparison.phrases import NONE, TITLES, accuracy, percent, points, sign, span
 from rankseg_plugins.scores.extra import Column
 from rankseg_plugins.scores.levels import LEVELS
