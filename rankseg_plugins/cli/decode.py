@@ -19,10 +19,9 @@ from rankseg_plugins.cli.processes import own_device
 from rankseg_plugins.comparison.blocks.expected import EXPECTED, expected_image_scores
 from rankseg_plugins.comparison.decoders import NamedDecoder, parse_decoder
 from rankseg_plugins.comparison.scoring import Scoring
-from rankseg_plugins.comparison.telling.tables import csv_text
-from rankseg_plugins.core.plausibility import CLASSES_LAST
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
-from rankseg_plugins.core.processes import rank
+from rankseg_plugins.core.fits.processes import rank
+from rankseg_plugins.core.inputs.plausibility import CLASSES_LAST
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice
 from rankseg_plugins.files.decoding.geometry import find_references
 from rankseg_plugins.files.decoding.images import Image, find_images
 from rankseg_plugins.files.decoding.palettes import read_palette
@@ -31,6 +30,7 @@ from rankseg_plugins.files.decoding.scratch import Scratch
 from rankseg_plugins.files.decoding.writing import SUFFIXES, choose_form
 from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.files.formats.nifti import check_orientation
+from rankseg_plugins.report.values import csv_text
 from rankseg_plugins.scores.checks import read_device
 
 WRITING, EXPECTING = ({"rich_help_panel": title} for title in ("Writing", "Expected score"))

@@ -48,7 +48,7 @@ class Values(Protocol):
 
 
 class JoinedValues:
-    """Of a single row, the pixels of several :class:`Values` together, which are looked at one after the other.
+    """Of a single row, the pixels of several ``Values`` together, which are looked at one after the other.
 
     Args:
         parts: begins anew with the first of them; each (1, 1, d).
@@ -68,12 +68,12 @@ class JoinedValues:
         self._parts, self.dtype = parts, dtype
 
     def between(self, active: Tensor, low: Tensor, high: Tensor) -> tuple[np.ndarray, Tensor]:
-        """See :class:`Values`."""
+        """See ``Values``."""
         values, numbers = zip(*(part.between(active, low, high) for part in self._parts()), strict=True)
         return np.concatenate(values), sum(numbers[1:], numbers[0])
 
     def power_sums(self, active: Tensor, low: Tensor, high: Tensor, orders: Tensor) -> Tensor:
-        """See :class:`Values`."""
+        """See ``Values``."""
         first, *others = (part.power_sums(active, low, high, orders) for part in self._parts())
         return sum(others, first)
 
@@ -89,21 +89,21 @@ class GraphValues:
         self._p, self.shape, self.dtype = p, p.shape, p.dtype
 
     def within(self, label: int, mask: Tensor) -> GraphValues:
-        """See :class:`Values`."""
+        """See ``Values``."""
         return GraphValues(self._p[:, label : label + 1] * mask.unsqueeze(1))
 
     def count_above(self, active: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`Values`."""
+        """See ``Values``."""
         above = self._p > self._bound(active, threshold)
         return above.count_nonzero(-1).double().cpu(), (self._p * above).sum(-1, dtype=torch.float64).cpu()
 
     def between(self, active: Tensor, low: Tensor, high: Tensor) -> tuple[np.ndarray, Tensor]:
-        """See :class:`Values`."""
+        """See ``Values``."""
         inside = self._inside(active, low, high)
         return self._p[inside].cpu().numpy(), inside.count_nonzero(-1).cpu()
 
     def power_sums(self, active: Tensor, low: Tensor, high: Tensor, orders: Tensor) -> Tensor:
-        """See :class:`Values`."""
+        """See ``Values``."""
         p = (self._p * self._inside(active, low, high)).double()
         power, sums = p, []
         for _ in range(int((orders * active).max()) if active.numel() else 0):
@@ -112,7 +112,7 @@ class GraphValues:
         return torch.stack(sums, -1) if sums else p.new_zeros(*active.shape, 0).cpu()
 
     def chebyshev_sums(self, active: Tensor, low: Tensor, order: int) -> Tensor:
-        """See :class:`Values`."""
+        """See ``Values``."""
         p = (self._p * self._inside(active, low, torch.ones_like(low))).double()
         x = 2 * p - 1
         before, current, sums = x * p, p, []

@@ -44,7 +44,7 @@ def first_readable(images: Iterable[T], read: Callable[[T], R], place: object, k
         keep_going: whether those that cannot be read are passed over.
 
     Raises:
-        InputError: if it cannot be read; with ``keep_going`` :class:`NoImageError`, if none can.
+        InputError: if it cannot be read; with ``keep_going`` ``NoImageError``, if none can.
     """
     problems: list[InputError] = []
     for image in images:
@@ -59,7 +59,7 @@ def first_readable(images: Iterable[T], read: Callable[[T], R], place: object, k
 
 @contextmanager
 def blaming(path: object) -> Iterator[None]:
-    """Turn whatever a file makes its reader raise into an :class:`InputError` that names it.
+    """Turn whatever a file makes its reader raise into an ``InputError`` that names it.
 
     Which exceptions readers of damaged files let through is documented nowhere, and differs from version to version.
     """
@@ -74,7 +74,7 @@ def blaming(path: object) -> Iterator[None]:
 
 @contextmanager
 def sparing_memory(place: object) -> Iterator[None]:
-    """Turn a lack of memory into an :class:`InputError` that names the image, of which there may be smaller ones.
+    """Turn a lack of memory into an ``InputError`` that names the image, of which there may be smaller ones.
 
     PyTorch says it of the CPU by a RuntimeError.
     """

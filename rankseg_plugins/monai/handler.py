@@ -12,8 +12,8 @@ from rankseg_plugins._imports import require
 from rankseg_plugins.comparison import Comparison, Recorder, Sample
 from rankseg_plugins.comparison.decoders import Decoder
 from rankseg_plugins.comparison.recording import DECODERS
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, to_probabilities
-from rankseg_plugins.core.processes import number, rank
+from rankseg_plugins.core.fits.processes import number, rank
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice, to_probabilities
 from rankseg_plugins.scores.checks import naming
 
 if TYPE_CHECKING:
@@ -24,21 +24,21 @@ class RankSEGCompareHandler:
     """Score argmax and RankSEG on the same images, with paired intervals, at the end of each run of an evaluator.
 
     It writes ``"<decoder>/<score>_<level>"`` of Dice and IoU to ``engine.state.metrics``, says in the log what the
-    change of decoder does, and keeps the whole as :attr:`comparison`. Several processes score the images of all; an
-    image must not come twice, as a sampler that pads does it.
+    change of decoder does, and keeps the whole as ``comparison``. Several processes score the images of all; an image
+    must not come twice, as a sampler that pads does it.
 
     Args:
-        decoders: see :func:`~rankseg_plugins.comparison.compare`; the first is the baseline.
+        decoders: see ``rankseg_plugins.comparison.compare``; the first is the baseline.
         num_classes: C.
         output_transform: takes ``engine.state.output`` and gives two lists, of the images' outputs (C, *spatial) and
             of their labels (1, *spatial), or masks (C, *spatial): mostly
             ``monai.handlers.from_engine(["pred", "label"])``. It has to come before a transform that decides.
-        activation: what makes probabilities of an output; see :class:`RankSEG`.
+        activation: what makes probabilities of an output; see ``RankSEG``.
         report: folder to write the report to; None writes none.
         class_names: C names; None numbers the classes.
         **options: ``ignore_index``, ``scoring``, ``extra``, ``risk_coverage``, ``panels`` and ``device`` of
-            :class:`~rankseg_plugins.comparison.Recorder`, which decides on the CPU unless told. Sizes of pixels, which
-            some extra scores ask for, are those of a MetaTensor with an affine.
+            ``Recorder``, which decides on the CPU unless told. Sizes of pixels, which some extra scores ask for, are
+            those of a MetaTensor with an affine.
 
     Attributes:
         comparison: of the last run; None before the first.
@@ -76,7 +76,17 @@ class RankSEGCompareHandler:
         self.comparison: Comparison | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Take part in the runs of an engine; its outputs are decollated."""
+        """Take part in the runs of an engine; its outputs are decollated.
+
+        Example:
+            >>> import torch
+            >>> from ignite.engine import Engine
+            >>> engine, handler = Engine(lambda engine, batch: batch), RankSEGCompareHandler(num_classes=2)
+            >>> handler.attach(engine)
+            >>> outputs, labels = [torch.tensor([[0.9, 0.6], [0.1, 0.4]])], [torch.tensor([[0, 1]])]
+            >>> engine.run([(outputs, labels)]).metrics["argmax/dice_image"]
+            0.3333333333333333
+        """
         events = require("ignite.engine", extra="monai").Events
         engine.add_event_handler(events.EPOCH_STARTED, self.start)
         engine.add_event_handler(events.ITERATION_COMPLETED, self.update)

@@ -12,8 +12,8 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
 
 from rankseg_plugins.calibration.tuned import as_decoder, decide
-from rankseg_plugins.core.options import read_integer
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, class_masks, plain
+from rankseg_plugins.core.inputs.options import read_integer
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice, class_masks, plain
 from rankseg_plugins.scores.checks import naming
 
 #: What decides, in the forms that an adapter takes.
@@ -28,7 +28,8 @@ class RankSEG(Transform):
 
     Args:
         decoder: the decision, by default ``rankseg_plugins.RankSEG()``; another decoder of this package or callable on
-            probabilities (1, C, *spatial), or the path of a ``decoder.json`` that ``tune`` wrote.
+            probabilities (1, C, *spatial), or the path of a ``decoder.json`` (what ``rankseg_plugins.tuning.tune``
+            found).
         activation: what makes probabilities of the image: ``"identity"`` where they are some already, as behind
             ``Activationsd`` and behind ``Invertd`` of them; ``"softmax"``, ``"sigmoid"`` or ``"normalize"`` for the
             output of a network. The default takes nothing for granted: logits are refused by it.
@@ -89,11 +90,11 @@ class RankSEG(Transform):
 
 
 class RankSEGd(MapTransform):
-    """:class:`RankSEG` for the images of a dictionary, in the place of ``AsDiscreted``.
+    """``RankSEG`` for the images of a dictionary, in the place of ``AsDiscreted``.
 
     Args:
         keys: of the images.
-        decoder: see :class:`RankSEG`; one for all keys, or a sequence of one for each.
+        decoder: see ``RankSEG``; one for all keys, or a sequence of one for each.
         activation: likewise.
         to_onehot: likewise.
         dtype: likewise.
@@ -101,7 +102,7 @@ class RankSEGd(MapTransform):
 
     Raises:
         KeyError: for a dictionary without a key.
-        TypeError: see :class:`RankSEG`; the message names the key.
+        TypeError: see ``RankSEG``; the message names the key.
         ValueError: likewise, and for a sequence that is not as long as ``keys``.
         OSError: likewise.
 

@@ -13,7 +13,7 @@ from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration.temperature import warn_if_softened
 from rankseg_plugins.calibration.tuned import as_decoder, decide
 from rankseg_plugins.comparison.sample import describe_form
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_probs, plain
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice, check_probs, plain
 from rankseg_plugins.scores.checks import check_index
 from rankseg_plugins.scores.truth import to_truth
 from rankseg_plugins.torchmetrics.passing import Passing
@@ -37,13 +37,13 @@ class RankSEGWrapper(Passing):
     accuracy, or hold the background of a single channel; and if softmax seems to have been applied twice.
 
     A checkpoint of a module that holds the wrapper never changes the decoder that was given, but fits a
-    :class:`~rankseg_plugins.GlobalRankSEG` that is not fitted.
+    ``GlobalRankSEG`` that is not fitted.
 
     Args:
         metric: a ``Metric`` or ``MetricCollection``. The wrapper takes it over: where pixels have to be left out, its
             ``input_format`` becomes ``"one-hot"``, or its ``ignore_index`` the one given here.
         decoder: the decision, by default ``RankSEG()``. ``RankSEG(metric="acc")`` is plain argmax. A path is the file
-            of a :class:`~rankseg_plugins.calibration.TunedDecoder`.
+            of a ``TunedDecoder``.
         activation: what turns ``preds`` into probabilities: ``"identity"`` (they are), ``"softmax"``, ``"sigmoid"`` or
             ``"normalize"``. Metrics get predictions, which may be either, hence the default: logits are refused by it.
         ignore_index: label of the truth whose pixels count for no class, in truth and prediction alike. None takes the

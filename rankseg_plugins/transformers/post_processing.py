@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from rankseg_plugins.calibration.tuned import as_decoder, decide
-from rankseg_plugins.core.labels import label_maps
-from rankseg_plugins.core.options import suggest
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, to_probabilities
+from rankseg_plugins.core.fits.labels import label_maps
+from rankseg_plugins.core.inputs.options import suggest
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice, to_probabilities
 from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.transformers.families import AUTO, METHOD, choose_activation, find_family
 
@@ -30,8 +30,8 @@ class RankSEGSemanticPostProcessor:
     Args:
         image_processor: an image or video processor of Transformers, or a processor that holds one.
         decoder: the decision, by default ``RankSEG()``; the path of the file of a
-            :class:`~rankseg_plugins.calibration.TunedDecoder`; or ``"argmax"``, the library's own result, bit for bit.
-            A network of one class (one channel) takes a decoder with ``output_mode="multilabel"``.
+            ``TunedDecoder``; or ``"argmax"``, the library's own result, bit for bit. A network of one class (one
+            channel) takes a decoder with ``output_mode="multilabel"``.
         activation: what makes probabilities of the scores: ``"softmax"``, ``"sigmoid"``, ``"normalize"``,
             ``"identity"``, or ``"auto"``, which follows from the image processor: softmax of logits (sigmoid of one
             channel), and sums over queries divided by their sum over the classes.
@@ -114,12 +114,21 @@ class RankSEGSemanticPostProcessor:
     def probabilities(
         self, outputs: Any, target_sizes: Sequence[Sequence[int]] | Tensor | None = None, **options: Any
     ) -> list[Tensor]:
-        """What is decided on, for :func:`~rankseg_plugins.tuning.tune` and :func:`~rankseg_plugins.comparison.compare`.
+        """What is decided on, for ``rankseg_plugins.tuning.tune`` and ``rankseg_plugins.comparison.compare``.
 
-        Arguments and errors are those of :meth:`__call__`.
+        Arguments and errors are those of ``__call__``.
 
         Returns:
             Probabilities (C, H, W) of each image, float32 or float64.
+
+        Example:
+            >>> import transformers
+            >>> from transformers.modeling_outputs import SemanticSegmenterOutput
+            >>> outputs = SemanticSegmenterOutput(logits=torch.tensor([[[[0.0, 1.0]], [[0.0, 0.0]]]]))  # (B, C, H, W)
+            >>> post_process = RankSEGSemanticPostProcessor(transformers.SegformerImageProcessorPil())
+            >>> post_process.probabilities(outputs)[0][:, 0]
+            tensor([[0.5000, 0.7311],
+                    [0.5000, 0.2689]])
         """
         scores = [item["segmentation_scores"][None] for item in self._score(outputs, target_sizes, options)]
         return [to_probabilities(each.detach(), self._activation(each))[0] for each in scores]
@@ -170,7 +179,7 @@ def post_process_semantic_segmentation(
     activation: str = AUTO,
     **options: Any,
 ) -> list[Any]:
-    """Functional twin of :class:`RankSEGSemanticPostProcessor`: label maps of a batch in a single call.
+    """Functional twin of ``RankSEGSemanticPostProcessor``: label maps of a batch in a single call.
 
     Args:
         image_processor: see the class.
@@ -178,7 +187,7 @@ def post_process_semantic_segmentation(
         target_sizes: (height, width) of each image, or None.
         decoder: see the class.
         activation: see the class.
-        **options: see :meth:`RankSEGSemanticPostProcessor.__call__`.
+        **options: see ``RankSEGSemanticPostProcessor.__call__``.
 
     Returns:
         B label maps (H, W), int64.

@@ -1,7 +1,7 @@
 """The best mask by exact expected Dice or IoU, and the exact expected score of any given mask.
 
 The best mask of each volume is the top of the ranking, and few volumes need to be scored: RMA's best score is a lower
-bound of the exact optimum (Jensen), and :mod:`~rankseg_plugins.core.solvers.window` rules out what cannot reach it.
+bound of the exact optimum (Jensen), and ``rankseg_plugins.core.solvers.window`` rules out what cannot reach it.
 
 A run of equal probabilities is taken as a whole or not at all. No volume inside a run was ever found to score more than
 both its ends; the tests compare with every mask.
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.threads import run
+from rankseg_plugins.core.kernels.cpu.ground.threads import run
 from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.solvers.expectation import REACH, ExactDice, Expectation, Rates, make_expectation, rates_of
 from rankseg_plugins.core.solvers.pieces import Bound, Mask, groups, nothing, pieces, ranked, room
@@ -74,7 +74,7 @@ class _Search:
 
     def best(self, wanted: Tensor, low: Bound, high: Bound) -> Mask:
         """The best mask from the one at ``high`` to that at ``low``, of the wanted rows (B, C)."""
-        from rankseg_plugins.core.kernels.cpu import prefixes
+        from rankseg_plugins.core.kernels.cpu.solvers import prefixes
 
         values, most = self.values, room(self.values, wanted)
         rates = rates_of(low, high, *self.moments, self.maximum, self.expectation)
@@ -98,7 +98,7 @@ class _Search:
 
 def _start(rows: np.ndarray, mask: Bound, rates: Rates, expectation: Expectation) -> Any:
     """Tables for some rows, which begin with a mask (B, C)."""
-    from rankseg_plugins.core.kernels.cpu.prefixes import Ranked, most_nodes
+    from rankseg_plugins.core.kernels.cpu.solvers.prefixes import Ranked, most_nodes
 
     threshold, n, s = (part.copy() for part in mask.at(rows))
     nodes = most_nodes(REACH * float((rates.fastest / rates.slowest).flatten()[torch.from_numpy(rows)].max()))
@@ -120,7 +120,7 @@ def _prepare(found: Any, rows: np.ndarray, rates: Rates, rest: Tensor, base: Ten
         others: the large pixels outside.
         own: the large pixels inside.
     """
-    from rankseg_plugins.core.kernels.cpu import prefixes
+    from rankseg_plugins.core.kernels.cpu.solvers import prefixes
 
     tables = (rates.fastest, REACH * rates.fastest / rates.slowest, rates.orders)
     order = max(rest.shape[2], base.shape[2])
@@ -175,7 +175,7 @@ def expected_scores(values: Values, masks: Tensor, valid: Tensor | None, objecti
 
 
 def expected_score_in_parts(parts: Sequence[tuple[Values, Callable[[], Tensor]]], objective: Objective) -> float:
-    """As :func:`expected_scores`, of one mask whose pixels come in parts, of which one at a time is looked at.
+    """As ``expected_scores``, of one mask whose pixels come in parts, of which one at a time is looked at.
 
     Sums and products over the pixels are those of the parts together, so it is the same to rounding.
 

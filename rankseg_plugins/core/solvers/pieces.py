@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.threads import run
+from rankseg_plugins.core.kernels.cpu.ground.threads import run
 from rankseg_plugins.core.values import JoinedValues, Values
 from rankseg_plugins.core.volumes import round_down
 

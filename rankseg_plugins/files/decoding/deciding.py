@@ -20,9 +20,9 @@ from rankseg_plugins.calibration.temperature import OF_LOGITS
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.calibration.tuned import decide as decide_whole
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
+from rankseg_plugins.core.inputs.pixels import Pixels
 from rankseg_plugins.core.objectives import OBJECTIVES
 from rankseg_plugins.core.paths import make_steps
-from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.solvers.exact import expected_score_in_parts
 from rankseg_plugins.files.decoding.scratch import Scratch
 
@@ -56,7 +56,7 @@ def one_class(values: Tensor, activation: str, label: int, scratch: Scratch) -> 
 
 @torch.no_grad()
 def decide(decoder: Decoder, values: Tensor, activation: str, scratch: Scratch, device: torch.device) -> Tensor:
-    """What a decoder decides, the same as :func:`rankseg_plugins.calibration.tuned.decide`.
+    """What a decoder decides, the same as ``decide``.
 
     Args:
         decoder: decides.
@@ -99,12 +99,12 @@ def decide(decoder: Decoder, values: Tensor, activation: str, scratch: Scratch, 
 def expect(
     score: str, decoder: Decoder, decision: Tensor, values: Tensor, activation: str, scratch: Scratch
 ) -> np.ndarray:
-    """What a decision is expected to score, class by class; see :mod:`rankseg_plugins.comparison.blocks.expected`.
+    """What a decision is expected to score, class by class; see ``rankseg_plugins.comparison.blocks.expected``.
 
     Args:
         score: ``"dice"`` or ``"iou"``.
         decoder: who decided.
-        decision: what :func:`decide` gave.
+        decision: what ``decide`` gave.
         values: (C, *spatial), on the CPU.
         activation: what makes probabilities of them.
         scratch: gives memory.

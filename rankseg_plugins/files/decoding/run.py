@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.plausibility import describe_sums
-from rankseg_plugins.core.probabilities import check_classes, check_shape, to_probabilities
+from rankseg_plugins.core.inputs.plausibility import describe_sums
+from rankseg_plugins.core.inputs.probabilities import check_classes, check_shape, to_probabilities
 from rankseg_plugins.files.cases import check_rest
 from rankseg_plugins.files.decoding.deciding import Decoder, decide, expect, one_class
 from rankseg_plugins.files.decoding.geometry import Reference, beside, check_size, open_reference
@@ -180,7 +180,7 @@ def blame(place: str, function: Callable[..., R], *args: Any) -> R:
 def first_opened(images: Sequence[Image], source: Source, place: Path, keep_going: bool) -> tuple[Image, Opened]:
     """The first image that can be read, from which the number of classes is learnt.
 
-    See :func:`~rankseg_plugins.files.errors.first_readable`.
+    See ``first_readable``.
     """
 
     def read(image: Image) -> tuple[Image, Opened]:

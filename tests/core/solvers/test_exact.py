@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from rankseg_plugins import RankSEG, rankseg
 from rankseg_plugins.core import paths
-from rankseg_plugins.core.kernels.cpu.prefixes import most_nodes, rule
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.kernels.cpu.solvers.prefixes import most_nodes, rule
 from rankseg_plugins.core.objectives import OBJECTIVES
-from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.solvers import exact, pieces
 
 METRICS = ["dice", "iou"]

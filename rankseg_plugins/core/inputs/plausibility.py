@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from rankseg_plugins._warning import warn
-from rankseg_plugins.core.probabilities import TOLERANCE
-from rankseg_plugins.core.tracing import is_blind
+from rankseg_plugins.core.inputs.probabilities import TOLERANCE
+from rankseg_plugins.core.inputs.tracing import is_blind
 
 #: The probabilities of a pixel add up to 1 to within this, bfloat16 of many classes included.
 SUM_TOLERANCE = 0.02
