@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins._warning import warn
+from rankseg_plugins.calibration.deciding import as_decoder
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.calibration.temperature import warn_if_softened, warn_if_unsure
-from rankseg_plugins.calibration.tuned import as_decoder
 from rankseg_plugins.comparison.blocks.expected import check_expected, expect
 from rankseg_plugins.comparison.blocks.presence import Presence, judged, presence_of, together
 from rankseg_plugins.comparison.comparison import Comparison

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankseg_plugins.calibration.tuned import TunedDecoder, as_decoder
+from rankseg_plugins.calibration.deciding import as_decoder
+from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice
 from rankseg_plugins.lightning._toolkit import Trainer, rank_zero_warn

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rankseg_plugins.calibration.deciding import decide_knowing
 from rankseg_plugins.calibration.reliability import Calibration
-from rankseg_plugins.calibration.tuned import decide_knowing
 from rankseg_plugins.comparison import Scoring
 from rankseg_plugins.comparison.measuring import calibrate
 from rankseg_plugins.comparison.scoring import check_class_names

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankseg_plugins.calibration.tuned import decide
+from rankseg_plugins.calibration.deciding import decide
 from rankseg_plugins.lightning.reading import Decided, Task
 from rankseg_plugins.tuning import Tuner
 from rankseg_plugins.tuning.choosing import ARGMAX, CHOSEN, check_intervals

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.calibration.tuned import as_decoder, decide
+from rankseg_plugins.calibration.deciding import as_decoder, decide
 from rankseg_plugins.comparison.pictures.colours import check_palette, class_colours
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.inputs.probabilities import (

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration import TunedDecoder
+from rankseg_plugins.calibration.deciding import decide_knowing
 from rankseg_plugins.calibration.temperature import warn_if_softened
-from rankseg_plugins.calibration.tuned import decide_knowing
 from rankseg_plugins.comparison.blocks.expected import expect
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.inputs.probabilities import to_probabilities

@@ -11,7 +11,7 @@ from monai.data import MetaTensor, get_track_meta
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
 
-from rankseg_plugins.calibration.tuned import as_decoder, decide
+from rankseg_plugins.calibration.deciding import as_decoder, decide
 from rankseg_plugins.core.inputs.options import read_integer
 from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice, class_masks, plain
 from rankseg_plugins.scores.checks import naming

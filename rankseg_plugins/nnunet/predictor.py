@@ -13,7 +13,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 
-from rankseg_plugins.calibration.tuned import as_decoder, decide
+from rankseg_plugins.calibration.deciding import as_decoder, decide
 from rankseg_plugins.core import RankSEG
 
 #: What nnU-Net makes probabilities with, under the names here; from others these are made first.

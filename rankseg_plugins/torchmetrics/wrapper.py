@@ -10,8 +10,8 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from rankseg_plugins._warning import warn
+from rankseg_plugins.calibration.deciding import as_decoder, decide
 from rankseg_plugins.calibration.temperature import warn_if_softened
-from rankseg_plugins.calibration.tuned import as_decoder, decide
 from rankseg_plugins.comparison.sample import describe_form
 from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice, check_probs, plain
 from rankseg_plugins.scores.checks import check_index

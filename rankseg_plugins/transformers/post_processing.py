@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rankseg_plugins.calibration.tuned import as_decoder, decide
-from rankseg_plugins.core.fits.labels import label_maps
+from rankseg_plugins.calibration.deciding import as_decoder, decide, label_maps
 from rankseg_plugins.core.inputs.options import suggest
 from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice, to_probabilities
 from rankseg_plugins.scores.checks import naming

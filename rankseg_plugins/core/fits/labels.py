@@ -47,31 +47,6 @@ def read_truth(
     return class_masks(labels, classes, first=int(classes == 1)) & known.unsqueeze(1), known
 
 
-def label_maps(decided: Tensor, logits: Tensor) -> Tensor:
-    """One label for each pixel, int64 (B, *spatial), in which the only class of one channel is 1.
-
-    Args:
-        decided: what a decoder gave: labels, or masks.
-        logits: (B, C, *spatial), what it was given.
-
-    Raises:
-        ValueError: for masks of several channels, which may overlap, and all else that is no labels.
-
-    Example:
-        >>> label_maps(torch.tensor([[[True, False]]]), torch.tensor([[[0.3, -0.2]]]))
-        tensor([[1, 0]])
-    """
-    shape = logits.shape[:1] + logits.shape[2:]
-    if decided.dtype == torch.bool and decided.shape == logits.shape and logits.shape[1] == 1:
-        return decided[:, 0].long()
-    if decided.dtype != torch.int64 or decided.shape != shape:
-        raise ValueError(
-            f"decoder must give one int64 label a pixel, {tuple(shape)}, got {decided.dtype} of shape "
-            f"{tuple(decided.shape)}; output_mode='multilabel' is for networks of one class"
-        )
-    return decided
-
-
 def _read_labels(labels: object, shape: tuple[int, ...]) -> Tensor:
     """int64 labels (B, *spatial), or bool masks of the shape of the probabilities."""
     labels = widened(check_tensor("labels", labels))

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg_plugins.calibration.deciding import decide as decide_whole
 from rankseg_plugins.calibration.temperature import OF_LOGITS
 from rankseg_plugins.calibration.tuned import TunedDecoder
-from rankseg_plugins.calibration.tuned import decide as decide_whole
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.inputs.pixels import Pixels
 from rankseg_plugins.core.objectives import OBJECTIVES
