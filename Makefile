@@ -62,6 +62,7 @@ test-extra-%: .venv-extra-%/installed dist/built
 test-torchvision: .venv-torchvision/installed  ## run the tests of Transformers beside torchvision
 	OMP_NUM_THREADS=1 .venv-torchvision/bin/python -m pytest $(ON_ALL_CORES) tests/transformers
 
+TESTS_nnunet := tests/nnunet rankseg_plugins/nnunet tests/test_adapters_agree.py
 TESTS_smp := tests/examples/test_smp.py
 TESTS_torchgeo := tests/examples/test_torchgeo.py
 # Not what becomes a graph: PyTorch's exporter and compiler took it only later.

@@ -69,7 +69,7 @@ Pruning = Callable[[Tensor], Tensor]
 
 
 def by_maximum(threshold: float, probs: Tensor) -> Tensor:
-    """As :class:`RankSEG` prunes: the largest probability; all classes if none is left."""
+    """As ``RankSEG`` prunes: the largest probability; all classes if none is left."""
     active = probs.flatten(2).amax(-1)[0] > threshold
     return active | ~active.any()
 

@@ -1,6 +1,6 @@
 """Extra memory of a decision, whoever allocates it.
 
-``python -m benchmarks.memory NAME THREADS`` prints what no allocator of PyTorch's counts, for :func:`rows`.
+``python -m benchmarks.memory NAME THREADS`` prints what no allocator of PyTorch's counts, for ``rows``.
 """
 
 from __future__ import annotations

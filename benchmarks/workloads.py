@@ -21,8 +21,8 @@ class Workload:
     Args:
         name: row of the table.
         shape: (B, C, *spatial).
-        active: number of classes that survive pruning in each image, for :func:`generate`.
-        field: amplitude and bias of :func:`normal_field`, which is then used instead.
+        active: number of classes that survive pruning in each image, for ``generate``.
+        field: amplitude and bias of ``normal_field``, which is then used instead.
         path: file of real probabilities; None for generated ones.
         output_mode: what the decoders are asked for.
     """
@@ -134,7 +134,7 @@ class Undecided:
         name: row of the table.
         shape: (B, C, *spatial).
         options: of the decoder.
-        spread: of :func:`haze`.
+        spread: of ``haze``.
     """
 
     name: str

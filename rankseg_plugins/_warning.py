@@ -17,7 +17,7 @@ BETWEEN = frozenset(
 
 
 def warn(message: str) -> None:
-    """Give a ``UserWarning`` at the innermost line that belongs to none of :data:`BETWEEN`.
+    """Give a ``UserWarning`` at the innermost line that belongs to none of ``BETWEEN``.
 
     Python shows a warning once for each such line: two that look at the same probabilities in one call say it once.
     """

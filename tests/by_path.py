@@ -2,7 +2,7 @@
 
 from unittest import mock
 
-from rankseg_plugins.core.pixels import Pixels
+from rankseg_plugins.core.inputs.pixels import Pixels
 from rankseg_plugins.core.volumes import Classes
 
 

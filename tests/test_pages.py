@@ -1,4 +1,4 @@
-"""The code on the pages runs: here what needs no toolkit, and elsewhere what :data:`RUN` says."""
+"""The code on the pages runs: here what needs no toolkit, and elsewhere what ``RUN`` says."""
 
 import pytest
 import torch

@@ -95,6 +95,28 @@ def test_docstrings_are_read_as_they_are_meant(pages):
         assert "&gt;&gt;&gt;" not in text, name
 
 
+@pytest.mark.parametrize(
+    ("page", "name", "anchor"),
+    [
+        ("core", "predict", "#rankseg_plugins.RankSEG.predict"),  # of the class itself
+        ("calibration", "RankSEG.predict", "../core/#rankseg_plugins.RankSEG.predict"),
+        ("lightning", "TunedDecoder", "../calibration/#rankseg_plugins.calibration.TunedDecoder"),
+        ("torchmetrics", "Lesions()", "../scores/#rankseg_plugins.scores.lesions.Lesions"),
+        ("nnunet", "rankseg_plugins.tuning.tune", "../tuning/#rankseg_plugins.tuning.tune"),
+        ("monai", "RankSEG", "#rankseg_plugins.monai.RankSEG"),
+        ("monai", "rankseg_plugins.RankSEG()", "../core/#rankseg_plugins.RankSEG"),
+        ("mmseg", "compare", None),  # an option of the name of a public function
+        ("core", "metric", None),  # an argument of the name of an attribute
+        ("tuning", "Sequence", None),
+    ],
+)
+def test_names_lead_to_what_they_mean(pages, page, name, anchor):
+    links = re.findall(
+        rf'<a [^>]*href="?([^" >]*)"?[^>]*><code>{re.escape(name)}</code></a>', pages[f"api/{page}/index.html"]
+    )
+    assert (anchor in links) if anchor else not links
+
+
 def test_nothing_is_fetched_from_elsewhere(pages):
     for name, text in pages.items():
         assert not re.search(r'<(?:script|img|iframe)[^>]* src="?(?:https?:)?//', text), name

@@ -17,7 +17,7 @@ from rankseg_plugins.calibration.temperature import scale_probs, warn_if_softene
 from rankseg_plugins.comparison import Recorder, Sample, compare
 from rankseg_plugins.comparison.measuring import calibrate
 from rankseg_plugins.core.decoder import SOLVERS
-from rankseg_plugins.core.probabilities import ACTIVATIONS, to_probabilities
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, to_probabilities
 from rankseg_plugins.scores.areas import areas
 from rankseg_plugins.scores.truth import count, to_truth
 from rankseg_plugins.torchmetrics import MultiLevelScore, RankSEGWrapper, multi_level_score

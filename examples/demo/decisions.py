@@ -25,7 +25,7 @@ class Decision:
     Args:
         name: one or two words.
         detail: what is not at its default, or empty.
-        options: options of :class:`rankseg_plugins.RankSEG`; None is plain argmax.
+        options: options of ``RankSEG``; None is plain argmax.
     """
 
     name: str

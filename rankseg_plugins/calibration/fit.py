@@ -1,4 +1,4 @@
-"""The temperature of the smallest loss, from a sample of pixels; see :mod:`rankseg_plugins.calibration.scaling`.
+"""The temperature of the smallest loss, from a sample of pixels; see ``rankseg_plugins.calibration.scaling``.
 
 ``logits`` and ``truth`` are (K, C) float64; truth is 0 and 1, and NaN where it is not known.
 """

@@ -49,7 +49,13 @@ class Calibration:
         return Calibration(self.count + other.count, self.confidence + other.confidence, self.correct + other.correct)
 
     def pooled(self, rows: Sequence[int]) -> Calibration:
-        """Some rows as a single one."""
+        """Some rows as a single one.
+
+        Example:
+            >>> probs, truth = torch.tensor([[0.9, 0.9], [0.1, 0.1]]), torch.tensor([0, 1])
+            >>> calibration(probs, truth).pooled([0, 1]).frequency()  # of all classes, without the top label
+            array([0.5])
+        """
         return Calibration(*(each[list(rows)].sum(0, keepdims=True) for each in astuple(self)))
 
     def rounded(self) -> Calibration:
@@ -66,19 +72,41 @@ class Calibration:
         return replace(self, confidence=np.round(self.confidence / GRAIN) * GRAIN)
 
     def error(self) -> np.ndarray:
-        """Expected calibration error of each row, (rows,) in [0, 1]: mean distance of probability and frequency."""
+        """Expected calibration error of each row, (rows,) in [0, 1]: mean distance of probability and frequency.
+
+        Example:
+            >>> probs, truth = torch.tensor([[0.8, 0.8], [0.2, 0.2]]), torch.tensor([0, 0])
+            >>> calibration(probs, truth).error().round(4)  # two classes, top label: each is off by 0.2
+            array([0.2, 0.2, 0.2])
+        """
         return self._share(np.abs(self.confidence - self.correct).sum(1))
 
     def overconfidence(self) -> np.ndarray:
-        """Mean probability minus frequency of each row, (rows,) in [-1, 1]: above 0 the network is too sure."""
+        """Mean probability minus frequency of each row, (rows,) in [-1, 1]: above 0 the network is too sure.
+
+        Example:
+            >>> probs, truth = torch.tensor([[0.8, 0.8], [0.2, 0.2]]), torch.tensor([0, 0])
+            >>> calibration(probs, truth).overconfidence().round(4)
+            array([-0.2,  0.2, -0.2])
+        """
         return self._share((self.confidence - self.correct).sum(1))
 
     def likely(self) -> np.ndarray:
-        """Mean probability of each row, (rows,) in [0, 1]; NaN without pixels."""
+        """Mean probability of each row, (rows,) in [0, 1]; NaN without pixels.
+
+        Example:
+            >>> calibration(torch.tensor([[0.75, 0.25]]), torch.tensor([[True, True]])).likely()
+            array([0.5])
+        """
         return self._share(self.confidence.sum(1))
 
     def frequency(self) -> np.ndarray:
-        """Share of the pixels of each row that are of its class, (rows,) in [0, 1]; NaN without pixels."""
+        """Share of the pixels of each row that are of its class, (rows,) in [0, 1]; NaN without pixels.
+
+        Example:
+            >>> calibration(torch.tensor([[0.75, 0.25]]), torch.tensor([[True, False]])).frequency()
+            array([0.5])
+        """
         return self._share(self.correct.sum(1))
 
     def underconfidence(self, num_classes: int) -> float:
@@ -101,7 +129,13 @@ class Calibration:
             return float((decided * (self.correct - self.confidence)).sum() / self.count.sum())
 
     def curve(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean probability, frequency and share of the pixels of every bin that holds any."""
+        """Mean probability, frequency and share of the pixels of every bin that holds any.
+
+        Example:
+            >>> probs, truth = torch.tensor([[0.75, 0.75, 0.25, 0.25]]), torch.tensor([[True, True, True, False]])
+            >>> calibration(probs, truth).curve(0)
+            (array([0.25, 0.75]), array([0.5, 1. ]), array([0.5, 0.5]))
+        """
         held = self.count[row] > 0
         count = self.count[row][held]
         return self.confidence[row][held] / count, self.correct[row][held] / count, count / count.sum()

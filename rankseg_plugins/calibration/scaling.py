@@ -10,10 +10,11 @@ from torch import Tensor
 from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration.fit import TemperatureFit, fit_temperature
 from rankseg_plugins.calibration.temperature import OF_LOGITS, rescaled, scaled, to_logits
-from rankseg_plugins.core.lasting import Lasting
-from rankseg_plugins.core.options import OUTPUT_MODES, read_index, read_integer
-from rankseg_plugins.core.plausibility import ChecksSums
-from rankseg_plugins.core.probabilities import (
+from rankseg_plugins.core.fits.lasting import Lasting
+from rankseg_plugins.core.fits.reservoir import Reservoir, gathered
+from rankseg_plugins.core.inputs.options import OUTPUT_MODES, read_index, read_integer
+from rankseg_plugins.core.inputs.plausibility import ChecksSums
+from rankseg_plugins.core.inputs.probabilities import (
     ACTIVATIONS,
     check_choice,
     check_probs,
@@ -21,7 +22,6 @@ from rankseg_plugins.core.probabilities import (
     plain,
     to_probabilities,
 )
-from rankseg_plugins.core.reservoir import Reservoir, gathered
 from rankseg_plugins.scores.truth import known_pixels, to_truth
 
 #: A probability that rules out what is true is taken for this much, or the loss would be infinite: of a label's class,
@@ -116,6 +116,13 @@ class TemperatureScaling(ChecksSums, Lasting):
             TypeError: for tensors or an ``ignore_index`` of the wrong type.
             ValueError: for wrong shapes or values: NaN or infinite ones, or a label whose class is ruled out. The
                 sample is then as before.
+
+        Example:
+            >>> scaling = TemperatureScaling(num_classes=2)
+            >>> scaling.update(torch.tensor([[[0.9, 0.2], [0.1, 0.8]]]), torch.tensor([[0, 255]]), ignore_index=255)
+            >>> scaling.update(torch.tensor([[[0.9, 0.2], [0.1, 0.8]]]), torch.tensor([[1, 1]]))
+            >>> scaling.fit().temperature > 1  # too sure
+            array([ True])
         """
         check_probs("values", values, self.num_classes)
         values, classes = plain(values), self.num_classes
@@ -144,8 +151,15 @@ class TemperatureScaling(ChecksSums, Lasting):
         Warns if it says that the probabilities are too unsure for RankSEG.
 
         Raises:
-            RuntimeError: before any :meth:`update` with a pixel that counts.
+            RuntimeError: before any ``update`` with a pixel that counts.
             ValueError: if the loss is not finite.
+
+        Example:
+            >>> scaling = TemperatureScaling(num_classes=2)
+            >>> scaling.update(torch.tensor([[[0.9] * 4, [0.1] * 4]]), torch.tensor([[0, 0, 0, 1]]))
+            >>> found = scaling.fit()
+            >>> found.loss[1] < found.loss[0], found.temperature.round(2)
+            (True, array([2.]))
         """
         logits, truth = self._gathered().double().split(self.num_classes, 1)
         found = fit_temperature(logits, truth, len(self.temperature), self.output_mode)

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration.reliability import Calibration
+from rankseg_plugins.core.inputs.options import OUTPUT_MODES, read_real
+from rankseg_plugins.core.inputs.pixels import TEMPERATURE_RANGE
+from rankseg_plugins.core.inputs.probabilities import check_choice, check_probs, plain, to_probabilities
+from rankseg_plugins.core.inputs.tracing import check_values, is_blind
 from rankseg_plugins.core.kernels import has_numba
-from rankseg_plugins.core.options import OUTPUT_MODES, read_real
-from rankseg_plugins.core.pixels import TEMPERATURE_RANGE
-from rankseg_plugins.core.probabilities import check_choice, check_probs, plain, to_probabilities
-from rankseg_plugins.core.tracing import check_values, is_blind
 
 #: What gives probabilities over logits that are divided themselves.
 OF_LOGITS = (("softmax", "multiclass"), ("sigmoid", "multilabel"))
@@ -21,13 +21,13 @@ OF_LOGITS = (("softmax", "multiclass"), ("sigmoid", "multilabel"))
 GAP = 0.05
 #: Fewer pixels say nothing about a network.
 FEWEST_PIXELS = 1000
-#: Pixels of which :func:`warn_if_softened` makes probabilities at once.
+#: Pixels of which ``warn_if_softened`` makes probabilities at once.
 PIXELS_AT_ONCE = 1024
 
 
 @torch.no_grad()
 def scale_probs(probs: Tensor, temperature: float, output_mode: str = "multiclass") -> Tensor:
-    """What :class:`~rankseg_plugins.calibration.TemperatureScaling` gives at a known temperature.
+    """What ``TemperatureScaling`` gives at a known temperature.
 
     Args:
         probs: (B, C, *spatial) probabilities.
@@ -54,7 +54,7 @@ def scale_probs(probs: Tensor, temperature: float, output_mode: str = "multiclas
 
 
 def probs_at(probs: Tensor, temperature: float, output_mode: str = "multiclass") -> Tensor:
-    """As :func:`scale_probs`, but the probabilities themselves at 1, where rounding could change a tie.
+    """As ``scale_probs``, but the probabilities themselves at 1, where rounding could change a tie.
 
     Example:
         >>> probs_at(torch.tensor([[[0.9], [0.1]]]), 1.0)
@@ -78,7 +78,7 @@ def rescaled(probs: Tensor, temperature: Tensor, output_mode: str) -> Tensor:
 
 
 def read_temperature(name: str, value: object) -> float:
-    """A temperature; see :func:`~rankseg_plugins.core.options.read_real`."""
+    """A temperature; see ``read_real``."""
     return read_real(name, value, *TEMPERATURE_RANGE)
 
 
@@ -100,7 +100,7 @@ def to_logits(values: Tensor, activation: str, output_mode: str) -> tuple[Tensor
 
 
 def scaled(logits: Tensor, total: Tensor | None, temperature: Tensor, output_mode: str) -> Tensor:
-    """Probabilities at a temperature, (1,) or (C,), from what :func:`to_logits` gives."""
+    """Probabilities at a temperature, (1,) or (C,), from what ``to_logits`` gives."""
     by_channel = temperature.to(logits).view(-1, *[1] * (logits.ndim - 2))
     probs = activate(logits / by_channel, output_mode)
     if total is None:
@@ -122,7 +122,7 @@ def warn_if_softened(values: Tensor, activation: str = "identity") -> bool:
 
     Args:
         values: (B, C, *spatial) probabilities, or what ``activation`` makes probabilities of.
-        activation: see :func:`~rankseg_plugins.core.probabilities.to_probabilities`.
+        activation: see ``to_probabilities``.
 
     Returns:
         Whether it warned.

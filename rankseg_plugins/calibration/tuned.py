@@ -16,12 +16,11 @@ from rankseg_plugins._strict_json import read_json
 from rankseg_plugins._writing import write_atomically
 from rankseg_plugins.calibration.temperature import OF_LOGITS, probs_at, read_temperature
 from rankseg_plugins.core import GlobalRankSEG, PresenceRankSEG, RankSEG
-from rankseg_plugins.core.options import read_integer
-from rankseg_plugins.core.pixels import Pixels
+from rankseg_plugins.core.inputs.options import read_integer
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.inputs.probabilities import check_probs, check_valid_mask, plain
 from rankseg_plugins.core.pooled.decoder import RULE
 from rankseg_plugins.core.presence.reading import STATE
-from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain, to_probabilities
-from rankseg_plugins.scores.checks import check_decoder
 
 FORMAT = "rankseg_plugins decoder"
 VERSION = 2
@@ -39,17 +38,16 @@ PRESENCE_OPTIONS = (
 
 
 class TunedDecoder(nn.Module):
-    """What :func:`~rankseg_plugins.tuning.racing.tune` chose: a temperature and a decision.
+    """What ``rankseg_plugins.tuning.tune`` chose: a temperature and a decision.
 
     Its ``state_dict`` is empty: what was chosen is in its file, and a checkpoint neither needs nor changes it. Its
     numbers keep their precision where a module around it is made ``half``.
 
     Args:
-        decoder: a :class:`~rankseg_plugins.RankSEG` (``metric="acc"`` is argmax), or a fitted
-            :class:`~rankseg_plugins.PresenceRankSEG` or :class:`~rankseg_plugins.GlobalRankSEG`, of which it holds a
-            copy.
+        decoder: a ``RankSEG`` (``metric="acc"`` is argmax), or a fitted ``PresenceRankSEG`` or ``GlobalRankSEG``, of
+            which it holds a copy.
         num_classes: C, the channels of the probabilities.
-        temperature: in [0.001, 1000]; see :class:`~rankseg_plugins.calibration.TemperatureScaling`.
+        temperature: in [0.001, 1000]; see ``TemperatureScaling``.
         evidence: why it was chosen, as values that JSON holds.
 
     Shape:
@@ -62,8 +60,12 @@ class TunedDecoder(nn.Module):
 
     Example:
         >>> decoder = TunedDecoder(RankSEG(pruning_prob=0.3), num_classes=2, temperature=0.7)
-        >>> TunedDecoder.from_dict(decoder.to_dict()).decoder.pruning_prob
-        0.3
+        >>> decoder(torch.tensor([[[0.9, 0.2], [0.1, 0.8]]]))
+        tensor([[0, 1]])
+        >>> decoder.is_argmax, decoder.knows_presence, decoder.output_mode, decoder.check_sums
+        (False, False, 'multiclass', True)
+        >>> decoder.unassigned_policy, decoder.void_index
+        ('max_score', 255)
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class TunedDecoder(nn.Module):
 
     @property
     def check_sums(self) -> bool:
-        """Whether it warns of probabilities that do not add up to 1; see :class:`~rankseg_plugins.RankSEG`."""
+        """Whether it warns of probabilities that do not add up to 1; see ``RankSEG``."""
         return self.decoder.check_sums
 
     @check_sums.setter
@@ -123,7 +125,7 @@ class TunedDecoder(nn.Module):
         return f"num_classes={self.num_classes}, temperature={self.temperature:g}"
 
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
-        """Decide; see the class, and :meth:`rankseg_plugins.RankSEG.predict`."""
+        """Decide; see the class, and ``RankSEG.predict``."""
         probs, valid_mask = plain(probs), plain(valid_mask)
         check_probs("probs", probs, self.num_classes)
         if self.temperature != 1:
@@ -135,7 +137,13 @@ class TunedDecoder(nn.Module):
         return decided
 
     def scaling(self, probs: Tensor) -> Tensor:
-        """The probabilities (B, C, *spatial) at its temperature; at 1 these themselves."""
+        """The probabilities (B, C, *spatial) at its temperature; at 1 these themselves.
+
+        Example:
+            >>> decoder = TunedDecoder(RankSEG("dice"), 2, temperature=2.0)
+            >>> decoder.scaling(torch.tensor([[[0.9], [0.1]]])).flatten()  # 3 : 1 instead of 9 : 1
+            tensor([0.7500, 0.2500])
+        """
         return probs_at(probs, self.temperature, self.output_mode)
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
@@ -143,7 +151,7 @@ class TunedDecoder(nn.Module):
 
         Args:
             probs: (B, C, *spatial) probabilities.
-            valid_mask: optional bool, (B, *spatial) or (*spatial): see :meth:`rankseg_plugins.RankSEG.predict`.
+            valid_mask: optional bool, (B, *spatial) or (*spatial): see ``RankSEG.predict``.
 
         Returns:
             int64 labels (B, *spatial), or bool masks (B, C, *spatial).
@@ -165,7 +173,7 @@ class TunedDecoder(nn.Module):
 
         Args:
             logits: (B, C, *spatial), floating point.
-            activation: see :meth:`rankseg_plugins.RankSEG.predict_logits`, as the rest.
+            activation: see ``RankSEG.predict_logits``, as the rest.
             valid_mask: optional bool, (B, *spatial) or (*spatial).
 
         Returns:
@@ -192,9 +200,15 @@ class TunedDecoder(nn.Module):
 
     @torch.no_grad()
     def decision_and_presence(self, logits: Tensor, activation: str = "softmax") -> tuple[Tensor, Tensor]:
-        """What :meth:`predict_logits` decides, and how likely that takes each class to be there, (B, C) float64.
+        """What ``predict_logits`` decides, and how likely that takes each class to be there, (B, C) float64.
 
-        See :meth:`rankseg_plugins.PresenceRankSEG.decision_and_presence`, for a decoder that :attr:`knows_presence`.
+        See ``PresenceRankSEG.decision_and_presence``, for a decoder that ``knows_presence``.
+
+        Example:
+            >>> decoder = TunedDecoder(PresenceRankSEG(2, frequencies=[1.0, 0.3], rule=0.5), 2)
+            >>> decision, presence = decoder.decision_and_presence(torch.tensor([[[0.0, 0.0], [0.0, 0.0]]]))
+            >>> decision, presence.round(decimals=2)
+            (tensor([[0, 0]]), tensor([[1.0000, 0.3000]], dtype=torch.float64))
         """
         decoder, scaled = self.decoder, (activation, self.output_mode) in OF_LOGITS
         assert isinstance(decoder, PresenceRankSEG)
@@ -204,7 +218,13 @@ class TunedDecoder(nn.Module):
         return decoder.decision_and_presence(self.scaling(probs), "identity")
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as values that JSON holds."""
+        """Everything, as values that JSON holds.
+
+        Example:
+            >>> found = TunedDecoder(RankSEG("iou"), 2, temperature=1.4).to_dict()
+            >>> found["temperature"], found["options"]["metric"], found["rule"]
+            (1.4, 'iou', None)
+        """
         names, of_rule, of_presence = _parts_of(self.decoder)
         return {
             "format": FORMAT,
@@ -219,10 +239,19 @@ class TunedDecoder(nn.Module):
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> TunedDecoder:
-        """The decoder that :meth:`to_dict` wrote down.
+        """The decoder that ``to_dict`` wrote down.
 
         Raises:
             ValueError: if it is none, was written by a later version, or a value is missing or not valid.
+
+        Example:
+            >>> written = TunedDecoder(RankSEG("iou"), 2).to_dict()
+            >>> TunedDecoder.from_dict({**written, "temperature": 1.4}).temperature
+            1.4
+            >>> TunedDecoder.from_dict({"temperature": 1.4})
+            Traceback (most recent call last):
+                ...
+            ValueError: no decoder of rankseg_plugins: 'format' must be 'rankseg_plugins decoder'
         """
         if not isinstance(found, Mapping) or found.get("format") != FORMAT:
             raise ValueError(f"no decoder of rankseg_plugins: 'format' must be {FORMAT!r}")
@@ -249,6 +278,14 @@ class TunedDecoder(nn.Module):
             OSError: if it cannot be written; it names the file.
             TypeError: if ``evidence`` holds what JSON does not.
             ValueError: likewise, such as NaN.
+
+        Example:
+            >>> import os, tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = os.path.join(folder, "decoder.json")
+            ...     TunedDecoder(RankSEG("iou"), num_classes=3, evidence={"seed": 0}).save(path)
+            ...     json.loads(Path(path).read_text())["evidence"]
+            {'seed': 0}
         """
         try:
             text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
@@ -258,7 +295,7 @@ class TunedDecoder(nn.Module):
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> TunedDecoder:
-        """Read a file that :meth:`save` wrote.
+        """Read a file that ``save`` wrote.
 
         Args:
             path: of the file.
@@ -349,96 +386,3 @@ def _read_list(what: str, name: str, values: Any) -> list[float]:
     if not isinstance(values, list) or not all(type(each) in (int, float) and math.isfinite(each) for each in values):
         raise TypeError(f"{name} of the {what} must be a list of finite numbers, got {values!r}")
     return values
-
-
-def decide(decoder: Any, logits: Tensor, activation: str) -> Tensor:
-    """What the decoder of an adapter decides on the output of a network.
-
-    Probabilities of the whole tensor are made only for a decoder that takes nothing else: a function, or a module whose
-    call does more than those of this package, by its class or by a hook.
-
-    Args:
-        decoder: see :func:`as_decoder`.
-        logits: (B, C, *spatial).
-        activation: what makes probabilities of them.
-
-    Returns:
-        Labels (B, *spatial), or bool masks (B, C, *spatial).
-
-    Example:
-        >>> decide(lambda probs: probs[:, 1:] > 0.1, torch.tensor([[[1.0, 3.0], [0.0, 0.0]]]), "softmax")
-        tensor([[[ True, False]]])
-    """
-    if activation != "identity" and takes_logits(decoder):
-        decided: Tensor = decoder.predict_logits(logits, activation)
-    else:
-        decided = decoder(to_probabilities(logits, activation))
-    return decided
-
-
-def decide_knowing(decoder: Any, logits: Tensor, activation: str) -> tuple[Tensor, Tensor | None]:
-    """What :func:`decide` gives, and how likely the decision took each class to be there: (B, C) float64.
-
-    The latter is None of a decoder that knows nothing of it, or whose call does more than those of this package.
-
-    Example:
-        >>> from rankseg_plugins import PresenceRankSEG
-        >>> logits = torch.tensor([[[1.0, 3.0], [0.0, 0.0]]])
-        >>> decide_knowing(PresenceRankSEG(2, frequencies=[1.0, 0.25]), logits, "softmax")[1].round(decimals=3)
-        tensor([[1.0000, 0.2500]], dtype=torch.float64)
-        >>> decide_knowing(RankSEG(), logits, "softmax")[1] is None
-        True
-    """
-    knows = decoder.knows_presence if isinstance(decoder, TunedDecoder) else isinstance(decoder, PresenceRankSEG)
-    if knows and takes_logits(decoder):
-        found: tuple[Tensor, Tensor | None] = decoder.decision_and_presence(logits, activation)
-        return found
-    return decide(decoder, logits, activation), None
-
-
-def takes_logits(decoder: Any) -> bool:
-    """Whether calling it does no more than what this package made it do: no other class, and no hook."""
-    if type(decoder) not in (RankSEG, PresenceRankSEG, GlobalRankSEG, TunedDecoder):
-        return False
-    return not (decoder._forward_hooks or decoder._forward_pre_hooks)
-
-
-def as_decoder(decoder: Any, num_classes: int | None = None) -> Any:
-    """Bring the option ``decoder`` of an adapter into one form: something to call on probabilities.
-
-    Args:
-        decoder: a :class:`~rankseg_plugins.RankSEG` or another callable, or the path of a file that
-            :meth:`TunedDecoder.save` wrote.
-        num_classes: C, where it is known.
-
-    Raises:
-        TypeError: if it is neither.
-        OSError: if the file cannot be read.
-        ValueError: if the file holds no decoder, or the decoder does not serve this number of classes.
-
-    Example:
-        >>> as_decoder(TunedDecoder(RankSEG(), num_classes=4), num_classes=3)
-        Traceback (most recent call last):
-            ...
-        ValueError: decoder is for num_classes=4, got num_classes=3
-    """
-    source = "decoder"
-    if isinstance(decoder, (str, PathLike)):
-        source = f"decoder={str(decoder)!r}"
-        try:
-            decoder = TunedDecoder.load(decoder)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"{source}: no such file; decoder must be a RankSEG, another callable on probabilities, or the file of "
-                "a tuned decoder"
-            ) from error
-    check_decoder(decoder)
-    known = decoder.num_classes if isinstance(decoder, (TunedDecoder, GlobalRankSEG, PresenceRankSEG)) else None
-    if None not in (known, num_classes) and known != num_classes:
-        raise ValueError(f"{source} is for num_classes={known}, got num_classes={num_classes}")
-    if num_classes is not None and isinstance(decoder, RankSEG):
-        try:
-            decoder.check_classes(read_integer("num_classes", num_classes))
-        except ValueError as error:
-            raise ValueError(f"{source} with num_classes={num_classes}: {error}") from error
-    return decoder

@@ -18,12 +18,12 @@ from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.decoders import parse_decoder
 from rankseg_plugins.comparison.recording import DECODERS, Recorder
 from rankseg_plugins.comparison.scoring import Scoring
-from rankseg_plugins.comparison.telling.tables import to_dict
 from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.files.grouping import check_table, read_table
 from rankseg_plugins.report import write_report
 from rankseg_plugins.report.page import Page
 from rankseg_plugins.report.terminal import to_terminal
+from rankseg_plugins.report.values import to_dict
 from rankseg_plugins.scores.checks import read_device
 
 BELOW = 3

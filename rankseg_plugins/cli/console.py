@@ -14,7 +14,7 @@ import typer
 from rich.console import Console, RenderableType
 
 from rankseg_plugins.cli.processes import may_say_error
-from rankseg_plugins.core.processes import gather
+from rankseg_plugins.core.fits.processes import gather
 from rankseg_plugins.files.errors import InputError, NoImageError
 from rankseg_plugins.files.wording import for_shell
 from rankseg_plugins.report.words import printable

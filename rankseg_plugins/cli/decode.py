@@ -19,9 +19,9 @@ from rankseg_plugins.cli.processes import own_device
 from rankseg_plugins.comparison.blocks.expected import EXPECTED, expected_image_scores
 from rankseg_plugins.comparison.decoders import NamedDecoder, parse_decoder
 from rankseg_plugins.comparison.scoring import Scoring
-from rankseg_plugins.comparison.telling.tables import csv_text
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
-from rankseg_plugins.core.processes import rank
+from rankseg_plugins.core.fits.processes import rank
+from rankseg_plugins.core.inputs.plausibility import CLASSES_LAST
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice
 from rankseg_plugins.files.decoding.geometry import find_references
 from rankseg_plugins.files.decoding.images import Image, find_images
 from rankseg_plugins.files.decoding.palettes import read_palette
@@ -30,6 +30,7 @@ from rankseg_plugins.files.decoding.scratch import Scratch
 from rankseg_plugins.files.decoding.writing import SUFFIXES, choose_form
 from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.files.formats.nifti import check_orientation
+from rankseg_plugins.report.values import csv_text
 from rankseg_plugins.scores.checks import read_device
 
 WRITING, EXPECTING = ({"rich_help_panel": title} for title in ("Writing", "Expected score"))
@@ -177,7 +178,16 @@ def _check_geometry(file_format: str, reference: Path | None, orientation: str |
 
 def _build(named: NamedDecoder, first: Image, opened: Opened, one_vs_rest: int | None) -> Any:
     """The decoder for these images, which may not be those that it was tuned for."""
-    built = named.build(len(opened.values))
+    shape = tuple(opened.values.shape)
+    try:
+        built = named.build(shape[0])
+    except ValueError as error:
+        if named.tuned is None or shape[-1] != named.tuned.num_classes:
+            raise
+        raise InputError(first.place, f"{error}; {CLASSES_LAST}") from error
+    if len(shape) == 3 and 2 * shape[-1] < shape[0]:
+        read = f"shape {shape} is read as {shape[0]} classes of {shape[1]} x {shape[2]} pixels"
+        note(f"warning: {first.place}: {read}; {CLASSES_LAST}", style="yellow")
     built.check_sums = False  # all images are looked at
     tuned = built.evidence.get("one_vs_rest") if isinstance(built, TunedDecoder) else one_vs_rest
     if tuned != one_vs_rest:

@@ -14,7 +14,7 @@ from rankseg_plugins._version import __version__
 from rankseg_plugins.cli.console import note_for_all
 from rankseg_plugins.cli.processes import Steps, from_first, meet
 from rankseg_plugins.cli.running import check_out, contents_of
-from rankseg_plugins.core.processes import gather, number, rank, share
+from rankseg_plugins.core.fits.processes import gather, number, rank, share
 from rankseg_plugins.files.decoding.images import Image
 from rankseg_plugins.files.decoding.run import Labelling, LabelsFile, check_free, is_done, remove, run, written
 from rankseg_plugins.files.errors import InputError, NoImageError

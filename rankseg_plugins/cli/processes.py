@@ -16,8 +16,8 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from rankseg_plugins.core import processes
-from rankseg_plugins.core.processes import rank
+from rankseg_plugins.core.fits import processes
+from rankseg_plugins.core.fits.processes import rank
 
 #: Exit status of a process that ends because another failed.
 OTHER_FAILED = 2

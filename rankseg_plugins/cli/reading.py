@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from rankseg_plugins.cli.console import note
 from rankseg_plugins.comparison.sample import Sample, fitting_mode
 from rankseg_plugins.comparison.scoring import check_class_names
-from rankseg_plugins.core.plausibility import describe_sums
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, to_probabilities
+from rankseg_plugins.core.inputs.plausibility import describe_sums
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice, to_probabilities
 from rankseg_plugins.files.cases import Case, Found, find_cases, one_against_rest, relabel
 from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.files.formats.nifti import check_orientation
@@ -95,7 +95,7 @@ def find(reading: Reading) -> Images:
     """Find the images; files without a partner are listed.
 
     Raises:
-        ValueError: for options that are not valid or do not fit the files; :class:`InputError` for files.
+        ValueError: for options that are not valid or do not fit the files; ``InputError`` for files.
     """
     mapping = None if reading.map_labels is None else _mapping(reading.map_labels)
     found = find_cases(reading.probs, reading.labels, reading.orientation)

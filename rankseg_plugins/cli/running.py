@@ -20,7 +20,7 @@ from rankseg_plugins.comparison.decoders import ByCase, Decoder
 from rankseg_plugins.comparison.facts import collect_facts
 from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.comparison.sample import Sample
-from rankseg_plugins.core.processes import gather, number, rank, share
+from rankseg_plugins.core.fits.processes import gather, number, rank, share
 from rankseg_plugins.files.errors import InputError, NoImageError
 from rankseg_plugins.files.lines import collect, share_of
 from rankseg_plugins.files.progress import progress_bar
@@ -141,19 +141,19 @@ def look_ahead(
     doing: str,
     conditions: Mapping[str, Any],
 ) -> None:
-    """Hand over every image that :func:`measure` will, before it does, each to one process; see there.
+    """Hand over every image that ``measure`` will, before it does, each to one process; see there.
 
     Args:
         images: to be handed over.
         recorder: what it would refuse is not handed over.
-        names: of the decoders that :func:`measure` will have.
+        names: of the decoders that ``measure`` will have.
         take: gets each of them, and its number.
         out: folder with the results of an earlier run, if any.
         doing: title of the bar that is shown.
         conditions: of what is fitted.
 
     Raises:
-        InputError: as :func:`measure`.
+        InputError: as ``measure``.
     """
     path = out / RESULTS
     from_first(lambda: collect(path))

@@ -14,7 +14,7 @@ from rankseg_plugins.cli.processes import from_first, own_device
 from rankseg_plugins.cli.reading import Images, Reading, find
 from rankseg_plugins.cli.running import check_out, look_ahead, measure
 from rankseg_plugins.comparison.scoring import Scoring
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.files.errors import InputError
 from rankseg_plugins.report.terminal import tuning_to_terminal
 from rankseg_plugins.report.tuning import DECODER, write_tuning

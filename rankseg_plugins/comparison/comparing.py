@@ -42,25 +42,25 @@ def compare(
     """Compare decoders on the same probabilities, in one pass.
 
     Args:
-        samples: :class:`Sample`, or tuples (name, probs, labels); any iterable, also one that loads as it goes.
+        samples: ``Sample``, or tuples (name, probs, labels); any iterable, also one that loads as it goes.
         decoders: texts such as ``"argmax"``, ``"rankseg(metric=dice)"`` and ``"decoder.json"`` (what
-            :func:`~rankseg_plugins.tuning.tune` found), or callables on probabilities (1, C, *spatial) by name.
-            The first is the baseline, argmax where there is one alone; the second is drawn, with the best of the
-            others. Where the first image has overlapping masks as truth, texts mean masks, too, and argmax is the
-            threshold 0.5; see :func:`fitting_mode <rankseg_plugins.comparison.sample.fitting_mode>`.
+            ``rankseg_plugins.tuning.tune`` found), or callables on probabilities (1, C, *spatial) by name. The first
+            is the baseline, argmax where there is one alone; the second is drawn, with the best of the others. Where
+            the first image has overlapping masks as truth, texts mean masks, too, and argmax is the threshold 0.5; see
+            ``rankseg_plugins.comparison.sample.fitting_mode``.
         num_classes: C; None takes that of the first sample.
         ignore_index: label of the truth whose pixels do not count.
         class_names: C names; None numbers the classes.
         scoring: what counts as better; None is image Dice over the classes in truth or prediction.
-        extra: see :class:`Recorder`.
+        extra: see ``Recorder``.
         risk_coverage: likewise.
-        groups: see :class:`Comparison`; an image that is in none is refused before it is decoded.
+        groups: see ``Comparison``; an image that is in none is refused before it is decoded.
         panels: pictures to keep of the most improved images, and of the most damaged.
         device: where to decode.
         on_measured: called after each image.
         facts: what a report says about the run; None: versions of the packages.
         confidence: of the intervals.
-        palette: see :class:`Comparison`.
+        palette: see ``Comparison``.
 
     Returns:
         The comparison. Memory grows with the number of images only by their counts: 3 integers for each decoder

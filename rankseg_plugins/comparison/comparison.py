@@ -1,59 +1,27 @@
-"""Decoders compared on the same images: scores at every level, paired differences, intervals, wins and losses.
-
-The first decoder is the *baseline*, and every difference is that of another decoder minus the baseline on the same
-images.
-"""
+"""Decoders compared on the same images: every figure, and what is said of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
-from rankseg_plugins.calibration.reliability import Calibration
-from rankseg_plugins.comparison.blocks.expected import expected_image_scores
-from rankseg_plugins.comparison.blocks.extra import ExtraFigures, extra_entries, extra_figures
-from rankseg_plugins.comparison.blocks.groups import (
-    Groups,
-    GroupTable,
-    check_groups,
-    group_tables,
-    read_groups,
-    read_values,
-    split,
-)
-from rankseg_plugins.comparison.blocks.presence import Presence, describe_presence
-from rankseg_plugins.comparison.intervals.levels import Differences, level_differences
-from rankseg_plugins.comparison.intervals.statistics import check_confidence, sign_test, wilcoxon
-from rankseg_plugins.comparison.measuring import Measurement, first_alike, to_areas
-from rankseg_plugins.comparison.paired import Paired
-from rankseg_plugins.comparison.pictures.colours import check_palette
-from rankseg_plugins.comparison.pictures.examples import Example
-from rankseg_plugins.comparison.scoring import Scoring
+from rankseg_plugins.comparison.blocks.groups import check_groups, read_values
+from rankseg_plugins.comparison.figures import Figures
+from rankseg_plugins.comparison.telling.groups import GroupTable, group_tables, split
 from rankseg_plugins.comparison.telling.summary import summarise
 from rankseg_plugins.comparison.telling.tables import Tables, read_tables, rows
 from rankseg_plugins.comparison.telling.verdict import Verdict, judge
-from rankseg_plugins.core.options import PRESENT
-from rankseg_plugins.core.probabilities import check_choice
-from rankseg_plugins.scores.areas import Areas
-from rankseg_plugins.scores.extra import ExtraScore
-from rankseg_plugins.scores.levels import LEVELS, SCORES, accuracy, class_table, worst
-from rankseg_plugins.scores.risk_coverage import RiskCoverage, risk_coverage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WORST = 0.1
-
 
 @dataclass(frozen=True, repr=False)
-class Comparison:
-    """What decoders scored on the same images, see :func:`~rankseg_plugins.comparison.compare`.
+class Comparison(Figures):
+    """What decoders scored on the same images, see ``compare``.
 
     Args:
         decoders: names, the baseline first.
@@ -79,41 +47,19 @@ class Comparison:
             palette that is not allowed.
 
     Example:
+        >>> import torch
         >>> from rankseg_plugins.comparison import compare
         >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
         >>> samples = [("a", probs, torch.tensor([0, 1, 1])), ("b", probs, torch.tensor([0, 0, 1]))]
-        >>> compare(samples)  # a table for a prompt
+        >>> found = compare(samples)
+        >>> found  # a table for a prompt
         Comparison of 2 images
         decoder               image Dice (union), %  gain, points  95 % interval
         argmax                                83.33
         rankseg(metric=dice)                  83.33          0.00  too few cases
+        >>> found.names, found.candidates, found.scored_classes, found.seconds.shape
+        (('a', 'b'), ('rankseg(metric=dice)',), ('class 0', 'class 1'), (2, 2))
     """
-
-    decoders: tuple[str, ...]
-    classes: tuple[str, ...]
-    measurements: tuple[Measurement, ...]
-    scoring: Scoring = field(default_factory=Scoring)
-    calibration: Calibration | None = None
-    improved: tuple[Example, ...] = ()
-    damaged: tuple[Example, ...] = ()
-    skipped: Mapping[str, str] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    cautions: tuple[str, ...] = ()
-    confidence: float = 0.95
-    presence: Presence = field(default_factory=dict)
-    extra: tuple[ExtraScore, ...] = ()
-    groups: Groups = field(default_factory=dict)
-    palette: Sequence[Sequence[int]] | None = None
-
-    def __post_init__(self) -> None:
-        if not self.measurements:
-            raise ValueError("nothing to compare: no image was scored")
-        _check_names(self.names)
-        check_confidence(self.confidence)
-        object.__setattr__(self, "groups", read_groups(self.groups))
-        check_groups(self.groups, ((each.name, each.case) for each in self.measurements))
-        if self.palette is not None:
-            check_palette(self.palette, len(self.classes))
 
     def __repr__(self) -> str:
         return summarise(self).text()
@@ -122,170 +68,18 @@ class Comparison:
         """What a notebook shows: the same table."""
         return summarise(self).html()
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The images."""
-        return tuple(each.name for each in self.measurements)
-
-    @property
-    def candidates(self) -> tuple[str, ...]:
-        """All decoders but the baseline."""
-        return self.decoders[1:]
-
-    @cached_property
-    def cases(self) -> np.ndarray:
-        """Index of the case of every image, (N,) from 0."""
-        numbers: dict[str, int] = {}
-        return np.array([numbers.setdefault(each.case, len(numbers)) for each in self.measurements])
-
-    @property
-    def scored_classes(self) -> tuple[str, ...]:
-        """Names of the classes that count."""
-        return tuple(self.classes[label] for label in self.scoring.kept(len(self.classes)))
-
-    @cached_property
-    def seconds(self) -> np.ndarray:
-        """Decode time of every decoder and image, (decoders, N)."""
-        return np.stack([each.seconds for each in self.measurements], 1)
-
-    @cached_property
-    def _counts(self) -> np.ndarray:
-        counts = np.stack([each.counts for each in self.measurements], 2)
-        return counts[..., self.scoring.kept(len(self.classes))]
-
-    @cached_property
-    def _areas(self) -> dict[str, Areas]:
-        return dict(zip(self.decoders, map(to_areas, self._counts), strict=True))
-
-    def areas(self, decoder: str) -> Areas:
-        """Counts of every image and scored class, (N, classes).
-
-        Raises:
-            ValueError: if ``decoder`` is not one of :attr:`decoders`.
-        """
-        check_choice("decoder", decoder, self.decoders)
-        return self._areas[decoder]
-
-    def level(self, decoder: str, score: str, level: str) -> float:
-        """One score at one level.
-
-        Args:
-            decoder: its name.
-            score: ``"dice"``, ``"iou"``, ``"precision"``, ``"recall"`` or ``"accuracy"``.
-            level: ``"dataset"``, ``"image"`` or ``"class"``; with the first four also ``"worst"``, the mean of the
-                lowest tenth of the images.
-        """
-        areas = self.areas(decoder)
-        if score == "accuracy":
-            return accuracy(areas, level).item()
-        if level == "worst":
-            scores = replace(self.scoring, score=score).image_scores(areas)
-            return worst(torch.from_numpy(scores), WORST).item()
-        return LEVELS[level](areas, SCORES[score], self.scoring.present, self.scoring.absent).item()
-
-    def presence_of(self, decoder: str) -> dict[str, Any] | None:
-        """How likely a decoder took the scored classes to be there, against how often they are; None if it knows not.
-
-        See :func:`~rankseg_plugins.comparison.blocks.presence.describe_presence`.
-        """
-        kept, found = self.scoring.kept(len(self.classes)), self.presence.get(decoder)
-        return None if found is None or not found.count[kept].any() else describe_presence(found, kept)
-
-    def class_table(self, decoder: str) -> dict[str, np.ndarray]:
-        """Every score of every scored class; see :func:`~rankseg_plugins.scores.levels.class_table`."""
-        table = class_table(self.areas(decoder), self.scoring.present, self.scoring.absent)
-        return {name: column.numpy() for name, column in table.items()}
-
-    @cached_property
-    def differences(self) -> Differences:
-        """Differences to the baseline with their intervals, at every level and of every class."""
-        return level_differences(self._counts, self.cases, self.scoring, self.confidence, self._alike)
-
-    @cached_property
-    def _firsts(self) -> list[int]:
-        """Of every decoder, the first that decided as it did in every image, which is itself if nobody looked."""
-        return first_alike(self.measurements, len(self.decoders))
-
-    @cached_property
-    def _alike(self) -> np.ndarray:
-        """Of every candidate, whether it decided as the baseline did in every image."""
-        return np.array([first == 0 for first in self._firsts[1:]])
-
-    @cached_property
-    def distinct(self) -> tuple[str, ...]:
-        """Candidates that decided otherwise than all decoders before them in some image; the first one if none did."""
-        found = (name for place, name in enumerate(self.decoders) if place and self._firsts[place] == place)
-        return tuple(found) or self.candidates[:1]
-
-    def decides_as(self, decoder: str) -> str | None:
-        """The first decoder before this one that gave its very labels, or masks, in every image; None if none did.
-
-        Args:
-            decoder: one of :attr:`decoders`.
-
-        Raises:
-            ValueError: if it is not one of them.
-
-        Example:
-            >>> from rankseg_plugins.comparison import compare
-            >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
-            >>> found = compare([("a", probs, torch.tensor([0, 1, 1]))], ["argmax", "rankseg", "rankseg(metric=iou)"])
-            >>> [found.decides_as(name) for name in found.decoders]
-            [None, 'argmax', 'argmax']
-        """
-        check_choice("decoder", decoder, self.decoders)
-        place = self.decoders.index(decoder)
-        return None if self._firsts[place] == place else self.decoders[self._firsts[place]]
-
-    def decides_alike(self, decoder: str) -> bool:
-        """Whether a decoder gave the very labels, or masks, of the baseline in every image; False if nobody looked.
-
-        Args:
-            decoder: one of :attr:`candidates`.
-
-        Raises:
-            ValueError: if it is not one of them.
-
-        Example:
-            >>> from rankseg_plugins.comparison import compare
-            >>> sure = torch.tensor([[0.9, 0.1], [0.1, 0.9]])
-            >>> compare([("a", sure, torch.tensor([0, 1]))]).decides_alike("rankseg(metric=dice)")
-            True
-        """
-        check_choice("decoder", decoder, self.candidates)
-        return bool(self._alike[self.candidates.index(decoder)])
-
-    @cached_property
-    def _by_present(self) -> dict[str, Comparison]:
-        scorings = {present: replace(self.scoring, present=present, absent="skip") for present in PRESENT}
-        return {
-            present: self if scoring == self.scoring else replace(self, scoring=scoring)
-            for present, scoring in scorings.items()
-        }
-
-    def under(self, present: str) -> Comparison:
-        """The same images scored where other classes count, and absent ones are left out.
-
-        Args:
-            present: ``"union"`` or ``"label"``; see :class:`Scoring`.
-
-        Raises:
-            ValueError: for another one.
-        """
-        check_choice("present", present, PRESENT)
-        return self._by_present[present]
-
     def verdict(self, decoder: str | None = None) -> Verdict:
         """What to say of a decoder: what happened to the score that decides, and which others moved the other way.
 
         Args:
-            decoder: one of :attr:`candidates`; None takes the second of all.
+            decoder: one of ``candidates``; None takes the second of all.
 
         Raises:
             ValueError: if it is not one of them.
 
         Example:
-            >>> from rankseg_plugins.comparison import compare
+            >>> import torch
+        >>> from rankseg_plugins.comparison import compare
             >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
             >>> samples = [("a", probs, torch.tensor([0, 1, 1])), ("b", probs, torch.tensor([0, 0, 1]))]
             >>> compare(samples).verdict().sentence
@@ -316,7 +110,8 @@ class Comparison:
             ValueError: if an image is in no group.
 
         Example:
-            >>> from rankseg_plugins.comparison import compare
+            >>> import torch
+        >>> from rankseg_plugins.comparison import compare
             >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
             >>> found = compare([("a", probs, torch.tensor([0, 1, 1])), ("b", probs, torch.tensor([0, 0, 1]))])
             >>> {site: part.level("argmax", "dice", "image") for site, part in found.by_group({"a": 1, "b": 2}).items()}
@@ -328,77 +123,31 @@ class Comparison:
 
     @cached_property
     def group_tables(self) -> list[GroupTable]:
-        """Gain and interval in every group, for each column of :attr:`groups`."""
+        """Gain and interval in every group, for each column of ``groups``.
+
+        Example:
+            >>> import torch
+        >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
+            >>> samples = [(name, probs, torch.tensor([0, 1, 1])) for name in "ab"]
+            >>> found = compare(samples, groups={"site": {"a": "Rome", "b": "Oslo"}})
+            >>> [(table.column, [row.value for row in table.rows]) for table in found.group_tables]
+            [('site', ['Oslo', 'Rome'])]
+        """
         return group_tables(self)
 
     @cached_property
-    def expected_scores(self) -> np.ndarray | None:
-        """What every decoder is expected to score on every image, (decoders, N) float64; None where none was asked for.
-
-        See :mod:`rankseg_plugins.comparison.blocks.expected`.
-        """
-        found = [each.expected for each in self.measurements if each.expected is not None]
-        return expected_image_scores(np.stack(found, 1), self.scoring) if len(found) == len(self.names) else None
-
-    def risk_coverage(self, decoder: str) -> RiskCoverage:
-        """Which images can be trusted: the risk-coverage curve in the order of what a decoder is expected to score.
-
-        Raises:
-            ValueError: if it is not one of :attr:`decoders`, or the comparison was made without ``risk_coverage=True``.
-
-        Example:
-            >>> from rankseg_plugins.comparison import compare
-            >>> sure, unsure = torch.tensor([[0.9, 0.1], [0.1, 0.9]]), torch.tensor([[0.6, 0.4], [0.4, 0.6]])
-            >>> samples = [("a", sure, torch.tensor([0, 1])), ("b", unsure, torch.tensor([0, 0]))]
-            >>> compare(samples, risk_coverage=True).risk_coverage("argmax").risk
-            array([0.        , 0.33333333])
-        """
-        if self.expected_scores is None:
-            raise ValueError("risk_coverage needs a comparison that was made with risk_coverage=True")
-        scores = self.scoring.image_scores(self.areas(decoder))
-        return risk_coverage(self.expected_scores[self.decoders.index(decoder)], scores)
-
-    @cached_property
-    def extra_entries(self) -> np.ndarray:
-        """Figures of the extra scores, (decoders, K, N, scored classes); NaN where there is none."""
-        values = np.stack([each.extra for each in self.measurements if each.extra is not None])
-        counts = np.stack([each.counts for each in self.measurements], 2)
-        return extra_entries(values, [to_areas(each) for each in counts], self.extra, self.scoring)
-
-    @cached_property
-    def extra_figures(self) -> ExtraFigures:
-        """Means of the extra scores, and differences to the baseline with their intervals."""
-        return extra_figures(self.extra_entries, self.extra, self.cases, self.confidence, self._alike)
-
-    def paired(self, decoder: str) -> Paired:
-        """One decoder against the baseline, image by image, in the score of :attr:`scoring`.
-
-        Args:
-            decoder: one of :attr:`candidates`.
-
-        Raises:
-            ValueError: if it is not one of them.
-
-        Example:
-            >>> from rankseg_plugins.comparison import compare
-            >>> probs, labels = torch.tensor([[0.9, 0.55], [0.1, 0.45]]), torch.tensor([0, 1])
-            >>> compare([("a", probs, labels)], panels=0).paired("rankseg(metric=dice)").differences
-            array([0.])
-        """
-        check_choice("decoder", decoder, self.candidates)
-        baseline, scores = (self.scoring.image_scores(self.areas(each)) for each in (self.decoders[0], decoder))
-        known = ~np.isnan(baseline) & ~np.isnan(scores)
-        gains = (scores - baseline)[known]
-        cases = np.unique(self.cases[known], return_inverse=True)[1]
-        by_case = np.bincount(cases, gains) / np.bincount(cases) if len(gains) else gains
-        low, high = self.differences.paired[self.candidates.index(decoder)]
-        names = tuple(name for name, is_known in zip(self.names, known, strict=True) if is_known)
-        p_values = (wilcoxon(by_case), sign_test(by_case))
-        return Paired(names, baseline[known], scores[known], (float(low), float(high)), *p_values)
-
-    @cached_property
     def tables(self) -> Tables:
-        """Every figure in rows: what all forms of a report show."""
+        """Every figure in rows: what all forms of a report show.
+
+        Example:
+            >>> import torch
+        >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
+            >>> tables = compare([("a", probs, torch.tensor([0, 1, 1]))]).tables
+            >>> [row.name for row in tables.decoders], tables.classes[1][:2]  # a class, and the images that hold it
+            (['argmax', 'rankseg(metric=dice)'], ('class 1', 1))
+        """
         return read_tables(self)
 
     def to_rows(self) -> list[dict[str, Any]]:
@@ -406,6 +155,14 @@ class Comparison:
 
         It holds ``image``, ``case``, ``decoder``, ``seconds``, ``pixel_accuracy``, the image-level scores, and the
         Dice and IoU of every scored class.
+
+        Example:
+            >>> import torch
+        >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
+            >>> found = compare([("a", probs, torch.tensor([0, 1, 1]))])
+            >>> [(row["image"], row["decoder"], row["dice"]) for row in found.to_rows()]
+            [('a', 'argmax', 0.6666666666666666), ('a', 'rankseg(metric=dice)', 0.6666666666666666)]
         """
         return rows(self)
 
@@ -414,6 +171,14 @@ class Comparison:
 
         Args:
             decoder: which one to draw against the baseline; None takes the second.
+
+        Example:
+            >>> import torch
+        >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
+            >>> figure = compare([("a", probs, torch.tensor([0, 1, 1])), ("b", probs, torch.tensor([0, 0, 1]))]).plot()
+            >>> len(figure.axes)
+            4
         """
         # Reports stand above comparisons; this is a door to them for users, nothing here needs them.
         from rankseg_plugins.report.charts import overview
@@ -429,14 +194,18 @@ class Comparison:
         Raises:
             ImportError: without the extra ``report``.
             OSError: if it cannot be written.
+
+        Example:
+            >>> import os, tempfile
+            >>> import torch
+        >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[[0.9, 0.6, 0.2]], [[0.1, 0.4, 0.8]]])
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     compare([("a", probs, torch.tensor([[0, 1, 1]]))]).report(folder)
+            ...     sorted(os.listdir(folder))
+            ['images.csv', 'pictures', 'report.html', 'report.json', 'report.md']
         """
-        # As in :meth:`plot`, a door for users.
+        # As in ``plot``, a door for users.
         from rankseg_plugins.report import write_report
 
         write_report(self, path)
-
-
-def _check_names(names: Sequence[str]) -> None:
-    if len(set(names)) < len(names):
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise ValueError(f"two images are called {twice!r}: names must differ")

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankseg_plugins.calibration.deciding import decide_knowing, takes_logits
 from rankseg_plugins.calibration.temperature import probs_at
-from rankseg_plugins.calibration.tuned import TunedDecoder, decide_knowing, takes_logits
+from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison.decoders import Decoder
 from rankseg_plugins.core import PresenceRankSEG, RankSEG
 from rankseg_plugins.core.sharing import Clock, Once

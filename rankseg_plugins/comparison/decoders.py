@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rankseg_plugins.calibration.tuned import PRESENCE_OPTIONS, TunedDecoder
 from rankseg_plugins.core import PresenceRankSEG, RankSEG
 from rankseg_plugins.core.decoder import OPTIONS
-from rankseg_plugins.core.options import read_mode, suggest
+from rankseg_plugins.core.inputs.options import read_mode, suggest
 
 Decoder = Callable[[Tensor], Tensor]
 ARGMAX, PRESENCE = "argmax", "presence"
@@ -35,8 +35,7 @@ class NamedDecoder:
 
     Args:
         name: how it is called in tables.
-        options: of :class:`rankseg_plugins.RankSEG`; with ``frequencies`` of
-            :class:`rankseg_plugins.PresenceRankSEG`.
+        options: of ``RankSEG``; with ``frequencies`` of ``PresenceRankSEG``.
         tuned: what was read from a file, instead of options.
     """
 
@@ -46,7 +45,7 @@ class NamedDecoder:
 
     @property
     def output_mode(self) -> str | None:
-        """What its text or file asks for; None leaves it to :meth:`build`."""
+        """What its text or file asks for; None leaves it to ``build``."""
         return self.tuned.output_mode if self.tuned is not None else self.options.get("output_mode")
 
     def build(self, channels: int, output_mode: str | None = None) -> RankSEG | TunedDecoder:
@@ -58,8 +57,8 @@ class NamedDecoder:
 
         Raises:
             TypeError: for an option of the wrong type.
-            ValueError: for an option value that :class:`~rankseg_plugins.RankSEG` refuses, also for this number of
-                channels, or a file that was tuned for another one.
+            ValueError: for an option value that ``RankSEG`` refuses, also for this number of channels, or a file that
+                was tuned for another one.
         """
         if self.tuned is not None:
             if self.tuned.num_classes != channels:
@@ -122,10 +121,10 @@ def parse_decoder(text: str) -> NamedDecoder:
 
     Args:
         text: ``"argmax"``, ``"rankseg"`` or ``"rankseg(option=value, ...)"`` with the options of
-            :class:`rankseg_plugins.RankSEG`; words need no quotes. ``"argmax(output_mode=multilabel)"`` is the
-            threshold 0.5, a mask for each class. ``"presence(frequencies=[0.9, 0.1], option=value, ...)"`` is a
-            :class:`rankseg_plugins.PresenceRankSEG` that is told how often images hold each class; one that learnt it
-            is a file. Or the path of a ``.json`` file that :meth:`TunedDecoder.save` wrote.
+            ``RankSEG``; words need no quotes. ``"argmax(output_mode=multilabel)"`` is the threshold 0.5, a mask for
+            each class. ``"presence(frequencies=[0.9, 0.1], option=value, ...)"`` is a ``PresenceRankSEG`` that is told
+            how often images hold each class; one that learnt it is a file. Or the path of a ``.json`` file that
+            ``TunedDecoder.save`` wrote.
 
     Returns:
         The decoder, called by its text without blanks around.
@@ -217,7 +216,7 @@ def named_decoders(decoders: Iterable[str] | Mapping[str, Decoder]) -> dict[str,
     """Bring the option ``decoders`` into one form: by name, the first being the baseline; one alone gets argmax.
 
     Args:
-        decoders: texts for :func:`parse_decoder`, or callables on probabilities (1, C, *spatial) by name.
+        decoders: texts for ``parse_decoder``, or callables on probabilities (1, C, *spatial) by name.
 
     Raises:
         TypeError: for what is neither.

@@ -31,7 +31,7 @@ SHARE = 0.5
 def collect_facts(
     arguments: Sequence[str] = (), hashes: Mapping[str, str] | None = None, unmatched: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Facts for :class:`~rankseg_plugins.comparison.Comparison`.
+    """Facts for ``Comparison``.
 
     Args:
         arguments: of the command line.
@@ -84,7 +84,7 @@ def describe_seen(evidence: Mapping[str, Any], measurements: Iterable[Measuremen
     """A sentence on a decoder that was tuned on the images that it is compared on; None where it was not.
 
     Args:
-        evidence: of a tuned decoder, with what :func:`remember` gave.
+        evidence: of a tuned decoder, with what ``remember`` gave.
         measurements: of the comparison.
         decoder: its name.
     """

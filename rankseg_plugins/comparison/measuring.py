@@ -15,7 +15,14 @@ from rankseg_plugins.comparison.blocks.presence import judged
 from rankseg_plugins.comparison.deciding import decide_each
 from rankseg_plugins.comparison.decoders import Decoder, of_case
 from rankseg_plugins.comparison.sample import Sample, overlap
-from rankseg_plugins.core.probabilities import check_floating, check_range, check_shape, check_tensor, extent, plain
+from rankseg_plugins.core.inputs.probabilities import (
+    check_floating,
+    check_range,
+    check_shape,
+    check_tensor,
+    extent,
+    plain,
+)
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.scores.extra import ExtraScore, Spacing, measure_extra
@@ -33,11 +40,9 @@ class Measurement:
         seconds: (decoders,) decode time of each alone, NaN where it was not taken.
         calibration: of the probabilities; None where there are none.
         presence: (decoders, C) how likely each of them took each class to be there, NaN where that is not known; None
-            where it is of none. See :func:`~rankseg_plugins.comparison.blocks.presence.judged`.
-        extra: (decoders, K, C) float64, what :func:`~rankseg_plugins.scores.extra.measure_extra` gave for each decoder;
-            None where nothing was asked for.
-        expected: (decoders, 2, C) float64, what :func:`~rankseg_plugins.comparison.blocks.expected.expect` gave; None
-            where it was not asked for.
+            where it is of none. See ``judged``.
+        extra: (decoders, K, C) float64, what ``measure_extra`` gave for each decoder; None where nothing was asked for.
+        expected: (decoders, 2, C) float64, what ``expect`` gave; None where it was not asked for.
         same: (decoders,) int64, equal where decisions are the very same; None where nobody looked.
     """
 
@@ -125,7 +130,7 @@ def measure(
     Args:
         sample: probabilities and truth.
         decoders: callables on (1, C, *spatial) probabilities by name, giving (1, *spatial) labels or
-            (1, C, *spatial) masks. They get float32 or float64. Of a :class:`ByCase` it is that of the case.
+            (1, C, *spatial) masks. They get float32 or float64. Of a ``ByCase`` it is that of the case.
         num_classes: C.
         ignore_index: label of the truth whose pixels do not count.
         device: where to decode.
@@ -186,7 +191,7 @@ def measure_decisions(
     ignore_index: int | None,
     spacing: Spacing | None,
 ) -> np.ndarray | None:
-    """The extra scores of every decision of one image, see :class:`Measurement`; None if there are none."""
+    """The extra scores of every decision of one image, see ``Measurement``; None if there are none."""
     if not extra:
         return None
     return np.stack([measure_extra(extra, each, truth, num_classes, ignore_index, spacing) for each in decisions])
@@ -199,7 +204,7 @@ def prepare(
     device: str | torch.device = "cpu",
     output_mode: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Check an image and bring it into the form that is decoded; see :func:`measure`.
+    """Check an image and bring it into the form that is decoded; see ``measure``.
 
     Returns:
         Probabilities (1, C, *spatial), float32 or float64, and truth (1, *spatial) or (1, C, *spatial).
@@ -222,7 +227,7 @@ def prepare(
 
 
 def calibrate(probs: Tensor, labels: Tensor, ignore_index: int | None = None) -> Calibration:
-    """Bin the probabilities of one image, see :func:`~rankseg_plugins.calibration.reliability.calibration`.
+    """Bin the probabilities of one image, see ``calibration``.
 
     Args:
         probs: (C, *spatial) in [0, 1] but for rounding.

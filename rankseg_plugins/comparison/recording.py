@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins._warning import warn
+from rankseg_plugins.calibration.deciding import as_decoder
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.calibration.temperature import warn_if_softened, warn_if_unsure
-from rankseg_plugins.calibration.tuned import as_decoder
 from rankseg_plugins.comparison.blocks.expected import check_expected, expect
 from rankseg_plugins.comparison.blocks.presence import Presence, judged, presence_of, together
 from rankseg_plugins.comparison.comparison import Comparison
@@ -31,9 +31,9 @@ from rankseg_plugins.comparison.measuring import (
 from rankseg_plugins.comparison.pictures.examples import Extremes
 from rankseg_plugins.comparison.sample import Sample, check_exclusive, read_name
 from rankseg_plugins.comparison.scoring import Scoring, check_class_names, read_scoring
-from rankseg_plugins.core.options import read_index, read_mode
-from rankseg_plugins.core.probabilities import plain
-from rankseg_plugins.core.processes import gather
+from rankseg_plugins.core.fits.processes import gather
+from rankseg_plugins.core.inputs.options import read_index, read_mode
+from rankseg_plugins.core.inputs.probabilities import plain
 from rankseg_plugins.scores.checks import read_device
 from rankseg_plugins.scores.extra import ExtraScore, Spacing, columns_of, read_extra, read_spacing
 from rankseg_plugins.scores.truth import count, to_truth
@@ -44,7 +44,7 @@ DECODERS = ("argmax", "rankseg(metric=dice)")
 class Recorder:
     """Collects measurements image by image, for callers who cannot hand over a loop.
 
-    Others have :func:`~rankseg_plugins.comparison.compare`.
+    Others have ``compare``.
 
     Args:
         decoders: texts such as ``"rankseg(metric=dice)"`` or ``"decoder.json"``, or callables by name; the first is the
@@ -53,9 +53,9 @@ class Recorder:
         ignore_index: label of the truth whose pixels do not count.
         scoring: what counts as better.
         extra: one extra score or several, such as
-            :class:`Boundaries(2) <rankseg_plugins.scores.boundaries.Boundaries>`, that are measured beside.
+            ``Boundaries(2)``, that are measured beside.
         risk_coverage: whether to work out what every decision is expected to score, for
-            :meth:`Comparison.risk_coverage`; of Dice or IoU, and several times the work of the decisions.
+            ``Comparison.risk_coverage``; of Dice or IoU, and several times the work of the decisions.
         panels: pictures to keep of the most improved images, and of the most damaged.
         device: where to decode.
         output_mode: of the decoders that do not say: ``"multiclass"``, or ``"multilabel"``, in which argmax is the
@@ -112,6 +112,7 @@ class Recorder:
         self._kept = self.scoring.kept(num_classes)
         self.extremes = Extremes(panels, num_classes, ignore_index)
         self.measurements: list[Measurement] = []
+        self._names: set[str] = set()
         self.calibration: Calibration | None = None
         self.presence: Presence = {}
         self.skipped: dict[str, str] = {}
@@ -127,7 +128,13 @@ class Recorder:
 
         Raises:
             TypeError: if a tensor is of the wrong kind.
-            ValueError: if probabilities or labels are not valid or do not fit.
+            ValueError: if probabilities or labels are not valid or do not fit, or for a second image of a name.
+
+        Example:
+            >>> recorder = Recorder(num_classes=2)
+            >>> measured = recorder.add(Sample("a", torch.tensor([[0.9, 0.6], [0.1, 0.4]]), torch.tensor([0, 1])))
+            >>> measured.name, measured.counts.shape  # decoders; intersection, decision and truth; classes
+            ('a', (2, 3, 2))
         """
         measurement = self._measure(sample)
         self._remember(measurement)
@@ -136,7 +143,14 @@ class Recorder:
         return measurement
 
     def check(self, sample: Sample) -> None:
-        """Raise what :meth:`add` would about the image, without decoding it."""
+        """Raise what ``add`` would about the image, without decoding it.
+
+        Example:
+            >>> Recorder(num_classes=2).check(Sample("a", torch.tensor([[0.9], [0.1]]), torch.tensor([2])))
+            Traceback (most recent call last):
+                ...
+            ValueError: target holds the label 2, allowed are 0 to 1 (no ignore_index was given)
+        """
         prepare(sample, self.num_classes, self.ignore_index, output_mode=self.output_mode)
 
     def _measure(self, sample: Sample) -> Measurement:
@@ -164,15 +178,21 @@ class Recorder:
             decisions: of every decoder, likewise, in the order of ``decoders``.
             probs: (C, *spatial) probabilities, for the calibration, unless that is given, and for what decisions are
                 expected to score; None where neither is needed.
-            case: see :class:`Sample`.
+            case: see ``Sample``.
             calibration: of the probabilities, where it was measured already.
             presence: of every decoder (C,), how likely it took each class to be there; None of one that knows nothing
                 of it. None: of none.
-            spacing: see :class:`Sample`.
+            spacing: see ``Sample``.
 
         Raises:
             TypeError: if a tensor is of the wrong kind.
-            ValueError: if they do not fit, or probabilities are needed and absent.
+            ValueError: if they do not fit, probabilities are needed and absent, or for a second image of a name.
+
+        Example:
+            >>> recorder = Recorder(["argmax", "rankseg"], num_classes=2)
+            >>> recorder.add_decided("a", torch.tensor([0, 1, 1]), [torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1])])
+            >>> recorder.comparison().level("rankseg", "dice", "image")
+            1.0
         """
         if self.expected is not None and probs is None:
             raise ValueError(f"probs of {name!r} must be given, as risk_coverage=True needs them")
@@ -204,7 +224,16 @@ class Recorder:
             self._look_at(probs)
 
     def begin_pictures(self) -> list[str]:
-        """Forget all pictures, to keep those of the extremes of all images; return the names of these images."""
+        """Forget all pictures, to keep those of the extremes of all images; return the names of these images.
+
+        Example:
+            >>> recorder = Recorder(num_classes=2)
+            >>> truth = torch.tensor([[0, 1]])
+            >>> recorder.add_decided("a", truth, [torch.tensor([[0, 0]]), torch.tensor([[0, 1]])])
+            >>> recorder.add_decided("b", truth, [truth, truth])
+            >>> recorder.begin_pictures()  # the second decoder improves this one
+            ['a']
+        """
         self.extremes = Extremes(self.extremes.count, self.num_classes, self.ignore_index)
         gains = [(self.gain(each), each.name) for each in self.measurements] if self.extremes.count else []
         # Earlier images win ties, as while they stream by.
@@ -213,14 +242,31 @@ class Recorder:
         return [name for side in (improved, damaged) for _, name in side[: self.extremes.count]]
 
     def picture(self, sample: Sample) -> None:
-        """Decode an image that was measured by an earlier run once more, for its picture only."""
+        """Decode an image that was measured by an earlier run once more, for its picture only.
+
+        Example:
+            >>> recorder = Recorder(num_classes=2)
+            >>> sample = Sample("a", torch.tensor([[[0.9, 0.6, 0.6]], [[0.1, 0.4, 0.4]]]), torch.tensor([[0, 1, 1]]))
+            >>> recorder.picture(sample)
+            >>> recorder.measurements
+            []
+        """
         self._measure(sample)
 
     def restore(self, measurement: Measurement) -> None:
         """Take over what an earlier run measured.
 
         Raises:
-            ValueError: if it was measured for other decoders, classes, extra or expected scores.
+            ValueError: if it was measured for other decoders, classes, extra or expected scores, or for a second image
+                of a name.
+
+        Example:
+            >>> sample = Sample("a", torch.tensor([[0.9, 0.6], [0.1, 0.4]]), torch.tensor([0, 1]))
+            >>> measured = Recorder(num_classes=2).add(sample)
+            >>> recorder = Recorder(num_classes=2)
+            >>> recorder.restore(measured)
+            >>> recorder.comparison().names
+            ('a',)
         """
         shape = (len(self.decoders), 3, self.num_classes)
         if measurement.counts.shape != shape:
@@ -243,13 +289,29 @@ class Recorder:
         self._remember(measurement)
 
     def forget(self) -> None:
-        """Let go of what was measured, to restore it from where it was written to; pictures stay."""
-        self.measurements, self.calibration, self.presence = [], None, {}
+        """Let go of what was measured, to restore it from where it was written to; pictures stay.
+
+        Example:
+            >>> recorder = Recorder(num_classes=2)
+            >>> measured = recorder.add(Sample("a", torch.tensor([[0.9, 0.6], [0.1, 0.4]]), torch.tensor([0, 1])))
+            >>> recorder.forget()
+            >>> recorder.measurements
+            []
+        """
+        self.measurements, self._names, self.calibration, self.presence = [], set(), None, {}
 
     def gather(self) -> None:
         """Bring the images of all processes together on each of them, sorted by name; in one process only sort.
 
         Every image must have been measured by one process.
+
+        Example:
+            >>> recorder = Recorder(num_classes=2)
+            >>> for name in ("b", "a"):
+            ...     measured = recorder.add(Sample(name, torch.tensor([[0.9, 0.6], [0.1, 0.4]]), torch.tensor([0, 1])))
+            >>> recorder.gather()
+            >>> recorder.comparison().names
+            ('a', 'b')
         """
         parts = gather((self.measurements, self.calibration, self.presence, self.extremes.all(), self.skipped))
         self.measurements, self.calibration, self.skipped = [], None, {}
@@ -287,6 +349,9 @@ class Recorder:
         return tuple(found)
 
     def _remember(self, measurement: Measurement) -> None:
+        if measurement.name in self._names:
+            raise ValueError(f"two images are called {measurement.name!r}: names must differ")
+        self._names.add(measurement.name)
         # The bins of thousands of images would outweigh all else; their sum is enough.
         self._pool(measurement.calibration)
         found = presence_of(self.decoders, measurement.presence, measurement.counts[0, 2] > 0)
@@ -299,7 +364,14 @@ class Recorder:
             self.calibration = found if so_far is None else so_far + found
 
     def gain(self, measurement: Measurement) -> float:
-        """Score of an image with the second decoder minus that with the baseline; NaN where one has none."""
+        """Score of an image with the second decoder minus that with the baseline; NaN where one has none.
+
+        Example:
+            >>> recorder = Recorder(num_classes=2)
+            >>> recorder.add_decided("a", torch.tensor([0, 1]), [torch.tensor([0, 0]), torch.tensor([0, 1])])
+            >>> round(recorder.gain(recorder.measurements[0]), 4)  # Dice 1 instead of (2/3 + 0) / 2
+            0.6667
+        """
         return self.scoring.gain(*(to_areas(counts[:, None, self._kept]) for counts in measurement.counts[:2]))
 
     def _offer(self, measurement: Measurement, truth: Tensor, decisions: Sequence[Tensor]) -> None:
@@ -316,12 +388,18 @@ class Recorder:
         Args:
             class_names: C names; None numbers the classes.
             **options: ``facts`` (None: versions of the packages), ``confidence``, ``groups`` and ``palette`` of
-                :class:`Comparison`.
+                ``Comparison``.
 
         Raises:
             TypeError: for groups of another form.
             ValueError: without any image, with two of the same name, if the class names do not fit, or if an image is
                 in no group.
+
+        Example:
+            >>> recorder = Recorder(num_classes=2)
+            >>> measured = recorder.add(Sample("a", torch.tensor([[0.9, 0.6], [0.1, 0.4]]), torch.tensor([0, 1])))
+            >>> recorder.comparison(["background", "road"], confidence=0.9).classes
+            ('background', 'road')
         """
         if self.warn and self.calibration is not None and not self._warned:
             self._warned = warn_if_unsure(self.calibration, self.num_classes)

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.options import read_mode
-from rankseg_plugins.core.plausibility import describe_sums
-from rankseg_plugins.core.probabilities import check_floating, check_shape, plain, to_probabilities
+from rankseg_plugins.core.inputs.options import read_mode
+from rankseg_plugins.core.inputs.plausibility import describe_sums
+from rankseg_plugins.core.inputs.probabilities import check_floating, check_shape, plain, to_probabilities
 from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.scores.extra import Spacing, read_spacing
 
@@ -61,7 +61,13 @@ class Sample:
 
     @property
     def case_name(self) -> str:
-        """The case, which may be the image alone."""
+        """The case, which may be the image alone.
+
+        Example:
+            >>> probs, labels = torch.tensor([[0.9], [0.1]]), torch.tensor([0])
+            >>> Sample("slice 7", probs, labels).case_name, Sample("slice 7", probs, labels, case="patient 1").case_name
+            ('slice 7', 'patient 1')
+        """
         return self.name if self.case is None else self.case
 
 
@@ -87,7 +93,7 @@ def read_name(what: str, value: object) -> str:
 
 
 def as_sample(given: object) -> Sample:
-    """An image as callers hand it over: a :class:`Sample`, or a tuple of its fields.
+    """An image as callers hand it over: a ``Sample``, or a tuple of its fields.
 
     Raises:
         TypeError: if it is neither.

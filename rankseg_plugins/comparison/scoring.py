@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from rankseg_plugins.core.options import ABSENT, PRESENT
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.options import ABSENT, PRESENT
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.levels import SCORES, entries, image_scores
 
@@ -22,7 +22,7 @@ class Scoring:
     Args:
         score: the score that decides about gain and loss: ``"dice"``, ``"iou"``, ``"precision"`` or ``"recall"``.
         present: which classes have a score in an image: ``"union"`` or ``"label"``; see
-            :mod:`~rankseg_plugins.scores.levels`, as for ``absent``.
+            ``rankseg_plugins.scores.levels``, as for ``absent``.
         absent: ``"skip"``, ``"zero"`` or ``"one"``.
         excluded: classes left out of every score, such as the background.
 
@@ -52,6 +52,10 @@ class Scoring:
 
         Raises:
             ValueError: if an excluded class does not exist, or none is left.
+
+        Example:
+            >>> Scoring(excluded=(0, 2)).kept(4)
+            [1, 3]
         """
         for label in self.excluded:
             if not 0 <= label < num_classes:
@@ -63,14 +67,19 @@ class Scoring:
 
     @property
     def counting(self) -> dict[str, Any]:
-        """Which classes have a score in an image, as values that JSON holds."""
+        """Which classes have a score in an image, as values that JSON holds.
+
+        Example:
+            >>> Scoring("iou", excluded=(2, 0)).counting
+            {'present': 'union', 'absent': 'skip', 'excluded': [0, 2]}
+        """
         return {"present": self.present, "absent": self.absent, "excluded": sorted(self.excluded)}
 
     def describe_other(self, found: Mapping[str, Any], decoder: str) -> str | None:
         """A sentence on a decoder that was tuned where other classes count; None where the same count or none is known.
 
         Args:
-            found: the evidence of a tuned decoder, which holds its :attr:`counting`.
+            found: the evidence of a tuned decoder, which holds its ``counting``.
             decoder: its name.
 
         Example:
@@ -87,15 +96,39 @@ class Scoring:
         )
 
     def entries(self, areas: Areas, score: str) -> np.ndarray:
-        """Some score of every image and class, float64, the shape of the counts; NaN where there is none."""
+        """Some score of every image and class, float64, the shape of the counts; NaN where there is none.
+
+        Example:
+            >>> import torch
+            >>> from rankseg_plugins.scores import areas
+            >>> counts = areas(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 1]]), num_classes=3)
+            >>> Scoring().entries(counts, "recall")  # the third class is in neither
+            array([[0.5, 1. , nan]])
+        """
         return entries(areas, SCORES[score], self.present, self.absent).numpy()
 
     def image_scores(self, areas: Areas, score: str | None = None) -> np.ndarray:
-        """Some score of every image, None is the one that decides: (B,) float64, NaN where it has none."""
+        """Some score of every image, None is the one that decides: (B,) float64, NaN where it has none.
+
+        Example:
+            >>> import torch
+            >>> from rankseg_plugins.scores import areas
+            >>> counts = areas(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 1]]), num_classes=3)
+            >>> Scoring("iou").image_scores(counts), Scoring("iou").image_scores(counts, "recall")
+            (array([0.5]), array([0.75]))
+        """
         return image_scores(areas, SCORES[score or self.score], self.present, self.absent).numpy()
 
     def gain(self, baseline: Areas, second: Areas) -> float:
-        """Score of one image with a second decoder minus that with the baseline; NaN where one has none."""
+        """Score of one image with a second decoder minus that with the baseline; NaN where one has none.
+
+        Example:
+            >>> import torch
+            >>> from rankseg_plugins.scores import areas
+            >>> truth = torch.tensor([[0, 0, 1]])
+            >>> Scoring("iou").gain(areas(torch.tensor([[0, 1, 1]]), truth, 2), areas(truth, truth, 2))
+            0.5
+        """
         return float((self.image_scores(second) - self.image_scores(baseline))[0])
 
 

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core import dense
-from rankseg_plugins.core.objectives import OBJECTIVES, Objective
-from rankseg_plugins.core.options import OUTPUT_MODES, fold, read_choice, read_integer, read_real
-from rankseg_plugins.core.paths import argmax, make_steps
-from rankseg_plugins.core.pixels import Pixels
-from rankseg_plugins.core.plausibility import ChecksSums
-from rankseg_plugins.core.probabilities import (
+from rankseg_plugins.core.inputs.options import OUTPUT_MODES, fold, read_choice, read_integer, read_real
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.inputs.plausibility import ChecksSums
+from rankseg_plugins.core.inputs.probabilities import (
     check_by_class,
     check_probs,
     check_tensor,
@@ -24,12 +22,14 @@ from rankseg_plugins.core.probabilities import (
     plain,
     to_masks,
 )
+from rankseg_plugins.core.inputs.tracing import is_blind, is_transforming
+from rankseg_plugins.core.objectives import OBJECTIVES, Objective
+from rankseg_plugins.core.paths import argmax, make_steps
 from rankseg_plugins.core.rma import Steps, search
 from rankseg_plugins.core.sharing import Once, SharedSteps
 from rankseg_plugins.core.solvers.exact import expected_scores, search_exact
 from rankseg_plugins.core.solvers.rankdice import SOLVERS as RANKDICE_SOLVERS
 from rankseg_plugins.core.solvers.rankdice import search_rankdice
-from rankseg_plugins.core.tracing import is_blind, is_transforming
 from rankseg_plugins.core.volumes import Classes, Volumes
 
 METRICS = ("dice", "iou", "acc")
@@ -181,7 +181,7 @@ class RankSEG(ChecksSums):
         return found
 
     def check_classes(self, num_classes: int) -> None:
-        """Refuse a number of classes among which this decoder cannot decide; :meth:`predict` does so, too.
+        """Refuse a number of classes among which this decoder cannot decide; ``predict`` does so, too.
 
         Where the number is known before there are probabilities, a wrong option need not wait for the first image.
 
@@ -209,7 +209,7 @@ class RankSEG(ChecksSums):
 
     @torch.no_grad()
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None, active: Tensor | None = None) -> Tensor:
-        """See :meth:`predict`."""
+        """See ``predict``."""
         probs, valid_mask, active = plain(probs), plain(valid_mask), plain(active)
         self._check(probs, valid_mask)
         return self._decide(Pixels(probs, valid_mask), self._classes(probs, active))
@@ -223,7 +223,7 @@ class RankSEG(ChecksSums):
         active: Tensor | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Decide on the output of a network: the same as :meth:`predict` on its probabilities, in less memory.
+        """Decide on the output of a network: the same as ``predict`` on its probabilities, in less memory.
 
         Half precision is computed in float32. What argmax decides is decided by the logits themselves.
 
@@ -231,16 +231,16 @@ class RankSEG(ChecksSums):
             logits: (B, C, *spatial), float16, bfloat16, float32 or float64.
             activation: ``"softmax"`` over the classes, ``"sigmoid"`` of each class, ``"normalize"`` (non-negative
                 scores over their sum) or ``"identity"`` (probabilities).
-            valid_mask: see :meth:`predict`.
-            active: see :meth:`predict`.
+            valid_mask: see ``predict``.
+            active: see ``predict``.
             temperature: in [0.001, 1000], divides the logits; softmax and sigmoid only.
 
         Returns:
             int64 labels (B, *spatial) or bool masks (B, C, *spatial).
 
         Raises:
-            TypeError: as :meth:`predict`.
-            ValueError: as :meth:`predict`; for an unknown activation, softmax or normalize over a single channel, NaN,
+            TypeError: as ``predict``.
+            ValueError: as ``predict``; for an unknown activation, softmax or normalize over a single channel, NaN,
                 infinite logits, negative scores, or a temperature that divides none.
 
         Example:
@@ -271,20 +271,41 @@ class RankSEG(ChecksSums):
 
     @property
     def by_thresholds(self) -> bool:
-        """Whether RMA finds its masks: then :meth:`decide_by` can take the steps of others."""
+        """Whether RMA finds its masks: then ``decide_by`` can take the steps of others.
+
+        Example:
+            >>> RankSEG().by_thresholds, RankSEG(metric="acc").by_thresholds
+            (True, False)
+        """
         # The scores of all volumes are equal where smooth is very large.
         return self.metric != "acc" and (self.solver == "RMA" or self.smooth > _FLAT_SMOOTH)
 
     @torch.no_grad()
     def share(self, probs: Tensor, once: Once) -> SharedSteps:
-        """Steps on probabilities (B, C, *spatial) that several decoders take; this one looks at their sums."""
+        """Steps on probabilities (B, C, *spatial) that several decoders take; this one looks at their sums.
+
+        Example:
+            >>> from rankseg_plugins.core.sharing import Once
+            >>> probs = torch.tensor([[[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]]])
+            >>> steps = RankSEG().share(probs, Once())
+            >>> [RankSEG(pruning_prob=least).decide_by(steps, probs) for least in (0.5, 0.95)]  # one search for both
+            [tensor([[0, 0, 1]]), tensor([[0, 0, 1]])]
+        """
         steps = make_steps(Pixels(probs), self._objective(), 0.0)
         self._look_at_sums(probs)
         return SharedSteps(steps, once)
 
     @torch.no_grad()
     def decide_by(self, steps: Steps, probs: Tensor) -> Tensor:
-        """As :meth:`predict`, by steps on these probabilities; their shape is not checked."""
+        """As ``predict``, by steps on these probabilities; their shape is not checked.
+
+        Example:
+            >>> from rankseg_plugins.core.sharing import Once
+            >>> probs = torch.tensor([[[0.9, 0.4, 0.1], [0.1, 0.6, 0.9]]])
+            >>> decoder = RankSEG("dice")
+            >>> decoder.decide_by(decoder.share(probs, Once()), probs)
+            tensor([[0, 1, 1]])
+        """
         return self._read_off(steps, search(steps, self._objective(), self._classes(probs, None)), probs)
 
     def _by_volumes(self, pixels: Pixels, classes: Classes) -> Tensor:
@@ -326,7 +347,7 @@ class RankSEG(ChecksSums):
         of this decoder say which score; its solver does not matter.
 
         Args:
-            probs: (B, C, *spatial) probabilities; see :meth:`predict`.
+            probs: (B, C, *spatial) probabilities; see ``predict``.
             decision: int64 labels (B, *spatial) in 0..C-1 or ``void_index`` (no class), or bool masks
                 (B, C, *spatial).
             valid_mask: optional bool mask of the pixels that hold data; the others belong to no class.
@@ -339,7 +360,7 @@ class RankSEG(ChecksSums):
             ValueError: for wrong shapes or values, or ``metric="acc"``.
 
         Source: quadrature of the Poisson binomial's generating function; see
-        :mod:`rankseg_plugins.core.solvers.expectation`.
+        ``rankseg_plugins.core.solvers.expectation``.
 
         Example:
             >>> probs = torch.tensor([[[0.5, 0.5]]], dtype=torch.float64)

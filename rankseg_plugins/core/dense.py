@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.inputs.tracing import assert_range
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.pixels import Pixels
-from rankseg_plugins.core.tracing import assert_range
 from rankseg_plugins.core.values import GraphValues
 from rankseg_plugins.core.volumes import Volumes, round_down
 
@@ -33,13 +33,13 @@ def to_checked(probs: Tensor, valid_mask: Tensor | None) -> Tensor:
 
 
 class GraphSteps:
-    """The steps of :mod:`rankseg_plugins.core.rma`; in a graph, and on an accelerator, nothing waits for a value."""
+    """The steps of ``rankseg_plugins.core.rma``; in a graph, and on an accelerator, nothing waits for a value."""
 
     def __init__(self, pixels: Pixels) -> None:
         self._p = to_checked(pixels.probs(), pixels.valid)
 
     def search(self, objective: Objective, pruning: float | Tensor) -> Volumes:
-        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        """See ``rankseg_plugins.core.rma.Steps``."""
         p = self._p
         mu, self.maximum = p.sum(-1, dtype=torch.float64), p.amax(-1)
         active = self.maximum > pruning
@@ -49,7 +49,7 @@ class GraphSteps:
         return Volumes(threshold, n * active, s * active, mu, active)
 
     def labels(self, volumes: Volumes, objective: Objective, void_index: int | None) -> Tensor:
-        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        """See ``rankseg_plugins.core.rma.Steps``."""
         p = self._p
         selected = p > volumes.threshold.unsqueeze(-1)
         count = selected.sum(1, keepdim=True)
@@ -64,11 +64,11 @@ class GraphSteps:
         return labels if void_index is None else labels.masked_fill(count[:, 0] == 0, void_index)
 
     def masks(self, volumes: Volumes) -> Tensor:
-        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        """See ``rankseg_plugins.core.rma.Steps``."""
         return self._p > volumes.threshold.unsqueeze(-1)
 
     def values(self) -> GraphValues:
-        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        """See ``rankseg_plugins.core.rma.Steps``."""
         return GraphValues(self._p)
 
 

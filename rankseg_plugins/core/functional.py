@@ -1,4 +1,4 @@
-"""The functional twin of :class:`~rankseg_plugins.RankSEG`."""
+"""The functional twin of ``RankSEG``."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def rankseg(
     active: Tensor | None = None,
     activation: str = "identity",
 ) -> Tensor:
-    """Functional twin of :class:`RankSEG`: the options and one decision in a single call.
+    """Functional twin of ``RankSEG``: the options and one decision in a single call.
 
     Args:
         probs: (B, C, *spatial) probabilities; or logits, with their ``activation``.
-        metric: see :class:`RankSEG`, as all that follow.
+        metric: see ``RankSEG``, as all that follow.
         smooth: constant in the score, 0 to 1e100.
         output_mode: ``"multiclass"`` or ``"multilabel"``.
         solver: None takes the default of the metric.
@@ -33,9 +33,9 @@ def rankseg(
         unassigned_policy: ``"max_score"`` or ``"void"``.
         void_index: label of void pixels.
         eps: in (0, 1); BA and TRNA only.
-        valid_mask: optional bool mask of the pixels that hold data; see :meth:`RankSEG.predict`.
-        active: optional bool (B, C) or (C,), the classes that are there; see :meth:`RankSEG.predict`.
-        activation: what makes probabilities of ``probs``; see :meth:`RankSEG.predict_logits`.
+        valid_mask: optional bool mask of the pixels that hold data; see ``RankSEG.predict``.
+        active: optional bool (B, C) or (C,), the classes that are there; see ``RankSEG.predict``.
+        activation: what makes probabilities of ``probs``; see ``RankSEG.predict_logits``.
 
     Returns:
         int64 labels (B, *spatial) or bool masks (B, C, *spatial).
@@ -44,7 +44,7 @@ def rankseg(
         TypeError: for an option or tensor of the wrong type.
         ValueError: for bad options or probabilities.
 
-    Source: see :class:`RankSEG`.
+    Source: see ``RankSEG``.
 
     Example:
         >>> import torch

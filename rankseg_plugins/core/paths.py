@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from rankseg_plugins.core.dense import GraphSteps
-from rankseg_plugins.core.kernels import has_numba, uses_numba
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.inputs.tracing import is_blind
+from rankseg_plugins.core.kernels import has_numba, has_triton, uses_numba
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.rma import Steps
-from rankseg_plugins.core.tracing import is_blind
 
 #: More classes than the kernels for a CPU count in 32 bits.
 _MOST_CLASSES = 1 << 14
@@ -35,7 +34,7 @@ def make_steps(
     Args:
         pixels: what is decided on.
         objective: Dice or IoU.
-        pruning: see :class:`~rankseg_plugins.core.volumes.Classes`.
+        pruning: see ``rankseg_plugins.core.volumes.Classes``.
         looks: whether a solver will look at the values.
         make: gives the kernels for a CPU the memory for a decision, of a shape and a type; None: new memory.
     """
@@ -55,7 +54,7 @@ def make_steps(
 
 
 def choose_path(values: Tensor, objective: Objective, pruning: float | Tensor, looks: bool = False) -> str:
-    """Name of the implementation for these values and options; see :func:`make_steps`.
+    """Name of the implementation for these values and options; see ``make_steps``.
 
     - ``"cpu"``: kernels in numba, on the CPU.
     - ``"cuda"``: a chain of Triton kernels, on an NVIDIA GPU.
@@ -66,7 +65,7 @@ def choose_path(values: Tensor, objective: Objective, pruning: float | Tensor, l
         return "graph"
     if values.device.type == "cpu":
         return "cpu" if values.shape[1] <= _MOST_CLASSES and has_numba() else "graph"
-    if looks or not _has_triton(values.device):
+    if looks or not _can_fuse(values.device):
         return "graph"
     is_pruned = not isinstance(pruning, Tensor) and pruning >= _LEAST_PRUNING
     return "cuda" if objective.is_ratio or is_pruned else "graph"
@@ -88,8 +87,7 @@ def argmax(values: Tensor) -> Tensor:
 
 
 @cache
-def _has_triton(device: torch.device) -> bool:
-    if device.type != "cuda" or torch.version.cuda is None or find_spec("triton") is None:
-        return False
+def _can_fuse(device: torch.device) -> bool:
     # Triton's own lower limit.
-    return torch.cuda.get_device_capability(device) >= (7, 0)
+    is_nvidia = device.type == "cuda" and torch.version.cuda is not None
+    return is_nvidia and torch.cuda.get_device_capability(device) >= (7, 0) and has_triton()

@@ -27,11 +27,11 @@ from rankseg_plugins.core.volumes import Classes, Volumes
 
 
 class Steps(Protocol):
-    """The steps on some pixels: numba's, Triton's, or those of the graph; :mod:`rankseg_plugins.core.paths` chooses."""
+    """The steps on some pixels: numba's, Triton's, or those of the graph; ``rankseg_plugins.core.paths`` chooses."""
 
     @property
     def maximum(self) -> Tensor:
-        """(B, C) largest probability of every image and class; after :meth:`search`."""
+        """(B, C) largest probability of every image and class; after ``search``."""
 
     def search(self, objective: Objective, pruning: float | Tensor) -> Volumes:
         """Survey, collect and finish: the best mask of every class whose largest probability is above ``pruning``.
@@ -57,7 +57,7 @@ class Steps(Protocol):
         """What other solvers look at.
 
         Raises:
-            ValueError: as :meth:`search`.
+            ValueError: as ``search``.
         """
 
 

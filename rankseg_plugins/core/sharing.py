@@ -56,7 +56,7 @@ class Once:
 
 
 class SharedSteps:
-    """:class:`~rankseg_plugins.core.rma.Steps` of several decisions, on a CPU.
+    """``Steps`` of several decisions, on a CPU.
 
     A mask does not depend on which other classes are active: one search finds those of all classes. Decisions that take
     the same of them are one tensor.
@@ -71,7 +71,7 @@ class SharedSteps:
 
     @property
     def maximum(self) -> Tensor:
-        """(B, C) largest probability of every image and class; after :meth:`search`."""
+        """(B, C) largest probability of every image and class; after ``search``."""
         return self._steps.maximum
 
     def search(self, objective: Objective, pruning: float | Tensor) -> Volumes:

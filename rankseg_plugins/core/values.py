@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -46,6 +47,37 @@ class Values(Protocol):
         """Sums (B, C, order) of ``p T_k(2 p - 1)`` over the pixels above ``low``, with Chebyshev's polynomials T_k."""
 
 
+class JoinedValues:
+    """Of a single row, the pixels of several ``Values`` together, which are looked at one after the other.
+
+    Args:
+        parts: begins anew with the first of them; each (1, 1, d).
+        dtype: of all of them.
+
+    Example:
+        >>> p = torch.tensor([[[0.5, 0.25, 1.0]]])
+        >>> joined = JoinedValues(lambda: map(GraphValues, p.split(2, 2)), p.dtype)
+        >>> all_of_it = torch.tensor([[True]]), torch.tensor([[0.0]]), torch.tensor([[1.0]])
+        >>> joined.power_sums(*all_of_it, torch.tensor([[2]]))
+        tensor([[[1.7500, 1.3125]]], dtype=torch.float64)
+        >>> joined.between(*all_of_it)
+        (array([0.5 , 0.25, 1.  ], dtype=float32), tensor([[3]]))
+    """
+
+    def __init__(self, parts: Callable[[], Iterator[Values]], dtype: torch.dtype) -> None:
+        self._parts, self.dtype = parts, dtype
+
+    def between(self, active: Tensor, low: Tensor, high: Tensor) -> tuple[np.ndarray, Tensor]:
+        """See ``Values``."""
+        values, numbers = zip(*(part.between(active, low, high) for part in self._parts()), strict=True)
+        return np.concatenate(values), sum(numbers[1:], numbers[0])
+
+    def power_sums(self, active: Tensor, low: Tensor, high: Tensor, orders: Tensor) -> Tensor:
+        """See ``Values``."""
+        first, *others = (part.power_sums(active, low, high, orders) for part in self._parts())
+        return sum(others, first)
+
+
 class GraphValues:
     """In whole-tensor operations.
 
@@ -57,21 +89,21 @@ class GraphValues:
         self._p, self.shape, self.dtype = p, p.shape, p.dtype
 
     def within(self, label: int, mask: Tensor) -> GraphValues:
-        """See :class:`Values`."""
+        """See ``Values``."""
         return GraphValues(self._p[:, label : label + 1] * mask.unsqueeze(1))
 
     def count_above(self, active: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`Values`."""
+        """See ``Values``."""
         above = self._p > self._bound(active, threshold)
         return above.count_nonzero(-1).double().cpu(), (self._p * above).sum(-1, dtype=torch.float64).cpu()
 
     def between(self, active: Tensor, low: Tensor, high: Tensor) -> tuple[np.ndarray, Tensor]:
-        """See :class:`Values`."""
+        """See ``Values``."""
         inside = self._inside(active, low, high)
         return self._p[inside].cpu().numpy(), inside.count_nonzero(-1).cpu()
 
     def power_sums(self, active: Tensor, low: Tensor, high: Tensor, orders: Tensor) -> Tensor:
-        """See :class:`Values`."""
+        """See ``Values``."""
         p = (self._p * self._inside(active, low, high)).double()
         power, sums = p, []
         for _ in range(int((orders * active).max()) if active.numel() else 0):
@@ -80,7 +112,7 @@ class GraphValues:
         return torch.stack(sums, -1) if sums else p.new_zeros(*active.shape, 0).cpu()
 
     def chebyshev_sums(self, active: Tensor, low: Tensor, order: int) -> Tensor:
-        """See :class:`Values`."""
+        """See ``Values``."""
         p = (self._p * self._inside(active, low, torch.ones_like(low))).double()
         x = 2 * p - 1
         before, current, sums = x * p, p, []

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.comparison.sample import Sample
-from rankseg_plugins.core.probabilities import WHITE, to_probabilities
+from rankseg_plugins.core.inputs.probabilities import WHITE, to_probabilities
 from rankseg_plugins.files.errors import InputError, blaming, place_in
 from rankseg_plugins.files.formats.arrays import LABEL_KEYS, PROBABILITY_KEYS, keys_in
 from rankseg_plugins.files.formats.nifti import check_orientation

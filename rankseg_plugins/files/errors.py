@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 from rankseg_plugins.files.wording import about_file
 
 T = TypeVar("T")
@@ -44,7 +46,7 @@ def first_readable(images: Iterable[T], read: Callable[[T], R], place: object, k
         keep_going: whether those that cannot be read are passed over.
 
     Raises:
-        InputError: if it cannot be read; with ``keep_going`` :class:`NoImageError`, if none can.
+        InputError: if it cannot be read; with ``keep_going`` ``NoImageError``, if none can.
     """
     problems: list[InputError] = []
     for image in images:
@@ -59,7 +61,7 @@ def first_readable(images: Iterable[T], read: Callable[[T], R], place: object, k
 
 @contextmanager
 def blaming(path: object) -> Iterator[None]:
-    """Turn whatever a file makes its reader raise into an :class:`InputError` that names it.
+    """Turn whatever a file makes its reader raise into an ``InputError`` that names it.
 
     Which exceptions readers of damaged files let through is documented nowhere, and differs from version to version.
     """
@@ -70,6 +72,24 @@ def blaming(path: object) -> Iterator[None]:
     except Exception as error:
         problem = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(path, f"cannot be read: {str(problem) or type(error).__name__}") from error
+
+
+@contextmanager
+def sparing_memory(place: object) -> Iterator[None]:
+    """Turn a lack of memory into an ``InputError`` that names the image, of which there may be smaller ones.
+
+    PyTorch says it of the CPU by a RuntimeError.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)):
+            raise
+        raise InputError(
+            place,
+            "there is not enough memory for it. The least is taken on a CPU, of files .npy or .npz, by any decoder but "
+            f"the solvers exact, BA and TRNA ({error})",
+        ) from error
 
 
 def place_in(path: Path, name: object) -> str:

@@ -39,7 +39,7 @@ def case_of(name: str, pattern: re.Pattern[str], option: str) -> str:
 
     Args:
         name: of the image, perhaps its path.
-        pattern: see :func:`read_pattern`.
+        pattern: see ``read_pattern``.
         option: what the pattern was given as, for messages.
 
     Raises:
@@ -65,7 +65,7 @@ def read_table(path: Path) -> dict[str, dict[str, str]]:
     """Groups of images or cases: a CSV file with a head, whose first column is ``name``.
 
     Returns:
-        By each other column, the value of every name; see :class:`~rankseg_plugins.comparison.Comparison`.
+        By each other column, the value of every name; see ``Comparison``.
 
     Raises:
         InputError: if it cannot be read or is no such table; the message names the row.

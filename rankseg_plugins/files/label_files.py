@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rankseg_plugins._writing import write_atomically
-from rankseg_plugins.core.processes import gather
+from rankseg_plugins.core.fits.processes import gather
 
 
 class LabelFiles:

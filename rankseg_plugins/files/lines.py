@@ -115,7 +115,7 @@ class RunFile:
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, Any]]:
-    """See :meth:`RunFile.rows`; a last line that was cut off is no image."""
+    """See ``RunFile.rows``; a last line that was cut off is no image."""
     with path.open("rb") as file:
         file.readline()
         for number, line in enumerate(file, 2):
@@ -187,7 +187,7 @@ def check_head(path: Path, head: Mapping[str, Any]) -> None:
 
     Args:
         path: the file, perhaps absent.
-        head: what was asked for, see :class:`RunFile`; what is not known yet is left out, and not compared.
+        head: what was asked for, see ``RunFile``; what is not known yet is left out, and not compared.
 
     Raises:
         InputError: if they belong to a run that asked for something else.

@@ -93,11 +93,11 @@ def read_labels(path: Path, axes: Axes = Axes()) -> Tensor:  # noqa: B008 (a tup
 
 
 def read_spacing(path: Path, axes: Axes = Axes()) -> tuple[float, ...] | None:  # noqa: B008 (a tuple)
-    """Size of a pixel of labels along every axis in mm, in the order of :func:`read_labels`; None if nothing tells.
+    """Size of a pixel of labels along every axis in mm, in the order of ``read_labels``; None if nothing tells.
 
     Args:
         path: NIfTI; other formats do not tell.
-        axes: as for :func:`read_labels`.
+        axes: as for ``read_labels``.
 
     Raises:
         InputError: if the file is damaged.
@@ -150,7 +150,7 @@ class Stack:
         return self._read_row(self._member, index, np.empty(self.shape[1:], self._member.dtype))
 
     def map(self, index: int, make: Make) -> np.ndarray:
-        """As :meth:`read`, of an image that may be larger than memory; see :func:`map_array`."""
+        """As ``read``, of an image that may be larger than memory; see ``map_array``."""
         member = self._member
         if member is None:
             found: np.ndarray = self._array[index]
@@ -198,11 +198,11 @@ def map_probs(place: object, read: Callable[[], tuple[np.ndarray, str]], make: M
 
     Args:
         place: what errors call it.
-        read: gives the array and its name, see :func:`~rankseg_plugins.files.formats.arrays.map_array`.
+        read: gives the array and its name, see ``rankseg_plugins.files.formats.arrays.map_array``.
         make: gives memory of a shape and a type.
 
     Returns:
-        As :func:`read_probs`.
+        As ``read_probs``.
 
     Raises:
         InputError: likewise.

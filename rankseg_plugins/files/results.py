@@ -1,4 +1,4 @@
-"""The results of a run on disk: what was measured of every image; see :mod:`rankseg_plugins.files.lines`."""
+"""The results of a run on disk: what was measured of every image; see ``rankseg_plugins.files.lines``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Result(NamedTuple):
         measurement: of the image.
         inputs: hash of its probabilities and labels.
         stamp: of its files; as long as it stays the same they were not written to, see
-            :func:`~rankseg_plugins.files.run.run`.
+            ``rankseg_plugins.files.run.run``.
     """
 
     measurement: Measurement
@@ -35,14 +35,14 @@ class Result(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What a line says about the inputs of its image, see :class:`Result`."""
+    """What a line says about the inputs of its image, see ``Result``."""
 
     inputs: str
     stamp: str
 
 
 class ResultsFile(RunFile):
-    """Results on disk; see :class:`~rankseg_plugins.files.lines.RunFile`.
+    """Results on disk; see ``RunFile``.
 
     Args:
         path: the file; its folder is made.
@@ -62,7 +62,7 @@ class ResultsFile(RunFile):
             yield result
 
     def append(self, result: Result) -> None:
-        """Add an image; see :meth:`~rankseg_plugins.files.lines.RunFile.append_row`."""
+        """Add an image; see ``RunFile.append_row``."""
         self.append_row(_row(result))
 
 
@@ -92,7 +92,7 @@ def check_run(path: Path, asked: Mapping[str, Any]) -> None:
 
     Args:
         path: of the results, perhaps absent.
-        asked: see :class:`ResultsFile`; what is not known yet is left out, and not compared.
+        asked: see ``ResultsFile``; what is not known yet is left out, and not compared.
 
     Raises:
         InputError: if they belong to a run that asked for something else.

@@ -12,8 +12,8 @@ import numpy as np
 
 from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.comparison.sample import Sample, check_exclusive
-from rankseg_plugins.core.probabilities import to_probabilities
-from rankseg_plugins.core.processes import share
+from rankseg_plugins.core.fits.processes import share
+from rankseg_plugins.core.inputs.probabilities import to_probabilities
 from rankseg_plugins.files.cases import Case
 from rankseg_plugins.files.errors import InputError, first_readable
 from rankseg_plugins.files.lines import damaged, stamp_of
@@ -82,15 +82,15 @@ def feed(
     keep_going: bool = False,
     on_image: Callable[[Case], None] = lambda case: None,
 ) -> dict[str, str]:
-    """Hand over every image, or the share of this process, for a pass over the files before :func:`run`.
+    """Hand over every image, or the share of this process, for a pass over the files before ``run``.
 
     Args:
         cases: the images, of all processes.
-        recorder: as for :func:`run`; what it would refuse is not handed over.
+        recorder: as for ``run``; what it would refuse is not handed over.
         take: gets each of them, and its number among all.
-        results: of the earlier run that :func:`run` is to continue, perhaps absent.
+        results: of the earlier run that ``run`` is to continue, perhaps absent.
         activation: what turns the values on disk into probabilities.
-        keep_going: leave out images that cannot be read or are not valid; :func:`run` says which.
+        keep_going: leave out images that cannot be read or are not valid; ``run`` says which.
         on_image: called after each image.
 
     Returns:
@@ -124,13 +124,13 @@ def feed(
 def first_sample(cases: Sequence[Case], activation: str, place: Path, keep_going: bool) -> Sample:
     """The first image that can be read, to learn the number of classes and what fits its truth.
 
-    See :func:`~rankseg_plugins.files.errors.first_readable`.
+    See ``first_readable``.
     """
     return first_readable(cases, lambda case: _prepared(case, case.sample(), activation), place, keep_going)
 
 
 def restore(cases: Sequence[Case], recorder: Recorder, results: ResultsFile, keep_going: bool) -> dict[str, str]:
-    """Take over what was measured before; see :func:`run`, which does so first."""
+    """Take over what was measured before; see ``run``, which does so first."""
     known = {case.name: case for case in cases}
     hashes: dict[str, str] = {}
     counts: dict[str, np.ndarray] = {}

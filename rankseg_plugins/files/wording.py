@@ -1,7 +1,7 @@
 """What a message says to a caller of Python, said to a user of the command.
 
 Lower rooms name what is passed in Python, such as ``activation='sigmoid'``; a shell takes ``--activation sigmoid``. All
-that the command prints comes through :func:`for_shell`, so that no message of a lower room needs to know of options.
+that the command prints comes through ``for_shell``, so that no message of a lower room needs to know of options.
 """
 
 from __future__ import annotations

@@ -41,14 +41,13 @@ class RankSEGCallback(Callback):
     Images for which the network gives NaN or infinite values are left out of both decoders' scores, the report
     and the tuning. A warning names them once, ``{stage}/{prefix}/skipped`` is their number.
 
-    A decoder that learns, such as :class:`~rankseg_plugins.GlobalRankSEG`, takes up what a checkpoint holds of it. One
-    that is fitted when it is given stays as it is, as every decoder does where the checkpoint is of another; a warning
-    says so.
+    A decoder that learns, such as ``GlobalRankSEG``, takes up what a checkpoint holds of it. One that is fitted when it
+    is given stays as it is, as every decoder does where the checkpoint is of another; a warning says so.
 
     Args:
         decoder: the decision to compare with argmax, e.g. ``RankSEG(metric="dice")``, or the path of the file of a
-            :class:`~rankseg_plugins.calibration.TunedDecoder`. With ``tune`` it decides until the first validation has
-            ended, and after loading a checkpoint without a tuned decoder; None is argmax then.
+            ``TunedDecoder``. With ``tune`` it decides until the first validation has ended, and after loading a
+            checkpoint without a tuned decoder; None is argmax then.
         num_classes: C; 1 for one-channel models.
         logits: where the network's output (B, C, *spatial) is: a key (or attribute, or tuple index) of what the step
             returned, a pair such as ``("batch", "logits")``, or a callable ``(outputs, batch) -> tensor``.
@@ -62,7 +61,7 @@ class RankSEGCallback(Callback):
         ignore_index: label of the truth whose pixels do not count.
         scores: any of ``"dice"``, ``"iou"``, ``"precision"``, ``"recall"``.
         levels: any of ``"dataset"``, ``"image"``, ``"class"``; see
-            :class:`~rankseg_plugins.torchmetrics.MultiLevelScore`.
+            ``MultiLevelScore``.
         absent: what a class counts that neither truth nor prediction hold: ``"skip"``, ``"zero"`` or ``"one"``.
         worst: share or shares in (0, 1] of the lowest scores for worst-case levels, such as ``dice_image_worst5``.
         prefix: the middle of the names; two callbacks with different decoders need different prefixes.
@@ -73,30 +72,31 @@ class RankSEGCallback(Callback):
             difference) for every logger that takes images or figures; needs matplotlib. 0 draws none.
         image: where the input images (B, K, *spatial) are. None takes the item ``"image"``
             of a dict batch, or the first of a tuple; otherwise as for ``target``. Looked at only with ``log_images``.
-        predict_labels: key under which :meth:`Trainer.predict` outputs get the decided labels or masks: a new one, or
-            that of the logits, which they replace. Of a list it is the index of the item to replace. The predict step
-            must return a dict or list. None leaves the outputs alone.
-        report: folder for reports of the comparison (see :class:`~rankseg_plugins.comparison.Comparison`): each
-            evaluation replaces ``<report>/<stage>``, or ``<report>/<stage>/<dataloader>`` with several dataloaders.
-            The first of ``scores`` decides what is better. Images are called by their place in the dataloader
-            (``000000``, ...), the same for any number of processes; the repetitions with which PyTorch's and
-            Lightning's distributed samplers even out the processes are left out. Two callbacks need two folders. A dict
-            with the ``folder`` may ask for more, as :class:`~rankseg_plugins.comparison.Recorder` takes it:
-            ``risk_coverage``, ``extra`` scores that need no size of pixels, and a number of ``panels``.
+        predict_labels: key under which ``Trainer.predict`` outputs get the decided labels or masks: a new one, or that
+            of the logits, which they replace. Of a list it is the index of the item to replace. The predict step must
+            return a dict or list. None leaves the outputs alone.
+        report: folder for reports of the comparison (see ``Comparison``): each evaluation replaces
+            ``<report>/<stage>``, or ``<report>/<stage>/<dataloader>`` with several dataloaders. The first of ``scores``
+            decides what is better. Images are called by their place in the dataloader (``000000``, ...), the same for
+            any number of processes; the repetitions with which PyTorch's and Lightning's distributed samplers even out
+            the processes are left out. Two callbacks need two folders. A dict with the ``folder`` may ask for more, as
+            ``Recorder`` takes it: ``risk_coverage``, ``extra`` scores that need no size of pixels, and a number of
+            ``panels``.
         class_names: C names of the classes in the report; None numbers them.
         cases: where the cases of the images are, as for ``target``: a sequence of B names, such as the patients of
             slices. The intervals of report and tuning count cases. None: every image is a case of its own.
-        tune: True, or a dict of options of :class:`~rankseg_plugins.tuning.Tuner` (``objective``,
-            ``temperatures``, ``pruning_probs``, ``metrics``, ``solvers``, ``folds``, ``min_cases``, ``keep``) and of
-            its ``finish`` (``confidence``, ``seed``): at the end of every validation, a decoder is
-            chosen on the images of all scored dataloaders, and decides from then on, also in test and predict. Argmax
-            is kept unless the gain is certain. The objective is the first of ``scores`` at image level unless given.
-            ``val/{prefix}/tuned/{objective}`` is its score on images that had no part in choosing, and
-            ``val/{prefix}/tuned_gain/{objective}`` that minus argmax; the other values of that validation are those of
-            the decoder before. Checkpoints hold the decoder of the last validation, and the step of its weights.
+        tune: True, or a dict of options of ``Tuner`` (``objective``, ``temperatures``, ``pruning_probs``, ``metrics``,
+            ``solvers``, ``folds``, ``min_cases``, ``keep``) and of its ``finish`` (``confidence``, ``seed``): at the
+            end of every validation, a decoder is chosen on the images of all scored dataloaders, and decides from then
+            on, also in test and predict. Argmax is kept unless the gain is certain. The objective is the first of
+            ``scores`` at image level unless given. ``val/{prefix}/tuned/{objective}`` is its score on images that had
+            no part in choosing, and ``val/{prefix}/tuned_gain/{objective}`` that minus argmax; the other values of that
+            validation are those of the decoder before. Checkpoints hold the decoder of the last validation, and the
+            step of its weights.
 
     Attributes:
         decoder: the decision in force.
+        baseline: argmax, or the threshold 0.5, which the decision is compared with.
         tuned: what the last tuning found, with all candidates; None before.
         scores_of_stage: the last scores of each stage by logged name, as floats; part of checkpoints.
 
@@ -247,7 +247,13 @@ class RankSEGCallback(Callback):
         self._plan.decision.on_load_checkpoint(checkpoint)
 
     def names(self, stage: str, suffix: str = "") -> list[str]:
-        """Every name logged for a stage (``"val"`` or ``"test"``), with the suffix of one dataloader."""
+        """Every name logged for a stage (``"val"`` or ``"test"``), with the suffix of one dataloader.
+
+        Example:
+            >>> from rankseg_plugins import RankSEG
+            >>> RankSEGCallback(RankSEG(), num_classes=3, scores=["iou"], levels=["image"]).names("test", "/rain")[:2]
+            ['test/rankseg/iou_image/rain', 'test/rankseg/argmax/iou_image/rain']
+        """
         return self._plan.names(stage, suffix)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankseg_plugins.calibration.tuned import TunedDecoder, as_decoder
+from rankseg_plugins.calibration.deciding import as_decoder
+from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.core import RankSEG
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice
 from rankseg_plugins.lightning._toolkit import Trainer, rank_zero_warn
 
 
@@ -62,7 +63,7 @@ class Decision:
         return {"decoder": learnt, "tuned": tuned, "tuned_step": None if tuned is None else self._step}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take up :meth:`state` as far as it fits what was given, and warn where it does not."""
+        """Take up ``state`` as far as it fits what was given, and warn where it does not."""
         self._forget()
         tuned, learnt = state.get("tuned"), state.get("decoder") or {}
         problem = None
@@ -207,7 +208,7 @@ def _learns(decoder: object) -> bool:
 
 
 def _is_fitted(decoder: torch.nn.Module) -> bool:
-    """Whether it, or a part of it such as a :class:`~rankseg_plugins.GlobalRankSEG`, says that it is."""
+    """Whether it, or a part of it such as a ``GlobalRankSEG``, says that it is."""
     return any(getattr(part, "fitted", False) is True for part in decoder.modules())
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rankseg_plugins._imports import require
 from rankseg_plugins.comparison.pictures.colours import LEGEND, difference, distinct_colours, paint
-from rankseg_plugins.core.processes import gather
+from rankseg_plugins.core.fits.processes import gather
 from rankseg_plugins.lightning._toolkit import Trainer
 from rankseg_plugins.lightning.reading import Decided
 from rankseg_plugins.lightning.reporting import Log, Warner

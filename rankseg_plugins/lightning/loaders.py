@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import DistributedSampler
 
-from rankseg_plugins.core.processes import gather
+from rankseg_plugins.core.fits.processes import gather
 from rankseg_plugins.lightning._toolkit import Trainer
 from rankseg_plugins.lightning.reading import Images, are_finite
 from rankseg_plugins.lightning.sources import Step

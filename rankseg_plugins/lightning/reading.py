@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rankseg_plugins.calibration.deciding import decide_knowing
 from rankseg_plugins.calibration.reliability import Calibration
-from rankseg_plugins.calibration.tuned import decide_knowing
 from rankseg_plugins.comparison import Scoring
 from rankseg_plugins.comparison.measuring import calibrate
 from rankseg_plugins.comparison.scoring import check_class_names
-from rankseg_plugins.core.probabilities import (
+from rankseg_plugins.core.inputs.probabilities import (
     TOLERANCE,
     check_floating,
     check_range,
@@ -53,7 +53,7 @@ class Task:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What a :class:`~rankseg_plugins.comparison.Recorder` and a tuner must know of it."""
+        """What a ``Recorder`` and a tuner must know of it."""
         return {"num_classes": self.num_classes, "ignore_index": self.ignore_index, "scoring": self.scoring}
 
 
@@ -65,7 +65,7 @@ class Images:
         logits: (B, C, *spatial).
         activation: what makes probabilities of them.
         target: labels (B, *spatial) or masks (B, C, *spatial), on the device of the logits.
-        cases: see :class:`~rankseg_plugins.comparison.Sample`.
+        cases: see ``Sample``.
         pictures: (B, K, *size) input images; None where nobody draws them.
         names: empty as long as it is open which of them count.
     """
@@ -95,7 +95,7 @@ class Images:
 
 
 class Image(NamedTuple):
-    """One of :class:`Decided`."""
+    """One of ``Decided``."""
 
     name: str
     case: str | None
@@ -157,7 +157,7 @@ class Reader:
 
     Args:
         task: what is segmented.
-        activation: see :class:`~rankseg_plugins.lightning.RankSEGCallback`, as for those that follow.
+        activation: see ``RankSEGCallback``, as for those that follow.
         logits: looked for in what the step returned alone: the images of a batch may be taken for logits.
         target: looked for in both, as cases and images.
         cases: None makes every image a case of its own.
@@ -203,7 +203,7 @@ class Reader:
         return Images(logits, self.activation, target, cases, pictures)
 
     def find_logits(self, step: Step) -> Tensor:
-        """Those of all images, (B, C, *spatial); the same is raised as by :meth:`read`."""
+        """Those of all images, (B, C, *spatial); the same is raised as by ``read``."""
         logits, classes = self.logits.tensor(step), self._task.num_classes
         check_floating("logits", logits)
         check_shape(logits, "logits")

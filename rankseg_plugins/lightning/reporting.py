@@ -14,10 +14,10 @@ from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.calibration.temperature import warn_if_softened, warn_if_unsure
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison import Recorder
-from rankseg_plugins.comparison.blocks.expected import describe_trust
 from rankseg_plugins.comparison.facts import collect_facts
-from rankseg_plugins.core.options import suggest
-from rankseg_plugins.core.probabilities import to_probabilities
+from rankseg_plugins.comparison.telling.trust import describe_trust
+from rankseg_plugins.core.inputs.options import suggest
+from rankseg_plugins.core.inputs.probabilities import to_probabilities
 from rankseg_plugins.lightning._toolkit import LightningModule, Trainer, rank_zero_warn
 from rankseg_plugins.lightning.deciding import Decision
 from rankseg_plugins.lightning.reading import Decided, Task
@@ -140,7 +140,7 @@ class Report:
     """Keeps the counts of every image, and writes the comparison of all processes, for each dataloader.
 
     Args:
-        report: folder of the reports of all stages, or a dict with the ``folder`` and some of :data:`BLOCKS`.
+        report: folder of the reports of all stages, or a dict with the ``folder`` and some of ``BLOCKS``.
         task: what is segmented.
 
     Raises:

@@ -10,9 +10,9 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from rankseg_plugins.calibration.tuned import decide
+from rankseg_plugins.calibration.deciding import decide
 from rankseg_plugins.comparison.sample import describe_form
-from rankseg_plugins.core.processes import gather
+from rankseg_plugins.core.fits.processes import gather
 from rankseg_plugins.lightning._toolkit import LightningModule, Trainer, rank_zero_info
 from rankseg_plugins.lightning.deciding import Decision
 from rankseg_plugins.lightning.figures import Drawing

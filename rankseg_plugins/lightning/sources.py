@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rankseg_plugins.core.probabilities import plain
+from rankseg_plugins.core.inputs.probabilities import plain
 from rankseg_plugins.lightning._toolkit import rank_zero_warn
 
 Key = str | int
@@ -89,12 +89,12 @@ class Finder:
         return found[0]
 
     def tensor(self, step: Step) -> Tensor:
-        """:meth:`find`, for a tensor.
+        """``find``, for a tensor.
 
         Raises:
             KeyError: if it is not there.
             TypeError: if it is not a tensor.
-            ValueError: see :meth:`find`.
+            ValueError: see ``find``.
         """
         value = self.find(step)
         if not isinstance(value, Tensor):

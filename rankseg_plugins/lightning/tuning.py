@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankseg_plugins.calibration.tuned import decide
+from rankseg_plugins.calibration.deciding import decide
 from rankseg_plugins.lightning.reading import Decided, Task
 from rankseg_plugins.tuning import Tuner
 from rankseg_plugins.tuning.choosing import ARGMAX, CHOSEN, check_intervals
@@ -27,7 +27,7 @@ class Tuning:
     """Measures every candidate on the images of one validation after the other, and chooses at the end of each.
 
     Args:
-        options: of :class:`~rankseg_plugins.tuning.Tuner` and its ``finish``; True takes the defaults.
+        options: of ``Tuner`` and its ``finish``; True takes the defaults.
         task: what is segmented; its score at image level is the objective unless ``options`` names another.
         output_mode: ``"multiclass"`` or ``"multilabel"``.
 
@@ -105,7 +105,7 @@ class Tuning:
 
     @property
     def names(self) -> list[str]:
-        """Of :meth:`scores`."""
+        """Of ``scores``."""
         return [f"{TUNED}/{self._objective}", f"{TUNED_GAIN}/{self._objective}"]
 
     def scores(self, found: Tuned | None) -> dict[str, Tensor]:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.calibration.tuned import as_decoder, decide
+from rankseg_plugins.calibration.deciding import as_decoder, decide
 from rankseg_plugins.comparison.pictures.colours import check_palette, class_colours
 from rankseg_plugins.core import RankSEG
-from rankseg_plugins.core.probabilities import (
+from rankseg_plugins.core.inputs.probabilities import (
     ACTIVATIONS,
     check_choice,
     check_floating,
@@ -44,7 +44,7 @@ class RankSEGPredictionWriter(BasePredictionWriter):
         output_dir: folder to write to, made if absent. With several dataloaders, each gets a folder of its own
             (``dataloader_idx_0``, ...).
         decoder: the decision, by default ``RankSEG()``; or the path of the file of a
-            :class:`~rankseg_plugins.calibration.TunedDecoder`.
+            ``TunedDecoder``.
         logits: where the network's output (B, C, *spatial) is: a key (or attribute, or tuple index) of what
             ``predict_step`` returned, a pair such as ``("batch", "logits")``, or a callable
             ``(outputs, batch) -> tensor``. If ``predict_step`` returned a tensor, a key or index is not needed: it is
@@ -55,8 +55,7 @@ class RankSEGPredictionWriter(BasePredictionWriter):
             ``"identity"``. What a step returns under ``"logits"`` is usually what its loss takes, hence the default;
             probabilities are told by a warning.
         names: where the names of the images of a batch are: a sequence of B strings or paths, whose folder and file
-            extension are dropped. As the ``target`` of :class:`~rankseg_plugins.lightning.RankSEGCallback`. None takes
-            the index.
+            extension are dropped. As the ``target`` of ``RankSEGCallback``. None takes the index.
         palette: RGB colours of the classes for PNGs; None takes those of PASCAL VOC.
         file_format: ``"png"``, ``"npy"``, or ``"auto"`` for PNG where it is possible.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from mmseg.models.decode_heads import Mask2FormerHead, MaskFormerHead, SideAdapterCLIPHead, VPDDepthHead
 from torch import Tensor, nn
 
-from rankseg_plugins.core.probabilities import to_probabilities
+from rankseg_plugins.core.inputs.probabilities import to_probabilities
 from rankseg_plugins.mmseg.options import KEY
 
 #: Mask-classification heads sum up class scores of masks: non-negative scores, not logits.
@@ -53,7 +53,7 @@ def choose_activation(head: nn.Module | None, channels: int, activation: str) ->
     Args:
         head: the decode head, or None for a segmentor without one.
         channels: number of output channels.
-        activation: ``"auto"``, or one of :data:`~rankseg_plugins.core.probabilities.ACTIVATIONS`.
+        activation: ``"auto"``, or one of ``rankseg_plugins.core.inputs.probabilities.ACTIVATIONS``.
 
     Raises:
         TypeError: if the head predicts depth.
@@ -68,7 +68,7 @@ def head_probabilities(logits: Tensor, head: nn.Module | None, activation: str) 
     Args:
         logits: (B, C, H, W) floating point output of ``head``, resized or not.
         head: the decode head, or None for a segmentor without one.
-        activation: see :func:`choose_activation`.
+        activation: see ``choose_activation``.
 
     Returns:
         (B, C, H, W) float32, or float64 for float64 input; of ``"identity"`` what it got.

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from rankseg_plugins._warning import warn
 from rankseg_plugins.comparison import Scoring
-from rankseg_plugins.comparison.blocks.expected import describe_trust
-from rankseg_plugins.core.options import ABSENT, PRESENT, read_index, read_real
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.comparison.telling.trust import describe_trust
+from rankseg_plugins.core.inputs.options import ABSENT, PRESENT, read_index, read_real
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.files.label_files import LabelFiles, encode_png
 from rankseg_plugins.mmseg.reporting import RunReport
 from rankseg_plugins.mmseg.samples import argmax_field, expected_in, image_path, options_in, presence_in
@@ -43,7 +43,7 @@ class MultiLevelIoUMetric(BaseMetric):
 
     A drop-in for ``IoUMetric``: it computes the dataset level (``aAcc``, ``mIoU``, ``mAcc``, ``mDice``; percent, two
     digits), so that names and digits are the same. The other levels are those of
-    :mod:`rankseg_plugins.scores.levels`, in float64 until they are rounded:
+    ``rankseg_plugins.scores.levels``, in float64 until they are rounded:
 
     * ``image_mIoU``, ...: mean over the classes of an image, then over images;
     * ``class_mIoU``, ...: mean over the images of a class, then over classes;
@@ -72,12 +72,11 @@ class MultiLevelIoUMetric(BaseMetric):
         prefix: put before every name of the results.
         collect_dir: folder through which processes exchange results when ``collect_device="cpu"``.
         report: folder for the report of argmax against RankSEG (see
-            :class:`~rankseg_plugins.comparison.Comparison`), written anew by every evaluation, whose verdict the log
-            shows; needs ``compare``. Image Dice (image IoU without ``mDice``) decides what is better. It names options,
-            config and checkpoint; pictures have the data set's palette, and the photographs beside them. With
-            ``model.test_cfg.rankseg.expected_score`` it says which images can be trusted. It says
-            nothing about calibration: data samples hold logits, and which activation makes probabilities of them only
-            the model knows.
+            ``Comparison``), written anew by every evaluation, whose verdict the log shows; needs ``compare``. Image
+            Dice (image IoU without ``mDice``) decides what is better. It names options, config and checkpoint; pictures
+            have the data set's palette, and the photographs beside them. With ``model.test_cfg.rankseg.expected_score``
+            it says which images can be trusted. It says nothing about calibration: data samples hold logits, and which
+            activation makes probabilities of them only the model knows.
 
     Raises:
         TypeError: if ``report`` is not a path.

@@ -11,8 +11,8 @@ from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.comparison.blocks.expected import EXPECTED
 from rankseg_plugins.core import RankSEG
 from rankseg_plugins.core.decoder import OPTIONS
-from rankseg_plugins.core.options import suggest
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice
+from rankseg_plugins.core.inputs.options import suggest
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice
 
 #: Where the options stand in a config; every message names it.
 KEY = "model.test_cfg.rankseg"
@@ -25,11 +25,11 @@ class Options:
     """What ``model.test_cfg.rankseg`` asks for.
 
     Args:
-        decoder: options of :class:`rankseg_plugins.RankSEG`.
-        activation: ``"auto"`` or one of :data:`~rankseg_plugins.core.probabilities.ACTIVATIONS`.
+        decoder: options of ``RankSEG``.
+        activation: ``"auto"`` or one of ``ACTIVATIONS``.
         compare: whether argmax's labels are kept beside RankSEG's.
         expected_score: ``"dice"`` or ``"iou"``, what both are expected to score is worked out; None is neither.
-        tuned: file of a :class:`~rankseg_plugins.calibration.TunedDecoder`, instead of ``decoder``.
+        tuned: file of a ``TunedDecoder``, instead of ``decoder``.
     """
 
     decoder: dict[str, Any] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class TunedFile:
         self._decoder: TunedDecoder | None = None
 
     def __call__(self, path: str) -> TunedDecoder:
-        """The decoder in the file, see :meth:`TunedDecoder.load <rankseg_plugins.calibration.TunedDecoder.load>`."""
+        """The decoder in the file, see ``TunedDecoder.load``."""
         found = os.stat(path)
         state = (path, found.st_mtime_ns, found.st_size)
         if self._decoder is None or state != self._state:
@@ -132,8 +132,8 @@ def read_options(value: object) -> Options | None:
     """Check the value of ``model.test_cfg.rankseg``.
 
     Args:
-        value: None (RankSEG is off) or a mapping with options of :class:`rankseg_plugins.RankSEG` or ``tuned``, and
-            ``activation``, ``compare`` and ``expected_score``. An empty mapping takes every default.
+        value: None (RankSEG is off) or a mapping with options of ``RankSEG`` or ``tuned``, and ``activation``,
+            ``compare`` and ``expected_score``. An empty mapping takes every default.
 
     Returns:
         The options, or None when RankSEG is off.

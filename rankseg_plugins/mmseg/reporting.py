@@ -116,8 +116,8 @@ class RunReport:
 
         Args:
             images: the N images in the order of the data set, beyond which samplers repeat some: of each its ``path``,
-                whether both decisions are the ``same``, what :meth:`judge` gave as ``presence`` and :meth:`expected`
-                as ``expected``, and the ``options`` of RankSEG in words, None where they are not known.
+                whether both decisions are the ``same``, what ``judge`` gave as ``presence`` and ``expected`` as
+                ``expected``, and the ``options`` of RankSEG in words, None where they are not known.
             counts: (2, 3, N, C) counts of argmax and of RankSEG.
             dataset_meta: of the data set: C ``classes``, and perhaps their ``palette``.
 

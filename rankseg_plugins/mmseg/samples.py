@@ -35,7 +35,7 @@ def leave_decision(
         labels: (1, H, W).
         options: in words; not empty.
         argmax: (1, H, W) labels of argmax to keep beside them; None keeps none, also none of an earlier decision.
-        known: what else is to be kept of the decision, by :data:`PRESENCE` and :data:`EXPECTED`; None is left out.
+        known: what else is to be kept of the decision, by ``PRESENCE`` and ``EXPECTED``; None is left out.
     """
     forget_argmax(sample)
     told = {name: value for name, value in (known or {}).items() if value is not None}
@@ -84,7 +84,7 @@ def presence_in(sample: Mapping[str, Any]) -> Tensor | None:
 def expected_in(sample: Mapping[str, Any]) -> tuple[str, Tensor] | None:
     """Which score both decisions in a data sample, as a dict, are expected to have, and that; None if nobody asked.
 
-    See :func:`rankseg_plugins.comparison.blocks.expected.expect`; (2, 2, C), argmax first.
+    See ``rankseg_plugins.comparison.blocks.expected.expect``; (2, 2, C), argmax first.
     """
     found: tuple[str, Tensor] | None = sample["pred_sem_seg"].get(EXPECTED)
     return found

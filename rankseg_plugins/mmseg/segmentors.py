@@ -24,11 +24,11 @@ from torch import Tensor
 
 from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration import TunedDecoder
+from rankseg_plugins.calibration.deciding import decide_knowing
 from rankseg_plugins.calibration.temperature import warn_if_softened
-from rankseg_plugins.calibration.tuned import decide_knowing
 from rankseg_plugins.comparison.blocks.expected import expect
 from rankseg_plugins.core import RankSEG
-from rankseg_plugins.core.probabilities import to_probabilities
+from rankseg_plugins.core.inputs.probabilities import to_probabilities
 from rankseg_plugins.mmseg.activations import choose_activation, head_probabilities, last_head, refuse_depth
 from rankseg_plugins.mmseg.options import KEY, Options, TunedFile, read_options
 from rankseg_plugins.mmseg.samples import EXPECTED, PRESENCE, forget_argmax, image_path, leave_decision
@@ -37,24 +37,23 @@ from rankseg_plugins.mmseg.samples import EXPECTED, PRESENCE, forget_argmax, ima
 class RankSEGMixin:
     """Replaces the last step of a segmentor, argmax over its logits, by RankSEG.
 
-    Put it before the segmentor among the bases of a class, or let :func:`make_rankseg` do so. It adds no parameter
-    and no buffer: checkpoints fit both ways. Padding, flips and the resize to the original size stay the segmentor's
-    own work; every image is decoded alone, from its logits at its original size: no probabilities lie beside them, and
-    half precision is computed with in float32.
+    Put it before the segmentor among the bases of a class, or let ``make_rankseg`` do so. It adds no parameter and no
+    buffer: checkpoints fit both ways. Padding, flips and the resize to the original size stay the segmentor's own work;
+    every image is decoded alone, from its logits at its original size: no probabilities lie beside them, and half
+    precision is computed with in float32.
 
     The options stand in ``test_cfg.rankseg`` and are read at every batch, so they can be changed at run time. None,
     or no such key, leaves the segmentor's own result as it is, bit for bit. The keys are those of
-    :class:`rankseg_plugins.RankSEG` (``output_mode`` follows from the number of channels), and:
+    ``RankSEG`` (``output_mode`` follows from the number of channels), and:
 
     * ``activation``: ``"softmax"``, ``"sigmoid"``, ``"normalize"``, ``"identity"``, or ``"auto"`` (default), which
-      chooses by the head, see :func:`~rankseg_plugins.mmseg.activations.automatic_activation`;
+      chooses by the head, see ``rankseg_plugins.mmseg.activations.automatic_activation``;
     * ``compare``: True keeps argmax's labels (one channel: those of ``decode_head.threshold``) beside RankSEG's, in
       the data sample's field ``pred_sem_seg_argmax``;
     * ``expected_score``: ``"dice"`` or ``"iou"``, with ``compare``: what both are expected to score on each image is
-      worked out, for the report of :class:`~rankseg_plugins.mmseg.MultiLevelIoUMetric`, in several times the work;
-    * ``tuned``: file of a :class:`~rankseg_plugins.calibration.TunedDecoder`, such as
-      :class:`~rankseg_plugins.mmseg.RankSEGTuningHook` writes, instead of all options of the decoder. It is read
-      again when it changes.
+      worked out, for the report of ``MultiLevelIoUMetric``, in several times the work;
+    * ``tuned``: file of a ``TunedDecoder``, such as ``RankSEGTuningHook`` writes, instead of all options of the
+      decoder. It is read again when it changes.
 
     The first image that RankSEG decides is checked: a warning tells if softmax seems to have been applied twice. An
     image for which the network gives NaN keeps the toolkit's own labels, and a warning, once, names the first one.
@@ -80,7 +79,7 @@ class RankSEGMixin:
     test_cfg: Any
     out_channels: int
 
-    #: While True, data samples receive probabilities and no decision; see :meth:`probabilities_only`.
+    #: While True, data samples receive probabilities and no decision; see ``probabilities_only``.
     _probabilities_only = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -146,7 +145,7 @@ class RankSEGMixin:
             sample: receives ``pred_sem_seg`` and, with ``compare``, ``pred_sem_seg_argmax``. Its ``seg_logits`` give
                 the dtype of one-channel masks.
             logits: (C, H, W) output of the network.
-            activation: what makes probabilities of it; see :class:`~rankseg_plugins.RankSEG`. By default it holds them.
+            activation: what makes probabilities of it; see ``RankSEG``. By default it holds them.
             argmax: (1, H, W) labels of plain argmax where they are known already.
 
         Raises:
@@ -290,7 +289,7 @@ def _view(sample: SegDataSample) -> tuple[tuple[str | None, str], str]:
 
 @MODELS.register_module()
 class RankSEGEncoderDecoder(RankSEGMixin, EncoderDecoder):
-    """``EncoderDecoder`` with RankSEG's decision; see :class:`RankSEGMixin`.
+    """``EncoderDecoder`` with RankSEG's decision; see ``RankSEGMixin``.
 
     Example:
         In a config, no ``custom_imports`` needed::
@@ -303,7 +302,7 @@ class RankSEGEncoderDecoder(RankSEGMixin, EncoderDecoder):
 
 @MODELS.register_module()
 class RankSEGCascadeEncoderDecoder(RankSEGMixin, CascadeEncoderDecoder):
-    """``CascadeEncoderDecoder`` with RankSEG's decision on its last head; see :class:`RankSEGMixin`.
+    """``CascadeEncoderDecoder`` with RankSEG's decision on its last head; see ``RankSEGMixin``.
 
     Example:
         ``model = dict(type='rankseg_plugins.mmseg.RankSEGCascadeEncoderDecoder', ...)``
@@ -312,7 +311,7 @@ class RankSEGCascadeEncoderDecoder(RankSEGMixin, CascadeEncoderDecoder):
 
 @MODELS.register_module()
 class RankSEGMultimodalEncoderDecoder(RankSEGMixin, MultimodalEncoderDecoder):
-    """``MultimodalEncoderDecoder`` with RankSEG's decision; see :class:`RankSEGMixin`.
+    """``MultimodalEncoderDecoder`` with RankSEG's decision; see ``RankSEGMixin``.
 
     Example:
         ``model = dict(type='rankseg_plugins.mmseg.RankSEGMultimodalEncoderDecoder', ...)``
@@ -328,7 +327,7 @@ READY_MADE = {
 
 @cache
 def make_rankseg(segmentor: type) -> type:
-    """Give a segmentor class RankSEG's decision, see :class:`RankSEGMixin`.
+    """Give a segmentor class RankSEG's decision, see ``RankSEGMixin``.
 
     Args:
         segmentor: a subclass of ``mmseg.models.BaseSegmentor`` that predicts classes.

@@ -68,7 +68,7 @@ class RankSEGTTAModel(SegTTAModel):
 
         Args:
             data_samples_list: for each image its views, whose ``seg_logits`` (C, H, W) hold probabilities, as the
-                segmentor gives them in :meth:`~rankseg_plugins.mmseg.RankSEGMixin.probabilities_only`.
+                segmentor gives them in ``RankSEGMixin.probabilities_only``.
 
         Returns:
             One data sample per image.

@@ -16,7 +16,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from rankseg_plugins.comparison import Sample, Scoring
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.files.grouping import case_of, read_pattern
 from rankseg_plugins.mmseg.activations import head_probabilities, last_head
 from rankseg_plugins.mmseg.reporting import distinct
@@ -58,7 +58,7 @@ class RankSEGTuningHook(Hook):
 
     Args:
         objective: score and level that decide, such as ``"dice_image"`` or ``"iou_dataset"``; see
-            :func:`~rankseg_plugins.tuning.tune`.
+            ``rankseg_plugins.tuning.tune``.
         ignore_index: label of the ground truth whose pixels do not count.
         group_by: regular expression whose match in the path of an image is its case, such as the drive or the patient:
             files count as one in the intervals. None: every file is a case of its own.
@@ -69,7 +69,7 @@ class RankSEGTuningHook(Hook):
         confidence: of the intervals.
         seed: of the folds.
         **options: ``temperatures``, ``pruning_probs``, ``metrics``, ``solvers``, ``folds``, ``min_cases`` and
-            ``keep`` of :class:`~rankseg_plugins.tuning.Tuner`.
+            ``keep`` of ``Tuner``.
 
     Raises:
         TypeError: for ``confidence`` or ``seed`` of the wrong type; when a training or validation

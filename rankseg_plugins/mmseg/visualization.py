@@ -21,7 +21,7 @@ from mmseg.visualization import SegLocalVisualizer
 
 from rankseg_plugins._warning import warn
 from rankseg_plugins.comparison.pictures.colours import ARGMAX_RIGHT, RANKSEG_RIGHT, difference
-from rankseg_plugins.core.options import read_integer
+from rankseg_plugins.core.inputs.options import read_integer
 from rankseg_plugins.mmseg.options import KEY
 from rankseg_plugins.mmseg.running import require_comparison, step_of
 from rankseg_plugins.mmseg.samples import ARGMAX_FIELD, argmax_field, image_path
@@ -171,7 +171,7 @@ class RankSEGVisualizer(SegLocalVisualizer):
 
         Args:
             name: identifier of the image.
-            image: (H, W, 3) RGB, uint8; for panels see :func:`draw_panels`.
+            image: (H, W, 3) RGB, uint8; for panels see ``draw_panels``.
             data_sample: the result, with or without ground truth.
             draw_gt: whether the truth is drawn where it is known.
             draw_pred: whether predictions are drawn; without them there are no panels.

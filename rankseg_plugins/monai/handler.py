@@ -6,15 +6,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from monai.data import MetaTensor
 from torch import Tensor
 
 from rankseg_plugins._imports import require
 from rankseg_plugins.comparison import Comparison, Recorder, Sample
 from rankseg_plugins.comparison.decoders import Decoder
 from rankseg_plugins.comparison.recording import DECODERS
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_floating, plain, to_probabilities
-from rankseg_plugins.core.processes import number, rank
+from rankseg_plugins.core.fits.processes import number, rank
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice, to_probabilities
 from rankseg_plugins.scores.checks import naming
 
 if TYPE_CHECKING:
@@ -25,21 +24,21 @@ class RankSEGCompareHandler:
     """Score argmax and RankSEG on the same images, with paired intervals, at the end of each run of an evaluator.
 
     It writes ``"<decoder>/<score>_<level>"`` of Dice and IoU to ``engine.state.metrics``, says in the log what the
-    change of decoder does, and keeps the whole as :attr:`comparison`. Several processes score the images of all; an
-    image must not come twice, as a sampler that pads does it.
+    change of decoder does, and keeps the whole as ``comparison``. Several processes score the images of all; an image
+    must not come twice, as a sampler that pads does it.
 
     Args:
-        decoders: see :func:`~rankseg_plugins.comparison.compare`; the first is the baseline.
+        decoders: see ``rankseg_plugins.comparison.compare``; the first is the baseline.
         num_classes: C.
         output_transform: takes ``engine.state.output`` and gives two lists, of the images' outputs (C, *spatial) and
             of their labels (1, *spatial), or masks (C, *spatial): mostly
             ``monai.handlers.from_engine(["pred", "label"])``. It has to come before a transform that decides.
-        activation: what makes probabilities of an output; see :class:`RankSEG`.
+        activation: what makes probabilities of an output; see ``RankSEG``.
         report: folder to write the report to; None writes none.
         class_names: C names; None numbers the classes.
         **options: ``ignore_index``, ``scoring``, ``extra``, ``risk_coverage``, ``panels`` and ``device`` of
-            :class:`~rankseg_plugins.comparison.Recorder`, which decides on the CPU unless told. Sizes of pixels, which
-            some extra scores ask for, are those of a MetaTensor with an affine.
+            ``Recorder``, which decides on the CPU unless told. Sizes of pixels, which some extra scores ask for, are
+            those of a MetaTensor with an affine.
 
     Attributes:
         comparison: of the last run; None before the first.
@@ -71,13 +70,23 @@ class RankSEGCompareHandler:
         if isinstance(decoders, Iterable) and not isinstance(decoders, (str, Mapping)):
             decoders = tuple(decoders)
         self._start: Callable[[], Recorder] = lambda: Recorder(decoders, num_classes=num_classes, **options)
-        self._recorder, self._seen = self._start(), set[str]()
+        self._recorder = self._start()
         self.output_transform, self.activation = output_transform, activation
         self.report, self.class_names = report, class_names
         self.comparison: Comparison | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Take part in the runs of an engine; its outputs are decollated."""
+        """Take part in the runs of an engine; its outputs are decollated.
+
+        Example:
+            >>> import torch
+            >>> from ignite.engine import Engine
+            >>> engine, handler = Engine(lambda engine, batch: batch), RankSEGCompareHandler(num_classes=2)
+            >>> handler.attach(engine)
+            >>> outputs, labels = [torch.tensor([[0.9, 0.6], [0.1, 0.4]])], [torch.tensor([[0, 1]])]
+            >>> engine.run([(outputs, labels)]).metrics["argmax/dice_image"]
+            0.3333333333333333
+        """
         events = require("ignite.engine", extra="monai").Events
         engine.add_event_handler(events.EPOCH_STARTED, self.start)
         engine.add_event_handler(events.ITERATION_COMPLETED, self.update)
@@ -85,7 +94,7 @@ class RankSEGCompareHandler:
 
     def start(self, engine: Engine) -> None:
         """Begin anew."""
-        self._recorder, self._seen = self._start(), set()
+        self._recorder = self._start()
 
     def update(self, engine: Engine) -> None:
         """Score the images of one iteration.
@@ -101,26 +110,16 @@ class RankSEGCompareHandler:
                 f'monai.handlers.from_engine(["pred", "label"]) does; got {found!r:.200}'
             )
         for output, label in zip(*found, strict=True):
-            name = _name_of(output, label)
-            name = f"image {len(self._recorder.measurements) * number() + rank()}" if name is None else name
-            if name in self._seen:
-                raise ValueError(f"two images are called {name}; each may come once")
-            self._seen.add(name)
+            name = _name_of(output, label) or f"image {len(self._recorder.measurements) * number() + rank()}"
             with naming(name):
                 self._recorder.add(self._sample(name, output, label))
 
     def _sample(self, name: str, output: Tensor, label: Tensor) -> Sample:
         spacing = next((_spacing(each) for each in (output, label) if "affine" in getattr(each, "meta", ())), None)
-        output, label = plain(output), plain(label)
-        check_floating("output", output)
-        if len(label) == 1 and len(output) > 1:
-            label = label[0]
-        if label.is_floating_point() and not bool((label == label.round()).all()):
-            raise ValueError("labels must be integers, or masks of zeros and ones")
         probs = to_probabilities(output.unsqueeze(0), self.activation)[0]
         if len(probs) > 1 and bool(((probs == 0) | (probs == 1)).all()):
             raise ValueError("is decided already: compare what the network gives, before AsDiscrete or RankSEG")
-        return Sample(name, probs, label.long(), spacing=spacing)
+        return Sample(name, probs, label, spacing=spacing)
 
     def finish(self, engine: Engine) -> None:
         """Say what was found; each process must call it."""
@@ -140,12 +139,9 @@ class RankSEGCompareHandler:
 
 def _name_of(*images: Tensor) -> str | None:
     """The file of an image, by its meta data."""
-    for image in images:
-        if isinstance(image, MetaTensor) and isinstance(image.meta.get("filename_or_obj"), str):
-            found: str | None = image.meta["filename_or_obj"]
-            return found
-    return None
+    names = (getattr(image, "meta", {}).get("filename_or_obj") for image in images)
+    return next((name for name in names if isinstance(name, str)), None)
 
 
-def _spacing(image: MetaTensor) -> tuple[float, ...]:
+def _spacing(image: Any) -> tuple[float, ...]:
     return tuple(image.pixdim.tolist())[: image.ndim - 1]

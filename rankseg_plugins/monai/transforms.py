@@ -10,12 +10,10 @@ import torch
 from monai.data import MetaTensor, get_track_meta
 from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
-from torch import Tensor
 
-from rankseg_plugins import core
-from rankseg_plugins.calibration.tuned import as_decoder, decide
-from rankseg_plugins.core.options import read_integer
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, plain
+from rankseg_plugins.calibration.deciding import as_decoder, decide
+from rankseg_plugins.core.inputs.options import read_integer
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice, class_masks, plain
 from rankseg_plugins.scores.checks import naming
 
 #: What decides, in the forms that an adapter takes.
@@ -30,7 +28,8 @@ class RankSEG(Transform):
 
     Args:
         decoder: the decision, by default ``rankseg_plugins.RankSEG()``; another decoder of this package or callable on
-            probabilities (1, C, *spatial), or the path of a ``decoder.json`` that ``tune`` wrote.
+            probabilities (1, C, *spatial), or the path of a ``decoder.json`` (what ``rankseg_plugins.tuning.tune``
+            found).
         activation: what makes probabilities of the image: ``"identity"`` where they are some already, as behind
             ``Activationsd`` and behind ``Invertd`` of them; ``"softmax"``, ``"sigmoid"`` or ``"normalize"`` for the
             output of a network. The default takes nothing for granted: logits are refused by it.
@@ -48,8 +47,9 @@ class RankSEG(Transform):
         OSError: if the file of the decoder cannot be read.
 
     Example:
+        >>> import rankseg_plugins
         >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
-        >>> RankSEG(core.RankSEG(metric="iou"))(probs)
+        >>> RankSEG(rankseg_plugins.RankSEG(metric="iou"))(probs)
         metatensor([[0., 0., 1.]])
         >>> RankSEG(activation="softmax", to_onehot=2, dtype=torch.uint8)(probs.log()).shape
         torch.Size([2, 3])
@@ -71,7 +71,7 @@ class RankSEG(Transform):
         self.to_onehot = None if to_onehot is None else read_integer("to_onehot", to_onehot, least=1)
         if not isinstance(dtype, torch.dtype):
             raise TypeError(f"dtype must be a torch.dtype, got {dtype!r}")
-        self.decoder = as_decoder(core.RankSEG() if decoder is None else decoder, self.to_onehot)
+        self.decoder = as_decoder(decoder, self.to_onehot)
         if self.to_onehot is not None and getattr(self.decoder, "output_mode", "multiclass") == "multilabel":
             raise ValueError("to_onehot makes masks of labels: leave it out for a decoder that gives masks already")
         self.activation, self.dtype = activation, dtype
@@ -81,26 +81,20 @@ class RankSEG(Transform):
         img = convert_to_tensor(img, track_meta=get_track_meta())
         if isinstance(img, MetaTensor) and img.is_batch:
             raise ValueError(f"transforms take one image, got a batch {tuple(img.shape)}: decollate it first")
-        decided = decide(self.decoder, plain(img).unsqueeze(0), self.activation).squeeze(0)
-        return convert_to_dst_type(self._with_channels(decided, img), img, dtype=self.dtype)[0]
-
-    def _with_channels(self, decided: Tensor, img: Tensor) -> Tensor:
-        if decided.ndim == img.ndim:
-            return decided
-        if self.to_onehot is None:
-            return decided.unsqueeze(0)
-        if self.to_onehot != len(img):
+        if self.to_onehot not in (None, len(img)):
             raise ValueError(f"to_onehot={self.to_onehot}, but the image has {len(img)} channels")
-        labels = torch.arange(self.to_onehot, device=decided.device)
-        return decided == labels.view(-1, *[1] * decided.ndim)
+        # Of labels, the dimension of the batch is then that of the channel.
+        decided = decide(self.decoder, plain(img).unsqueeze(0), self.activation)
+        masks = decided if self.to_onehot is None else class_masks(decided, self.to_onehot)
+        return convert_to_dst_type(masks[0] if masks.ndim > img.ndim else masks, img, dtype=self.dtype)[0]
 
 
 class RankSEGd(MapTransform):
-    """:class:`RankSEG` for the images of a dictionary, in the place of ``AsDiscreted``.
+    """``RankSEG`` for the images of a dictionary, in the place of ``AsDiscreted``.
 
     Args:
         keys: of the images.
-        decoder: see :class:`RankSEG`; one for all keys, or a sequence of one for each.
+        decoder: see ``RankSEG``; one for all keys, or a sequence of one for each.
         activation: likewise.
         to_onehot: likewise.
         dtype: likewise.
@@ -108,12 +102,13 @@ class RankSEGd(MapTransform):
 
     Raises:
         KeyError: for a dictionary without a key.
-        TypeError: see :class:`RankSEG`; the message names the key.
+        TypeError: see ``RankSEG``; the message names the key.
         ValueError: likewise, and for a sequence that is not as long as ``keys``.
         OSError: likewise.
 
     Example:
-        >>> decide = RankSEGd("pred", core.RankSEG(pruning_prob=0.1), activation="softmax")
+        >>> import rankseg_plugins
+        >>> decide = RankSEGd("pred", rankseg_plugins.RankSEG(pruning_prob=0.1), activation="softmax")
         >>> decide({"pred": torch.zeros(2, 4, 4)})["pred"].shape
         torch.Size([1, 4, 4])
     """
@@ -132,10 +127,8 @@ class RankSEGd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         options = {"decoder": decoder, "activation": activation, "to_onehot": to_onehot, "dtype": dtype}
-        by_key = {name: self._by_key(name, value) for name, value in options.items()}
-        self.transforms = [
-            RankSEG(**{name: values[index] for name, values in by_key.items()}) for index in range(len(self.keys))
-        ]
+        by_key = zip(*(self._by_key(*option) for option in options.items()), strict=True)
+        self.transforms = [RankSEG(**dict(zip(options, values, strict=True))) for values in by_key]
 
     def _by_key(self, name: str, value: Any) -> Sequence[Any]:
         if not isinstance(value, (list, tuple)):

@@ -13,7 +13,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 
-from rankseg_plugins.calibration.tuned import as_decoder, decide
+from rankseg_plugins.calibration.deciding import as_decoder, decide
 from rankseg_plugins.core import RankSEG
 
 #: What nnU-Net makes probabilities with, under the names here; from others these are made first.
@@ -29,9 +29,9 @@ class RankSEGPredictor(nnUNetPredictor):
     Args:
         *args: of ``nnUNetPredictor``.
         decoder: the decision; None takes RankSEG's defaults. Otherwise a decoder of this package or another callable on
-            probabilities (1, C, *spatial), or the path of a ``decoder.json`` that ``tune`` wrote. A data set with
-            regions needs one of ``output_mode="multilabel"``, which decides on each region; nnU-Net's
-            ``regions_class_order`` then says which label a pixel of several gets.
+            probabilities (1, C, *spatial), or the path of a ``decoder.json`` (what ``rankseg_plugins.tuning.tune``
+            found). A data set with regions needs one of ``output_mode="multilabel"``, which decides on each region;
+            nnU-Net's ``regions_class_order`` then says which label a pixel of several gets.
         **kwargs: of ``nnUNetPredictor``.
 
     Raises:
@@ -72,7 +72,7 @@ class _Plans(PlansManager):
 
     Args:
         plans: as nnU-Net reads them.
-        decoder: see :class:`RankSEGPredictor`.
+        decoder: see ``RankSEGPredictor``.
     """
 
     def __init__(self, plans: dict[str, Any], decoder: Any) -> None:
@@ -95,7 +95,7 @@ class RankSEGLabelManager(LabelManager):
 
     Args:
         *args: of ``LabelManager``.
-        decoder: see :class:`RankSEGPredictor`.
+        decoder: see ``RankSEGPredictor``.
         **kwargs: of ``LabelManager``.
 
     Raises:

@@ -221,7 +221,7 @@ def to_png(figure: Figure) -> bytes:
 
 
 def in_both_themes(figure: Figure) -> dict[str, bytes]:
-    """A figure of :func:`draw` as PNGs ``light`` and ``dark``; afterwards it is dark."""
+    """A figure of ``draw`` as PNGs ``light`` and ``dark``; afterwards it is dark."""
     light = to_png(figure)
     figure.set_layout_engine("none")  # everything is in its place, which took a while to find
     for artist in figure.findobj():

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.comparison.blocks.expected import trust_rows
-from rankseg_plugins.comparison.blocks.groups import GroupTable, group_losses, group_notes
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.intervals.levels import SELDOM
 from rankseg_plugins.comparison.intervals.statistics import FEWEST
 from rankseg_plugins.comparison.phrases import NONE, gained, named, number_of, percent, points, unit
+from rankseg_plugins.comparison.telling.groups import GroupTable, group_losses, group_notes
+from rankseg_plugins.comparison.telling.trust import trust_rows
 from rankseg_plugins.report.words import CONVENTIONS, describe_left_out
 
 #: Probabilities that differ less from frequencies are as high as they should be.
@@ -64,7 +64,7 @@ class Page(NamedTuple):
 
     Args:
         comparison: names, tables and facts.
-        verdicts: the most important sentences, and :func:`~rankseg_plugins.report.words.sign` of each.
+        verdicts: the most important sentences, and ``rankseg_plugins.comparison.phrases.sign`` of each.
         notes: what a reader should know before trusting the figures.
         calibration: whether the network is too sure or not sure enough; None where nothing was measured.
         presence: of every decoder that knows of it, how far it can be relied upon to know which classes are there.
@@ -91,7 +91,7 @@ def read_page(comparison: Comparison, introduction: Introduction | None = None) 
         for row in comparison.tables.decoders
         if row.presence
     ]
-    verdicts += [(sentence, "loss") for sentence in group_losses(comparison)]
+    verdicts += [(sentence, "loss") for sentence in group_losses(comparison, comparison.group_tables)]
     groups = [_groups(comparison, table) for table in comparison.group_tables]
     calibrated = _calibration(comparison)
     return Page(comparison, verdicts, _notes(comparison), calibrated, knowing, groups, _trust(comparison), introduction)
@@ -116,7 +116,7 @@ def _notes(comparison: Comparison) -> list[str]:
         found.append(
             f"No truth holds {named(absent, 6, 'more classes')}. Pixels that are given to such a class only cost."
         )
-    found += group_notes(comparison)
+    found += group_notes(comparison.group_tables)
     baseline, *others = comparison.tables.decoders
     for row in others:
         if comparison.decides_as(row.name) is not None:
@@ -137,7 +137,7 @@ def presence_section(found: Mapping[str, Any], decoder: str, where: str) -> Sect
     """How far a decoder can be relied upon to know which classes are there.
 
     Args:
-        found: see :func:`~rankseg_plugins.comparison.blocks.presence.describe_presence`.
+        found: see ``rankseg_plugins.comparison.blocks.presence.describe_presence``.
         decoder: who knows.
         where: in which images.
     """

@@ -7,10 +7,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from rankseg_plugins.comparison.blocks.expected import describe_trust
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.phrases import percent, points, sign, span, unit
 from rankseg_plugins.comparison.telling.tables import ExtraTable
+from rankseg_plugins.comparison.telling.trust import describe_trust
 from rankseg_plugins.report.page import Page
 from rankseg_plugins.report.tuning import TuningPage
 from rankseg_plugins.report.words import amount, change, change_span, extra_title, milliseconds, printable, sign_of

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rankseg_plugins.comparison.phrases import percent, points, sign, span
-from rankseg_plugins.comparison.telling.tables import to_dict
 from rankseg_plugins.report.page import Introduction, Page, Section, presence_section, read_page
+from rankseg_plugins.report.values import to_dict
 from rankseg_plugins.report.words import describe_alike
 from rankseg_plugins.report.writing import write_files
 from rankseg_plugins.tuning.candidates import GLOBAL
@@ -106,9 +106,9 @@ def write_tuning(found: Tuned, path: str | os.PathLike[str]) -> TuningPage:
     """Write the decoder and the report of a tuning.
 
     Args:
-        found: what :func:`~rankseg_plugins.tuning.tune` returned.
+        found: what ``rankseg_plugins.tuning.tune`` returned.
         path: folder, made if absent. It gets ``decoder.json`` and what
-            :func:`~rankseg_plugins.report.write_report` writes.
+            ``write_report`` writes.
 
     Returns:
         What the report says.
@@ -194,7 +194,7 @@ def _prepared(evidence: Mapping[str, Any], path: str) -> str:
     if label is None or activation == "sigmoid":
         return _python(path, f"decoder.predict_logits(logits{channel}, {activation!r})")
     # What a class is against the rest takes the logits of all.
-    imports = "from rankseg_plugins.core.probabilities import to_probabilities\n"
+    imports = "from rankseg_plugins.core.inputs.probabilities import to_probabilities\n"
     return _python(path, f"decoder(to_probabilities(logits, {activation!r}){channel})", imports)
 
 

@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Sequence
 
-from rankseg_plugins.comparison.comparison import WORST, Comparison
+from rankseg_plugins.comparison.comparison import Comparison
+from rankseg_plugins.comparison.figures import WORST
 from rankseg_plugins.comparison.phrases import NONE, TITLES, accuracy, percent, points, sign, span
 from rankseg_plugins.scores.extra import Column
 from rankseg_plugins.scores.levels import LEVELS
@@ -111,7 +112,7 @@ def change_span(column: Column, low: float, high: float) -> str:
 
 
 def sign_of(column: Column, low: float, high: float) -> str:
-    """:func:`sign` of a figure that may be better when it is lower."""
+    """``sign`` of a figure that may be better when it is lower."""
     return sign(low, high) if column.higher_is_better else sign(-high, -low)
 
 
@@ -149,7 +150,7 @@ def describe_left_out(found: LeftOut, classes: Sequence[str], decoder: str, base
     """A sentence on the classes that a decision leaves out though they are there; None if there are none.
 
     Args:
-        found: see :func:`~rankseg_plugins.scores.shown.left_out`.
+        found: see ``rankseg_plugins.scores.shown.left_out``.
         classes: C names.
         decoder: what made the decision.
         baseline: what shows the classes.

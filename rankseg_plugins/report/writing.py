@@ -12,15 +12,16 @@ from rankseg_plugins._imports import require
 from rankseg_plugins._writing import write_atomically
 from rankseg_plugins.comparison.comparison import Comparison
 from rankseg_plugins.comparison.phrases import unit
-from rankseg_plugins.comparison.telling.tables import best_of, to_csv, to_dict
+from rankseg_plugins.comparison.telling.tables import best_of
 from rankseg_plugins.report import charts
 from rankseg_plugins.report.html import to_html
 from rankseg_plugins.report.markdown import to_markdown
 from rankseg_plugins.report.page import Page, read_page
 from rankseg_plugins.report.panels import drawn_decoders
+from rankseg_plugins.report.values import to_csv, to_dict
 from rankseg_plugins.report.words import describe_alike
 
-#: What :func:`write_report` writes.
+#: What ``write_report`` writes.
 FILES = ("report.html", "report.md", "report.json", "images.csv")
 #: What writing a report takes, statistics included.
 REPORT_NEEDS = ("scipy.stats", "matplotlib", "jinja2", "PIL.Image")

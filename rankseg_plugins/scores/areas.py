@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.inputs.options import read_index, read_integer
+from rankseg_plugins.core.inputs.probabilities import check_tensor, class_masks, extent, plain
+from rankseg_plugins.core.inputs.tracing import is_blind
 from rankseg_plugins.core.kernels import uses_numba
-from rankseg_plugins.core.options import read_index, read_integer
-from rankseg_plugins.core.probabilities import check_tensor, class_masks, extent, plain
-from rankseg_plugins.core.tracing import is_blind
 
 _KINDS = (torch.uint8, torch.int16, torch.int32, torch.int64)
 
@@ -79,7 +79,7 @@ def areas(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
 
 
 def areas_of_known(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None = None) -> Areas:
-    """:func:`areas` for a truth whose values were looked at before."""
+    """``areas`` for a truth whose values were looked at before."""
     masks = _check(prediction, target, num_classes)
     if not masks and target.device.type == prediction.device.type == "cpu" and not is_blind() and uses_numba():
         from rankseg_plugins.core.kernels.cpu.counts import counted

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rankseg_plugins._imports import require
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.scores.checks import as_tuple
 from rankseg_plugins.scores.extra import Column, ExtraScore, Spacing, box_around, read_masks
 
@@ -94,7 +94,7 @@ def surface_dice(
         prediction: bool mask (*spatial).
         target: likewise.
         tolerance: largest distance that is none, in the unit of ``spacing``, at least 0.
-        spacing: see :func:`surface_distances`.
+        spacing: see ``surface_distances``.
 
     Returns:
         In [0, 1]; 0 if one mask is empty, NaN if both are.
@@ -122,7 +122,7 @@ def hausdorff95(prediction: np.ndarray, target: np.ndarray, spacing: Sequence[fl
     Args:
         prediction: bool mask (*spatial).
         target: likewise.
-        spacing: see :func:`surface_distances`.
+        spacing: see ``surface_distances``.
 
     Returns:
         In the unit of ``spacing``; infinite if one mask is empty, NaN if both are. Percentiles are interpolated.
@@ -148,7 +148,7 @@ def average_surface_distance(
     Args:
         prediction: bool mask (*spatial).
         target: likewise.
-        spacing: see :func:`surface_distances`.
+        spacing: see ``surface_distances``.
 
     Returns:
         In the unit of ``spacing``; infinite if one mask is empty, NaN if both are.
@@ -183,7 +183,7 @@ class Boundaries(ExtraScore):
         TypeError: for an option of the wrong type.
         ValueError: for a tolerance below 0, no tolerance or the same one twice, an unknown unit, or bad classes.
 
-    Source: see :func:`surface_dice`, :func:`hausdorff95` and :func:`average_surface_distance`.
+    Source: see ``surface_dice``, ``hausdorff95`` and ``average_surface_distance``.
 
     Example:
         >>> boundaries = Boundaries(1)
@@ -220,10 +220,16 @@ class Boundaries(ExtraScore):
         )
 
     def measure(self, prediction: np.ndarray, target: np.ndarray, spacing: Spacing | None = None) -> tuple[float, ...]:
-        """Measure one class of one image, see :class:`~rankseg_plugins.scores.extra.ExtraScore`.
+        """Measure one class of one image, see ``ExtraScore``.
 
         Raises:
             ValueError: if the spacing is needed and not known, or the masks do not fit.
+
+        Example:
+            >>> prediction = np.array([False, True, True, True, True, True])
+            >>> target = np.array([False, True, True, True, False, False])
+            >>> Boundaries(1).measure(prediction, target)  # surface Dice, HD95, ASSD
+            (0.5, 1.9, 1.0)
         """
         if self.unit == "mm" and spacing is None:
             raise ValueError("boundaries in mm need the spacing of the image, which is not known")

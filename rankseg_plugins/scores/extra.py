@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.options import ABSENT
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.options import ABSENT
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.scores.checks import as_tuple
 
 __all__ = ["Column", "ExtraScore"]
@@ -92,12 +92,24 @@ class ExtraScore(ABC):
     @property
     @abstractmethod
     def columns(self) -> tuple[Column, ...]:
-        """Its figures, in the order of :meth:`measure`."""
+        """Its figures, in the order of ``measure``.
+
+        Example:
+            >>> from rankseg_plugins.scores.lesions import Lesions
+            >>> [column.name for column in Lesions().columns]
+            ['lesion_recall', 'lesion_precision', 'lesion_f1']
+        """
 
     @property
     @abstractmethod
     def explanation(self) -> str:
-        """What a report says of how it is measured."""
+        """What a report says of how it is measured.
+
+        Example:
+            >>> from rankseg_plugins.scores.lesions import Lesions
+            >>> Lesions().explanation.partition(" (")[0]
+            'Lesions are connected components'
+        """
 
     @abstractmethod
     def measure(self, prediction: np.ndarray, target: np.ndarray, spacing: Spacing | None = None) -> tuple[float, ...]:
@@ -109,10 +121,16 @@ class ExtraScore(ABC):
             spacing: size of a pixel along every axis; None is not known.
 
         Returns:
-            A figure for each of :attr:`columns`; NaN or infinite where there is none.
+            A figure for each of ``columns``; NaN or infinite where there is none.
 
         Raises:
             ValueError: if the spacing is needed and not known.
+
+        Example:
+            >>> from rankseg_plugins.scores.lesions import Lesions
+            >>> recall, precision, f1 = Lesions().measure(np.array([True, False, True]), np.array([True, False, False]))
+            >>> recall, precision
+            (1.0, 0.5)
         """
 
     def kept(self, num_classes: int) -> tuple[int, ...]:
@@ -120,6 +138,11 @@ class ExtraScore(ABC):
 
         Raises:
             ValueError: if there is no such class.
+
+        Example:
+            >>> from rankseg_plugins.scores.lesions import Lesions
+            >>> Lesions().kept(3), Lesions(classes=(1,)).kept(3)
+            ((0, 1, 2), (1,))
         """
         classes = tuple(range(num_classes)) if self.classes is None else self.classes
         if max(classes) >= num_classes:
@@ -184,7 +207,7 @@ def measure_extra(
     Args:
         scores: what to measure, K figures in all.
         prediction: labels (*spatial), or bool masks (C, *spatial).
-        truth: likewise, in the form of :func:`~rankseg_plugins.scores.truth.to_truth`.
+        truth: likewise, in the form of ``rankseg_plugins.scores.truth.to_truth``.
         num_classes: C.
         ignore_index: label of the truth whose pixels do not count.
         spacing: size of a pixel along every axis; None is not known.
@@ -233,10 +256,10 @@ def read_masks(prediction: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def entries(values: np.ndarray, scores: Sequence[ExtraScore], held: np.ndarray, absent: str = "skip") -> np.ndarray:
-    """Which of the figures count, as :func:`rankseg_plugins.scores.levels.entries` does for scores of counts.
+    """Which of the figures count, as ``entries`` does for scores of counts.
 
     Args:
-        values: (..., K, C) what :func:`measure_extra` gave.
+        values: (..., K, C) what ``measure_extra`` gave.
         scores: what was measured.
         held: (..., C) whether the class counts in the image.
         absent: what a share of a class is that does not: ``"skip"`` is NaN, ``"zero"`` and ``"one"`` are such.

@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from rankseg_plugins._imports import require
-from rankseg_plugins.core.options import read_real
+from rankseg_plugins.core.inputs.options import read_real
 from rankseg_plugins.scores.extra import Column, ExtraScore, Spacing, read_masks
 
 __all__ = ["LesionCounts", "Lesions", "count_lesions"]
@@ -30,7 +30,7 @@ class LesionCounts(NamedTuple):
         right: lesions of the decision that the truth covers.
         predicted: lesions of the decision.
 
-    Source: see :func:`count_lesions`.
+    Source: see ``count_lesions``.
 
     Example:
         >>> found = LesionCounts(found=2, lesions=4, right=2, predicted=2)
@@ -100,14 +100,14 @@ class Lesions(ExtraScore):
     """Recall, precision and F1 of lesions as an extra score.
 
     Args:
-        overlap: see :func:`count_lesions`.
+        overlap: see ``count_lesions``.
         classes: the classes whose components are lesions; None is all.
 
     Raises:
         TypeError: for an option of the wrong type.
         ValueError: for an option that is out of range.
 
-    Source: see :func:`count_lesions`.
+    Source: see ``count_lesions``.
 
     Example:
         >>> lesions = Lesions()
@@ -138,7 +138,13 @@ class Lesions(ExtraScore):
         )
 
     def measure(self, prediction: np.ndarray, target: np.ndarray, spacing: Spacing | None = None) -> tuple[float, ...]:
-        """Measure one class of one image, see :class:`~rankseg_plugins.scores.extra.ExtraScore`."""
+        """Measure one class of one image, see ``ExtraScore``.
+
+        Example:
+            >>> prediction, target = np.array([True, False, False, False]), np.array([True, True, True, False])
+            >>> Lesions(overlap=0.5).measure(prediction, target)  # recall, precision, F1: a third is not enough
+            (0.0, 1.0, 0.0)
+        """
         counts = count_lesions(prediction, target, self.overlap)
         return counts.recall, counts.precision, counts.f1
 

@@ -1,7 +1,7 @@
 """Scores as short functions of areas, at the levels that papers report.
 
-A *score* turns counts of any shape into a score of each entry: :func:`iou`, :func:`dice`, ... A *level* says what is
-pooled and what is averaged (Wang et al., "Revisiting evaluation metrics for semantic segmentation", NeurIPS 2023):
+A *score* turns counts of any shape into a score of each entry: ``iou``, ``dice``, ... A *level* says what is pooled and
+what is averaged (Wang et al., "Revisiting evaluation metrics for semantic segmentation", NeurIPS 2023):
 
 * dataset level (IoU^D): pool the counts of all images, score each class, average over classes;
 * image level (IoU^I): score each image and class, average over the classes of an image, then over images;
@@ -19,8 +19,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.options import ABSENT, PRESENT
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.options import ABSENT, PRESENT
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
 
 __all__ = [
@@ -148,7 +148,7 @@ def dataset_level(areas: Areas, score: Score, present: str = "union", absent: st
 
     Args:
         areas: counts (B, C).
-        score: see :func:`entries`, as the next two.
+        score: see ``entries``, as the next two.
         present: which classes count.
         absent: what others count.
 
@@ -169,7 +169,7 @@ def image_scores(areas: Areas, score: Score, present: str = "union", absent: str
 
     Args:
         areas: counts (B, C).
-        score: see :func:`entries`, as the next two.
+        score: see ``entries``, as the next two.
         present: which classes count.
         absent: what others count.
 
@@ -186,11 +186,11 @@ def image_scores(areas: Areas, score: Score, present: str = "union", absent: str
 
 
 def image_level(areas: Areas, score: Score, present: str = "union", absent: str = "skip") -> Tensor:
-    """Mean over images of :func:`image_scores`, a float64 scalar.
+    """Mean over images of ``image_scores``, a float64 scalar.
 
     Args:
         areas: counts (B, C).
-        score: see :func:`entries`, as the next two.
+        score: see ``entries``, as the next two.
         present: which classes count.
         absent: what others count.
 
@@ -211,7 +211,7 @@ def class_scores(areas: Areas, score: Score, present: str = "union", absent: str
 
     Args:
         areas: counts (B, C).
-        score: see :func:`entries`, as the next two.
+        score: see ``entries``, as the next two.
         present: which classes count.
         absent: what others count.
 
@@ -228,11 +228,11 @@ def class_scores(areas: Areas, score: Score, present: str = "union", absent: str
 
 
 def class_level(areas: Areas, score: Score, present: str = "union", absent: str = "skip") -> Tensor:
-    """Mean over classes of :func:`class_scores`, a float64 scalar.
+    """Mean over classes of ``class_scores``, a float64 scalar.
 
     Args:
         areas: counts (B, C).
-        score: see :func:`entries`, as the next two.
+        score: see ``entries``, as the next two.
         present: which classes count.
         absent: what others count.
 
@@ -279,7 +279,7 @@ def accuracy(areas: Areas, level: str) -> Tensor:
 
     Args:
         areas: counts (B, C).
-        level: ``"dataset"`` is :func:`pixel_accuracy` ("aAcc"), ``"image"`` the mean of :func:`image_accuracies`, and
+        level: ``"dataset"`` is ``pixel_accuracy`` ("aAcc"), ``"image"`` the mean of ``image_accuracies``, and
             ``"class"`` the mean over classes of the recall of the pooled counts ("mAcc", mean class accuracy).
 
     Raises:
@@ -301,7 +301,7 @@ def class_table(areas: Areas, present: str = "union", absent: str = "skip") -> d
 
     Args:
         areas: counts (B, C).
-        present: see :func:`entries`, as the next one.
+        present: see ``entries``, as the next one.
         absent: what classes count that are not present.
 
     Returns:

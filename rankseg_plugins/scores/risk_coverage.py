@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from rankseg_plugins.core.options import read_real
+from rankseg_plugins.core.inputs.options import read_real
 
 __all__ = ["RiskCoverage", "risk_coverage"]
 
@@ -37,6 +37,8 @@ class RiskCoverage(NamedTuple):
         >>> found = risk_coverage([0.9, 0.8, 0.7], [1.0, 0.5, 0.75])
         >>> found.risk_at(0.5), found.random
         (0.25, 0.25)
+        >>> [round(each, 4) for each in (found.area, found.ideal, found.excess)]
+        [0.1667, 0.125, 0.3333]
     """
 
     coverage: np.ndarray
@@ -81,6 +83,11 @@ class RiskCoverage(NamedTuple):
         Raises:
             TypeError: if it is no number.
             ValueError: for another one.
+
+        Example:
+            >>> found = risk_coverage([0.9, 0.8, 0.7, 0.6], [1.0, 0.5, 0.75, 0.25])
+            >>> [found.risk_at(coverage) for coverage in (0.25, 0.5, 1)]
+            [0.0, 0.25, 0.375]
         """
         if not 0 < read_real("coverage", coverage, 0.0, 1.0) <= 1:
             raise ValueError(f"coverage must lie in (0, 1], got {coverage!r}")

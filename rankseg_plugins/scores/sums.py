@@ -1,8 +1,8 @@
 """Levels of a score from sums of fixed size, so that memory does not grow with the data and processes can add up.
 
-The entries and the ways of averaging are those of :mod:`rankseg_plugins.scores.levels`; here their sums are kept
-instead of the entries. The worst-case levels need the distribution of the scores, kept as histograms with a count
-and a sum in each bin: exact unless the worst share ends inside a bin, and never off by more than the width of a bin.
+The entries and the ways of averaging are those of ``rankseg_plugins.scores.levels``; here their sums are kept instead
+of the entries. The worst-case levels need the distribution of the scores, kept as histograms with a count and a sum in
+each bin: exact unless the worst share ends inside a bin, and never off by more than the width of a bin.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.options import ABSENT
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.options import ABSENT
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.scores.areas import Areas
 from rankseg_plugins.scores.checks import as_tuple, check_index
 from rankseg_plugins.scores.levels import LEVELS, SCORES, entries, lowest

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.options import read_index, read_integer
-from rankseg_plugins.core.probabilities import check_classes, check_tensor, drawn_in_white, plain, widened
+from rankseg_plugins.core.inputs.options import read_index, read_integer
+from rankseg_plugins.core.inputs.plausibility import CLASSES_LAST
+from rankseg_plugins.core.inputs.probabilities import check_classes, check_tensor, drawn_in_white, plain, widened
 from rankseg_plugins.scores.areas import Areas, areas_of_known, first_outside, say_ignore_index
 
 #: Labels that a message lists of those that are not allowed.
@@ -28,7 +29,7 @@ def to_truth(target: Tensor, num_classes: int, spatial: tuple[int, ...], ignore_
 
     Returns:
         int64 labels (B, *spatial), or bool masks (B, C, *spatial); int64 masks of 0, 1 and ``ignore_index`` if one of
-        them holds that. :func:`known_pixels` says what counts.
+        them holds that. ``known_pixels`` says what counts.
 
     Raises:
         TypeError: if ``target`` is not a tensor.
@@ -83,32 +84,29 @@ def describe_axes(size: tuple[int, ...], classes: int, spatial: tuple[int, ...])
     if classes == 1 and size == spatial[1:]:
         return "the probabilities of one image have a dimension too many, such as that of a batch: probs[0]"
     if size == (classes, *spatial[:-1]):
-        return (
-            "the classes seem to be the last dimension of the probabilities and must come before the spatial ones: "
-            "movedim"
-        )
+        return CLASSES_LAST
     return None
 
 
 def known_pixels(truth: Tensor, ignore_index: int | None) -> Tensor | None:
-    """Where a truth that :func:`to_truth` gave counts: bool, its own shape; None if everywhere."""
+    """Where a truth that ``to_truth`` gave counts: bool, its own shape; None if everywhere."""
     if truth.dtype == torch.bool or ignore_index is None:
         return None
     return truth != ignore_index
 
 
 def count(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int | None = None) -> Areas:
-    """Areas of every image and class, for every form of truth that :func:`to_truth` takes.
+    """Areas of every image and class, for every form of truth that ``to_truth`` takes.
 
     Args:
         prediction: integer labels (B, *spatial) or bool masks (B, C, *spatial). With one class, labels are 0 or 1.
-        target: see :func:`to_truth`.
+        target: see ``to_truth``.
         num_classes: C.
         ignore_index: label of the pixels that count for no class, in truth and prediction alike; within masks see
-            :func:`to_truth`.
+            ``to_truth``.
 
     Returns:
-        Counts (B, C); see :func:`rankseg_plugins.scores.areas.areas`.
+        Counts (B, C); see ``rankseg_plugins.scores.areas``.
 
     Raises:
         TypeError: if a tensor is of the wrong kind.
@@ -138,7 +136,7 @@ def count(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: in
 
 
 def count_known(prediction: Tensor, truth: Tensor, num_classes: int, ignore_index: int | None = None) -> Areas:
-    """:func:`count` for a decision that is one, and a truth that :func:`to_truth` gave: values are not looked at."""
+    """``count`` for a decision that is one, and a truth that ``to_truth`` gave: values are not looked at."""
     if num_classes > 1:
         return areas_of_known(prediction, truth, num_classes, ignore_index)
     # One class: areas number their classes from 0, binary labels call the only class 1.

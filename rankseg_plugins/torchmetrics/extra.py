@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.options import ABSENT, PRESENT, read_index, read_integer
-from rankseg_plugins.core.probabilities import check_choice, plain
+from rankseg_plugins.core.inputs.options import ABSENT, PRESENT, read_index, read_integer
+from rankseg_plugins.core.inputs.probabilities import check_choice, plain
 from rankseg_plugins.scores.extra import ExtraScore, columns_of, entries, measure_extra, read_extra, read_spacing
 from rankseg_plugins.scores.truth import count, to_truth
 from rankseg_plugins.torchmetrics.summed import SummedMetric
@@ -27,8 +27,7 @@ class ExtraScores(SummedMetric):
 
     Args:
         extra: one extra score or several, such as
-            :class:`Boundaries(2) <rankseg_plugins.scores.boundaries.Boundaries>` and
-            :class:`Lesions() <rankseg_plugins.scores.lesions.Lesions>`.
+            ``Boundaries(2)`` and ``Lesions()``.
         num_classes: C, at least 1; 1 for one-channel (binary) models, whose only class is the foreground.
         ignore_index: label of the truth whose pixels are taken out of truth and prediction alike.
         present: which classes count in an image: those in truth or prediction (``"union"``), or in the truth

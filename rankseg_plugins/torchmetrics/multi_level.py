@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.options import ABSENT
+from rankseg_plugins.core.inputs.options import ABSENT
 from rankseg_plugins.scores.levels import LEVELS, SCORES, entries
 from rankseg_plugins.scores.levels import worst as worst_share
 from rankseg_plugins.scores.sums import check_options, empty_sums, level_names, levels_of, sums_of, worst_name
@@ -25,7 +25,7 @@ class MultiLevelScore(SummedMetric):
     * the worst case of the last two: the same average over the lowest share of the images only.
 
     The state has a fixed size. The worst-case levels come from histograms: at most 1e-5 off for images, 1e-3 for
-    classes; :func:`multi_level_score` is exact.
+    classes; ``multi_level_score`` is exact.
 
     Args:
         num_classes: C, at least 1; 1 for one-channel (binary) models, whose only class is the foreground.
@@ -80,7 +80,12 @@ class MultiLevelScore(SummedMetric):
 
     @property
     def names(self) -> list[str]:
-        """Names of the values that ``compute`` returns, in order."""
+        """Names of the values that ``compute`` returns, in order.
+
+        Example:
+            >>> MultiLevelScore(num_classes=2, levels=["image", "class"], worst=0.05).names
+            ['dice_image', 'dice_image_worst5', 'dice_class', 'dice_class_worst5']
+        """
         return level_names(self.scores, self.levels, self.worst)
 
     def update(self, preds: Tensor, target: Tensor) -> None:
@@ -118,12 +123,12 @@ def multi_level_score(
     absent: str = "skip",
     worst: float | Sequence[float] | None = None,
 ) -> dict[str, Tensor]:
-    """Functional twin of :class:`MultiLevelScore`, on all images at once; its worst-case levels are exact.
+    """Functional twin of ``MultiLevelScore``, on all images at once; its worst-case levels are exact.
 
     Args:
         preds: integer labels (B, *spatial) or bool masks (B, C, *spatial).
         target: labels (B, *spatial) or (B, 1, *spatial), or masks (B, C, *spatial).
-        num_classes: see :class:`MultiLevelScore`, as all that follow.
+        num_classes: see ``MultiLevelScore``, as all that follow.
         score: one or several scores.
         levels: one or several levels.
         ignore_index: label whose pixels do not count.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection, classification
 
-from rankseg_plugins.core.probabilities import class_masks, missing_dimension
+from rankseg_plugins.core.inputs.probabilities import class_masks, missing_dimension
 from rankseg_plugins.scores.truth import known_pixels
 from rankseg_plugins.torchmetrics.passing import leaves
 from rankseg_plugins.torchmetrics.summed import SummedMetric
@@ -56,7 +56,7 @@ class Presentation:
 
         Args:
             decision: int64 labels (B, *spatial) or bool masks (B, C, *spatial).
-            truth: the ground truth in the form of :func:`~rankseg_plugins.scores.truth.to_truth`.
+            truth: the ground truth in the form of ``rankseg_plugins.scores.truth.to_truth``.
             classes: C, the channels of the probabilities.
 
         Raises:

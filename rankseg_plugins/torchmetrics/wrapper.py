@@ -10,11 +10,10 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from rankseg_plugins._warning import warn
+from rankseg_plugins.calibration.deciding import as_decoder, decide
 from rankseg_plugins.calibration.temperature import warn_if_softened
-from rankseg_plugins.calibration.tuned import as_decoder, decide
 from rankseg_plugins.comparison.sample import describe_form
-from rankseg_plugins.core import RankSEG
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, check_probs, plain
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice, check_probs, plain
 from rankseg_plugins.scores.checks import check_index
 from rankseg_plugins.scores.truth import to_truth
 from rankseg_plugins.torchmetrics.passing import Passing
@@ -38,13 +37,13 @@ class RankSEGWrapper(Passing):
     accuracy, or hold the background of a single channel; and if softmax seems to have been applied twice.
 
     A checkpoint of a module that holds the wrapper never changes the decoder that was given, but fits a
-    :class:`~rankseg_plugins.GlobalRankSEG` that is not fitted.
+    ``GlobalRankSEG`` that is not fitted.
 
     Args:
         metric: a ``Metric`` or ``MetricCollection``. The wrapper takes it over: where pixels have to be left out, its
             ``input_format`` becomes ``"one-hot"``, or its ``ignore_index`` the one given here.
         decoder: the decision, by default ``RankSEG()``. ``RankSEG(metric="acc")`` is plain argmax. A path is the file
-            of a :class:`~rankseg_plugins.calibration.TunedDecoder`.
+            of a ``TunedDecoder``.
         activation: what turns ``preds`` into probabilities: ``"identity"`` (they are), ``"softmax"``, ``"sigmoid"`` or
             ``"normalize"``. Metrics get predictions, which may be either, hence the default: logits are refused by it.
         ignore_index: label of the truth whose pixels count for no class, in truth and prediction alike. None takes the
@@ -65,6 +64,7 @@ class RankSEGWrapper(Passing):
         OSError: if the file cannot be read.
 
     Example:
+        >>> from rankseg_plugins import RankSEG
         >>> from torchmetrics.segmentation import DiceScore
         >>> probs = torch.tensor([[[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]]])  # 1 image, 2 classes, 3 pixels
         >>> metric = RankSEGWrapper(DiceScore(num_classes=2, average="macro"), RankSEG(metric="dice"), ignore_index=255)
@@ -85,12 +85,11 @@ class RankSEGWrapper(Passing):
             raise ValueError(
                 f"{', '.join(kwargs)} has no effect here, where no state is kept: give it to the metric that is wrapped"
             )
-        decoder = RankSEG() if decoder is None else as_decoder(decoder)
         check_choice("activation", activation, ACTIVATIONS)
         check_index("ignore_index", ignore_index)
         if any(isinstance(module, RankSEGWrapper) for module in metric.modules()):
             raise ValueError("metric holds a RankSEGWrapper already: what is decided cannot be decoded again")
-        self.decoder = decoder
+        self.decoder = as_decoder(decoder)
         self.activation = activation
         self._checked = False
         self.ignore_index = shared_ignore_index(self.wrapped_metric) if ignore_index is None else ignore_index

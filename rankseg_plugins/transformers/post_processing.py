@@ -8,12 +8,11 @@ from operator import index
 from os import PathLike
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from rankseg_plugins.calibration.tuned import as_decoder, decide
-from rankseg_plugins.core import RankSEG
-from rankseg_plugins.core.probabilities import ACTIVATIONS, check_choice, to_probabilities
+from rankseg_plugins.calibration.deciding import as_decoder, decide, label_maps
+from rankseg_plugins.core.inputs.options import suggest
+from rankseg_plugins.core.inputs.probabilities import ACTIVATIONS, check_choice, to_probabilities
 from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.transformers.families import AUTO, METHOD, choose_activation, find_family
 
@@ -30,8 +29,8 @@ class RankSEGSemanticPostProcessor:
     Args:
         image_processor: an image or video processor of Transformers, or a processor that holds one.
         decoder: the decision, by default ``RankSEG()``; the path of the file of a
-            :class:`~rankseg_plugins.calibration.TunedDecoder`; or ``"argmax"``, the library's own result, bit for bit.
-            A network of one class (one channel) takes a decoder with ``output_mode="multilabel"``.
+            ``TunedDecoder``; or ``"argmax"``, the library's own result, bit for bit. A network of one class (one
+            channel) takes a decoder with ``output_mode="multilabel"``.
         activation: what makes probabilities of the scores: ``"softmax"``, ``"sigmoid"``, ``"normalize"``,
             ``"identity"``, or ``"auto"``, which follows from the image processor: softmax of logits (sigmoid of one
             channel), and sums over queries divided by their sum over the classes.
@@ -43,10 +42,11 @@ class RankSEGSemanticPostProcessor:
         OSError: if the file cannot be read.
 
     Example:
-        >>> import transformers
+        >>> import torch, transformers
         >>> from transformers.modeling_outputs import SemanticSegmenterOutput
         >>> logits = torch.tensor([[[[2.0, 0.1, -3.0]], [[0.0, 0.0, 0.0]]]])  # (B, C, H, W)
         >>> outputs = SemanticSegmenterOutput(logits=logits)
+        >>> from rankseg_plugins import RankSEG
         >>> post_process = RankSEGSemanticPostProcessor(transformers.SegformerImageProcessorPil(), RankSEG("dice"))
         >>> post_process(outputs)
         [tensor([[0, 0, 1]])]
@@ -71,7 +71,7 @@ class RankSEGSemanticPostProcessor:
                 "that of Transformers does since 5.13"
             )
         self._is_argmax = isinstance(decoder, str) and decoder == ARGMAX
-        self.decoder = decoder if self._is_argmax else as_decoder(RankSEG() if decoder is None else decoder)
+        self.decoder = decoder if self._is_argmax else as_decoder(decoder)
         if not self._is_argmax:
             choose_activation(image_processor, activation)
 
@@ -113,22 +113,30 @@ class RankSEGSemanticPostProcessor:
     def probabilities(
         self, outputs: Any, target_sizes: Sequence[Sequence[int]] | Tensor | None = None, **options: Any
     ) -> list[Tensor]:
-        """What is decided on, for :func:`~rankseg_plugins.tuning.tune` and :func:`~rankseg_plugins.comparison.compare`.
+        """What is decided on, for ``rankseg_plugins.tuning.tune`` and ``rankseg_plugins.comparison.compare``.
 
-        Arguments and errors are those of :meth:`__call__`.
+        Arguments and errors are those of ``__call__``.
 
         Returns:
             Probabilities (C, H, W) of each image, float32 or float64.
+
+        Example:
+            >>> import transformers
+            >>> from transformers.modeling_outputs import SemanticSegmenterOutput
+            >>> outputs = SemanticSegmenterOutput(logits=torch.tensor([[[[0.0, 1.0]], [[0.0, 0.0]]]]))  # (B, C, H, W)
+            >>> post_process = RankSEGSemanticPostProcessor(transformers.SegformerImageProcessorPil())
+            >>> post_process.probabilities(outputs)[0][:, 0]
+            tensor([[0.5000, 0.7311],
+                    [0.5000, 0.2689]])
         """
         scores = [item["segmentation_scores"][None] for item in self._score(outputs, target_sizes, options)]
         return [to_probabilities(each.detach(), self._activation(each))[0] for each in scores]
 
     def _score(self, outputs: Any, target_sizes: Any, options: dict[str, Any]) -> list[Any]:
         """The library's result of each image, scores at the target size and argmax."""
-        unknown = options.keys() - self._parameters.keys()
-        if unknown:
-            allowed = [name for name in self._parameters if name != "outputs"]
-            raise TypeError(f"{METHOD} takes no option {min(unknown)!r}; it takes {', '.join(allowed)}")
+        for name in options:
+            if name not in self._parameters:
+                raise TypeError(f"{METHOD} takes no option {name!r}, {suggest(name, list(self._parameters)[1:])}")
         count = self._count(outputs)
         if target_sizes is not None:
             target_sizes = _read_sizes(target_sizes, count)
@@ -159,15 +167,7 @@ class RankSEGSemanticPostProcessor:
         return "sigmoid" if (chosen, self.activation, scores.shape[1]) == ("softmax", AUTO, 1) else chosen
 
     def _decide(self, scores: Tensor) -> Tensor:
-        labels = decide(self.decoder, scores, self._activation(scores))
-        if labels.dtype == torch.bool and labels.shape == scores.shape and scores.shape[1] == 1:
-            return labels[0, 0].long()
-        if labels.dtype != torch.int64 or labels.shape != scores[:, 0].shape:
-            raise ValueError(
-                f"decoder must give one int64 label a pixel, {tuple(scores[:, 0].shape)}, got {labels.dtype} of shape "
-                f"{tuple(labels.shape)}; output_mode='multilabel' is for networks of one class"
-            )
-        return labels[0]
+        return label_maps(decide(self.decoder, scores, self._activation(scores)), scores)[0]
 
 
 def post_process_semantic_segmentation(
@@ -178,7 +178,7 @@ def post_process_semantic_segmentation(
     activation: str = AUTO,
     **options: Any,
 ) -> list[Any]:
-    """Functional twin of :class:`RankSEGSemanticPostProcessor`: label maps of a batch in a single call.
+    """Functional twin of ``RankSEGSemanticPostProcessor``: label maps of a batch in a single call.
 
     Args:
         image_processor: see the class.
@@ -186,7 +186,7 @@ def post_process_semantic_segmentation(
         target_sizes: (height, width) of each image, or None.
         decoder: see the class.
         activation: see the class.
-        **options: see :meth:`RankSEGSemanticPostProcessor.__call__`.
+        **options: see ``RankSEGSemanticPostProcessor.__call__``.
 
     Returns:
         B label maps (H, W), int64.
@@ -197,7 +197,7 @@ def post_process_semantic_segmentation(
         OSError: if the file of a decoder cannot be read.
 
     Example:
-        >>> import transformers
+        >>> import torch, transformers
         >>> from transformers.modeling_outputs import SemanticSegmenterOutput
         >>> outputs = SemanticSegmenterOutput(logits=torch.tensor([[[[2.0, 0.1, -3.0]], [[0.0, 0.0, 0.0]]]]))
         >>> post_process_semantic_segmentation(transformers.SegformerImageProcessorPil(), outputs, decoder="argmax")

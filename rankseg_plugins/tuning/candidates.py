@@ -14,10 +14,10 @@ from rankseg_plugins.comparison.decoders import ByCase
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
 from rankseg_plugins.core.decoder import SOLVERS
-from rankseg_plugins.core.options import read_choice, read_mode, read_real
+from rankseg_plugins.core.fits.processes import gather
+from rankseg_plugins.core.inputs.options import read_choice, read_mode, read_real
+from rankseg_plugins.core.inputs.probabilities import check_floating
 from rankseg_plugins.core.pooled.guards import told
-from rankseg_plugins.core.probabilities import check_floating
-from rankseg_plugins.core.processes import gather
 from rankseg_plugins.tuning.choosing import ARGMAX
 
 AGGREGATION_LEVELS = ("samplewise", "global")
@@ -63,23 +63,23 @@ def read_list(name: str, values: object, read: Callable[[str, object], T]) -> li
 
 
 def read_temperatures(values: object) -> list[float]:
-    """The option ``temperatures``; see :func:`read_list`."""
+    """The option ``temperatures``; see ``read_list``."""
     return read_list("temperatures", values, read_temperature)
 
 
 def read_metrics(values: object) -> list[str]:
-    """The option ``metrics``; see :func:`read_list`."""
+    """The option ``metrics``; see ``read_list``."""
     return read_list("metrics", values, lambda name, value: read_choice(name, value, METRICS))
 
 
 def read_solvers(values: object) -> list[str]:
-    """The option ``solvers``; see :func:`read_list`."""
+    """The option ``solvers``; see ``read_list``."""
     known = tuple(dict.fromkeys(each for (metric, _), names in SOLVERS.items() if metric in METRICS for each in names))
     return read_list("solvers", values, lambda name, value: read_choice(name, value, known))
 
 
 def read_aggregation_levels(values: object) -> list[str]:
-    """The option ``aggregation_levels``; see :func:`read_list`."""
+    """The option ``aggregation_levels``; see ``read_list``."""
     return read_list("aggregation_levels", values, lambda name, value: read_choice(name, value, AGGREGATION_LEVELS))
 
 
@@ -91,7 +91,7 @@ def samplewise_candidates(
     pruning_probs: object,
     solvers: object,
 ) -> dict[str, TunedDecoder]:
-    """A :class:`~rankseg_plugins.RankSEG` for every combination; the options are those of ``Tuner``.
+    """A ``RankSEG`` for every combination; the options are those of ``Tuner``.
 
     Raises:
         TypeError: for an option of the wrong type.
@@ -139,7 +139,7 @@ def read_others(others: object, num_classes: int, mode: str) -> dict[str, Candid
 
 
 class GlobalCandidates:
-    """A :class:`~rankseg_plugins.GlobalRankSEG` for every temperature and metric, fitted to images without labels.
+    """A ``GlobalRankSEG`` for every temperature and metric, fitted to images without labels.
 
     Args:
         num_classes: C.

@@ -16,8 +16,8 @@ from rankseg_plugins.comparison.intervals.statistics import check_confidence
 from rankseg_plugins.comparison.measuring import Measurement
 from rankseg_plugins.comparison.phrases import points, span, unit
 from rankseg_plugins.comparison.telling.verdict import contrary, listed
-from rankseg_plugins.core.options import PRESENT, read_choice, read_integer
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.options import PRESENT, read_choice, read_integer
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.scores.levels import LEVELS
 
 ARGMAX, CHOSEN = "argmax", "chosen"
@@ -33,8 +33,8 @@ class Goal(NamedTuple):
     """What is to be gained, and what is not to be lost.
 
     Args:
-        objective: one of :data:`OBJECTIVES`.
-        keep: of :data:`KEEP`.
+        objective: one of ``OBJECTIVES``.
+        keep: of ``KEEP``.
     """
 
     objective: str
@@ -74,7 +74,7 @@ class Goal(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What :func:`choose` found.
+    """What ``choose`` found.
 
     Args:
         winner: the best candidate on all images, perhaps argmax.
@@ -101,14 +101,14 @@ def choose(
     keep: Sequence[str] = (),
     seed: int = 0,
 ) -> Choice:
-    """Choose from candidates that were compared already; see :func:`~rankseg_plugins.tuning.tune`.
+    """Choose from candidates that were compared already; see ``tune``.
 
     Args:
         comparison: argmax first.
-        objective: one of :data:`OBJECTIVES`.
+        objective: one of ``OBJECTIVES``.
         folds: at least 2; with fewer cases there are as many as cases.
         min_cases: at least 0; with fewer cases argmax is kept.
-        keep: of :data:`KEEP`, what a choice may not certainly lower.
+        keep: of ``KEEP``, what a choice may not certainly lower.
         seed: of the folds.
 
     Raises:
@@ -152,7 +152,7 @@ def read_keep(keep: object, objective: str) -> tuple[str, ...]:
 
     Raises:
         TypeError: if it is not a list of strings.
-        ValueError: for one that is not of :data:`KEEP`.
+        ValueError: for one that is not of ``KEEP``.
 
     Example:
         >>> read_keep(None, "dice_image"), read_keep(["label", "every-class"], "dice_image")

@@ -13,7 +13,7 @@ SAMPLEWISE = ("pruning_probs", "solvers", "presence")
 
 
 class Fitting:
-    """What is fitted before a race; see :meth:`Tuner.fitting`, which makes one.
+    """What is fitted before a race; see ``Tuner.fitting``, which makes one.
 
     Args:
         by_image: those that know which classes are there; None: none.
@@ -22,7 +22,7 @@ class Fitting:
 
     Attributes:
         names: of the candidates, in the order in which they race.
-        checks: whether :meth:`update` refuses every image that the race would.
+        checks: whether ``update`` refuses every image that the race would.
         conditions: what else than the images decides what is fitted, as values that JSON holds.
     """
 
@@ -72,7 +72,7 @@ def check_levels(aggregation_levels: object, given: Sequence[str], prefix: str =
 
     Args:
         aggregation_levels: ``"samplewise"``, ``"global"`` or both.
-        given: those of :data:`SAMPLEWISE` that were given.
+        given: those of ``SAMPLEWISE`` that were given.
         prefix: of the names in messages.
 
     Raises:

@@ -15,10 +15,10 @@ from rankseg_plugins.comparison.measuring import prepare
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.core import PresenceRankSEG
-from rankseg_plugins.core.options import fold, read_integer, read_mode, read_real
+from rankseg_plugins.core.fits.processes import gather
+from rankseg_plugins.core.inputs.options import fold, read_integer, read_mode, read_real
 from rankseg_plugins.core.presence.curve import Evidence
 from rankseg_plugins.core.presence.rule import LEVELS, SCORE
-from rankseg_plugins.core.processes import gather
 from rankseg_plugins.scores.levels import SCORES
 from rankseg_plugins.scores.truth import count_known, known_pixels
 from rankseg_plugins.tuning.candidates import (
@@ -60,7 +60,7 @@ def usual_rules(scoring: Scoring, level: str) -> tuple[str | float, ...]:
 
 
 def read_rules(values: object) -> list[str | float]:
-    """The option ``presence``: none, or rules of :class:`~rankseg_plugins.PresenceRankSEG`.
+    """The option ``presence``: none, or rules of ``PresenceRankSEG``.
 
     Raises:
         TypeError: if it is no list, or holds anything else.
@@ -80,7 +80,7 @@ def read_rules(values: object) -> list[str | float]:
 
 
 class PresenceCandidates:
-    """A :class:`~rankseg_plugins.PresenceRankSEG` for every temperature, metric and rule, fitted to labelled images.
+    """A ``PresenceRankSEG`` for every temperature, metric and rule, fitted to labelled images.
 
     For the race, the images are split into folds, those of one case together, and each of them is decided with what was
     fitted to the other folds. What is tuned in the end is fitted to all.
@@ -89,7 +89,7 @@ class PresenceCandidates:
         num_classes: C.
         temperatures: in [0.001, 1000].
         metrics: ``"dice"``, ``"iou"``.
-        rules: see :class:`~rankseg_plugins.PresenceRankSEG`; None takes :func:`usual_rules`.
+        rules: see ``PresenceRankSEG``; None takes ``usual_rules``.
         solvers: likewise.
         output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the number of channels.
         scoring: which classes count, as the rule ``"score"`` asks.

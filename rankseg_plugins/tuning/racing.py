@@ -7,7 +7,7 @@ from typing import Any
 
 from rankseg_plugins.comparison.measuring import Measurement
 from rankseg_plugins.comparison.sample import Sample, as_sample, first_of, fitting_mode
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.files.progress import progress_bar
 from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.tuning.candidates import TEMPERATURES
@@ -18,7 +18,7 @@ from rankseg_plugins.tuning.tuner import Tuned, Tuner, options_but
 
 #: What a verdict says where the images come only once.
 NO_PRESENCE = "candidates that know which classes are there were left out: they need the images twice, as a list"
-#: Options that :func:`tune` hands on to :class:`Tuner`.
+#: Options that ``tune`` hands on to ``Tuner``.
 OPTIONS = options_but("num_classes", "objective", "temperatures", "metrics", "output_mode")
 
 
@@ -46,16 +46,16 @@ def tune(
     on.
 
     Args:
-        samples: :class:`~rankseg_plugins.comparison.Sample`, or tuples (name, probs, labels); any iterable. They are
-            gone through twice, but for an iterator, which ``presence`` and ``"global"`` cannot do with.
+        samples: ``Sample``, or tuples (name, probs, labels); any iterable. They are gone through twice, but for an
+            iterator, which ``presence`` and ``"global"`` cannot do with.
         objective: ``"dice_image"``, ``"iou_dataset"``, ...: a score and a level.
         temperatures: in [0.001, 1000].
         metrics: ``"dice"``, ``"iou"``; None takes that of the objective.
-        presence: rules of :class:`~rankseg_plugins.PresenceRankSEG` that race: ``"score"`` and thresholds, or none. It
-            is fitted to the labelled images; in the race, each image is decided by a fit to other folds. None takes
-            ``"score"`` where the scoring says what a false class costs, otherwise 0.2 and 0.5; of an iterator none.
+        presence: rules of ``PresenceRankSEG`` that race: ``"score"`` and thresholds, or none. It is fitted to the
+            labelled images; in the race, each image is decided by a fit to other folds. None takes ``"score"`` where
+            the scoring says what a false class costs, otherwise 0.2 and 0.5; of an iterator none.
         aggregation_levels: ``"samplewise"`` is RankSEG, ``"global"`` is
-            :class:`~rankseg_plugins.GlobalRankSEG` fitted to the images without their labels, 5 or more.
+            ``GlobalRankSEG`` fitted to the images without their labels, 5 or more.
         output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the truth of the first image, such as
             ``"multilabel"`` for masks that overlap.
         confidence: of the intervals.
@@ -63,7 +63,7 @@ def tune(
         progress: show a bar on standard error if that is a terminal; needs rich.
         on_measured: called after each image.
         **options: ``pruning_probs``, ``solvers`` (as ``presence`` of ``"samplewise"`` only), ``folds``, ``min_cases``,
-            ``keep``, ``ignore_index``, ``scoring``, ``device`` and ``others`` of :class:`Tuner`.
+            ``keep``, ``ignore_index``, ``scoring``, ``device`` and ``others`` of ``Tuner``.
 
     Raises:
         TypeError: for an iterator where two passes are needed, an unknown option, or one of the wrong type.

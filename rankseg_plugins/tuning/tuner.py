@@ -20,8 +20,8 @@ from rankseg_plugins.comparison.recording import Recorder
 from rankseg_plugins.comparison.sample import Sample
 from rankseg_plugins.comparison.scoring import Scoring, read_scoring
 from rankseg_plugins.core import GlobalRankSEG
-from rankseg_plugins.core.options import read_integer, read_mode
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.options import read_integer, read_mode
+from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.scores.checks import naming
 from rankseg_plugins.tuning.candidates import (
     PRUNING_PROBS,
@@ -80,6 +80,16 @@ class Tuned(NamedTuple):
         Raises:
             ImportError: without the extra ``report``.
             OSError: if a file cannot be written; it names the file.
+
+        Example:
+            >>> import os, tempfile
+            >>> from rankseg_plugins.tuning import tune
+            >>> probs = torch.tensor([[[0.6, 0.55, 0.1]], [[0.4, 0.45, 0.9]]])
+            >>> samples = [(str(i), probs, torch.tensor([[0, i % 2, 1]])) for i in range(6)]
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     tune(samples, temperatures=[1.0], pruning_probs=[0.1], presence=[]).report(folder)
+            ...     sorted(os.listdir(folder))
+            ['decoder.json', 'images.csv', 'pictures', 'report.html', 'report.json', 'report.md']
         """
         # Reports stand above tuning; this is a door to them for users, nothing here needs them.
         from rankseg_plugins.report.tuning import write_tuning
@@ -88,15 +98,15 @@ class Tuned(NamedTuple):
 
 
 class Tuner:
-    """Tunes image by image; :func:`tune` for callers who cannot hand over a loop.
+    """Tunes image by image; ``tune`` for callers who cannot hand over a loop.
 
     Args:
         num_classes: C.
         objective: ``"dice_image"``, ``"iou_dataset"``, ...: a score and a level.
         temperatures: in [0.001, 1000]; like the next three a list of at least one value.
-        pruning_probs: see :class:`~rankseg_plugins.RankSEG`.
+        pruning_probs: see ``RankSEG``.
         metrics: ``"dice"``, ``"iou"``; None takes that of the objective.
-        solvers: see :class:`~rankseg_plugins.RankSEG`.
+        solvers: see ``RankSEG``.
         output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the number of channels.
         folds: at least 2; images of one case stay in one fold.
         min_cases: at least 0; with fewer cases argmax is kept.
@@ -106,7 +116,7 @@ class Tuner:
         ignore_index: label of the truth whose pixels do not count.
         scoring: which classes count, and how absent ones do; its ``score`` is that of the objective.
         device: where to decode.
-        others: further candidates by name, such as fitted :class:`~rankseg_plugins.GlobalRankSEG`.
+        others: further candidates by name, such as fitted ``GlobalRankSEG``.
 
     Attributes:
         candidates: every decoder in the race by name, argmax first.
@@ -178,16 +188,21 @@ class Tuner:
         presence: Sequence[str | float] | None = None,
         seed: int = 0,
     ) -> Fitting:
-        """Candidates of the same grid that are fitted to all images before they :meth:`enter` the race.
+        """Candidates of the same grid that are fitted to all images before they ``enter`` the race.
 
         Args:
-            aggregation_levels: see :func:`tune`, as the next one.
+            aggregation_levels: see ``tune``, as the next one.
             presence: rules, perhaps none; None takes the usual ones of the scoring. Of ``"samplewise"`` only.
             seed: of the folds.
 
         Raises:
             TypeError: for an option of the wrong type.
             ValueError: for one that is unknown or out of range, or if two candidates have one name.
+
+        Example:
+            >>> tuner = Tuner(2, temperatures=[1.0], pruning_probs=[0.5])
+            >>> tuner.fitting(presence=["score", 0.5]).names
+            ('presence(metric=dice,rule=score)', 'presence(metric=dice,rule=0.5)')
         """
         levels, recorder = check_levels(aggregation_levels, []), self.recorder
         by_image = of_all = None
@@ -219,6 +234,13 @@ class Tuner:
             RuntimeError: after an image was added.
             TypeError: if a candidate is of another class.
             ValueError: if one decodes other classes, or two have one name.
+
+        Example:
+            >>> from rankseg_plugins import RankSEG
+            >>> tuner = Tuner(2, temperatures=[1.0], pruning_probs=[0.5])
+            >>> tuner.enter({"mine": TunedDecoder(RankSEG("iou"), num_classes=2)})
+            >>> list(tuner.candidates)
+            ['argmax', 'rankseg(metric=dice,pruning_prob=0.5)', 'mine']
         """
         if self.recorder.measurements:
             raise RuntimeError("candidates must enter before the first image is added")
@@ -238,17 +260,39 @@ class Tuner:
         Raises:
             TypeError: if a tensor is of the wrong kind.
             ValueError: if probabilities or labels are not valid or do not fit; the message names the sample.
+
+        Example:
+            >>> tuner = Tuner(2, temperatures=[1.0], pruning_probs=[0.5])
+            >>> measured = tuner.add(Sample("a", torch.tensor([[0.9, 0.6], [0.1, 0.4]]), torch.tensor([0, 1])))
+            >>> measured.name, len(measured.counts) == len(tuner.candidates)
+            ('a', True)
         """
         with naming(sample.name):
             return self.recorder.add(sample)
 
     def check(self, sample: Sample) -> None:
-        """Raise what :meth:`add` would, without decoding; for a pass over the images before."""
+        """Raise what ``add`` would, without decoding; for a pass over the images before.
+
+        Example:
+            >>> Tuner(2).check(Sample("a", torch.tensor([[0.9], [0.1]]), torch.tensor([2])))
+            Traceback (most recent call last):
+                ...
+            ValueError: a: target holds the label 2, allowed are 0 to 1 (no ignore_index was given)
+        """
         with naming(sample.name):
             self.recorder.check(sample)
 
     def gather(self) -> None:
-        """Bring the images of all processes together on each of them; see :meth:`Recorder.gather`."""
+        """Bring the images of all processes together on each of them; see ``Recorder.gather``.
+
+        Example:
+            >>> tuner = Tuner(2, temperatures=[1.0], pruning_probs=[0.5])
+            >>> for name in ("b", "a"):
+            ...     measured = tuner.add(Sample(name, torch.tensor([[0.9, 0.6], [0.1, 0.4]]), torch.tensor([0, 1])))
+            >>> tuner.gather()
+            >>> [each.name for each in tuner.recorder.measurements]
+            ['a', 'b']
+        """
         self.recorder.gather()
 
     def finish(
@@ -260,7 +304,7 @@ class Tuner:
         facts: Mapping[str, Any] | None = None,
         preparation: Mapping[str, Any] | None = None,
     ) -> Tuned:
-        """Choose from what was added; see :func:`tune`.
+        """Choose from what was added; see ``tune``.
 
         Args:
             class_names: C names; None numbers the classes.
@@ -274,6 +318,14 @@ class Tuner:
             TypeError: for an option of the wrong type.
             ValueError: for one out of range; without any image, or with two of the same name.
             ImportError: without SciPy.
+
+        Example:
+            >>> tuner = Tuner(2, temperatures=[1.0], pruning_probs=[0.5], folds=2)
+            >>> for name in ("a", "b"):
+            ...     measured = tuner.add(Sample(name, torch.tensor([[0.9, 0.6], [0.1, 0.4]]), torch.tensor([0, 1])))
+            >>> found = tuner.finish(["background", "road"])
+            >>> found.decoder.is_argmax, found.decoder.evidence["images"], found.comparison.classes
+            (True, 2, ('background', 'road'))
         """
         check_intervals(confidence, seed)
         comparison = self.recorder.comparison(class_names, confidence=confidence, facts=facts)
@@ -322,7 +374,7 @@ class Tuner:
 
 
 def options_but(*given: str) -> tuple[str, ...]:
-    """Names of the options of :class:`Tuner` that a caller leaves to users: all but those that it gives itself.
+    """Names of the options of ``Tuner`` that a caller leaves to users: all but those that it gives itself.
 
     Example:
         >>> options_but("num_classes", "objective", "scoring", "ignore_index", "device", "others")

@@ -5,7 +5,7 @@ import torch
 
 from rankseg_plugins import GlobalRankSEG, PresenceRankSEG, RankSEG
 from rankseg_plugins.calibration import TunedDecoder
-from rankseg_plugins.calibration.tuned import decide
+from rankseg_plugins.calibration.deciding import decide
 
 LOGITS = 2 * torch.randn(2, 3, 9, 8, generator=torch.Generator().manual_seed(0))
 PROBS = LOGITS.softmax(1)

@@ -9,7 +9,7 @@ import torch
 
 from rankseg_plugins.calibration.scaling import TemperatureScaling
 from rankseg_plugins.calibration.temperature import scale_probs, warn_if_softened
-from rankseg_plugins.core.probabilities import to_probabilities
+from rankseg_plugins.core.inputs.probabilities import to_probabilities
 
 
 def drawn(temperature, classes=4, images=4, pixels=2500, seed=0):

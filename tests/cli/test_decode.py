@@ -372,6 +372,11 @@ def test_a_full_disk(folders):
         (("--orientation", "RAX"), "--orientation must be 'stored' or three letters"),
         (("--device", "abacus"), "--device 'abacus' cannot be used"),
         (("--probs", "missing"), "missing: no such file or folder"),
+        pytest.param(
+            ("--device", "cuda", "--probs", "missing"),
+            "--device 'cuda' cannot be used: ",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
     ],
 )
 def test_bad_options(folders, options, message):
@@ -423,3 +428,42 @@ def test_a_file_that_is_written_to_meanwhile(folders, monkeypatch):
     succeed(folders)
     found = pictures(folders)
     assert np.array_equal(found["image00"], found["image05"])
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate"), RuntimeError("can't allocate memory"), torch.OutOfMemoryError("CUDA")]
+)
+def test_an_image_that_does_not_fit_into_memory(folders, monkeypatch, error):
+    """Is named, and passed over where others are to be decided on."""
+    from rankseg_plugins.files.decoding import run
+
+    plain = run.decide
+
+    def decide(decoder, values, *others):
+        if torch.equal(values, probs_of(4)[0]):
+            raise error
+        return plain(decoder, values, *others)
+
+    monkeypatch.setattr(run, "decide", decide)
+    assert "image04.npz: there is not enough memory for it." in refuse(folders)
+    assert "image04.npz: there is not enough memory for it." in succeed(folders, "--keep-going").stderr
+    assert list(pictures(folders)) == [name for name in NAMES if name != "image04"]
+    error = RuntimeError("of another kind")
+    assert isinstance(decode(folders, out="other").exception, RuntimeError)
+
+
+@pytest.mark.parametrize("size", [(24, 32), (6, 5, 8)], ids=str)
+def test_classes_last(tmp_path, size):
+    """Arrays (*spatial, C), which add up to 1 over another axis, or have as many classes there as the decoder."""
+    (tmp_path / "probs").mkdir()
+    logits = torch.randn(*size, 3, generator=torch.Generator().manual_seed(0))
+    hint = "the classes seem to be the last dimension of the probabilities and must come before the spatial ones"
+    TunedDecoder(DECODER, 3).save(tmp_path / "decoder.json")
+    np.save(tmp_path / "probs/a.npy", logits.softmax(-1).numpy())
+    assert hint in refuse(tmp_path)
+    np.save(tmp_path / "probs/a.npy", logits.numpy())
+    line = refuse(tmp_path, "--activation", "softmax", decoder=tmp_path / "decoder.json")
+    assert line.startswith(f"error: {tmp_path / 'probs/a.npy'}: decoder ")
+    assert hint in line
+    done = succeed(tmp_path, "--activation", "softmax", out="logits")
+    assert (hint in done.stderr) == (len(size) == 2)  # of volumes nothing tells

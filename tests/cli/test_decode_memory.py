@@ -1,5 +1,6 @@
 """``rankseg-plugins decode`` in a quarter of the memory that a volume takes."""
 
+import csv
 import json
 import os
 import subprocess
@@ -11,6 +12,8 @@ import torch
 
 from rankseg_plugins import GlobalRankSEG, PresenceRankSEG, RankSEG
 from rankseg_plugins.calibration import TunedDecoder
+from rankseg_plugins.comparison.blocks.expected import expect, expected_image_scores
+from rankseg_plugins.comparison.scoring import Scoring
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")
 
@@ -34,7 +37,7 @@ DECODERS = {
     "pooled.json": TunedDecoder(pooled(), 3),
 }
 #: Kinds of files, and the decoders that decide on each.
-FILES = {"float16": list(DECODERS), "float32": list(DECODERS)[1:2], "packed": list(DECODERS)[1:2]}
+FILES = {"float16": list(DECODERS), **dict.fromkeys(("float32", "packed", "logits"), list(DECODERS)[1:2])}
 
 #: Each run decides on a small image first, which loads all that it needs; then on the volume, with so much memory for
 #: data beyond that which is used by then. Mapped files are no data.
@@ -47,11 +50,14 @@ from rankseg_plugins.files.decoding import scratch
 most, runs = json.loads(sys.argv[1])
 scratch.Scratch.__init__.__defaults__ = (most,)
 for kind, decoder, allowed, out in runs:
-    decide = ["decode", "--decoder", decoder, "--format", "npy", "--probs"]
+    activation = "softmax" if kind == "logits" else "identity"
+    expected = ["--expected-score", f"{out}.csv", "--score", "iou" if kind == "float32" else "dice"]
+    decide = ["decode", "--decoder", decoder, "--activation", activation, "--format", "npy", *expected, "--probs"]
     app([*decide, f"{kind}/small", "--out", f"{out}/small"], standalone_mode=False)
     used = 1024 * int(re.search(r"VmData:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
     resource.setrlimit(resource.RLIMIT_DATA, (used + allowed, resource.RLIM_INFINITY))
-    app([*decide, f"{kind}/large", "--out", f"{out}/large"], standalone_mode=False)
+    if app([*decide, f"{kind}/large", "--out", f"{out}/large"], standalone_mode=False):
+        sys.exit(1)
     resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY,) * 2)
 """
 
@@ -66,9 +72,11 @@ def folder(tmp_path_factory):
     radius = sum(axis**2 for axis in np.ogrid[tuple(slice(-1, 1, 1j * size) for size in SIZE)])
     rng = np.random.default_rng(0)
     logits = [4 * np.cos(3 * radius + 2 * label) + rng.normal(size=SIZE) for label in range(3)]
-    probs = torch.tensor(np.stack(logits), dtype=torch.float32).softmax(0).numpy()
+    logits = torch.tensor(np.stack(logits), dtype=torch.float32)
+    probs = logits.softmax(0).numpy()
     for kind in FILES:
-        values = probs.astype(np.float32 if kind == "float32" else np.float16)
+        values = logits.numpy() if kind == "logits" else probs
+        values = values.astype(np.float32 if kind == "float32" else np.float16)
         for name, part in (("large", values), ("small", values[:, :20, :40, :40])):
             (folder / kind / name).mkdir(parents=True)
             if kind == "packed":
@@ -93,13 +101,22 @@ def test_a_quarter_of_the_volume_is_enough(folder):
     done = run(folder, 1 << 20, runs)
     assert done.returncode == 0, done.stderr
     for kind, name, _, out in runs:
-        probs = np.load(folder / ("float32" if kind == "float32" else "float16") / "large/volume.npy")
-        expected = DECODERS[name](torch.from_numpy(probs)[None])[0].numpy()
-        assert np.array_equal(np.load(folder / out / "large/volume.npy"), expected), (kind, name)
+        values = np.load(folder / ("float16" if kind == "packed" else kind) / "large/volume.npy")
+        probs = torch.from_numpy(values.astype(np.float32) if kind == "logits" else values)
+        probs, decoder = probs.softmax(0) if kind == "logits" else probs, DECODERS[name]
+        decision = decoder(probs[None])[0]
+        assert np.array_equal(np.load(folder / out / "large/volume.npy"), decision), (kind, name)
+        scoring = Scoring("iou" if kind == "float32" else "dice")
+        expected = expected_image_scores(expect(scoring.score, [decoder], [decision], probs)[0], scoring)
+        with (folder / f"{out}.csv").open() as file:
+            (row,) = csv.DictReader(file)
+        assert float(row[f"expected_{scoring.score}"]) == pytest.approx(expected, rel=0, abs=1e-9), (kind, name)
 
 
 def test_with_arrays_in_memory_it_is_not(folder):
     """The limit is felt."""
     done = run(folder, 1 << 40, [("float16", "rankseg(pruning_prob=0.1)", quarter("float16"), "out")])
     assert done.returncode != 0
-    assert "MemoryError" in done.stderr or "allocate memory" in done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: float16/large/volume.npy: there is not enough memory")

@@ -9,7 +9,7 @@ import torch
 from image_folders import DECODERS, make_image, run_cli
 
 from rankseg_plugins.comparison import Sample, compare
-from rankseg_plugins.comparison.telling.tables import to_dict
+from rankseg_plugins.report.values import to_dict
 
 # The made images are; that this is said is tested elsewhere.
 pytestmark = pytest.mark.filterwarnings("ignore:the probabilities are too unsure")

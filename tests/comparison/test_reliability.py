@@ -12,10 +12,10 @@ from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.calibration.reliability import calibration
 from rankseg_plugins.comparison import Recorder, Sample, Scoring, compare
 from rankseg_plugins.comparison.blocks.presence import describe_presence, presence_of, together
-from rankseg_plugins.comparison.telling.tables import to_dict
 from rankseg_plugins.report.html import to_html
 from rankseg_plugins.report.markdown import to_markdown
 from rankseg_plugins.report.page import read_page
+from rankseg_plugins.report.values import to_dict
 
 CLASSES, IGNORE = 4, 255
 

@@ -40,9 +40,9 @@ def decide_by_kernels(decoder, probs, valid, monkeypatch):
 
 
 def decide_in_chunks(decoder, probs, valid, monkeypatch):
-    monkeypatch.setattr("rankseg_plugins.core.kernels.cpu.source._SMALL", 0)
-    monkeypatch.setattr("rankseg_plugins.core.kernels.cpu.source._WIDTH", 16)
-    monkeypatch.setattr("rankseg_plugins.core.kernels.cpu.source._TASK", 100)
+    monkeypatch.setattr("rankseg_plugins.core.kernels.cpu.ground.source._SMALL", 0)
+    monkeypatch.setattr("rankseg_plugins.core.kernels.cpu.ground.source._WIDTH", 16)
+    monkeypatch.setattr("rankseg_plugins.core.kernels.cpu.ground.source._TASK", 100)
     return decoder(probs, valid)
 
 

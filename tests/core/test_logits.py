@@ -10,7 +10,7 @@ from sweeps import sweep
 
 from rankseg_plugins import GlobalRankSEG, PresenceRankSEG, RankSEG, rankseg
 from rankseg_plugins.calibration import TunedDecoder
-from rankseg_plugins.core.pixels import Pixels
+from rankseg_plugins.core.inputs.pixels import Pixels
 
 CLASSES, SIZE = 4, (11, 13)
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

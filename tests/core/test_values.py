@@ -9,9 +9,9 @@ from patterns import PATTERNS
 from sweeps import sweep
 
 from rankseg_plugins.core.dense import GraphSteps
-from rankseg_plugins.core.kernels.cpu import source as sources
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.kernels.cpu.ground import source as sources
 from rankseg_plugins.core.kernels.cpu.steps import CpuSteps
-from rankseg_plugins.core.pixels import Pixels
 
 GENERATOR = torch.Generator().manual_seed(0)
 SHAPES = [(1, 1, 1), (2, 3, 5), (1, 4, 31), (3, 2, 33), (1, 2, 2, 19, 23), (2, 3, 64, 48), (3, 5, 9001)]

@@ -22,8 +22,8 @@ from sweeps import sweep
 
 from rankseg_plugins import PresenceRankSEG, RankSEG
 from rankseg_plugins.comparison import Scoring, compare
-from rankseg_plugins.comparison.telling.tables import to_dict
 from rankseg_plugins.lightning import RankSEGCallback
+from rankseg_plugins.report.values import to_dict
 from rankseg_plugins.scores.boundaries import Boundaries
 from rankseg_plugins.scores.lesions import Lesions
 

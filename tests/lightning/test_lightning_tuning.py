@@ -19,7 +19,7 @@ from packages import mostly_one_package
 
 from rankseg_plugins import GlobalRankSEG, PresenceRankSEG, RankSEG
 from rankseg_plugins.calibration import TunedDecoder
-from rankseg_plugins.calibration.tuned import as_decoder
+from rankseg_plugins.calibration.deciding import as_decoder
 from rankseg_plugins.comparison import Sample, Scoring
 from rankseg_plugins.lightning import RankSEGCallback, RankSEGPredictionWriter
 from rankseg_plugins.tuning import tune

@@ -25,9 +25,9 @@ from PIL import Image
 from rankseg_plugins import PresenceRankSEG, RankSEG
 from rankseg_plugins.calibration import TunedDecoder
 from rankseg_plugins.comparison import Scoring, compare
-from rankseg_plugins.comparison.telling.tables import to_dict
 from rankseg_plugins.mmseg import MultiLevelIoUMetric
 from rankseg_plugins.mmseg.options import read_options
+from rankseg_plugins.report.values import to_dict
 
 pytestmark = pytest.mark.usefixtures("unpainted")
 

@@ -101,7 +101,7 @@ def test_what_does_not_fit():
     with pytest.raises(TypeError, match=r"output_transform must give two lists"):
         evaluate(RankSEGCompareHandler(num_classes=3), make_data())
     twice = [make_data(1)[0], make_data(1)[0]]
-    with pytest.raises(ValueError, match=r"two images are called /in/case_0\.nii"):
+    with pytest.raises(ValueError, match=r"case_0\.nii: two images are called '/in/case_0\.nii'"):
         evaluate(RankSEGCompareHandler(num_classes=3, output_transform=PAIR, activation="softmax"), twice)
     decided = RankSEGd("pred", activation="softmax", to_onehot=3)
     with pytest.raises(ValueError, match=r"case_0\.nii: is decided already"):

@@ -8,11 +8,11 @@ import torch
 
 from rankseg_plugins import RankSEG
 from rankseg_plugins.comparison import Sample, Scoring, compare
-from rankseg_plugins.comparison.telling.tables import to_dict
 from rankseg_plugins.report.charts import draw, reliability
 from rankseg_plugins.report.html import to_html
 from rankseg_plugins.report.markdown import to_markdown
 from rankseg_plugins.report.page import read_page
+from rankseg_plugins.report.values import to_dict
 
 # Probabilities as even as these are warned of, which is tested elsewhere.
 pytestmark = pytest.mark.filterwarnings("ignore:the probabilities")

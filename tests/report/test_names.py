@@ -16,10 +16,10 @@ from matplotlib.text import Text
 from rich.console import Console
 
 from rankseg_plugins.comparison import Recorder, Sample
-from rankseg_plugins.comparison.telling.tables import to_csv
 from rankseg_plugins.report import charts
 from rankseg_plugins.report.page import read_page
 from rankseg_plugins.report.terminal import to_terminal
+from rankseg_plugins.report.values import to_csv
 from rankseg_plugins.report.words import printable
 
 #: As files may be called, the first one in Latin-1.

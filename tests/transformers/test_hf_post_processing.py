@@ -229,7 +229,7 @@ def test_options_that_are_refused(given, error, message, segformer):
         ({"target_sizes": (20, 30)}, TypeError, r"must hold \(height, width\).*got \(20, 30\)"),
         ({"target_sizes": [(20, 30), (4.5, 2)]}, TypeError, "integers of at least 1"),
         ({"target_sizes": [(20, 30), (0, 2)]}, TypeError, "integers of at least 1"),
-        ({"treshold": 1}, TypeError, "takes no option 'treshold'; it takes target_sizes, return_segmentation_scores"),
+        ({"treshold": 1}, TypeError, "takes no option 'treshold', did you mean .* Allowed are target_sizes, return_"),
         ({"threshold": 0.3}, ValueError, "threshold is for decoder='argmax'"),
         ({"decoder": TunedDecoder(RankSEG(), 4)}, ValueError, "image 0: logits must have 4 classes, got shape"),
         ({"decoder": RankSEG(output_mode="multilabel")}, ValueError, "image 0: decoder must give one int64 label"),

@@ -1,4 +1,4 @@
-"""What decisions are expected to score, and how far that tells which images can be trusted.
+"""What decisions are expected to score.
 
 For an image, a decision and class c let e_c be the exact expected Dice or IoU of its mask S_c, were pixels independent
 with the probabilities that the decoder decides by (at its temperature, if it has one); and q_c how likely the class
@@ -18,7 +18,6 @@ take part, as labels alone tell which those are.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,16 +25,10 @@ from torch import Tensor
 
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison.decoders import Decoder
-from rankseg_plugins.comparison.intervals.statistics import mean_of_known
-from rankseg_plugins.comparison.phrases import percent
 from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.core import RankSEG
-from rankseg_plugins.core.options import ABSENT
-from rankseg_plugins.core.probabilities import check_choice, class_masks
-from rankseg_plugins.scores.risk_coverage import RiskCoverage
-
-if TYPE_CHECKING:
-    from rankseg_plugins.comparison.comparison import Comparison
+from rankseg_plugins.core.inputs.options import ABSENT
+from rankseg_plugins.core.inputs.probabilities import check_choice, class_masks
 
 #: Scores whose exact expectation is known.
 EXPECTED = ("dice", "iou")
@@ -63,7 +56,7 @@ def expect(score: str, decoders: Iterable[Decoder], decisions: Sequence[Tensor],
     """What decisions on one image are expected to score, class by class.
 
     Args:
-        score: one of :data:`EXPECTED`.
+        score: one of ``EXPECTED``.
         decoders: who decided, in the order of ``decisions``.
         decisions: labels (*spatial) of any integers, or bool masks (C, *spatial). With C = 1 label 1 is the
             foreground.
@@ -95,7 +88,7 @@ def expect(score: str, decoders: Iterable[Decoder], decisions: Sequence[Tensor],
 
 
 def expect_one(score: str, decision: Tensor, probs: Tensor) -> np.ndarray:
-    """(2, C) of one decision; see :func:`expect`."""
+    """(2, C) of one decision; see ``expect``."""
     classes = len(probs)
     masks = decision if decision.dtype == torch.bool else class_masks(decision[None], classes, int(classes == 1))[0]
     masks, shown = masks.to(probs.device), masks.flatten(1).any(1).cpu()
@@ -113,7 +106,7 @@ def expected_image_scores(found: np.ndarray, scoring: Scoring) -> np.ndarray:
     """What images are expected to score, see the module.
 
     Args:
-        found: (..., 2, C) what :func:`expect` gave.
+        found: (..., 2, C) what ``expect`` gave.
         scoring: which classes count.
 
     Returns:
@@ -126,64 +119,3 @@ def expected_image_scores(found: np.ndarray, scoring: Scoring) -> np.ndarray:
     else:
         scores = (expected + ABSENT[scoring.absent] * (1 - likely)).mean(-1)
     return scores
-
-
-class TrustRow(NamedTuple):
-    """How far what is expected of a decoder tells which images can be trusted.
-
-    Args:
-        name: of the decoder.
-        expected: mean expected score of the images of the curve.
-        curve: risk against coverage.
-    """
-
-    name: str
-    expected: float
-    curve: RiskCoverage
-
-
-def trust_rows(comparison: Comparison) -> list[TrustRow]:
-    """Of each decoder; empty where nothing was measured."""
-    if comparison.expected_scores is None:
-        return []
-    rows = []
-    for name, expected in zip(comparison.decoders, comparison.expected_scores, strict=True):
-        reached = comparison.scoring.image_scores(comparison.areas(name))
-        mean = mean_of_known(np.where(np.isnan(reached), np.nan, expected), -1)
-        rows.append(TrustRow(name, float(mean), comparison.risk_coverage(name)))
-    return rows
-
-
-def describe_trust(comparison: Comparison, decoder: str) -> str | None:
-    """The areas under the risk-coverage curves of a decoder in one sentence, for a log; None where none was asked for.
-
-    Args:
-        comparison: with the decoder.
-        decoder: one of its decoders.
-    """
-    if comparison.expected_scores is None:
-        return None
-    curve = comparison.risk_coverage(decoder)
-    return (
-        f"Accepted in the order of what {decoder} is expected to score, images have an area under the risk-coverage "
-        f"curve of {percent(curve.area)} % (ideal order {percent(curve.ideal)} %, random order {percent(curve.random)} "
-        "%)."
-    )
-
-
-def trust_as_dict(comparison: Comparison) -> dict[str, Any]:
-    """The same as values for JSON; its images are in the table of images."""
-    found = {
-        row.name: {
-            "images": len(row.curve.risk),
-            "left_out": row.curve.left_out,
-            "expected": row.expected,
-            "reached": 1 - row.curve.random,
-            "aurc": row.curve.area,
-            "aurc_ideal": row.curve.ideal,
-            "aurc_random": row.curve.random,
-            "normalised_excess": row.curve.excess,
-        }
-        for row in trust_rows(comparison)
-    }
-    return {"risk_coverage": found} if found else {}

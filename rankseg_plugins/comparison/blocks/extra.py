@@ -63,11 +63,11 @@ def extra_figures(
     """Means and differences of figures.
 
     Args:
-        found: (D, K, N, C), see :func:`extra_entries`.
+        found: (D, K, N, C), see ``extra_entries``.
         scores: what was measured.
         cases: (N,) index of the case of every image, from 0.
         confidence: in (0, 1).
-        alike: see :func:`~rankseg_plugins.comparison.intervals.levels.level_differences`.
+        alike: see ``rankseg_plugins.comparison.intervals.levels.level_differences``.
     """
     ours, base = _paired(found, scores)
     differences = mean_of_known(ours, -1) - mean_of_known(base, -1)  # (D - 1, K, N)

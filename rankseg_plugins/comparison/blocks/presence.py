@@ -27,7 +27,7 @@ def judged(
 
     Args:
         told: (C,) of each decoder; None of those that know nothing of it.
-        truth: labels (*spatial) or masks (C, *spatial), as :func:`~rankseg_plugins.scores.truth.to_truth` gives them.
+        truth: labels (*spatial) or masks (C, *spatial), as ``rankseg_plugins.scores.truth.to_truth`` gives them.
         spatial: number of spatial dimensions.
         ignore_index: label whose pixels do not count.
 
@@ -58,7 +58,7 @@ def presence_of(decoders: Iterable[str], q: np.ndarray | None, there: np.ndarray
 
     Args:
         decoders: their names.
-        q: what :func:`judged` found.
+        q: what ``judged`` found.
         there: (C,) bool, whether the truth holds each class.
 
     Example:

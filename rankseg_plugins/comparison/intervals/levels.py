@@ -102,7 +102,7 @@ def _unseen(held: np.ndarray, cases: int) -> np.ndarray:
         cases: their number.
 
     Returns:
-        (D - 1, 1 + figures + C), as :func:`_statistics` has its columns.
+        (D - 1, 1 + figures + C), as ``_statistics`` has its columns.
     """
     fewer = np.minimum(held[:1], held[1:])
     means = np.minimum(held[:1].sum(1), held[1:].sum(1))
@@ -111,7 +111,7 @@ def _unseen(held: np.ndarray, cases: int) -> np.ndarray:
 
 
 def _seldom(held: np.ndarray, cases: int) -> np.ndarray:
-    """The share of classes that few cases hold where it matters, NaN where it is too large; as :func:`_unseen`."""
+    """The share of classes that few cases hold where it matters, NaN where it is too large; as ``_unseen``."""
     counted = (held[:1] > 0) | (held[1:] > 0) | (cases < ENOUGH)
     seldom = counted & (np.minimum(held[:1], held[1:]) < FEWEST)
     share = seldom.sum(1) / np.maximum(1, counted.sum(1))
@@ -137,7 +137,7 @@ def _sums(counts: np.ndarray, cases: np.ndarray, scoring: Scoring) -> _Sums:
 
 
 def _of_decoder(areas: Areas, scoring: Scoring) -> tuple[np.ndarray, ...]:
-    """All but the last field of :class:`_Sums` of every image, then the deciding score of every image."""
+    """All but the last field of ``_Sums`` of every image, then the deciding score of every image."""
     tables = np.stack([scoring.entries(areas, score) for score in SCORES], 1)
     images = np.stack([scoring.image_scores(areas, score) for score in SCORES], 1)
     known = ~np.isnan(tables[:, 0])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rankseg_plugins._imports import require
-from rankseg_plugins.core.options import read_real
+from rankseg_plugins.core.inputs.options import read_real
 
 #: With fewer cases nothing is said of an interval.
 FEWEST = 5

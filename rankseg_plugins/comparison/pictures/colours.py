@@ -12,13 +12,13 @@ from functools import cache
 import numpy as np
 
 VOID_COLOUR = (160, 160, 160)
-#: Colours of :func:`difference` and what they say: blue and orange, which colour-blind readers tell apart, stand for
+#: Colours of ``difference`` and what they say: blue and orange, which colour-blind readers tell apart, stand for
 #: gain and loss wherever something is drawn, and for nothing else.
 RANKSEG_RIGHT, ARGMAX_RIGHT, NEITHER = (0, 114, 178), (213, 94, 0), (136, 34, 85)
 LEGEND = {"only RankSEG is right": RANKSEG_RIGHT, "only argmax is right": ARGMAX_RIGHT, "both are wrong": NEITHER}
 
 
-#: First colours of :func:`distinct_colours`: black, and what gain and loss leave of those of Okabe and Ito.
+#: First colours of ``distinct_colours``: black, and what gain and loss leave of those of Okabe and Ito.
 FIRST_COLOURS = ((0, 0, 0), (0, 158, 115), (240, 228, 66), (86, 180, 233), (230, 159, 0))
 #: Lightness in OKLab below which two colours are both all but black to people, however far apart in numbers.
 DARK = 0.4

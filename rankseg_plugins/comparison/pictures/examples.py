@@ -48,7 +48,7 @@ class Extremes:
             name: of the image.
             gain: its difference in score; NaN and 0 are not kept.
             truth: labels (*spatial) or masks (C, *spatial), in the form of
-                :func:`~rankseg_plugins.scores.truth.to_truth`.
+                ``rankseg_plugins.scores.truth.to_truth``.
             decisions: of every decoder, likewise.
         """
         if self._would_keep(gain):

@@ -11,7 +11,7 @@ from rankseg_plugins.comparison.intervals.statistics import mean_of_known
 from rankseg_plugins.comparison.phrases import number_of, percent, points, span, unit
 
 if TYPE_CHECKING:
-    from rankseg_plugins.comparison.comparison import Comparison
+    from rankseg_plugins.comparison.figures import Figures
 
 #: Decoders beside the baseline in a summary, the best first: with all else that is at most 15 lines.
 MOST_LISTED = 10
@@ -53,7 +53,7 @@ class Summary(NamedTuple):
         return [f"and {self.more} more"] if self.more > 0 else []
 
 
-def summarise(comparison: Comparison) -> Summary:
+def summarise(comparison: Figures) -> Summary:
     """The decoders of a comparison with their scores, gains and intervals."""
     images, cases = len(comparison.names), int(comparison.cases.max()) + 1
     title = f"Comparison of {number_of(images, 'image')}"

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.comparison.blocks.expected import trust_as_dict
-from rankseg_plugins.comparison.blocks.groups import groups_as_dict
 from rankseg_plugins.comparison.intervals.levels import FIGURES
 from rankseg_plugins.comparison.intervals.statistics import mean_of_known
-from rankseg_plugins.comparison.telling.verdict import headlines
 from rankseg_plugins.scores.extra import Column, columns_of
 from rankseg_plugins.scores.levels import SCORES, image_accuracies
 from rankseg_plugins.scores.shown import LeftOut, left_out
 
 if TYPE_CHECKING:
-    from rankseg_plugins.comparison.comparison import Comparison
+    from rankseg_plugins.comparison.figures import Figures
     from rankseg_plugins.comparison.paired import Paired
 
 #: A score and a level.
@@ -29,9 +24,6 @@ ALL_LEVELS: tuple[Level, ...] = (*FIGURES, ("dice", "worst"), ("iou", "worst"))
 
 #: Rows of the calibration that stand for all classes.
 TOP_LABEL, ALL_CLASSES = "top label", "all classes"
-
-#: What a word begins with that spreadsheets compute, and the mark of such words.
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 class DecoderRow(NamedTuple):
@@ -43,9 +35,9 @@ class DecoderRow(NamedTuple):
         seconds: median decode time of an image, NaN where it was not taken.
         paired: against the baseline; None for the baseline itself.
         levels: every score at every level.
-        classes: every score of every class, see :func:`~rankseg_plugins.scores.levels.class_table`.
+        classes: every score of every class, see ``class_table``.
         left_out: in how many images it leaves out classes that the baseline shows; of the baseline itself in none.
-        presence: see :meth:`Comparison.presence_of`.
+        presence: see ``Comparison.presence_of``.
     """
 
     name: str
@@ -68,10 +60,10 @@ class CalibrationRow(NamedTuple):
     """How far the probabilities of a class can be trusted, or those of the top label, or of all classes together.
 
     Args:
-        name: of the class, or :data:`TOP_LABEL` or :data:`ALL_CLASSES`.
+        name: of the class, or ``TOP_LABEL`` or ``ALL_CLASSES``.
         error: expected calibration error.
         overconfidence: mean probability minus frequency.
-        curve: see :meth:`~rankseg_plugins.calibration.reliability.Calibration.curve`.
+        curve: see ``Calibration.curve``.
         main: whether it stands for all classes.
     """
 
@@ -136,8 +128,8 @@ class Tables(NamedTuple):
     extra: list[ExtraTable]
 
 
-def read_tables(comparison: Comparison) -> Tables:
-    """Work out every figure; see :attr:`Comparison.tables`, which keeps them."""
+def read_tables(comparison: Figures) -> Tables:
+    """Work out every figure; see ``Comparison.tables``, which keeps them."""
     decoders = [_decoder(comparison, name) for name in comparison.decoders]
     return Tables(
         decoders,
@@ -149,7 +141,7 @@ def read_tables(comparison: Comparison) -> Tables:
     )
 
 
-def _decoder(comparison: Comparison, name: str) -> DecoderRow:
+def _decoder(comparison: Figures, name: str) -> DecoderRow:
     levels = {(score, level): comparison.level(name, score, level) for score, level in ALL_LEVELS}
     seconds = comparison.seconds[comparison.decoders.index(name)]
     known = seconds[~np.isnan(seconds)]
@@ -165,7 +157,7 @@ def _decoder(comparison: Comparison, name: str) -> DecoderRow:
     )
 
 
-def _level(comparison: Comparison, decoders: list[DecoderRow], level: Level) -> tuple[float, list[Any]]:
+def _level(comparison: Figures, decoders: list[DecoderRow], level: Level) -> tuple[float, list[Any]]:
     baseline, *values = (row.levels[level] for row in decoders)
     if level not in comparison.differences.levels:  # the worst images are others for each decoder
         return baseline, [(value, value - baseline, None) for value in values]
@@ -173,13 +165,13 @@ def _level(comparison: Comparison, decoders: list[DecoderRow], level: Level) -> 
     return baseline, [(value, gain, (low, high)) for value, (gain, low, high) in zip(values, gains, strict=True)]
 
 
-def _classes(comparison: Comparison, baseline: DecoderRow) -> list[tuple[str, int, float, np.ndarray]]:
+def _classes(comparison: Figures, baseline: DecoderRow) -> list[tuple[str, int, float, np.ndarray]]:
     images, scores = baseline.classes["images"].tolist(), baseline.classes[f"{comparison.scoring.score}_class"]
     gains = comparison.differences.classes.swapaxes(0, 1)
     return list(zip(comparison.scored_classes, images, scores, gains, strict=True))
 
 
-def _shown(comparison: Comparison) -> list[tuple[str, int, list[tuple[int, int]]]]:
+def _shown(comparison: Figures) -> list[tuple[str, int, list[tuple[int, int]]]]:
     areas = [comparison.areas(decoder) for decoder in comparison.decoders]
     held, shown = areas[0].label > 0, [each.prediction > 0 for each in areas]
     numbers = [list(zip(each.sum(0).tolist(), (each & held).sum(0).tolist(), strict=True)) for each in shown]
@@ -187,7 +179,7 @@ def _shown(comparison: Comparison) -> list[tuple[str, int, list[tuple[int, int]]
     return list(zip(comparison.scored_classes, held.sum(0).tolist(), by_class, strict=True))
 
 
-def _calibration(comparison: Comparison) -> list[CalibrationRow]:
+def _calibration(comparison: Figures) -> list[CalibrationRow]:
     measured = comparison.calibration
     if measured is None:
         return []
@@ -205,7 +197,7 @@ def _calibration(comparison: Comparison) -> list[CalibrationRow]:
     ]
 
 
-def _extra(comparison: Comparison) -> list[ExtraTable]:
+def _extra(comparison: Figures) -> list[ExtraTable]:
     found: list[ExtraTable] = []
     first = 0
     for score in comparison.extra:
@@ -215,7 +207,7 @@ def _extra(comparison: Comparison) -> list[ExtraTable]:
     return found
 
 
-def _extra_row(comparison: Comparison, column: Column, index: int) -> ExtraRow:
+def _extra_row(comparison: Figures, column: Column, index: int) -> ExtraRow:
     figures = comparison.extra_figures
     baseline, *means = figures.means[:, index].tolist()
     gains = figures.gains[:, index].tolist()
@@ -223,8 +215,8 @@ def _extra_row(comparison: Comparison, column: Column, index: int) -> ExtraRow:
     return ExtraRow(column, baseline, others, figures.pairs[:, index].tolist(), figures.classes[:, index].T)
 
 
-def rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """One dict for each image and decoder; see :meth:`Comparison.to_rows`."""
+def rows(comparison: Figures) -> list[dict[str, Any]]:
+    """One dict for each image and decoder; see ``Comparison.to_rows``."""
     found = []
     scoring = comparison.scoring
     for index, decoder in enumerate(comparison.decoders):
@@ -244,137 +236,3 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
             values = {"seconds": comparison.seconds[index, i], **{name: each[i] for name, each in columns.items()}}
             found.append({**head, **{name: float(value) for name, value in values.items()}})
     return found
-
-
-def to_csv(comparison: Comparison) -> str:
-    """:func:`rows` as CSV text; see :func:`csv_text`."""
-    return csv_text(rows(comparison))
-
-
-def csv_text(table: Sequence[Mapping[str, str | float]]) -> str:
-    """Rows of the same columns as CSV text; what is not known stays empty.
-
-    Words that a spreadsheet would take for a formula begin with an apostrophe, and so do those that begin with one
-    anyway: without their first apostrophe all words are what they were.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(_csv_cell, table[0]))
-    writer.writerows(map(_csv_cell, row.values()) for row in table)
-    return text.getvalue()
-
-
-def _csv_cell(value: str | float) -> str | float:
-    if isinstance(value, str):
-        return f"'{value}" if value.startswith(FORMULA) else value
-    return "" if np.isnan(value) else value
-
-
-def to_dict(comparison: Comparison) -> dict[str, Any]:
-    """Everything but the images, as values that JSON holds; unknown ones are None, scores are shares."""
-    scoring = comparison.scoring
-    found: dict[str, Any] = _plain(
-        {
-            "score": f"image {scoring.score}",
-            "present": scoring.present,
-            "absent": scoring.absent,
-            "classes": comparison.scored_classes,
-            "images": len(comparison.names),
-            "cases": int(comparison.cases.max()) + 1,
-            "baseline": comparison.decoders[0],
-            "decoders": {row.name: _decoder_as_dict(comparison, row) for row in comparison.tables.decoders},
-            "calibration": _calibration_as_dict(comparison),
-            "cautions": comparison.cautions,
-            "skipped": comparison.skipped,
-            "confidence": comparison.confidence,
-            "facts": comparison.facts,
-            **_extra_as_dict(comparison),
-            **trust_as_dict(comparison),
-            **groups_as_dict(comparison),
-        }
-    )
-    return found
-
-
-def _decoder_as_dict(comparison: Comparison, row: DecoderRow) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "levels": {f"{score}_{level}": value for (score, level), value in row.levels.items()},
-        "classes": row.classes,
-        "milliseconds": 1000 * row.seconds,
-        "presence": row.presence,
-    }
-    if row.paired:
-        found["verdict"] = comparison.verdict(row.name).sentence
-        found["headlines"] = [each._asdict() for each in headlines(comparison, row.name)]
-        found["paired"] = _paired_as_dict(comparison, row.name, row.paired)
-    return found
-
-
-def _paired_as_dict(comparison: Comparison, decoder: str, paired: Paired) -> dict[str, Any]:
-    differences, index = comparison.differences, comparison.candidates.index(decoder)
-    return {
-        "images": len(paired.names),
-        "mean": paired.mean,
-        "interval": paired.interval,
-        "wins": paired.wins,
-        "losses": paired.losses,
-        "ties": paired.ties,
-        "wilcoxon": paired.wilcoxon,
-        "sign_test": paired.sign,
-        "improvements": paired.improvements(),
-        "regressions": paired.regressions(),
-        "levels": {f"{score}_{level}": each[index] for (score, level), each in differences.levels.items()},
-        "classes": dict(zip(comparison.scored_classes, differences.classes[index], strict=True)),
-    }
-
-
-def _extra_as_dict(comparison: Comparison) -> dict[str, Any]:
-    """Of each figure what it is, the mean of each decoder, and the difference of each other one to the baseline."""
-    if not comparison.extra:
-        return {}
-    figures, found = comparison.extra_figures, {}
-    for k, column in enumerate(columns_of(comparison.extra)):
-        by_decoder = {
-            name: {
-                "mean": figures.means[d, k],
-                "entries": figures.numbers[d, k],
-                "classes": dict(zip(comparison.scored_classes, figures.classes[d, k], strict=True)),
-            }
-            for d, name in enumerate(comparison.decoders)
-        }
-        for d, name in enumerate(comparison.candidates):
-            mean, *interval = figures.gains[d, k]
-            classes = dict(zip(comparison.scored_classes, figures.class_gains[d, k], strict=True))
-            paired = {"mean": mean, "interval": interval, "entries": figures.pairs[d, k], "classes": classes}
-            by_decoder[name]["paired"] = paired
-        found[column.name] = {
-            "title": column.title,
-            "unit": column.unit,
-            "higher_is_better": column.higher_is_better,
-            "decoders": by_decoder,
-        }
-    return {"extra": found}
-
-
-def _calibration_as_dict(comparison: Comparison) -> dict[str, Any] | None:
-    rows = comparison.tables.calibration
-    if not rows:
-        return None
-    found = [{"expected_error": row.error, "overconfidence": row.overconfidence} for row in rows]
-    classes = comparison.scored_classes
-    # A class may have the name of a row that stands for all.
-    whole = {row.name: each for row, each in zip(rows[len(classes) :], found[len(classes) :], strict=True)}
-    of_all = {name.replace(" ", "_"): whole.get(name) for name in (TOP_LABEL, ALL_CLASSES)}
-    return {"classes": dict(zip(classes, found, strict=False)), **of_all}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    return None if isinstance(value, float) and not np.isfinite(value) else value

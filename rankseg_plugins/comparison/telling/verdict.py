@@ -14,7 +14,7 @@ from rankseg_plugins.comparison import phrases
 from rankseg_plugins.comparison.phrases import number_of, points, sign, span, title, unit
 
 if TYPE_CHECKING:
-    from rankseg_plugins.comparison.comparison import Comparison
+    from rankseg_plugins.comparison.figures import Figures
     from rankseg_plugins.comparison.paired import Paired
 
 #: What people publish: score, level and which classes count, None where that makes no difference.
@@ -64,8 +64,8 @@ class Verdict(NamedTuple):
     against: tuple[Headline, ...]
 
 
-def judge(comparison: Comparison, decoder: str) -> Verdict:
-    """The verdict on one decoder; see :meth:`Comparison.verdict`."""
+def judge(comparison: Figures, decoder: str) -> Verdict:
+    """The verdict on one decoder; see ``Comparison.verdict``."""
     paired, scoring = comparison.paired(decoder), comparison.scoring
     found = sign(*paired.interval)
     against = contrary(comparison, decoder, found, (scoring.score, "image", scoring.present))
@@ -73,7 +73,7 @@ def judge(comparison: Comparison, decoder: str) -> Verdict:
     return Verdict(f"{_first(comparison, decoder, paired, found)}{second}", found, against)
 
 
-def contrary(comparison: Comparison, decoder: str, found: str, own: tuple[str, str, str]) -> tuple[Headline, ...]:
+def contrary(comparison: Figures, decoder: str, found: str, own: tuple[str, str, str]) -> tuple[Headline, ...]:
     """Scores that people publish that certainly moved the other way than one that they are held against.
 
     Args:
@@ -88,7 +88,7 @@ def contrary(comparison: Comparison, decoder: str, found: str, own: tuple[str, s
     return tuple(each for each in others if sign(each.low, each.high) not in (found, "unclear"))
 
 
-def headlines(comparison: Comparison, decoder: str) -> list[Headline]:
+def headlines(comparison: Figures, decoder: str) -> list[Headline]:
     """What every score that people publish gains."""
     index, found = comparison.candidates.index(decoder), []
     accuracy = phrases.accuracy(comparison.scored_classes, comparison.classes)
@@ -103,7 +103,7 @@ def headlines(comparison: Comparison, decoder: str) -> list[Headline]:
     return found
 
 
-def _first(comparison: Comparison, decoder: str, paired: Paired, found: str) -> str:
+def _first(comparison: Figures, decoder: str, paired: Paired, found: str) -> str:
     what, images = unit(comparison.scoring), len(paired.names)
     low, high = paired.interval
     told = f"{100 * comparison.confidence:g} % interval {span(low, high)}"

@@ -10,11 +10,15 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins._warning import warn
-from rankseg_plugins.core.labels import read_truth
-from rankseg_plugins.core.lasting import Fitted, Mark
-from rankseg_plugins.core.options import OUTPUT_MODES, read_choice, read_index, read_integer, read_real
-from rankseg_plugins.core.pixels import Pixels
-from rankseg_plugins.core.plausibility import ChecksSums
+from rankseg_plugins.core.fits.labels import read_truth
+from rankseg_plugins.core.fits.lasting import Fitted, Mark
+from rankseg_plugins.core.fits.processes import gather
+from rankseg_plugins.core.fits.reservoir import Reservoir, join
+from rankseg_plugins.core.inputs.options import OUTPUT_MODES, read_choice, read_index, read_integer, read_real
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.inputs.plausibility import ChecksSums
+from rankseg_plugins.core.inputs.probabilities import check_probs, check_valid_mask, plain
+from rankseg_plugins.core.inputs.tracing import check_values, is_blind
 from rankseg_plugins.core.pooled.fit import (
     GlobalFit,
     Rule,
@@ -34,10 +38,6 @@ from rankseg_plugins.core.pooled.guards import (
     too_widely_shown,
     without_evidence,
 )
-from rankseg_plugins.core.probabilities import check_probs, check_valid_mask, plain
-from rankseg_plugins.core.processes import gather
-from rankseg_plugins.core.reservoir import Reservoir, join
-from rankseg_plugins.core.tracing import check_values, is_blind
 from rankseg_plugins.core.volumes import round_down
 
 #: Values that are made probabilities at a time.
@@ -52,8 +52,8 @@ class GlobalRankSEG(ChecksSums, Fitted):
     """Decides for scores pooled over a data set: MMSegmentation's mIoU, TorchMetrics' ``JaccardIndex``.
 
     The best decision for a pooled Dice or IoU is an affine rule, label = argmax of ``scale * probs - offset``, or a
-    threshold for each class where masks may overlap. :meth:`update` keeps a sample of the pixels of unlabelled (or
-    labelled) images, :meth:`fit` finds the rule, and from then on the module decides at about the cost of argmax.
+    threshold for each class where masks may overlap. ``update`` keeps a sample of the pixels of unlabelled (or
+    labelled) images, ``fit`` finds the rule, and from then on the module decides at about the cost of argmax.
 
     Without labels the fit takes the probabilities at their word. Guards keep it from pursuing classes of which they
     give no evidence, such as the 19 classes of a network of 21 that never occur in the photographs at hand: a class
@@ -62,14 +62,14 @@ class GlobalRankSEG(ChecksSums, Fitted):
     probabilities over all images looks the same whether the class is in a few of them or in none. For the same reason
     the rule must not show it in many more images than argmax does (``max_spread``) unless most hold it; and where all
     of the rule promises less than ``min_gain``, nothing is pursued. All other classes compete with the largest class on
-    equal terms, as under argmax, or at the threshold 1/2; what :meth:`fit` returns names the reason of each.
+    equal terms, as under argmax, or at the threshold 1/2; what ``fit`` returns names the reason of each.
 
     Args:
         num_classes: C; 1 for a single channel of foreground probabilities, which needs ``"multilabel"``.
         metric: ``"iou"`` or ``"dice"``. In multilabel mode both have the same optimum.
         output_mode: ``"multiclass"`` gives one label per pixel, ``"multilabel"`` one bool mask per class.
         max_pixels: pixels in the sample, at least 1. It takes 4 bytes for each of them and each class, with labels
-            twice that; :meth:`fit` takes some 70 bytes for each pixel besides, and with several processes holds their
+            twice that; ``fit`` takes some 70 bytes for each pixel besides, and with several processes holds their
             samples all at once.
         min_images: a class is pursued if the *effective* number of images that hold it, (sum v)^2 / sum v^2, is at
             least this, >= 0; v is the mean squared probability of an image, or with labels the share of the class. It
@@ -111,7 +111,7 @@ class GlobalRankSEG(ChecksSums, Fitted):
         (tensor([[1]]), True)
     """
 
-    #: The word for what is optimised, as in TorchMetrics; :class:`~rankseg_plugins.RankSEG` decides "samplewise".
+    #: The word for what is optimised, as in TorchMetrics; ``RankSEG`` decides "samplewise".
     aggregation_level = "global"
     scale: Tensor
     offset: Tensor
@@ -178,7 +178,17 @@ class GlobalRankSEG(ChecksSums, Fitted):
         return None
 
     def reset(self) -> None:
-        """Forget the sample, so that another can be collected; what was fitted stays."""
+        """Forget the sample, so that another can be collected; what was fitted stays.
+
+        Example:
+            >>> decoder = GlobalRankSEG(2)
+            >>> decoder.update(torch.full((5, 2, 4), 0.5))
+            >>> decoder.reset()
+            >>> decoder.fit()
+            Traceback (most recent call last):
+                ...
+            RuntimeError: GlobalRankSEG has no images to fit, or none with a valid pixel: call update(probs) first
+        """
         self._with_labels: bool | None = None
         self._sample: Reservoir | None = None
         self._evidence = no_evidence(self.num_classes)
@@ -208,6 +218,13 @@ class GlobalRankSEG(ChecksSums, Fitted):
             TypeError: for tensors or an ``ignore_index`` of the wrong type.
             ValueError: for wrong shapes or values, if only some batches have labels, or for an ``ignore_index`` without
                 labels or with masks. The sample is then as before.
+
+        Example:
+            >>> decoder = GlobalRankSEG(num_classes=2, min_images=0)
+            >>> decoder.update(torch.tensor([[[0.9, 0.6], [0.1, 0.4]]]), torch.tensor([[0, 255]]), ignore_index=255)
+            >>> decoder.update(torch.tensor([[[0.3], [0.7]]]), torch.tensor([[1]]))
+            >>> decoder.fit().after
+            1.0
         """
         probs, labels, valid_mask = plain(probs), plain(labels), plain(valid_mask)
         self._check(probs, valid_mask)
@@ -244,8 +261,15 @@ class GlobalRankSEG(ChecksSums, Fitted):
         Warns if no class is pursued, so that the rule is plain argmax.
 
         Raises:
-            RuntimeError: before any :meth:`update` with a valid pixel.
+            RuntimeError: before any ``update`` with a valid pixel.
             ValueError: if all processes together saw fewer images than ``min_images``, or only some of them labels.
+
+        Example:
+            >>> decoder = GlobalRankSEG(num_classes=3, min_images=0, min_gain=0.0)
+            >>> decoder.update(torch.tensor([[[0.6, 0.2], [0.4, 0.8], [0.0, 0.0]]]))
+            >>> found = decoder.fit()
+            >>> found.pursued, found.left_out
+            (tensor([ True,  True, False]), {2: 'it does not occur'})
         """
         rows, sums = self._gathered()
         evidence = Evidence.of(sums)
@@ -307,13 +331,20 @@ class GlobalRankSEG(ChecksSums, Fitted):
             RuntimeError: if it is not fitted.
             TypeError: for tensors of the wrong type.
             ValueError: for wrong shapes, or values that are no probabilities.
+
+        Example:
+            >>> decoder = GlobalRankSEG(num_classes=2)
+            >>> rule = {"scale": torch.ones(2), "offset": torch.tensor([0.3, 0.0])}  # as a fit finds it
+            >>> loaded = decoder.load_state_dict(rule, strict=False)
+            >>> decoder.predict(torch.tensor([[[0.9, 0.6], [0.1, 0.4]]]), valid_mask=torch.tensor([False, True]))
+            tensor([[255,   1]])
         """
         found: Tensor = self(probs, valid_mask)
         return found
 
     @torch.no_grad()
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None) -> Tensor:
-        """See :meth:`predict`."""
+        """See ``predict``."""
         probs, valid_mask = plain(probs), plain(valid_mask)
         self._check_fitted()
         self._check(probs, valid_mask)
@@ -323,7 +354,15 @@ class GlobalRankSEG(ChecksSums, Fitted):
     def predict_logits(
         self, logits: Tensor, activation: str = "softmax", valid_mask: Tensor | None = None, temperature: float = 1.0
     ) -> Tensor:
-        """Decide on the output of a network; see :meth:`rankseg_plugins.RankSEG.predict_logits` and :meth:`predict`."""
+        """Decide on the output of a network; see ``RankSEG.predict_logits`` and ``predict``.
+
+        Example:
+            >>> decoder = GlobalRankSEG(num_classes=2)
+            >>> rule = {"scale": torch.ones(2), "offset": torch.tensor([0.3, 0.0])}  # as a fit finds it
+            >>> loaded = decoder.load_state_dict(rule, strict=False)
+            >>> decoder.predict_logits(torch.tensor([[[2.0, 0.4], [0.0, 0.0]]]))
+            tensor([[0, 1]])
+        """
         self._check_fitted()
         pixels = Pixels.of_logits(logits, activation, valid_mask, temperature, self.num_classes)
         if is_blind() or not logits.numel():

@@ -1,4 +1,4 @@
-"""The affine rule of the best pooled score, from a sample of pixels; see :mod:`rankseg_plugins.core.pooled.decoder`.
+"""The affine rule of the best pooled score, from a sample of pixels; see ``rankseg_plugins.core.pooled.decoder``.
 
 ``probs`` and ``truth`` are (K, C), ``volumes`` (C,) the column sums of ``truth``, which without labels is ``probs``
 itself. The rule is ``argmax of scale * probs - offset``, with one threshold ``offset / scale`` a class for masks.
@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.inputs.tracing import is_blind
 from rankseg_plugins.core.kernels import has_numba
-from rankseg_plugins.core.tracing import is_blind
 from rankseg_plugins.core.volumes import round_down
 
 ROUNDS = 30
@@ -38,7 +38,7 @@ class GlobalFit(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A rule and its scores, see :class:`GlobalFit`; scale and offset are (C,) float64."""
+    """A rule and its scores, see ``GlobalFit``; scale and offset are (C,) float64."""
 
     before: float
     after: float

@@ -17,7 +17,7 @@ _TOLD = 3
 
 
 class Guards(NamedTuple):
-    """What a class must reach; see :class:`~rankseg_plugins.GlobalRankSEG`."""
+    """What a class must reach; see ``GlobalRankSEG``."""
 
     min_images: float
     min_dice: float
@@ -42,7 +42,7 @@ class Evidence(NamedTuple):
 
     @classmethod
     def of(cls, sums: Tensor) -> Evidence:
-        """From the sum of what :func:`evidence_of` gives of each image."""
+        """From the sum of what ``evidence_of`` gives of each image."""
         number, once, squared, shown = sums[:_ROWS]
         effective = once.square() / squared.clamp(min=torch.finfo(torch.float64).tiny)
         return cls(int(number[0]), effective, shown, sums[_ROWS:])

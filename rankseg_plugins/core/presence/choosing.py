@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.inputs.tracing import is_blind
 from rankseg_plugins.core.kernels import has_numba
 from rankseg_plugins.core.objectives import Dice, Objective
 from rankseg_plugins.core.presence.curve import Curve, Evidence, Expectation
 from rankseg_plugins.core.presence.rule import SCORE, Rule, moments
-from rankseg_plugins.core.tracing import is_blind
 from rankseg_plugins.core.volumes import Volumes
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Known(NamedTuple):
-    """What was learnt of classes: a curve, an expectation, and M of :mod:`~rankseg_plugins.core.presence.rule`.
+    """What was learnt of classes: a curve, an expectation, and M of ``rankseg_plugins.core.presence.rule``.
 
     The last is NaN or negative where it is not known.
     """

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.inputs.tracing import exp, log
 from rankseg_plugins.core.objectives import Objective
-from rankseg_plugins.core.tracing import exp, log
 
 #: Of the coefficients, of statistics of unit variance, and of the offsets; that of what all classes have in common only
 #: keeps it finite where every class is always there.
@@ -65,7 +65,7 @@ class Evidence(NamedTuple):
 
     @classmethod
     def from_rows(cls, rows: Tensor) -> Evidence:
-        """What :meth:`rows` wrote."""
+        """What ``rows`` wrote."""
         classes = rows.shape[1] // 5
         return cls(*rows.double().split([classes] * 5 + [1], 1))
 

@@ -9,11 +9,20 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.decoder import RankSEG
-from rankseg_plugins.core.lasting import Fitted, Mark
+from rankseg_plugins.core.fits.lasting import Fitted, Mark
+from rankseg_plugins.core.fits.reservoir import Reservoir, gathered
+from rankseg_plugins.core.inputs.options import ABSENT, PRESENT, read_choice, read_index, read_integer, read_real
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.inputs.probabilities import (
+    check_by_class,
+    check_floating,
+    check_probs,
+    check_valid_mask,
+    plain,
+)
+from rankseg_plugins.core.inputs.tracing import is_blind
 from rankseg_plugins.core.objectives import OBJECTIVES
-from rankseg_plugins.core.options import ABSENT, PRESENT, read_choice, read_index, read_integer, read_real
 from rankseg_plugins.core.paths import make_steps
-from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.presence.choosing import Known
 from rankseg_plugins.core.presence.curve import Evidence, taken_at_their_word
 from rankseg_plugins.core.presence.fitting import PresenceFit, by_frequencies, learn
@@ -27,16 +36,7 @@ from rankseg_plugins.core.presence.reading import (
     what_is_wrong,
 )
 from rankseg_plugins.core.presence.rule import LEVELS, SCORE, Rule, gauss
-from rankseg_plugins.core.probabilities import (
-    check_by_class,
-    check_floating,
-    check_probs,
-    check_valid_mask,
-    plain,
-)
-from rankseg_plugins.core.reservoir import Reservoir, gathered
 from rankseg_plugins.core.rma import Steps, search
-from rankseg_plugins.core.tracing import is_blind
 from rankseg_plugins.core.volumes import Classes, Volumes
 
 #: Options of RankSEG that are as useful here. Classes are pruned by their presence.
@@ -51,9 +51,9 @@ NEEDS_FIT = (
 class PresenceRankSEG(Fitted, RankSEG):
     """RankSEG that decides which classes an image holds, instead of asking for a largest probability.
 
-    :meth:`update` keeps a few numbers of every image and whether its truth holds each class, :meth:`fit` finds how
-    likely a class is there from them, and from then on the module decides, on a CPU at about the cost of RankSEG. Where
-    nothing is known but how often an image holds each class, ``frequencies`` takes the place of the fit.
+    ``update`` keeps a few numbers of every image and whether its truth holds each class, ``fit`` finds how likely a
+    class is there from them, and from then on the module decides, on a CPU at about the cost of RankSEG. Where nothing
+    is known but how often an image holds each class, ``frequencies`` takes the place of the fit.
 
     Args:
         num_classes: C.
@@ -71,7 +71,7 @@ class PresenceRankSEG(Fitted, RankSEG):
         max_images: images that the fit keeps, 6 C + 1 numbers of each.
         seed: of the sample, if there are more.
         **options: ``smooth``, ``output_mode``, ``solver``, ``unassigned_policy``, ``void_index`` and ``eps`` of
-            :class:`~rankseg_plugins.RankSEG`.
+            ``RankSEG``.
 
     Attributes:
         weight, offset, floor, below, slope, intercept, mean_score: what was fitted, float64, NaN before; part of the
@@ -88,7 +88,7 @@ class PresenceRankSEG(Fitted, RankSEG):
         ValueError: for an option out of range or without effect, or ``frequencies`` where they are not enough: for one
             class, or ``level="class"``, what a class scores on other images decides whether it pays on this one.
 
-    Source: :mod:`rankseg_plugins.core.presence.rule` and :mod:`~rankseg_plugins.core.presence.curve`.
+    Source: ``rankseg_plugins.core.presence.rule`` and ``rankseg_plugins.core.presence.curve``.
 
     Example:
         >>> probs = torch.tensor([[[0.9, 0.8, 0.2, 0.1], [0.05, 0.1, 0.2, 0.6], [0.05, 0.1, 0.6, 0.3]]])
@@ -166,7 +166,17 @@ class PresenceRankSEG(Fitted, RankSEG):
         return not (bool(self.offset.isnan().any()) or self._needs_mean_scores)
 
     def reset(self) -> None:
-        """Forget the images, so that others can be collected; what was fitted stays."""
+        """Forget the images, so that others can be collected; what was fitted stays.
+
+        Example:
+            >>> decoder = PresenceRankSEG(2)
+            >>> decoder.update(torch.full((1, 2, 4), 0.5), torch.tensor([[0, 0, 1, 1]]))
+            >>> decoder.reset()
+            >>> decoder.fit()
+            Traceback (most recent call last):
+                ...
+            RuntimeError: PresenceRankSEG has no images to fit to: call update(probs, labels) first
+        """
         self._sample: Reservoir | None = None
 
     @torch.no_grad()
@@ -183,13 +193,20 @@ class PresenceRankSEG(Fitted, RankSEG):
             probs: (B, C, *spatial) probabilities.
             labels: labels (B, *spatial) or (B, 1, *spatial) in 0..C-1, with one channel 0 and 1; masks
                 (B, C, *spatial) of zeros and ones; or (B, C) bool, which classes each image holds.
-            valid_mask: optional bool (B, *spatial) or (*spatial); see :meth:`predict`.
+            valid_mask: optional bool (B, *spatial) or (*spatial); see ``predict``.
             ignore_index: label of pixels whose class is not known; not with masks. An image without any other is left
                 out.
 
         Raises:
             TypeError: for tensors or an ``ignore_index`` of the wrong type.
             ValueError: for wrong shapes or values. The sample is then as before.
+
+        Example:
+            >>> probs = torch.tensor([[[0.9, 0.2], [0.1, 0.8]], [[0.9, 0.8], [0.1, 0.2]]])
+            >>> decoder = PresenceRankSEG(2)
+            >>> decoder.update(probs, torch.tensor([[True, True], [True, False]]))  # which classes the two images hold
+            >>> decoder.fit().frequency
+            tensor([1.0000, 0.5000], dtype=torch.float64)
         """
         probs, labels, valid_mask = plain(probs), plain(labels), plain(valid_mask)
         self._check(probs, valid_mask)
@@ -206,7 +223,16 @@ class PresenceRankSEG(Fitted, RankSEG):
         """Find how likely classes are there; with several processes, which must all call it, from the images of all.
 
         Raises:
-            RuntimeError: before any :meth:`update` with an image that counts.
+            RuntimeError: before any ``update`` with an image that counts.
+
+        Example:
+            >>> probs = torch.tensor([[[0.9, 0.2], [0.1, 0.8]], [[0.9, 0.7], [0.1, 0.3]]])
+            >>> decoder = PresenceRankSEG(2)
+            >>> decoder.update(probs.repeat(10, 1, 1), torch.tensor([[True, True], [True, False]]).repeat(10, 1))
+            >>> found = decoder.fit()
+            >>> decoder.presence(probs).round(decimals=1)
+            tensor([[1., 1.],
+                    [1., 0.]], dtype=torch.float64)
         """
         rows = gathered(self.max_images, self._sample)
         if rows is None:
@@ -217,8 +243,14 @@ class PresenceRankSEG(Fitted, RankSEG):
         """Find how likely classes are there, from what is known of images already.
 
         Args:
-            evidence: of N images; see :meth:`look`.
+            evidence: of N images; see ``look``.
             there: (N, C) bool, the classes that they hold.
+
+        Example:
+            >>> decoder = PresenceRankSEG(2)
+            >>> evidence, _ = decoder.look(torch.tensor([[[0.9, 0.2], [0.1, 0.8]], [[0.9, 0.7], [0.1, 0.3]]]))
+            >>> decoder.fit_to(evidence, torch.tensor([[True, True], [True, False]])).images
+            2
         """
         known, found = learn(evidence, there, self._objective(), self._rule)
         self._keep(known)
@@ -226,7 +258,13 @@ class PresenceRankSEG(Fitted, RankSEG):
 
     @torch.no_grad()
     def look(self, probs: Tensor, valid_mask: Tensor | None = None) -> tuple[Evidence, Tensor]:
-        """What is kept of a batch of images (B, C, *spatial), as float32 holds it, and RMA's masks of all classes."""
+        """What is kept of a batch of images (B, C, *spatial), as float32 holds it, and RMA's masks of all classes.
+
+        Example:
+            >>> evidence, masks = PresenceRankSEG(2).look(torch.tensor([[[0.75, 0.25], [0.25, 0.75]]]))
+            >>> evidence.maximum, masks.tolist()
+            (tensor([[0.7500, 0.7500]], dtype=torch.float64), [[[True, False], [False, True]]])
+        """
         steps = make_steps(Pixels(probs, valid_mask), self._objective(), 0.0)
         volumes = steps.search(self._objective(), 0.0)
         found = Evidence.of(steps.maximum, volumes.mu, volumes.n, volumes.s, number_of(probs, valid_mask))
@@ -238,7 +276,7 @@ class PresenceRankSEG(Fitted, RankSEG):
 
         Args:
             probs: (B, C, *spatial) probabilities.
-            valid_mask: optional bool, (B, *spatial) or (*spatial); see :meth:`predict`.
+            valid_mask: optional bool, (B, *spatial) or (*spatial); see ``predict``.
 
         Raises:
             RuntimeError: if it is not fitted.
@@ -255,7 +293,14 @@ class PresenceRankSEG(Fitted, RankSEG):
         return self.presence_of(self.look(probs, valid_mask)[0])
 
     def presence_of(self, evidence: Evidence) -> Tensor:
-        """As :meth:`presence`, from what is known of images already; see :meth:`look`."""
+        """As ``presence``, from what is known of images already; see ``look``.
+
+        Example:
+            >>> decoder = PresenceRankSEG(2, frequencies=[1.0, 0.3])
+            >>> evidence, _ = decoder.look(torch.full((1, 2, 4), 0.5))
+            >>> decoder.presence_of(evidence).round(decimals=2)
+            tensor([[1.0000, 0.3000]], dtype=torch.float64)
+        """
         return self._known(evidence.maximum.device).curve.presence(evidence, self._objective())
 
     def predict(self, probs: Tensor, valid_mask: Tensor | None = None, presence: Tensor | None = None) -> Tensor:
@@ -263,7 +308,7 @@ class PresenceRankSEG(Fitted, RankSEG):
 
         Args:
             probs: (B, C, *spatial) probabilities; see the class.
-            valid_mask: optional bool mask of the pixels that hold data; see :meth:`rankseg_plugins.RankSEG.predict`.
+            valid_mask: optional bool mask of the pixels that hold data; see ``RankSEG.predict``.
             presence: optional (B, C) or (C,) in [0, 1]: how likely the truth holds each class, where another source
                 knows it better than the fit, such as a classifier of images.
 
@@ -274,13 +319,21 @@ class PresenceRankSEG(Fitted, RankSEG):
             RuntimeError: if it is not fitted and ``presence`` is not given.
             TypeError: for tensors of the wrong type.
             ValueError: for wrong shapes or values.
+
+        Example:
+            >>> probs = torch.tensor([[[0.5, 0.5, 0.4], [0.4, 0.4, 0.5], [0.1, 0.1, 0.1]]])
+            >>> decoder = PresenceRankSEG(3, frequencies=[0.9, 0.1, 0.1], rule=0.5)
+            >>> decoder.predict(probs)
+            tensor([[0, 0, 0]])
+            >>> decoder.predict(probs, presence=torch.tensor([0.9, 0.8, 0.1]))  # as a classifier of images says
+            tensor([[0, 0, 1]])
         """
         found: Tensor = self(probs, valid_mask, presence)
         return found
 
     @torch.no_grad()
     def forward(self, probs: Tensor, valid_mask: Tensor | None = None, presence: Tensor | None = None) -> Tensor:
-        """See :meth:`predict`."""
+        """See ``predict``."""
         probs, valid_mask, presence = plain(probs), plain(valid_mask), plain(presence)
         self._check(probs, valid_mask)
         return self._decide(Pixels(probs, valid_mask), self._classes_there(probs, valid_mask, presence))
@@ -294,7 +347,13 @@ class PresenceRankSEG(Fitted, RankSEG):
         presence: Tensor | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Decide on the output of a network; see :meth:`rankseg_plugins.RankSEG.predict_logits` and :meth:`predict`."""
+        """Decide on the output of a network; see ``RankSEG.predict_logits`` and ``predict``.
+
+        Example:
+            >>> decoder = PresenceRankSEG(2, frequencies=[1.0, 0.3], rule=0.5)
+            >>> decoder.predict_logits(torch.tensor([[[0.0, 0.0], [-1.0, 1.0]]]))
+            tensor([[0, 0]])
+        """
         pixels = Pixels.of_logits(logits, activation, valid_mask, temperature, self.num_classes)
         classes = self._classes_there(pixels.values, pixels.valid, plain(presence))
         return self._decide(pixels, classes)
@@ -303,19 +362,19 @@ class PresenceRankSEG(Fitted, RankSEG):
     def decision_and_presence(
         self, logits: Tensor, activation: str = "softmax", temperature: float = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """What :meth:`predict_logits` decides, and how likely that takes each class to be there.
+        """What ``predict_logits`` decides, and how likely that takes each class to be there.
 
         Args:
-            logits: (B, C, *spatial), as the other two see :meth:`predict_logits`.
+            logits: (B, C, *spatial), as the other two see ``predict_logits``.
             activation: what makes probabilities of them.
             temperature: in [0.001, 1000].
 
         Returns:
-            The decision, and (B, C) float64: :meth:`presence`, but for the rounding of what a fit keeps of images.
+            The decision, and (B, C) float64: ``presence``, but for the rounding of what a fit keeps of images.
 
         Raises:
             RuntimeError: if it is not fitted.
-            TypeError: as :meth:`predict_logits`.
+            TypeError: as ``predict_logits``.
             ValueError: likewise.
 
         Example:
@@ -329,7 +388,16 @@ class PresenceRankSEG(Fitted, RankSEG):
 
     @torch.no_grad()
     def decision_and_presence_by(self, steps: Steps, probs: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`decision_and_presence`, by steps on these probabilities; their shape is not checked."""
+        """As ``decision_and_presence``, by steps on these probabilities; their shape is not checked.
+
+        Example:
+            >>> from rankseg_plugins.core.sharing import Once
+            >>> probs = torch.tensor([[[0.9, 0.2], [0.1, 0.8]]])
+            >>> decoder, once = PresenceRankSEG(2, frequencies=[1.0, 0.9]), Once()
+            >>> labels, presence = decoder.decision_and_presence_by(decoder.share(probs, once), probs)
+            >>> labels, presence.shape
+            (tensor([[0, 1]]), torch.Size([1, 2]))
+        """
         classes, told = self._telling(probs)
         return self._read_off(steps, search(steps, self._objective(), classes), probs), told[0]
 

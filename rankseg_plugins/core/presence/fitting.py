@@ -14,7 +14,7 @@ from rankseg_plugins.core.presence.rule import Rule, mean_image_score, mean_scor
 
 
 class PresenceFit(NamedTuple):
-    """What :meth:`PresenceRankSEG.fit` found.
+    """What ``PresenceRankSEG.fit`` found.
 
     Args:
         images: that it was fitted to.

@@ -1,4 +1,4 @@
-"""What users hand to :class:`~rankseg_plugins.PresenceRankSEG`, brought into one form or refused in words."""
+"""What users hand to ``PresenceRankSEG``, brought into one form or refused in words."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.labels import read_truth
-from rankseg_plugins.core.options import read_integer, read_real
+from rankseg_plugins.core.fits.labels import read_truth
+from rankseg_plugins.core.inputs.options import read_integer, read_real
+from rankseg_plugins.core.inputs.probabilities import check_tensor, plain
+from rankseg_plugins.core.inputs.tracing import is_blind
 from rankseg_plugins.core.presence.choosing import Known
-from rankseg_plugins.core.probabilities import check_tensor, plain
-from rankseg_plugins.core.tracing import is_blind
 
 #: What a fit finds, and where some of it lies.
 STATE = Known._fields
@@ -84,7 +84,7 @@ class Truth(NamedTuple):
 
     @classmethod
     def read(cls, labels: Tensor, probs: Tensor, valid_mask: Tensor | None, ignore_index: int | None) -> Truth:
-        """From labels, masks, or the classes of the images; see :meth:`PresenceRankSEG.update`."""
+        """From labels, masks, or the classes of the images; see ``PresenceRankSEG.update``."""
         if isinstance(labels, Tensor) and labels.dtype == torch.bool and labels.shape == probs.shape[:2]:
             if ignore_index is not None:
                 raise ValueError(f"ignore_index={ignore_index} has no effect with the classes of images")

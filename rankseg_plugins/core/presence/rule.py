@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.tracing import exp, is_blind, log
+from rankseg_plugins.core.inputs.tracing import exp, is_blind, log
 
 #: The rule that asks what the score expects; a number is a threshold instead.
 SCORE = "score"
@@ -58,7 +58,7 @@ def gauss(classes: int) -> Nodes:
 
 
 class Rule(NamedTuple):
-    """How the classes to show are chosen; see :class:`~rankseg_plugins.PresenceRankSEG` for the options.
+    """How the classes to show are chosen; see ``PresenceRankSEG`` for the options.
 
     Args:
         rule: ``"score"`` or a threshold.
@@ -66,7 +66,7 @@ class Rule(NamedTuple):
         absent: option.
         level: option.
         excluded: option.
-        nodes: of the number of classes that are scored, see :func:`gauss`.
+        nodes: of the number of classes that are scored, see ``gauss``.
         fills: whether every pixel needs a label, and an image with that a class.
     """
 
@@ -120,7 +120,7 @@ class Rule(NamedTuple):
         return taken | ((worth == worth.amax(1, keepdim=True)) & nothing)
 
     def taken(self, q: Tensor, expected: Tensor, mean: Tensor) -> Tensor:
-        """Those that the score gains by, (B, C) bool; see :meth:`shown`."""
+        """Those that the score gains by, (B, C) bool; see ``shown``."""
         if self.present == "label" or self.absent == "zero":
             return q > 0
         if not self.excluded:
@@ -151,7 +151,7 @@ def best_set(expected: Tensor, q: Tensor, nodes: Nodes) -> tuple[Tensor, Tensor]
     Args:
         expected: D of the module, (B, C) float64.
         q: (B, C) float64.
-        nodes: of C classes, see :func:`gauss`.
+        nodes: of C classes, see ``gauss``.
 
     Returns:
         (B, C) bool, equal ones together, at least one class where any may score; and V of the best set, (B,).

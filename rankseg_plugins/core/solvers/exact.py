@@ -1,7 +1,7 @@
 """The best mask by exact expected Dice or IoU, and the exact expected score of any given mask.
 
 The best mask of each volume is the top of the ranking, and few volumes need to be scored: RMA's best score is a lower
-bound of the exact optimum (Jensen), and :mod:`~rankseg_plugins.core.solvers.window` rules out what cannot reach it.
+bound of the exact optimum (Jensen), and ``rankseg_plugins.core.solvers.window`` rules out what cannot reach it.
 
 A run of equal probabilities is taken as a whole or not at all. No volume inside a run was ever found to score more than
 both its ends; the tests compare with every mask.
@@ -9,18 +9,20 @@ both its ends; the tests compare with every mask.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.threads import run
+from rankseg_plugins.core.kernels.cpu.ground.threads import run
 from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.solvers.expectation import REACH, ExactDice, Expectation, Rates, make_expectation, rates_of
 from rankseg_plugins.core.solvers.pieces import Bound, Mask, groups, nothing, pieces, ranked, room
 from rankseg_plugins.core.solvers.window import find_window
-from rankseg_plugins.core.values import Values
+from rankseg_plugins.core.values import JoinedValues, Values
 from rankseg_plugins.core.volumes import Volumes, round_down
 
 #: Of a row, its tables of nodes take about the memory of so many ranked pixels.
@@ -72,7 +74,7 @@ class _Search:
 
     def best(self, wanted: Tensor, low: Bound, high: Bound) -> Mask:
         """The best mask from the one at ``high`` to that at ``low``, of the wanted rows (B, C)."""
-        from rankseg_plugins.core.kernels.cpu import prefixes
+        from rankseg_plugins.core.kernels.cpu.solvers import prefixes
 
         values, most = self.values, room(self.values, wanted)
         rates = rates_of(low, high, *self.moments, self.maximum, self.expectation)
@@ -96,7 +98,7 @@ class _Search:
 
 def _start(rows: np.ndarray, mask: Bound, rates: Rates, expectation: Expectation) -> Any:
     """Tables for some rows, which begin with a mask (B, C)."""
-    from rankseg_plugins.core.kernels.cpu.prefixes import Ranked, most_nodes
+    from rankseg_plugins.core.kernels.cpu.solvers.prefixes import Ranked, most_nodes
 
     threshold, n, s = (part.copy() for part in mask.at(rows))
     nodes = most_nodes(REACH * float((rates.fastest / rates.slowest).flatten()[torch.from_numpy(rows)].max()))
@@ -118,7 +120,7 @@ def _prepare(found: Any, rows: np.ndarray, rates: Rates, rest: Tensor, base: Ten
         others: the large pixels outside.
         own: the large pixels inside.
     """
-    from rankseg_plugins.core.kernels.cpu import prefixes
+    from rankseg_plugins.core.kernels.cpu.solvers import prefixes
 
     tables = (rates.fastest, REACH * rates.fastest / rates.slowest, rates.orders)
     order = max(rest.shape[2], base.shape[2])
@@ -137,7 +139,7 @@ def _over_rows(kernel: Any, found: Any, *arguments: Any, size: int) -> None:
     )
 
 
-def _moments(values: Values, wanted: Tensor) -> tuple[Tensor, Tensor]:
+def _moments(values: Values | JoinedValues, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of the number of foreground pixels, in float64 throughout."""
     zero = torch.zeros_like(wanted, dtype=torch.float64)
     mean, square = values.power_sums(wanted, zero, zero + 1, torch.full_like(wanted, 2, dtype=torch.int64)).unbind(-1)
@@ -172,6 +174,24 @@ def expected_scores(values: Values, masks: Tensor, valid: Tensor | None, objecti
     return scores
 
 
+def expected_score_in_parts(parts: Sequence[tuple[Values, Callable[[], Tensor]]], objective: Objective) -> float:
+    """As ``expected_scores``, of one mask whose pixels come in parts, of which one at a time is looked at.
+
+    Sums and products over the pixels are those of the parts together, so it is the same to rounding.
+
+    Args:
+        parts: at least one; of each its probabilities (1, 1, d), and what gives its part (1, d) bool of the mask.
+        objective: Dice or IoU.
+    """
+
+    def half(index: int) -> Iterator[Values]:
+        return (values.within(0, _halves(mask(), None)[index]) for values, mask in parts)
+
+    n = torch.stack([_halves(mask(), None)[2] for _, mask in parts]).sum(0)
+    inside, outside = (JoinedValues(partial(half, index), parts[0][0].dtype) for index in range(2))
+    return float(_scores_of_masks(inside, outside, n, make_expectation(objective)))
+
+
 def _halves(mask: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """The pixels inside of masks (B, d), and those outside, both (B, d) bool, and the number (B, 1) of those inside."""
     if mask.device.type != "cpu":
@@ -183,7 +203,9 @@ def _halves(mask: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]
     return torch.from_numpy(own), torch.from_numpy(others), torch.from_numpy(own.sum(1, keepdims=True)).double()
 
 
-def _scores_of_masks(inside: Values, outside: Values, n: Tensor, expectation: Expectation) -> Tensor:
+def _scores_of_masks(
+    inside: Values | JoinedValues, outside: Values | JoinedValues, n: Tensor, expectation: Expectation
+) -> Tensor:
     """Of a single class: scores (B,) of masks, from the pixels inside, their number (B, 1), and those outside."""
     every, zero, one = torch.ones_like(n, dtype=torch.bool), torch.zeros_like(n), torch.ones_like(n)
     rows = np.arange(len(n))

@@ -56,7 +56,7 @@ class ExactDice:
         return 2 * s + self.smooth - level * (n + mu + self.smooth)
 
     def peak(self, level: Tensor) -> Tensor:
-        """Threshold at which :meth:`excess` is largest."""
+        """Threshold at which ``excess`` is largest."""
         return level / 2
 
     def rates(self, n: Tensor, s: Tensor, mu: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +66,7 @@ class ExactDice:
 
 
 class ExactIoU:
-    """What the exact expectation of IoU needs to know; see :class:`ExactDice`."""
+    """What the exact expectation of IoU needs to know; see ``ExactDice``."""
 
     def __init__(self, smooth: float) -> None:
         self.smooth = smooth
@@ -84,7 +84,7 @@ class ExactIoU:
         return s + self.smooth - level * (n + mu - s + self.smooth)
 
     def peak(self, level: Tensor) -> Tensor:
-        """Threshold at which :meth:`excess` is largest."""
+        """Threshold at which ``excess`` is largest."""
         return level / (1 + level)
 
     def rates(self, n: Tensor, s: Tensor, mu: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,7 +136,7 @@ def rates_of(
 
 
 def deviation(variance: Tensor) -> Tensor:
-    """Distance from its mean that a sum of independent pixels leaves with probability below exp(-:data:`REACH`).
+    """Distance from its mean that a sum of independent pixels leaves with probability below exp(-``REACH``).
 
     Bernstein's inequality: ``P(|Z - mu| >= a) <= 2 exp(-a^2 / (2 (variance + a / 3)))``.
     """

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.threads import run
-from rankseg_plugins.core.values import Values
+from rankseg_plugins.core.kernels.cpu.ground.threads import run
+from rankseg_plugins.core.values import JoinedValues, Values
 from rankseg_plugins.core.volumes import round_down
 
 #: Pixels that are ranked at a time in any case, and the share of all pixels of the active rows.
@@ -101,7 +101,7 @@ def groups(wanted: Tensor, sizes: Tensor, most: int) -> Iterator[np.ndarray]:
         yield rows[start:]
 
 
-def ranked(values: Values, rows: np.ndarray, low: Tensor, high: Tensor) -> Piece:
+def ranked(values: Values | JoinedValues, rows: np.ndarray, low: Tensor, high: Tensor) -> Piece:
     """The pixels with ``low < p <= high`` (B, C) of some rows."""
     found, number = values.between(_only(rows, low), low, high)
     ends = np.concatenate([[0], number.flatten().numpy()[rows].cumsum()])

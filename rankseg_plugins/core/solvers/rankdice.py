@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.threads import run
+from rankseg_plugins.core.kernels.cpu.ground.threads import run
 from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.solvers.expectation import make_expectation
 from rankseg_plugins.core.solvers.pieces import Bound, Mask, groups, nothing, pieces, room
@@ -49,7 +49,7 @@ def search_rankdice(
         maximum: (B, C), the largest one of every image and class.
         volumes: what RMA finds, of at least one active class.
         objective: Dice.
-        solver: one of :data:`SOLVERS`.
+        solver: one of ``SOLVERS``.
         eps: probability of the counts that are left out of the sums, in (0, 1).
     """
     device, volumes, maximum = volumes.mu.device, volumes.to("cpu"), maximum.cpu()
@@ -70,7 +70,7 @@ def _best(
     values: Values, active: Tensor, low: Bound, high: Bound, moments: Tensor, smooth: float, solver: str, eps: float
 ) -> Mask:
     """The best masks between two bounds, or empty ones."""
-    from rankseg_plugins.core.kernels.cpu import shares
+    from rankseg_plugins.core.kernels.cpu.solvers import shares
 
     kinds, most = _kinds(moments[1], solver), room(values, active)
     # Where every pixel has shares of its own, those of the smallest mask are added up like the others.
@@ -89,7 +89,7 @@ def _best(
 
 def _kinds(variance: Tensor, solver: str) -> Tensor:
     """Which shares serve every image and class, (B, C) int64."""
-    from rankseg_plugins.core.kernels.cpu import shares
+    from rankseg_plugins.core.kernels.cpu.solvers import shares
 
     least = {"BA": 0.0, "TRNA": math.inf, "BA+TRNA": _TRNA_DEVIATION}[solver]
     kinds = torch.where(variance < 1, shares.OWN, shares.INTERPOLATED)
@@ -108,7 +108,7 @@ def _start(
     pixels: int,
 ) -> Any:
     """Tables for some rows, which begin with the masks of ``start``."""
-    from rankseg_plugins.core.kernels.cpu import shares
+    from rankseg_plugins.core.kernels.cpu.solvers import shares
 
     own, kind = np.ascontiguousarray(moments.flatten(1).numpy()[:, rows]), kinds.flatten().numpy()[rows]
     first, last = np.empty((2, len(rows)))
@@ -124,7 +124,7 @@ def _start(
 
 
 def _over_rows(kernel: Any, found: Any, *arguments: Any, size: int) -> None:
-    from rankseg_plugins.core.kernels.cpu.shares import NODES
+    from rankseg_plugins.core.kernels.cpu.solvers.shares import NODES
 
     number, most = len(found.n), max(NODES, int(found.widths.max()))
     run(

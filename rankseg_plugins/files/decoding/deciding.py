@@ -2,30 +2,32 @@
 
 On a CPU, RMA reads the probabilities where they lie, chunk by chunk, and writes labels of 16 bits to a place that is
 given to it; what decides pixel by pixel (argmax, thresholds, a rule for the data set) goes through the image in strips,
-and so does a temperature. Other solvers, and other devices, take the image as a whole.
+and so does a temperature. Other solvers, and other devices, take the image as a whole. What a decision is expected to
+score is worked out class by class, in strips, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg_plugins.calibration.deciding import decide as decide_whole
 from rankseg_plugins.calibration.temperature import OF_LOGITS
 from rankseg_plugins.calibration.tuned import TunedDecoder
-from rankseg_plugins.calibration.tuned import decide as decide_whole
-from rankseg_plugins.comparison.blocks.expected import expect_one
 from rankseg_plugins.core import GlobalRankSEG, RankSEG
+from rankseg_plugins.core.inputs.pixels import Pixels
 from rankseg_plugins.core.objectives import OBJECTIVES
 from rankseg_plugins.core.paths import make_steps
-from rankseg_plugins.core.pixels import Pixels
+from rankseg_plugins.core.solvers.exact import expected_score_in_parts
 from rankseg_plugins.files.decoding.scratch import Scratch
 
-#: Values of a strip.
-STRIP = 1 << 16
+#: Values of a strip; and of one that is looked at several times, whose mask lies in memory.
+STRIP, MASKED = 1 << 16, 1 << 18
 
 Decoder = RankSEG | GlobalRankSEG | TunedDecoder
 
@@ -54,7 +56,7 @@ def one_class(values: Tensor, activation: str, label: int, scratch: Scratch) -> 
 
 @torch.no_grad()
 def decide(decoder: Decoder, values: Tensor, activation: str, scratch: Scratch, device: torch.device) -> Tensor:
-    """What a decoder decides, the same as :func:`rankseg_plugins.calibration.tuned.decide`.
+    """What a decoder decides, the same as ``decide``.
 
     Args:
         decoder: decides.
@@ -97,12 +99,12 @@ def decide(decoder: Decoder, values: Tensor, activation: str, scratch: Scratch, 
 def expect(
     score: str, decoder: Decoder, decision: Tensor, values: Tensor, activation: str, scratch: Scratch
 ) -> np.ndarray:
-    """What a decision is expected to score, class by class; see :mod:`rankseg_plugins.comparison.blocks.expected`.
+    """What a decision is expected to score, class by class; see ``rankseg_plugins.comparison.blocks.expected``.
 
     Args:
         score: ``"dice"`` or ``"iou"``.
         decoder: who decided.
-        decision: what :func:`decide` gave.
+        decision: what ``decide`` gave.
         values: (C, *spatial), on the CPU.
         activation: what makes probabilities of them.
         scratch: gives memory.
@@ -110,15 +112,31 @@ def expect(
     Returns:
         (2, C) float64 in [0, 1].
     """
-    pixels = _pixels(decoder, values, activation, scratch)
-    probs = pixels.values if pixels.activation == "identity" else _by_strips(pixels, Pixels.probs, scratch)
-    probs, classes = probs[0].flatten(1), len(values)
+    pixels, classes = _pixels(decoder, values, activation, scratch), len(values)
+    if pixels.activation != "identity":
+        pixels = Pixels(_by_strips(pixels, Pixels.probs, scratch))
+    decision = decision.reshape(*decision.shape[: decision.dtype == torch.bool], *pixels.values.shape[2:])
     found = []
     for label in range(classes):
-        # One class at a time, of whose masks several lie in memory.
-        mask = decision[label] if decision.dtype == torch.bool else decision == (label if classes > 1 else 1)
-        found.append(expect_one(score, mask.flatten()[None], probs[label : label + 1]))
-    return np.concatenate(found, axis=1)
+        mask = (decision[label], True) if decision.dtype == torch.bool else (decision, label if classes > 1 else 1)
+        found.append(_expect_class(score, Pixels(pixels.values[:, label : label + 1]), *mask))
+    return np.array(found).T
+
+
+def _expect_class(score: str, pixels: Pixels, decision: Tensor, label: int) -> tuple[float, float]:
+    """Of one class (1, 1, *spatial), strip by strip, whose mask is where the decision (*spatial) is its label."""
+
+    def mask(first: int, lines: int) -> Tensor:
+        return (decision.narrow(0, first, lines) == label).flatten()[None]
+
+    objective, parts, most = OBJECTIVES[score](0.0), [], 0.0
+    for first, strip in _begun(pixels, MASKED):
+        values = make_steps(strip, objective, 0.0, looks=True).values()
+        parts.append((values, partial(mask, first, strip.values.shape[2])))
+        most = max(most, float(strip.values.amax()))
+    if any(part().any() for _, part in parts):
+        return expected_score_in_parts(parts, objective), 1.0
+    return 0.0, min(most, 1.0)
 
 
 class _Holder:
@@ -172,9 +190,9 @@ def _by_strips(
     return made
 
 
-def _begun(pixels: Pixels) -> Iterator[tuple[int, Pixels]]:
+def _begun(pixels: Pixels, size: int = STRIP) -> Iterator[tuple[int, Pixels]]:
     """Strips, and where they begin."""
     first = 0
-    for strip in pixels.strips(STRIP):
+    for strip in pixels.strips(size):
         yield first, strip
         first += strip.values.shape[2]

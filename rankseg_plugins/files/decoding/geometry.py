@@ -102,7 +102,7 @@ def placed(labels: np.ndarray, axes: Axes, reference: Reference, masks: bool = F
 
     Args:
         labels: (*spatial), or masks (C, *spatial).
-        axes: of the probabilities, see :class:`~rankseg_plugins.files.reading.Axes`.
+        axes: of the probabilities, see ``Axes``.
         reference: of this image.
         masks: whether these are masks.
 
@@ -124,7 +124,7 @@ def to_nifti(labels: np.ndarray, reference: Reference) -> Any:
     """An image of nibabel with the affine, the spacing and the units of its reference.
 
     Args:
-        labels: see :func:`placed`.
+        labels: see ``placed``.
         reference: of this image.
     """
     nibabel = require("nibabel", extra="report")

@@ -35,7 +35,7 @@ class Image(NamedTuple):
     is_alone: bool = True
 
     def open(self, make: Make) -> tuple[Tensor, bool]:
-        """Its probabilities (C, *spatial), and whether their axes are nnU-Net's; see :func:`map_probs`."""
+        """Its probabilities (C, *spatial), and whether their axes are nnU-Net's; see ``map_probs``."""
         return map_probs(self.place, partial(self.array, make), make)
 
 
@@ -44,7 +44,7 @@ def find_images(probs: Path) -> list[Image]:
 
     Args:
         probs: a folder with a file for each image, ``.npz`` (also nnU-Net's), ``.npy`` or ``.pt``; or one ``.npz`` or
-            ``.npy`` of all images (N, C, *spatial), see :func:`~rankseg_plugins.files.cases.find_cases`.
+            ``.npy`` of all images (N, C, *spatial), see ``rankseg_plugins.files.cases.find_cases``.
 
     Raises:
         InputError: if it does not exist, cannot be listed or holds none, if two images have the same name, or the name

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.plausibility import describe_sums
-from rankseg_plugins.core.probabilities import check_classes, check_shape, to_probabilities
+from rankseg_plugins.core.inputs.plausibility import describe_sums
+from rankseg_plugins.core.inputs.probabilities import check_classes, check_shape, to_probabilities
 from rankseg_plugins.files.cases import check_rest
 from rankseg_plugins.files.decoding.deciding import Decoder, decide, expect, one_class
 from rankseg_plugins.files.decoding.geometry import Reference, beside, check_size, open_reference
 from rankseg_plugins.files.decoding.images import Image
 from rankseg_plugins.files.decoding.scratch import Scratch
 from rankseg_plugins.files.decoding.writing import Form, write_labels
-from rankseg_plugins.files.errors import InputError, first_readable
+from rankseg_plugins.files.errors import InputError, first_readable, sparing_memory
 from rankseg_plugins.files.formats.nnunet import find_orientation
 from rankseg_plugins.files.lines import DAMAGES, RunFile, damaged, rows_of, stamp_of
 from rankseg_plugins.files.reading import LABEL_SUFFIXES, Axes
@@ -121,9 +121,13 @@ class Labelling:
         """Decide on an image and write its labels; what is to be known of it later.
 
         Raises:
-            InputError: if the image cannot be read, or is not valid.
+            InputError: if the image cannot be read, is not valid, or does not fit into memory.
             OSError: if labels cannot be written; it names the file.
         """
+        with sparing_memory(image.place):
+            return self._label(image)
+
+    def _label(self, image: Image) -> dict[str, Any]:
         # Of before it is read: what is written in the meantime is noticed.
         stamp, opened, scratch = self.stamp(image), self.source.open(image), self.source.scratch
         values, activation, axes, reference = opened
@@ -135,7 +139,7 @@ class Labelling:
         decision = blame(image.place, decide, self.decoder, values, activation, scratch, self.device)
         row: dict[str, Any] = {"image": image.name, "stamp": stamp, "file": image.name + self.form.suffix}
         if self.expected is not None:
-            found = expect(self.expected, self.decoder, decision, values, activation, scratch)
+            found = blame(image.place, expect, self.expected, self.decoder, decision, values, activation, scratch)
             row["expected"] = found.tolist()
         path = self.out / row["file"]
         blame(image.place, write_labels, path, decision, self.form, axes, reference, scratch)
@@ -154,8 +158,9 @@ def check_sums(place: str, opened: Opened) -> None:
         InputError: if they do not add up to 1.
     """
     if len(opened.values) > 1 and opened.activation not in ("softmax", "normalize"):
+        given = opened.activation == "identity"
         problem = describe_sums(
-            opened.values[None], activate=lambda values: to_probabilities(values, opened.activation)
+            opened.values[None], activate=None if given else lambda some: to_probabilities(some, opened.activation)
         )
         if problem is not None:
             raise InputError(place, problem)
@@ -174,9 +179,14 @@ def blame(place: str, function: Callable[..., R], *args: Any) -> R:
 def first_opened(images: Sequence[Image], source: Source, place: Path, keep_going: bool) -> tuple[Image, Opened]:
     """The first image that can be read, from which the number of classes is learnt.
 
-    See :func:`~rankseg_plugins.files.errors.first_readable`.
+    See ``first_readable``.
     """
-    return first_readable(images, lambda image: (image, source.open(image)), place, keep_going)
+
+    def read(image: Image) -> tuple[Image, Opened]:
+        with sparing_memory(image.place):
+            return image, source.open(image)
+
+    return first_readable(images, read, place, keep_going)
 
 
 def run(

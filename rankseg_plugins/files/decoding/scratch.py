@@ -38,7 +38,7 @@ class Scratch:
         return torch.from_numpy(self.array(shape, torch.empty(0, dtype=dtype, device="cpu").numpy().dtype))
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """As :meth:`empty`, an array."""
+        """As ``empty``, an array."""
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if size <= self._most:
             return np.empty(shape, dtype)

@@ -31,7 +31,7 @@ class Form:
     """What the files of a run look like.
 
     Args:
-        file_format: one of :data:`SUFFIXES`.
+        file_format: one of ``SUFFIXES``.
         masks: whether each class has a mask, (C, *spatial).
         kind: of the values.
         palette: (count, 3) uint8 for PNGs; None is grey.
@@ -64,7 +64,7 @@ def choose_form(
         decoder: decides.
         spatial: size of the first image.
         classes: C.
-        palette: see :class:`Form`.
+        palette: see ``Form``.
         has_reference: whether images have one.
 
     Raises:
@@ -121,7 +121,7 @@ def write_labels(
     Args:
         path: of the file.
         decision: labels (*spatial), or bool masks (C, *spatial); of one class, its mask becomes the labels 0 and 1.
-        form: see :func:`choose_form`.
+        form: see ``choose_form``.
         axes: of the probabilities.
         reference: of this image, for NIfTI.
         scratch: gives memory.

@@ -45,7 +45,7 @@ def read_array(path: Path, keys: Sequence[str]) -> tuple[np.ndarray, str]:
 
 
 def map_array(path: Path, keys: Sequence[str], make: Make) -> tuple[np.ndarray, str]:
-    """As :func:`read_array`, but the array may be larger than memory.
+    """As ``read_array``, but the array may be larger than memory.
 
     Args:
         path: ``.npy``, which stays where it is, or ``.npz``, of which the array is unpacked; ``.pt`` is read.
@@ -99,7 +99,7 @@ def as_torch(dtype: np.dtype) -> torch.dtype:
 
 
 def native(array: np.ndarray, make: Make) -> np.ndarray:
-    """As :func:`to_native`, of a floating point array that may be larger than memory; without a copy if it can be."""
+    """As ``to_native``, of a floating point array that may be larger than memory; without a copy if it can be."""
     if is_native(array.dtype):
         return array
     made = make(array.shape, as_torch(to_native(array[:0]).dtype))

@@ -102,7 +102,7 @@ def check_turn(path: Path, stored: str | None, orientation: str | None) -> None:
 
 
 def turn_axes(sizes: tuple[float, ...], stored: str, orientation: str) -> tuple[float, ...]:
-    """What belongs to the axes of an array, in the order that :func:`turn` gives these.
+    """What belongs to the axes of an array, in the order that ``turn`` gives these.
 
     Example:
         >>> turn_axes((1.0, 2.0, 3.0), "SAR", "RAS")

@@ -13,8 +13,8 @@ from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison import Recorder, Sample, Scoring, compare
 from rankseg_plugins.comparison.blocks.expected import expect, expected_image_scores
 from rankseg_plugins.comparison.decoders import ByCase
-from rankseg_plugins.comparison.telling.tables import to_csv, to_dict
 from rankseg_plugins.report.page import read_page
+from rankseg_plugins.report.values import to_csv, to_dict
 from rankseg_plugins.scores.risk_coverage import risk_coverage
 
 # The made images are; that this is said is tested elsewhere.

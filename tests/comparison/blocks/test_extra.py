@@ -11,9 +11,9 @@ from rich.console import Console
 from rankseg_plugins import RankSEG
 from rankseg_plugins.comparison import Recorder, Sample, Scoring, compare
 from rankseg_plugins.comparison.intervals.statistics import UNSEEN
-from rankseg_plugins.comparison.telling.tables import to_dict
 from rankseg_plugins.report.page import read_page
 from rankseg_plugins.report.terminal import to_terminal
+from rankseg_plugins.report.values import to_dict
 from rankseg_plugins.scores.boundaries import Boundaries
 from rankseg_plugins.scores.extra import columns_of
 from rankseg_plugins.scores.lesions import Lesions

@@ -8,7 +8,7 @@ import torch
 from pooling import FREE, fitted, network
 
 from rankseg_plugins import GlobalRankSEG
-from rankseg_plugins.core.reservoir import Reservoir
+from rankseg_plugins.core.fits.reservoir import Reservoir
 from rankseg_plugins.scores.areas import areas
 from rankseg_plugins.scores.levels import SCORES, dataset_level
 

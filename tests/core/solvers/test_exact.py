@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankseg_plugins import RankSEG, rankseg
-from rankseg_plugins.core.kernels.cpu.prefixes import most_nodes, rule
+from rankseg_plugins.core import paths
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.kernels.cpu.solvers.prefixes import most_nodes, rule
+from rankseg_plugins.core.objectives import OBJECTIVES
 from rankseg_plugins.core.solvers import exact, pieces
 
 METRICS = ["dice", "iou"]
@@ -98,6 +101,31 @@ def test_expected_score_of_many_pixels(power, pixels):
         for metric, smooth in itertools.product(METRICS, [0.0, 1e-9, 1.0, 50.0]):
             expected = oracle.of_counts(inside, outside, mask.sum(), metric, smooth)
             assert expected_score(p, mask, metric, smooth) == pytest.approx(expected, abs=1e-12), (metric, smooth)
+
+
+@pytest.mark.parametrize("path", ["kernels", "graph"])
+@pytest.mark.parametrize("power", [0.1, 1, 30])
+def test_expected_score_of_a_mask_in_parts(power, path, monkeypatch):
+    """Of any sizes, some without a pixel of the mask: the same to rounding, against distributions of counts."""
+    if path == "graph":
+        monkeypatch.setattr(paths, "has_numba", lambda: False)
+    generator = np.random.default_rng(7)
+    p = generator.random(900) ** power
+    for mask in (p > 0.5, np.arange(900) >= 700, np.zeros(900, bool)):
+        inside, outside = oracle.pmf(p[mask]), oracle.pmf(p[~mask])
+        for metric, smooth in itertools.product(METRICS, [0.0, 1.0]):
+            objective = OBJECTIVES[metric](smooth)
+            parts = [
+                (values_of(part, objective), lambda of=of: torch.from_numpy(of)[None])
+                for part, of in zip(np.split(p, [1, 300, 650]), np.split(mask, [1, 300, 650]), strict=True)
+            ]
+            found = exact.expected_score_in_parts(parts, objective)
+            expected = oracle.of_counts(inside, outside, mask.sum(), metric, smooth)
+            assert found == pytest.approx(expected, abs=1e-12), (metric, smooth)
+
+
+def values_of(p, objective):
+    return paths.make_steps(Pixels(torch.from_numpy(p)[None, None]), objective, 0.0, looks=True).values()
 
 
 @pytest.mark.parametrize("metric", METRICS)

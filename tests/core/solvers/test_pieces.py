@@ -8,8 +8,8 @@ import torch
 from sweeps import sweep
 
 from rankseg_plugins import RankSEG
+from rankseg_plugins.core.inputs.pixels import Pixels
 from rankseg_plugins.core.kernels.cpu.steps import CpuSteps
-from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.solvers import exact, pieces, rankdice, window
 from rankseg_plugins.core.solvers.pieces import Bound, groups
 

@@ -10,9 +10,9 @@ import torch
 from sweeps import sweep
 
 from rankseg_plugins import RankSEG, rankseg
-from rankseg_plugins.core.kernels.cpu import shares
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.kernels.cpu.solvers import shares
 from rankseg_plugins.core.kernels.cpu.steps import CpuSteps
-from rankseg_plugins.core.pixels import Pixels
 
 reference = pytest.importorskip("rankseg.functional").rankseg
 SOLVERS = ["BA", "TRNA", "BA+TRNA"]

@@ -59,7 +59,7 @@ def test_the_decisions_are_the_same(tmp_path):
 
 def test_kernels_are_compiled_once_for_each_precision():
     """Whatever the shapes and layouts: compiling takes seconds."""
-    from rankseg_plugins.core.kernels.cpu import moments, prefixes, shares
+    from rankseg_plugins.core.kernels.cpu.solvers import moments, prefixes, shares
 
     for view in (lambda p: p, lambda p: p[:1, 1:2], lambda p: p.transpose(-1, -2), lambda p: p[:, 2:].movedim(1, 0)):
         for dtype in (torch.float32, torch.float64):

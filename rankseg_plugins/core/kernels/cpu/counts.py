@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact, kernel
 from rankseg_plugins.core.kernels.cpu.extremes import lead
-from rankseg_plugins.core.kernels.cpu.source import CALL
-from rankseg_plugins.core.kernels.cpu.threads import run
+from rankseg_plugins.core.kernels.cpu.ground.compiling import exact, kernel
+from rankseg_plugins.core.kernels.cpu.ground.source import CALL
+from rankseg_plugins.core.kernels.cpu.ground.threads import run
 
 #: Rows that one call of a kernel fills in turns: no bin has to wait for what was added to it just before.
 _ROWS = 4

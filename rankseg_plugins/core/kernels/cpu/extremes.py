@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.compiling import as_written, fast, kernel
-from rankseg_plugins.core.kernels.cpu.reading import copy
-from rankseg_plugins.core.kernels.cpu.source import CALL, decision, scratch
-from rankseg_plugins.core.kernels.cpu.threads import run
+from rankseg_plugins.core.kernels.cpu.ground.compiling import as_written, fast, kernel
+from rankseg_plugins.core.kernels.cpu.ground.reading import copy
+from rankseg_plugins.core.kernels.cpu.ground.source import CALL, decision, scratch
+from rankseg_plugins.core.kernels.cpu.ground.threads import run
 
 
 def argmax(values: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def affine_argmax(values: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     """As ``(scale * values - offset).argmax(1)`` in float32, 0 for a pixel without a value above 0.
 
     Args:
-        values: as of :func:`argmax`.
+        values: as of ``argmax``.
         scale: (C,).
         offset: (C,).
     """
@@ -87,7 +87,7 @@ def _affine(first, last, values, labels, rule, best, top, winner):
 
 @as_written
 def lead_affine(rows, start, rule, best, top, winner):
-    """As :func:`lead`, of affine functions, and with the largest value itself."""
+    """As ``lead``, of affine functions, and with the largest value itself."""
     for i in range(len(best)):
         winner[i], top[i] = 0, np.float32(rows[0, start + i])
         best[i] = rule[0, 0] * top[i] - rule[1, 0]

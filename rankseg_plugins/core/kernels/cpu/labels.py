@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact, kernel
-from rankseg_plugins.core.kernels.cpu.reading import normalizers, probs_at, probs_of
+from rankseg_plugins.core.kernels.cpu.ground.compiling import exact, kernel
+from rankseg_plugins.core.kernels.cpu.ground.reading import normalizers, probs_at, probs_of
 
 #: What stands for a pixel that no class, or several classes selected, until it is settled.
 NOBODY, SEVERAL = -1, -2
 #: More than the index of any class; as many of these as there are classes add up to a number of 32 bits, see
-#: :mod:`rankseg_plugins.core.paths`.
+#: ``rankseg_plugins.core.paths``.
 ONE = 1 << 16
 
 
@@ -41,7 +41,7 @@ def select(first, last, source, making, plan, rows, peaks, masks, space):
 
 @kernel
 def choose(first, last, source, making, plan, rows, peaks, labels, disputed, shared, codes, space):
-    """Label the pixels that one class selected; the others are :data:`NOBODY`'s, or :data:`SEVERAL` classes'.
+    """Label the pixels that one class selected; the others are ``NOBODY``'s, or ``SEVERAL`` classes'.
 
     Args:
         first: task.
@@ -132,7 +132,7 @@ def settle(
         plan: how they are cut.
         rows: the masks; ``n`` and ``s`` without the pixels that a class shares with others.
         goal: what is maximised.
-        labels: (B, pixels), see :func:`choose`.
+        labels: (B, pixels), see ``choose``.
         disputed: (B, chunks), likewise.
         competes: (B, C) bool, classes that may take a pixel that nobody selected.
         void: whether such a pixel is labelled ``void_index`` instead.
@@ -197,7 +197,7 @@ def settle(
 
 @exact
 def gains(row, goal):
-    """What the gain of a pixel that joins the mask of a row is made of: see :func:`take`."""
+    """What the gain of a pixel that joins the mask of a row is made of: see ``take``."""
     m, t, mu = row.s, row.n, row.mu
     if goal.dice:
         d = t + mu + 1 + goal.smooth
@@ -211,7 +211,7 @@ def gains(row, goal):
 def take(p, label, bound, parts, dice, nobody, best, winner, peak):
     """Give pixels to a class that gains more by them than those before it, where it selected them or nobody did.
 
-    The gain is that of :mod:`rankseg_plugins.core.objectives`, with ``parts`` from :func:`gains`.
+    The gain is that of ``rankseg_plugins.core.objectives``, with ``parts`` from ``gains``.
     """
     level, scale, loss = parts
     for k in range(len(p)):

@@ -1,4 +1,4 @@
-"""How likely each class of an image is there, and which are shown: :mod:`rankseg_plugins.core.presence` in one kernel.
+"""How likely each class of an image is there, and which are shown: ``rankseg_plugins.core.presence`` in one kernel.
 
 Beside a small image a hundred operations on tensors of a few numbers would take half as long as the decision.
 """
@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact, kernel
+from rankseg_plugins.core.kernels.cpu.ground.compiling import exact, kernel
 from rankseg_plugins.core.kernels.cpu.scores import score_of
 from rankseg_plugins.core.volumes import Volumes
 
 #: Which classes are taken: those above a threshold, all that may be there, or by what an absent one counts.
 THRESHOLD, ALL, ONE, CLASS, IMAGE = range(5)
-#: As in :mod:`~rankseg_plugins.core.presence.curve` and :mod:`~rankseg_plugins.core.presence.rule`.
+#: As in ``rankseg_plugins.core.presence.curve`` and ``rankseg_plugins.core.presence.rule``.
 _SMALLEST, _SURE, _TINY = 1e-6, 700.0, 1e-300
 
 
@@ -67,7 +67,7 @@ def choose(
         maximum: (B, C), largest probabilities.
         volumes: RMA's masks; they are written to.
         pixels: of an image, one number for all or (B, 1) float64.
-        learnt: :class:`~rankseg_plugins.core.presence.choosing.Known` of arrays.
+        learnt: ``rankseg_plugins.core.presence.choosing.Known`` of arrays.
         aim: of the decoder.
         presence: (B, C) float64, or None.
     """

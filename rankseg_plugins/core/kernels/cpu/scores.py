@@ -1,10 +1,10 @@
-"""Formulas of :mod:`rankseg_plugins.core.objectives`, for the kernels."""
+"""Formulas of ``rankseg_plugins.core.objectives``, for the kernels."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact
+from rankseg_plugins.core.kernels.cpu.ground.compiling import exact
 
 
 @exact

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.inputs.pixels import Pixels
 from rankseg_plugins.core.kernels.cpu import labels as label_kernels
 from rankseg_plugins.core.kernels.cpu import rows as row_kernels
-from rankseg_plugins.core.kernels.cpu.rows import ROW, Goal
-from rankseg_plugins.core.kernels.cpu.source import (
+from rankseg_plugins.core.kernels.cpu import thresholds
+from rankseg_plugins.core.kernels.cpu.ground.source import (
     CALL,
     Make,
     decision,
@@ -24,10 +25,11 @@ from rankseg_plugins.core.kernels.cpu.source import (
     over_tasks,
     scratch,
 )
-from rankseg_plugins.core.kernels.cpu.threads import run
-from rankseg_plugins.core.kernels.cpu.values import CpuValues
+from rankseg_plugins.core.kernels.cpu.ground.threads import run
+from rankseg_plugins.core.kernels.cpu.rows import ROW
+from rankseg_plugins.core.kernels.cpu.solvers.values import CpuValues
+from rankseg_plugins.core.kernels.cpu.thresholds import Goal
 from rankseg_plugins.core.objectives import Dice, Objective
-from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.volumes import Volumes
 
 #: Pixels of a sample at most, and its share of all.
@@ -37,7 +39,7 @@ _ROOM, _MORE = 32, 1 << 11
 
 
 class CpuSteps:
-    """The steps of :mod:`rankseg_plugins.core.rma` on some pixels.
+    """The steps of ``rankseg_plugins.core.rma`` on some pixels.
 
     Args:
         pixels: what is decided on.
@@ -45,7 +47,7 @@ class CpuSteps:
             holds them.
 
     Attributes:
-        maximum: (B, C) largest probability of every row, which is a class of an image; after :meth:`search`.
+        maximum: (B, C) largest probability of every row, which is a class of an image; after ``search``.
     """
 
     def __init__(self, pixels: Pixels, make: Make = decision) -> None:
@@ -82,13 +84,13 @@ class CpuSteps:
         return sample, self._joined(upper)
 
     def search(self, objective: Objective, pruning: float | Tensor) -> Volumes:
-        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        """See ``rankseg_plugins.core.rma.Steps``."""
         sample, upper = self._survey()
         rows, goal, active = self.rows, _goal(objective), self.maximum > pruning
         rows["is_open"] = active.numpy()
         rows["threshold"], rows["n"], rows["s"] = np.inf, 0, 0
         if self.plan.chunks == 1:
-            self._over_tasks(row_kernels.finish_small, rows, goal)
+            self._over_tasks(thresholds.finish_small, rows, goal)
         else:
             self._guess(goal, sample, upper)
             del sample  # before the next memory is made
@@ -101,7 +103,7 @@ class CpuSteps:
         """Bounds of every threshold, by the sample."""
         of_a_row = sample.shape[2:]
         given = goal, self.source.pixels, sample, upper
-        self._over_rows(row_kernels.guess, *given, work=sample.size, more=lambda: (np.empty(of_a_row, sample.dtype),))
+        self._over_rows(thresholds.guess, *given, work=sample.size, more=lambda: (np.empty(of_a_row, sample.dtype),))
 
     def _look(self, goal: Goal) -> None:
         """Collect what lies between the bounds of the open rows, and finish those for which it is enough."""
@@ -136,17 +138,17 @@ class CpuSteps:
             self.tables[0],
             images,
         )
-        self._over_rows(row_kernels.finish, goal, counts, sums, places, grouped, work=len(grouped))
+        self._over_rows(thresholds.finish, goal, counts, sums, places, grouped, work=len(grouped))
 
     def masks(self, volumes: Volumes) -> Tensor:
-        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        """See ``rankseg_plugins.core.rma.Steps``."""
         self._take(volumes)
         masks = self.make((*self.tables, self.source.pixels), torch.bool)
         self._over_tasks(label_kernels.select, self.rows, self.peaks, masks.numpy())
         return masks
 
     def labels(self, volumes: Volumes, objective: Objective, void_index: int | None) -> Tensor:
-        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        """See ``rankseg_plugins.core.rma.Steps``."""
         self._take(volumes)
         batch, classes = self.tables
         labels = self.make((batch, self.source.pixels), torch.int64)
@@ -167,7 +169,7 @@ class CpuSteps:
         return labels
 
     def values(self) -> CpuValues:
-        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        """See ``rankseg_plugins.core.rma.Steps``."""
         if not self._surveyed:
             self._survey()
         return CpuValues(self.source, self.making, self.plan, self.peaks)
@@ -202,7 +204,7 @@ class CpuSteps:
 
 
 def _space(width: int, dtype: Any) -> dict[str, np.ndarray]:
-    """What kernels overwrite: see :mod:`~rankseg_plugins.core.kernels.cpu.labels` for the last four."""
+    """What kernels overwrite: see ``rankseg_plugins.core.kernels.cpu.labels`` for the last four."""
     return {
         "rows": np.empty((6, width), dtype),
         "codes": np.empty(width, np.int32),

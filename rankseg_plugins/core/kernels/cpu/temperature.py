@@ -10,10 +10,10 @@ from numba import types
 from numba.extending import overload
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact, fast, kernel
-from rankseg_plugins.core.kernels.cpu.reading import as_bits, as_float, clamp, copy, exponential
-from rankseg_plugins.core.kernels.cpu.source import CALL, decision, scratch
-from rankseg_plugins.core.kernels.cpu.threads import run
+from rankseg_plugins.core.kernels.cpu.ground.compiling import exact, fast, kernel
+from rankseg_plugins.core.kernels.cpu.ground.reading import as_bits, as_float, clamp, copy, exponential
+from rankseg_plugins.core.kernels.cpu.ground.source import CALL, decision, scratch
+from rankseg_plugins.core.kernels.cpu.ground.threads import run
 
 
 def rescaled(probs: Tensor, temperature: Tensor, competes: bool) -> tuple[Tensor, bool]:

@@ -1,4 +1,4 @@
-"""Shared by the kernels: the record of a row, the formulas of :mod:`rankseg_plugins.core.objectives`, and reading.
+"""Shared by the kernels: the record of a row, the formulas of ``rankseg_plugins.core.objectives``, and reading.
 
 A *row* is one class of one image, a *part* a stretch of its pixels. Records are float64; probabilities are compared in
 ``dtype``, float32 or float64. Options that are real numbers arrive as the bits of a float64, as Triton would round them
@@ -8,7 +8,7 @@ to float32.
 import triton
 import triton.language as tl
 
-from rankseg_plugins.core.probabilities import TOLERANCE
+from rankseg_plugins.core.inputs.probabilities import TOLERANCE
 
 #: Fields of a row's record: expected size; largest probability; count and sum of its mask; its threshold, infinity if
 #: the row is not active and its mask empty; a value above which pixels are in the mask; number of undecided pixels. And

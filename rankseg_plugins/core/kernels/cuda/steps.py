@@ -21,11 +21,11 @@ import triton.language as tl
 from torch import Tensor
 
 from rankseg_plugins.core.dense import GraphSteps
+from rankseg_plugins.core.inputs.pixels import Pixels
 from rankseg_plugins.core.kernels.cuda import labels as label_kernels
 from rankseg_plugins.core.kernels.cuda import rows as row_kernels
 from rankseg_plugins.core.kernels.cuda import shared
 from rankseg_plugins.core.objectives import Dice, Objective
-from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.values import GraphValues
 from rankseg_plugins.core.volumes import Volumes
 
@@ -66,7 +66,7 @@ class Source:
         self.rows = self.batch * self.classes
         #: Precision in which probabilities are compared.
         self.dtype = torch.float64 if v.dtype == torch.float64 else torch.float32
-        #: What :func:`~rankseg_plugins.core.kernels.cuda.rows.scale_pixels` finds, where it is needed.
+        #: What ``rankseg_plugins.core.kernels.cuda.rows.scale_pixels`` finds, where it is needed.
         self.scale = self.empty(self.batch, 2, self.pixels, dtype=self.dtype) if pixels.compete else self.values
         #: In which probabilities are kept without loss.
         self.kept = v.dtype if pixels.activation == "identity" else self.dtype
@@ -96,7 +96,7 @@ class Source:
 
 
 class CudaSteps:
-    """The steps of :mod:`rankseg_plugins.core.rma`; the kernels alone read and write what is known of the rows.
+    """The steps of ``rankseg_plugins.core.rma``; the kernels alone read and write what is known of the rows.
 
     Values that give no probabilities fail an assertion, which shows at the next synchronisation.
     """
@@ -109,7 +109,7 @@ class CudaSteps:
         self._found: Volumes | None = None
 
     def values(self) -> GraphValues:
-        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        """See ``rankseg_plugins.core.rma.Steps``."""
         return GraphSteps(self.pixels).values()
 
     @property
@@ -118,7 +118,7 @@ class CudaSteps:
         return self.record[..., shared.LARGEST.value]
 
     def search(self, objective: Objective, pruning: float | Tensor) -> Volumes:
-        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        """See ``rankseg_plugins.core.rma.Steps``."""
         source, smooth, dice = self.source, _bits(objective.smooth), isinstance(objective, Dice)
         (span, parts), (step, steps) = source.split(_SURVEY["block"]), source.split(_COLLECT["block"])
         partial, fits = source.empty(5, source.rows * parts), source.empty(dtype=torch.int32)
@@ -165,7 +165,7 @@ class CudaSteps:
         row_kernels.best_candidate[(source.rows,)](found, self.record, smooth, parts=_SCORERS, num_warps=1)
 
     def masks(self, volumes: Volumes) -> Tensor:
-        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        """See ``rankseg_plugins.core.rma.Steps``."""
         self._take(volumes)
         source = self.source
         masks = source.empty(source.batch, source.classes, source.pixels, dtype=torch.bool)
@@ -177,7 +177,7 @@ class CudaSteps:
         return masks
 
     def labels(self, volumes: Volumes, objective: Objective, void_index: int | None) -> Tensor:
-        """See :class:`~rankseg_plugins.core.rma.Steps`."""
+        """See ``rankseg_plugins.core.rma.Steps``."""
         self._take(volumes)
         source = self.source
         number, settled = _cdiv(_cdiv(source.pixels, _PIECE), _LABELED) * _LABELED, 1

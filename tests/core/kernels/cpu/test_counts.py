@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rankseg_plugins.core.kernels.cpu.source import CALL
+from rankseg_plugins.core.kernels.cpu.ground.source import CALL
 
 CLASSES, IGNORE = 3, 255
 counting = import_module("rankseg_plugins.scores.areas")  # the package has a function of this name

@@ -11,11 +11,11 @@ from patterns import PATTERNS
 from sweeps import sweep
 
 from rankseg_plugins import RankSEG
-from rankseg_plugins.core.kernels.cpu import source as sources
-from rankseg_plugins.core.kernels.cpu.reading import exponential32, from_bfloat16, from_float16
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.kernels.cpu.ground import source as sources
+from rankseg_plugins.core.kernels.cpu.ground.reading import exponential32, from_bfloat16, from_float16
 from rankseg_plugins.core.kernels.cpu.steps import CpuSteps
 from rankseg_plugins.core.objectives import Dice, IoU
-from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.volumes import Classes
 
 EPS = torch.finfo(torch.float32).eps

@@ -5,7 +5,7 @@ import torch
 
 from rankseg_plugins import RankSEG
 from rankseg_plugins.core.kernels.cpu.extremes import affine_argmax, argmax
-from rankseg_plugins.core.kernels.cpu.source import CALL
+from rankseg_plugins.core.kernels.cpu.ground.source import CALL
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from numba import njit
 
-from rankseg_plugins.core.kernels.cpu.source import CALL
+from rankseg_plugins.core.kernels.cpu.ground.source import CALL
 from rankseg_plugins.core.kernels.cpu.temperature import logarithm32, rescaled
 
 

@@ -117,7 +117,7 @@ def test_numba_is_imported_by_a_decision_alone_and_without_it_the_graph_decides_
 
 
 def test_processes_that_compile_at_once_for_other_types_do_not_take_each_others_code(tmp_path, monkeypatch):
-    from rankseg_plugins.core.kernels.cpu.compiling import _Files
+    from rankseg_plugins.core.kernels.cpu.ground.compiling import _Files
 
     first, second = (_Files(str(tmp_path), "kernel", 0) for _ in range(2))
     first.save("float32", "code for float32")
@@ -144,7 +144,7 @@ def test_where_no_compiled_code_can_be_kept():
         NOWHERE
         + """
     from rankseg_plugins.core.kernels.cpu import counts, steps
-    from rankseg_plugins.core.kernels.cpu.compiling import _Kept
+    from rankseg_plugins.core.kernels.cpu.ground.compiling import _Kept
     number, _ = counts.binned(torch.tensor([[0.1, 0.2, 0.9]]), torch.tensor([[True] * 3]), 2)
     assert number.tolist() == [[2, 1]]
     assert len(counts._add.signatures) == 1 and not isinstance(counts._add._cache, _Kept)

@@ -4,6 +4,7 @@ On a machine with a GPU test_cuda.py runs them for real, and these tests are ski
 """
 
 import itertools
+from contextlib import nullcontext
 from dataclasses import fields
 from unittest import mock
 
@@ -14,12 +15,13 @@ import torch
 from sweeps import sweep
 
 from rankseg_plugins import PresenceRankSEG, RankSEG
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.kernels import has_triton
 from rankseg_plugins.core.objectives import Dice, IoU
 from rankseg_plugins.core.paths import choose_path
-from rankseg_plugins.core.pixels import Pixels
 from rankseg_plugins.core.volumes import Classes, Volumes
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are tested on the GPU")
 
 #: Programs run one after the other here: few of them, but several of each kind, and little room.
@@ -225,7 +227,7 @@ def test_scores_of_no_class(policy, label):
 @pytest.mark.filterwarnings("error:multiclass probabilities must add up to 1:UserWarning")
 @pytest.mark.parametrize("activation", ["softmax", "normalize"])
 def test_sums_that_are_1_by_their_making_are_not_doubted(activation):
-    with mock.patch("rankseg_plugins.core.plausibility.describe_sums", side_effect=AssertionError):
+    with mock.patch("rankseg_plugins.core.inputs.plausibility.describe_sums", side_effect=AssertionError):
         decide(RankSEG().predict_logits, made_values(activation, shape=(1, 3, 5, 6)), activation)
 
 
@@ -291,10 +293,25 @@ def test_what_the_classes_are_chosen_by(smooth, activation, dtype):
 def test_where_the_kernels_decide():
     """But for smoothed Dice of classes that hardly any pixel may belong to, where all pixels would be compared."""
     probs, table = torch.empty(1, 2, 3, device="meta"), torch.zeros(1, 2)
-    with mock.patch("rankseg_plugins.core.paths._has_triton", return_value=True):
+    with mock.patch("rankseg_plugins.core.paths._can_fuse", return_value=True):
         assert choose_path(probs, Dice(), table) == choose_path(probs, IoU(1.0), table) == "cuda"
         assert choose_path(probs, Dice(1.0), 0.1) == "cuda"
         assert choose_path(probs, Dice(1.0), table) == choose_path(probs, Dice(1.0), 0.0) == "graph"
+
+
+@pytest.mark.parametrize(
+    ("version", "serves"), [("3.3.1", False), ("2.1.0", False), ("3.4.0", True), ("3.10.0+git1", True)]
+)
+def test_an_old_triton_is_not_used(monkeypatch, version, serves):
+    """Kernels that were never tried with it do not decide."""
+    serves = version in ("3.4.0", "3.10.0+git1")
+    monkeypatch.setattr(triton, "__version__", version)
+    has_triton.cache_clear()
+    try:
+        with nullcontext() if serves else pytest.warns(UserWarning, match=f"Triton {version} is older than 3.4"):
+            assert has_triton() is serves
+    finally:
+        has_triton.cache_clear()
 
 
 @pytest.mark.parametrize("metric", ["dice", "iou"])

@@ -5,11 +5,14 @@ import textwrap
 import types
 
 import numba
+from places import ROOT
+
+from rankseg_plugins.core.kernels.cpu.ground import compiling
 
 KERNEL = """
     from typing import NamedTuple
     import numpy as np
-    from rankseg_plugins.core.kernels.cpu.compiling import kernel
+    from rankseg_plugins.core.kernels.cpu.ground.compiling import kernel
     class {name}(NamedTuple):
         values: np.ndarray
     @kernel
@@ -31,3 +34,9 @@ def test_what_was_compiled_is_loaded_and_that_for_other_types_is_not(tmp_path, m
         exec(compile(file.read_text(), str(file), "exec"), vars(module))
         assert module.given.values[0] == 2
         assert sum(module.double.stats.cache_hits.values()) == hits
+
+
+def test_a_change_in_any_kernel_counts():
+    """numba looks at the file of the function alone, and kernels call functions of other files."""
+    kernels = {str(file) for file in (ROOT / "rankseg_plugins/core/kernels/cpu").rglob("*.py")}
+    assert {name for name, *_ in compiling._STAMP} == kernels

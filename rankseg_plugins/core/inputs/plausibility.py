@@ -8,11 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from rankseg_plugins._warning import warn
-from rankseg_plugins.core.probabilities import TOLERANCE
-from rankseg_plugins.core.tracing import is_blind
+from rankseg_plugins.core.inputs.probabilities import TOLERANCE
+from rankseg_plugins.core.inputs.tracing import is_blind
 
 #: The probabilities of a pixel add up to 1 to within this, bfloat16 of many classes included.
 SUM_TOLERANCE = 0.02
+#: The likely cause of what is wrong with axes.
+CLASSES_LAST = (
+    "the classes seem to be the last dimension of the probabilities and must come before the spatial ones: movedim"
+)
 #: Such sums are normal at a few pixels, such as the rim of what was resampled: not at more than this share.
 _ODD_SHARE = 0.05
 #: Pixels of an image that are looked at along each spatial dimension, and images of a batch.
@@ -80,10 +84,20 @@ def describe_sums(
     if bool(((looked_at < -TOLERANCE) | (looked_at > 1 + TOLERANCE)).any()):
         return None
     low, high = (each.item() for each in sums[judged].aminmax())
-    return (
-        f"multiclass probabilities must add up to 1 over the classes (dimension 1 of (B, C, *spatial)), got sums from "
-        f"{low:.4g} to {high:.4g} for shape {tuple(probs.shape)}. Likely causes: sigmoid channels or overlapping "
-        "regions (output_mode='multilabel', with masks as truth), a missing batch or channel dimension "
-        "(probs.unsqueeze(0) adds the batch, probs.unsqueeze(1) the channel), or scores (activation='normalize' "
-        "divides them by their sum)"
+    causes = (
+        ". Likely causes: sigmoid channels or overlapping regions (output_mode='multilabel', with masks as truth), a "
+        "missing batch or channel dimension (probs.unsqueeze(0) adds the batch, probs.unsqueeze(1) the channel), or "
+        "scores (activation='normalize' divides them by their sum)"
     )
+    return (
+        "multiclass probabilities must add up to 1 over the classes (dimension 1 of (B, C, *spatial)), got sums from "
+        f"{low:.4g} to {high:.4g} for shape {tuple(probs.shape)}"
+        f"{f'; {CLASSES_LAST}' if activate is None and _add_up_at_last(probs) else causes}"
+    )
+
+
+def _add_up_at_last(probs: Tensor) -> bool:
+    """Whether some probabilities (B, C, *spatial) add up to 1 over their last dimension."""
+    some = probs[(*(slice(None, None, -(-size // _LOOKED_AT)) for size in probs.shape[:-1]),)]
+    sums = some.sum(-1, dtype=torch.float64)
+    return bool(((sums - 1).abs() <= SUM_TOLERANCE).all())

@@ -1,11 +1,11 @@
-"""Labels that a fit takes beside its probabilities."""
+"""Labels that a fit takes beside its probabilities, and those that toolkits keep: one for each pixel."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.probabilities import check_tensor, class_masks, drawn_in_white, widened
+from rankseg_plugins.core.inputs.probabilities import check_tensor, class_masks, drawn_in_white, widened
 
 
 def read_truth(

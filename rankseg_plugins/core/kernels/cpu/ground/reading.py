@@ -9,8 +9,8 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact, fast, inline
-from rankseg_plugins.core.probabilities import TOLERANCE
+from rankseg_plugins.core.inputs.probabilities import TOLERANCE
+from rankseg_plugins.core.kernels.cpu.ground.compiling import exact, fast, inline
 
 IDENTITY, SOFTMAX, SIGMOID, NORMALIZE = 0, 1, 2, 3
 ACTIVATIONS = {"identity": IDENTITY, "softmax": SOFTMAX, "sigmoid": SIGMOID, "normalize": NORMALIZE}
@@ -19,7 +19,7 @@ WHOLE, FLOAT16, BFLOAT16 = 0, 1, 2
 LOWEST, HIGHEST = -TOLERANCE, 1 + TOLERANCE
 
 
-#: What a :class:`Source` is told in numbers. Kernels are handed one address, where each number of a tuple would be an
+#: What a ``Source`` is told in numbers. Kernels are handed one address, where each number of a tuple would be an
 #: argument: most of what there is to compile would only pass them on.
 FORM = np.dtype(
     [
@@ -37,7 +37,7 @@ class Source(NamedTuple):
 
     Args:
         values: all of its memory in float32 or float64; empty where it is in half precision.
-        form: the numbers, a record of :data:`FORM`.
+        form: the numbers, a record of ``FORM``.
 
             - ``image``, ``label``, ``outer``, ``inner``, ``step``: strides of images, classes, and three dimensions
               that the pixels lie in.
@@ -82,7 +82,7 @@ class Making(NamedTuple):
     Args:
         bits: all memory, 16 bits each, in half precision; else empty.
         valid: pixels that count, of all images or of each; empty where all do.
-        norms: (2, B, pixels) what :func:`read_normalizers` gives; (1, B, pixels) where one of the two is enough; empty
+        norms: (2, B, pixels) what ``read_normalizers`` gives; (1, B, pixels) where one of the two is enough; empty
             where they are not kept.
     """
 
@@ -207,7 +207,7 @@ def read_values(source, making, image, label, start, out):
 
 @inline
 def values_at(source, making, image, label, start, into):
-    """As :func:`read_values`, without a copy where the values are what is in memory."""
+    """As ``read_values``, without a copy where the values are what is in memory."""
     if source.form.flat and source.form.temperature == 1:
         first = image * source.form.image + label * source.form.label + start
         return source.values[first : first + len(into)]
@@ -255,7 +255,7 @@ def read_normalizers(source, making, image, start, scratch, top, inverse):
 
 @inline
 def normalizers(source, making, image, start, scratch, top, inverse):
-    """As :func:`read_normalizers`, from where they are kept; nothing for activations of each class alone."""
+    """As ``read_normalizers``, from where they are kept; nothing for activations of each class alone."""
     if making is not None and (source.form.activation == SOFTMAX or source.form.activation == NORMALIZE):
         if making.norms.size:
             copy(making.norms[0, image, start : start + len(top)], top)
@@ -316,7 +316,7 @@ def load(source, making, image, label, start, top, inverse, out):
 
 @inline
 def probs_at(source, making, image, label, start, top, inverse, into):
-    """As :func:`load`, without a copy where the probabilities are what is in memory."""
+    """As ``load``, without a copy where the probabilities are what is in memory."""
     if making is None:
         first = image * source.form.image + label * source.form.label + start
         return source.values[first : first + len(into)]
@@ -326,7 +326,7 @@ def probs_at(source, making, image, label, start, top, inverse, into):
 
 @inline
 def probs_of(source, making, image, label, start, places, top, inverse, into):
-    """As :func:`probs_at`, for pixels at places that are counted from ``start``, and the normalizers of these."""
+    """As ``probs_at``, for pixels at places that are counted from ``start``, and the normalizers of these."""
     if making is None:
         first = image * source.form.image + label * source.form.label + start
         for k in range(len(places)):
@@ -337,7 +337,7 @@ def probs_of(source, making, image, label, start, places, top, inverse, into):
 
 @fast
 def load_some(source, making, image, label, start, places, top, inverse, out):
-    """As :func:`load`, for some pixels: see :func:`probs_of`."""
+    """As ``load``, for some pixels: see ``probs_of``."""
     form = source.form
     base = image * form.image + label * form.label
     if form.flat:

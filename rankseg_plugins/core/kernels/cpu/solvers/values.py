@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu import moments
-from rankseg_plugins.core.kernels.cpu.reading import Making, Source
-from rankseg_plugins.core.kernels.cpu.rows import Plan
-from rankseg_plugins.core.kernels.cpu.source import joined, nothing, over_tasks, scratch
+from rankseg_plugins.core.kernels.cpu.ground.reading import Making, Source
+from rankseg_plugins.core.kernels.cpu.ground.source import Plan, joined, nothing, over_tasks, scratch
+from rankseg_plugins.core.kernels.cpu.solvers import moments
 from rankseg_plugins.core.volumes import round_down
 
 
@@ -31,7 +30,7 @@ class CpuValues:
         self.dtype = torch.from_numpy(peaks[:0]).dtype
 
     def within(self, label: int, mask: Tensor) -> CpuValues:
-        """See :class:`~rankseg_plugins.core.values.Values`."""
+        """See ``rankseg_plugins.core.values.Values``."""
         # The peaks of all pixels are as good as those of some, where chunks are passed over.
         source, making = self._source.but(classes=1, per_image=True), self._making or nothing(self.dtype)
         first = label * int(source.form["label"])
@@ -40,12 +39,12 @@ class CpuValues:
         return CpuValues(source, making, self._plan, self._peaks[:, label : label + 1].copy())
 
     def count_above(self, active: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`~rankseg_plugins.core.values.Values`."""
+        """See ``rankseg_plugins.core.values.Values``."""
         n, s = self._look(active, threshold, torch.full_like(threshold, math.inf))
         return self._joined(n).double(), self._joined(s)[..., 0]
 
     def between(self, active: Tensor, low: Tensor, high: Tensor) -> tuple[np.ndarray, Tensor]:
-        """See :class:`~rankseg_plugins.core.values.Values`."""
+        """See ``rankseg_plugins.core.values.Values``."""
         counts, _ = self._look(active, low, high)
         # Row by row, and in a row task by task.
         ordered = counts.reshape(self.shape[0], self._plan.tasks, -1).swapaxes(1, 2)
@@ -56,11 +55,11 @@ class CpuValues:
         return values, self._joined(counts)
 
     def power_sums(self, active: Tensor, low: Tensor, high: Tensor, orders: Tensor) -> Tensor:
-        """See :class:`~rankseg_plugins.core.values.Values`."""
+        """See ``rankseg_plugins.core.values.Values``."""
         return self._joined(self._look(active, low, high, orders)[1])
 
     def chebyshev_sums(self, active: Tensor, low: Tensor, order: int) -> Tensor:
-        """See :class:`~rankseg_plugins.core.values.Values`."""
+        """See ``rankseg_plugins.core.values.Values``."""
         orders = torch.full_like(active, order, dtype=torch.int64)
         return self._joined(self._look(active, low, torch.ones_like(low), orders, chebyshev=True)[1])
 
@@ -74,7 +73,7 @@ class CpuValues:
         counts: np.ndarray | None = None,
         values: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Counts (tasks, C) and sums (tasks, C, most) of :func:`moments.look`."""
+        """Counts (tasks, C) and sums (tasks, C, most) of ``moments.look``."""
         bounds = (round_down(each, self.dtype).masked_fill(~active, torch.inf) for each in (low, high))
         orders = torch.zeros_like(active, dtype=torch.int64) if orders is None else orders
         tables = self.shape[0] * self._plan.tasks, self.shape[1]

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from rankseg_plugins.core.kernels.cpu import threads
+from rankseg_plugins.core.kernels.cpu.ground import threads
 
 
 class Work:

@@ -18,9 +18,9 @@ except ImportError:  # what needs nothing else of numba runs as it is written
 #: A quotient by 0 is infinite or NaN: to raise an error instead, numbers would be divided one by one. All memory is
 #: handed to a kernel: to count who holds it would be most of the code.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
-#: Changes with any file beside this one.
+#: Changes with any file of these kernels.
 _STAMP = tuple(
-    (file.name, file.stat().st_mtime, file.stat().st_size) for file in sorted(Path(__file__).parent.glob("*.py"))
+    (str(file), file.stat().st_mtime, file.stat().st_size) for file in sorted(Path(__file__).parents[1].rglob("*.py"))
 )
 
 

@@ -18,7 +18,7 @@ FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 #: Resized and averaged probabilities overshoot [0, 1] a little: values this close outside are clamped, not refused.
 TOLERANCE = 1e-4
 
-#: What :func:`extent` leaves to NumPy, and so many values at a time.
+#: What ``extent`` leaves to NumPy, and so many values at a time.
 _OF_NUMPY = (torch.float32, torch.float64, torch.int64)
 PIECE = 1 << 16
 
@@ -171,8 +171,8 @@ def check_probs(name: str, probs: object, num_classes: int | None = None) -> Non
     """Raise unless ``probs`` is a floating point tensor (B, C, *spatial), of C = ``num_classes`` where that is known.
 
     Raises:
-        TypeError: for what is no such tensor; see :func:`check_floating`.
-        ValueError: for another shape; see :func:`check_shape` and :func:`check_classes`.
+        TypeError: for what is no such tensor; see ``check_floating``.
+        ValueError: for another shape; see ``check_shape`` and ``check_classes``.
     """
     probs = check_floating(name, probs)
     check_shape(probs, name)
@@ -290,7 +290,7 @@ def check_range(minimum: float, maximum: float) -> bool:
     """Judge the smallest and largest probability; return whether clamping to [0, 1] is needed.
 
     Raises:
-        ValueError: if either is NaN or infinite, or lies outside [0, 1] by more than :data:`TOLERANCE`.
+        ValueError: if either is NaN or infinite, or lies outside [0, 1] by more than ``TOLERANCE``.
     """
     if not (abs(minimum) < float("inf") and abs(maximum) < float("inf")):
         raise ValueError("probs must be finite, got NaN or infinite values")

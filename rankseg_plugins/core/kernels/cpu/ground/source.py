@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.kernels.cpu.reading import ACTIVATIONS, BFLOAT16, FLOAT16, FORM, WHOLE, Making, Source
-from rankseg_plugins.core.kernels.cpu.rows import Plan
-from rankseg_plugins.core.kernels.cpu.threads import run
-from rankseg_plugins.core.pixels import Pixels
+from rankseg_plugins.core.inputs.pixels import Pixels
+from rankseg_plugins.core.kernels.cpu.ground.reading import ACTIVATIONS, BFLOAT16, FLOAT16, FORM, WHOLE, Making, Source
+from rankseg_plugins.core.kernels.cpu.ground.threads import run
 
 #: Pixels of a chunk, at most: where the normalizers of softmax need all classes of a chunk, these fit a cache together.
 _WIDTH, _NARROW, _CACHED = 2048, 256, 1 << 17
@@ -31,6 +30,22 @@ CALL = 1 << 16
 Make = Callable[[tuple[int, ...], torch.dtype], Tensor]
 
 _HALVES = {torch.float16: FLOAT16, torch.bfloat16: BFLOAT16}
+
+
+class Plan(NamedTuple):
+    """How the pixels of an image are cut: chunks that fit a cache, and tasks of neighbouring chunks.
+
+    Args:
+        width: pixels of a chunk.
+        chunks: of an image.
+        share: chunks of a task.
+        tasks: of an image.
+    """
+
+    width: int
+    chunks: int
+    share: int
+    tasks: int
 
 
 def make_source(pixels: Pixels) -> tuple[Source, Making | None]:

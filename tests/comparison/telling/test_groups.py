@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from rankseg_plugins.comparison import Recorder, Sample, compare
-from rankseg_plugins.comparison.blocks.groups import group_losses, group_notes
-from rankseg_plugins.comparison.telling.tables import to_dict
+from rankseg_plugins.comparison.telling.groups import group_losses, group_notes
 from rankseg_plugins.report.page import read_page
+from rankseg_plugins.report.values import to_dict
 
 OPTIONS = {"ignore_index": 255, "panels": 1}
 
@@ -74,7 +74,7 @@ def test_tables_and_json_hold_the_figures_of_each(found):
 
 
 def test_a_loss_in_a_group_stands_beside_the_verdict(found):
-    (sentence,) = group_losses(found)
+    (sentence,) = group_losses(found, found.group_tables)
     loss = found.by_group(SCANNERS)["C"].paired("network")
     assert found.paired("network").interval[0] > 0 > loss.interval[1]
     assert sentence.startswith(
@@ -90,9 +90,9 @@ def test_nothing_is_said_where_the_whole_loses_or_nothing_does():
     last = [each for each in make_samples() if int(each.name[1:]) >= 36]
     lost = compare(last, DECODERS, groups={"scanner": dict.fromkeys(SCANNERS, "C")}, **OPTIONS)
     assert lost.paired("network").interval[1] < 0
-    assert group_losses(lost) == []
+    assert group_losses(lost, lost.group_tables) == []
     gained = compare(list(make_samples())[:36], DECODERS, groups={"scanner": SCANNERS}, **OPTIONS)
-    assert group_losses(gained) == []
+    assert group_losses(gained, gained.group_tables) == []
     assert read_page(gained).verdicts == [gained.verdict("network")[:2]]
 
 
@@ -104,8 +104,8 @@ def test_groups_that_are_too_small_are_not_judged(cases):
     row = found.group_tables[0].rows[2]
     ((gain, low, high),) = row.gains
     assert (row.value, row.cases, gain < 0) == ("C", cases, True)
-    assert [np.isnan([low, high]).all(), bool(group_losses(found))] == [cases == 4, cases == 5]
-    said = [note for note in group_notes(found) if "too small to say" in note]
+    assert [np.isnan([low, high]).all(), bool(group_losses(found, found.group_tables))] == [cases == 4, cases == 5]
+    said = [note for note in group_notes(found.group_tables) if "too small to say" in note]
     expected = ["Groups of fewer than 5 cases with a score are too small to say: scanner C (4)."]
     assert said == (expected if cases == 4 else [])
     assert read_page(found).groups[0].rows[2][-1].endswith("(too few cases)") == (cases == 4)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rankseg_plugins.core.probabilities import PIECE, extent, to_probabilities
+from rankseg_plugins.core.inputs.probabilities import PIECE, extent, to_probabilities
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", "normalize"])

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.options import read_real
-from rankseg_plugins.core.probabilities import (
+from rankseg_plugins.core.inputs.options import read_real
+from rankseg_plugins.core.inputs.probabilities import (
     ACTIVATIONS,
     check_choice,
     check_probs,
@@ -33,7 +33,7 @@ class Pixels:
     Args:
         values: (B, C, *spatial), floating point.
         valid: optional bool, (B, *spatial) or (*spatial); False marks pixels whose probabilities count as 0.
-        activation: see :func:`~rankseg_plugins.core.probabilities.to_probabilities`.
+        activation: see ``to_probabilities``.
         temperature: divides the values, of softmax and sigmoid.
     """
 

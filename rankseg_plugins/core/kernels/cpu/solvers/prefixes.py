@@ -1,4 +1,4 @@
-"""Exact expected Dice and IoU of every prefix of a ranking, row by row; see :mod:`rankseg_plugins.core.solvers.exact`.
+"""Exact expected Dice and IoU of every prefix of a ranking, row by row; see ``rankseg_plugins.core.solvers.exact``.
 
 Written for numba, and runs without it, in many times the time.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact, fast, kernel
+from rankseg_plugins.core.kernels.cpu.ground.compiling import exact, fast, kernel
 
 #: Points of the Gauss-Legendre rule in each panel, and the end of the first panel in units of 1 / (largest rate).
 POINTS, WEIGHTS = np.polynomial.legendre.leggauss(16)
@@ -68,7 +68,7 @@ def rule(fastest, reach, u, weights):
 
 
 def most_nodes(reach: float) -> int:
-    """Number of nodes of a :func:`rule` that reaches so far."""
+    """Number of nodes of a ``rule`` that reaches so far."""
     return len(POINTS) * (2 + max(0, math.ceil(math.log(reach / _FIRST) / math.log(_GROWTH))))
 
 
@@ -243,7 +243,7 @@ def score_of(rows, s, x, inside, decay):
 
 @kernel
 def advance(first, last, rows, values, ends, times, floor, space):
-    """Let the masks grow by ranked pixels: see ``Piece`` in :mod:`rankseg_plugins.core.solvers.pieces`.
+    """Let the masks grow by ranked pixels: see ``Piece`` in ``rankseg_plugins.core.solvers.pieces``.
 
     A run of equal probabilities is taken as a whole or not at all; of equal scores the smaller mask is the better.
     ``space`` (4, N) is overwritten.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from rankseg_plugins.core.kernels.cpu.compiling import fast, kernel
-from rankseg_plugins.core.kernels.cpu.reading import copy, normalizers, probs_at
-from rankseg_plugins.core.kernels.cpu.rows import between, keep_between
+from rankseg_plugins.core.kernels.cpu.ground.bounds import between, keep_between
+from rankseg_plugins.core.kernels.cpu.ground.compiling import fast, kernel
+from rankseg_plugins.core.kernels.cpu.ground.reading import copy, normalizers, probs_at
 
 #: Pixels whose powers are added up at a time: three rows of float64 stay in the nearest cache.
 BLOCK = 512
@@ -16,8 +16,8 @@ BLOCK = 512
 def look(first, last, source, making, plan, peaks, low, high, orders, chebyshev, counts, sums, values, space, powers):
     """Look at the pixels with ``low < p <= high``, in one of three ways.
 
-    Per task and row, as in :mod:`~rankseg_plugins.core.kernels.cpu.rows`: what is added up over the tasks in order is
-    the same for every number of threads.
+    Per task and row, as in ``rankseg_plugins.core.kernels.cpu.rows``: what is added up over the tasks in order is the
+    same for every number of threads.
 
     Args:
         first: task.
@@ -29,12 +29,12 @@ def look(first, last, source, making, plan, peaks, low, high, orders, chebyshev,
         low: (B, C), in the precision of the probabilities; infinity where a row takes no part.
         high: (B, C), likewise.
         orders: (B, C), how many sums are wanted; where it is 0, count and sum.
-        chebyshev: which sums; see :func:`series`.
+        chebyshev: which sums; see ``series``.
         counts: (tasks, C), rises by the number of pixels.
         sums: (tasks, C, most), rises by their sums.
         values: where the pixels are written to, from ``counts`` on; if it is empty, they are not.
         space: (4, width + 1), is overwritten.
-        powers: (3, :data:`BLOCK`), likewise.
+        powers: (3, ``BLOCK``), likewise.
     """
     top, inverse, row, kept = space[0], space[1], space[2], space[3]
     base, before, current = powers[0], powers[1], powers[2]

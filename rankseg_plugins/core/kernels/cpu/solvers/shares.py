@@ -1,4 +1,4 @@
-"""BA and TRNA row by row: see :mod:`rankseg_plugins.core.solvers.rankdice`.
+"""BA and TRNA row by row: see ``rankseg_plugins.core.solvers.rankdice``.
 
 What the pixels of a mask add to its expected Dice: with Z_-j the number of foreground pixels without pixel j,
 
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.core.kernels.cpu.compiling import exact, fast, kernel
+from rankseg_plugins.core.kernels.cpu.ground.compiling import exact, fast, kernel
 
 #: Kinds of shares. BA: the distribution of Z serves for every pixel; one share, the probability itself.
 BLIND = 0
@@ -276,9 +276,9 @@ def prepare(first, last, rows, kernel, space):
 
 @kernel
 def advance(first, last, rows, values, ends, times, floor, kernel, space):
-    """Let the masks grow by ranked pixels: see ``Piece`` in :mod:`rankseg_plugins.core.solvers.pieces`.
+    """Let the masks grow by ranked pixels: see ``Piece`` in ``rankseg_plugins.core.solvers.pieces``.
 
-    ``kernel`` and ``space`` are those of :func:`prepare`.
+    ``kernel`` and ``space`` are those of ``prepare``.
     """
     scratch, weights, others, table = space[1], space[2, :NODES], space[3, :NODES], space[4:]
     for row in range(first, last):

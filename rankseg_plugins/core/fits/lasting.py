@@ -100,7 +100,7 @@ class Fitted(Lasting):
     _fitted = False
 
     def marks(self) -> dict[str, Mark]:
-        """By the names of their buffers; see :meth:`mark`."""
+        """By the names of their buffers; see ``mark``."""
         raise NotImplementedError
 
     def mark(self) -> None:
@@ -130,7 +130,7 @@ class Fitted(Lasting):
         raise NotImplementedError
 
     def check_classes(self, num_classes: int) -> None:
-        """Raise a ``ValueError`` for another number of classes; see :meth:`rankseg_plugins.RankSEG.check_classes`."""
+        """Raise a ``ValueError`` for another number of classes; see ``RankSEG.check_classes``."""
         if num_classes != self.num_classes:
             raise ValueError(f"decoder is for num_classes={self.num_classes}, got num_classes={num_classes}")
 

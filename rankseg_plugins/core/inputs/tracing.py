@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.probabilities import TOLERANCE, check_range, extent
+from rankseg_plugins.core.inputs.probabilities import TOLERANCE, check_range, extent
 
 
 def is_blind() -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankseg_plugins.core.processes import gather, seed_of_process
+from rankseg_plugins.core.fits.processes import gather, seed_of_process
 
 
 class Reservoir:

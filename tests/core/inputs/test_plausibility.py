@@ -7,7 +7,7 @@ import torch
 
 from rankseg_plugins import GlobalRankSEG, RankSEG, rankseg
 from rankseg_plugins.calibration import TemperatureScaling, TunedDecoder
-from rankseg_plugins.core.plausibility import describe_sums
+from rankseg_plugins.core.inputs.plausibility import describe_sums
 
 SAID = "multiclass probabilities must add up to 1"
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

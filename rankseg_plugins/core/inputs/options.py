@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 
-from rankseg_plugins.core.probabilities import check_choice
+from rankseg_plugins.core.inputs.probabilities import check_choice
 
-#: Which classes have a score in an image, and what one counts that has none; see :mod:`rankseg_plugins.scores.levels`.
+#: Which classes have a score in an image, and what one counts that has none; see ``rankseg_plugins.scores.levels``.
 PRESENT = ("union", "label")
 ABSENT = {"skip": math.nan, "zero": 0.0, "one": 1.0}
 OUTPUT_MODES = ("multiclass", "multilabel")
@@ -101,5 +101,5 @@ def read_integer(name: str, value: object, least: int = -(2**63)) -> int:
 
 
 def read_index(name: str, value: object) -> int | None:
-    """A label with a part of its own, such as ``ignore_index``; None if there is none. See :func:`read_integer`."""
+    """A label with a part of its own, such as ``ignore_index``; None if there is none. See ``read_integer``."""
     return None if value is None else read_integer(name, value)

@@ -1,0 +1,1 @@
+"""What every kernel stands on: how it is compiled and run in threads, and how it reads a tensor."""

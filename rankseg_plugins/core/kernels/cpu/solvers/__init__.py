@@ -1,0 +1,1 @@
+"""Kernels of the solvers: see ``rankseg_plugins.core.solvers``."""
