@@ -463,7 +463,7 @@ def test_classes_last(tmp_path, size):
     assert hint in refuse(tmp_path)
     np.save(tmp_path / "probs/a.npy", logits.numpy())
     line = refuse(tmp_path, "--activation", "softmax", decoder=tmp_path / "decoder.json")
-    assert line.startswith(f"error: {tmp_path / 'probs/a.npy'}: decoder ")
+    assert line.startswith(f"error: {tmp_path / 'probs/a.npy'}: --decoder ")
     assert hint in line
     done = succeed(tmp_path, "--activation", "softmax", out="logits")
     assert (hint in done.stderr) == (len(size) == 2)  # of volumes nothing tells
