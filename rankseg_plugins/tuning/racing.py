@@ -42,8 +42,8 @@ def tune(
     All combinations of the options are candidates and are decoded in one pass. Of those that gain more than a standard
     error on argmax the best is chosen, if there is one: on all images, and for each fold on the *other* folds. That of
     all images is returned only if the choices for the folds, scored on images that had no part in them, gain together.
-    Rules of ``"global"`` are fitted once, to all images, without their labels; ``presence`` never to an image that it is
-    judged on.
+    Rules of ``"global"`` are fitted once, to all images, without their labels; ``presence`` never to an image that it
+    is judged on.
 
     Args:
         samples: :class:`~rankseg_plugins.comparison.Sample`, or tuples (name, probs, labels); any iterable. They are
