@@ -4,7 +4,7 @@ The candidates have 80 % of the variance of their gains in common, and all of th
 errors of a mean over the images. Gains are drawn evenly about it, or with many small gains and few large losses (a
 log-normal distribution).
 
-``python -m benchmarks.choosing`` prints a table; a few minutes, without data.
+``python -m benchmarks.choosing`` prints a table; about ten minutes, without data.
 """
 
 import numpy as np
