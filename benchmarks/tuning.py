@@ -4,7 +4,7 @@ In the race are argmax; RankSEG with every default temperature and ``pruning_pro
 with every temperature and both metrics, fitted without labels to the half that is tuned on; and PresenceRankSEG with
 every temperature, the rules that are usual for the score and both metrics, fitted within folds of that half. Once with
 the last, and once without; under both ways to count the classes of an image. *Unguarded* is the gain of the candidate
-that is best on the first half, whether certain or not; *certainly* is by more than two standard errors.
+that gains most on the first half, whatever its error; *certainly* is by more than two standard errors.
 
 ``python -m benchmarks.tuning PROBS.npz [PROBS.npz ...]`` prints a table, and one of images that were softened on
 purpose; about half an hour for four sets.
@@ -59,12 +59,15 @@ def samples_of(path: Path) -> list[Sample]:
 
 
 class Outcome(NamedTuple):
-    """The best candidate on one half of the images, and its gain on the other in points, with its standard error."""
+    """What is chosen on one half of the images, and what it gains on the other, with its standard error, in points.
 
-    winner: str
-    used: bool
+    ``unguarded`` is the gain on the other half of the candidate that gains most on the first.
+    """
+
+    chosen: str
     gain: float
     error: float
+    unguarded: float
 
 
 class Race:
@@ -94,7 +97,7 @@ class Race:
         return measured(samples, decoders, self.present)
 
     def outcome(self, objective: str, min_cases: int, with_presence: bool) -> Outcome:
-        """The winner and its gain on the other half."""
+        """What is chosen on the first half, scored on the other."""
         score, level = objective.split("_")
         usual = usual_rules(Scoring(present=self.present), level) if with_presence else ()
         kept = [index for index, name in enumerate(self.whole.decoders) if rule_of(name) in (None, *map(str, usual))]
@@ -103,13 +106,16 @@ class Race:
             self.whole, decoders=tuple(self.whole.decoders[index] for index in kept), measurements=tuple(images)
         )
         choice = choose(race, objective, min_cases=min_cases, keep=read_keep(None, objective))
-        if choice.winner == ARGMAX:
-            return Outcome(ARGMAX, False, 0.0, 0.0)
-        pair = {ARGMAX: self.candidates[ARGMAX], choice.winner: final(self.candidates[choice.winner])}
-        found = self.measured([self.samples[index] for index in self.second], pair)
-        differences = found.differences
-        gain, error = differences.levels[score, level][0, 0], differences.errors[score, level][0]
-        return Outcome(choice.winner, choice.certain, 100 * gain, 100 * error)
+        chosen = choice.winner if choice.used else ARGMAX
+        gains = race.differences.levels[score, level][:, 0]
+        most = race.candidates[int(np.nanargmax(gains))] if np.nanmax(gains) > 0 else ARGMAX
+        scored = {name: final(self.candidates[name]) for name in (ARGMAX, chosen, most)}
+        found = {ARGMAX: (0.0, 0.0)}
+        if len(scored) > 1:
+            comparison = self.measured([self.samples[index] for index in self.second], scored)
+            figures = comparison.differences.levels[score, level][:, 0], comparison.differences.errors[score, level]
+            found.update(zip(comparison.candidates, zip(*(100 * each for each in figures), strict=True), strict=True))
+        return Outcome(chosen, *found[chosen], found[most][0])
 
 
 def measured(samples: list[Sample], decoders: Mapping[str, Decoder], present: str = "union") -> Comparison:
@@ -149,10 +155,10 @@ def row(data: str, present: str, objective: str, min_cases: int, races: list[Rac
     cells: list[object] = [data, f"{objective}, {present}", min_cases]
     for with_presence in (False, True):
         found = [race.outcome(objective, min_cases, with_presence) for race in races]
-        kept = Counter(kind(each.winner) for each in found if each.used)
-        gains = np.array([each.gain if each.used else 0.0 for each in found])
-        worse = sum(each.used and each.gain + CERTAIN * each.error < 0 for each in found)
-        unguarded = np.mean([each.gain for each in found])
+        kept = Counter(kind(each.chosen) for each in found if each.chosen != ARGMAX)
+        gains = np.array([each.gain for each in found])
+        worse = sum(each.gain + CERTAIN * each.error < 0 for each in found)
+        unguarded = np.mean([each.unguarded for each in found])
         cells += [f"{gains.mean():+.2f}", f"{gains.min():+.2f} to {gains.max():+.2f}", worse, f"{unguarded:+.2f}"]
     chosen = "; ".join(f"{name} ({count})" for name, count in kept.most_common()) or "argmax always"
     return f"| {' | '.join(map(str, [*cells, chosen]))} |"

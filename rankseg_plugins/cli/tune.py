@@ -104,8 +104,8 @@ def tune(
 ) -> None:
     """Choose a decoder on validation data, with argmax in the race: writes decoder.json and a report.
 
-    Argmax is kept unless the gain is certain on images that had no part in choosing, nor in learning which classes are
-    there. A global rule is fitted once, to all images, without their labels.
+    Argmax is kept unless choosing gains on images that had no part in it, nor in learning which classes are there. A
+    global rule is fitted once, to all images, without their labels.
 
     Exit status: 0, also where argmax is kept; 2 for bad input (one line says which file or option); 1 for internal
     errors.

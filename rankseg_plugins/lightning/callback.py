@@ -88,7 +88,7 @@ class RankSEGCallback(Callback):
         tune: True, or a dict of options of ``Tuner`` (``objective``, ``temperatures``, ``pruning_probs``, ``metrics``,
             ``solvers``, ``folds``, ``min_cases``, ``keep``) and of its ``finish`` (``confidence``, ``seed``): at the
             end of every validation, a decoder is chosen on the images of all scored dataloaders, and decides from then
-            on, also in test and predict. Argmax is kept unless the gain is certain. The objective is the first of
+            on, also in test and predict. Argmax is kept unless a gain is likely. The objective is the first of
             ``scores`` at image level unless given. ``val/{prefix}/tuned/{objective}`` is its score on images that had
             no part in choosing, and ``val/{prefix}/tuned_gain/{objective}`` that minus argmax; the other values of that
             validation are those of the decoder before. Checkpoints hold the decoder of the last validation, and the

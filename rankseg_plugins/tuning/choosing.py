@@ -1,4 +1,4 @@
-"""Which of many compared decoders to use: argmax, unless a gain is certain on images that had no part in choosing."""
+"""Which of many compared decoders to use: argmax, unless one gains also on images that had no part in choosing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from rankseg_plugins.core.inputs.probabilities import check_choice
 from rankseg_plugins.scores.levels import LEVELS
 
 ARGMAX, CHOSEN = "argmax", "chosen"
-#: A gain of so many standard errors of the cases that were seen is enough to use a decoder, such a loss not to.
+#: Of candidates that gain more than so many standard errors of the cases that were seen, the best is chosen.
+ENOUGH = 1.0
+#: A loss of so many standard errors is certain.
 CERTAIN = 2.0
 OBJECTIVES = tuple(f"{score}_{level}" for score in ("dice", "iou") for level in LEVELS)
 #: What a choice may be asked to keep: a score and level, the objective where other classes count, or every class.
@@ -53,10 +55,7 @@ class Goal(NamedTuple):
         return comparison.differences.errors[_split(self.objective)]
 
     def lowered(self, comparison: Comparison) -> np.ndarray:
-        """Whether each decoder but the baseline certainly lowers what is to be kept, (D, K) bool.
-
-        By more than two standard errors of the cases that were seen.
-        """
+        """Whether each decoder but the baseline certainly lowers what is to be kept, (D, K) bool."""
         found = np.zeros((len(comparison.candidates), len(self.keep)), np.bool_)
         for index, name in enumerate(self.keep):
             gains, errors = self._kept(comparison, name)
@@ -78,7 +77,7 @@ class Choice(NamedTuple):
 
     Args:
         winner: the best candidate on all images, perhaps argmax.
-        certain: whether the winner is to be used; otherwise argmax is.
+        used: whether the winner is to be used; otherwise argmax is.
         gain: over argmax, in points, of candidates chosen without the images that they are scored on.
         interval: of the gain.
         validated: argmax against those, image by image.
@@ -86,7 +85,7 @@ class Choice(NamedTuple):
     """
 
     winner: str
-    certain: bool
+    used: bool
     gain: float
     interval: tuple[float, float]
     validated: Comparison
@@ -122,16 +121,12 @@ def choose(
     validated, best = _validate(comparison, goal, read_folds(folds), seed)
     winner, cases = comparison.decoders[best], int(comparison.cases.max()) + 1
     gain, low, high = goal.gains(validated)[0].tolist()
-    error = float(goal.errors(validated)[0])
-    doubt = _doubt(cases, min_cases, goal.unit(comparison), gain, error)
+    doubt = _doubt_of_images(cases, min_cases, goal.unit(comparison), gain)
     if doubt is None:
-        doubt = _doubt_of_winner(_pair(comparison, best), validated, goal) if best else "argmax is best on all images"
-    elif best == 0 and (goal.gains(comparison)[:, 0] > 0).any():
-        doubt += f", as what gains lowers {', '.join(goal.keep)}"
-    # The interval is of all images that there could be, and wider than what these few need to show.
+        doubt = _doubt_of_choice(validated, goal) if best else _no_candidate(comparison, goal)
+    where = f"{goal.unit(comparison)} on images not used to choose"
+    # The interval is of all images that there could be.
     wide = ", which compare calls no certain difference" if doubt is None and not low > 0 else ""
-    asked = f", {gain / error:.1f} standard errors where {CERTAIN:g} are enough" if error > 0 else ""
-    where = f"{goal.unit(comparison)} on images not used to choose{asked}"
     figures = f"{points(gain)} points of {where} (interval: {span(low, high)}{wide})"
     verdict = f"{winner}: {figures}" if doubt is None else f"keep argmax: {doubt}"
     if doubt is not None and cases > 1 and not math.isnan(gain):
@@ -165,27 +160,28 @@ def read_keep(keep: object, objective: str) -> tuple[str, ...]:
     return tuple(read_choice("each of keep", name, KEEP) for name in keep)
 
 
-def _doubt(cases: int, min_cases: int, objective: str, gain: float, error: float) -> str | None:
-    """Why a gain on images that were not used to choose is not certain; None if it is."""
+def _doubt_of_images(cases: int, min_cases: int, objective: str, gain: float) -> str | None:
+    """Why the images cannot say whether a choice gains; None if they can."""
     if math.isnan(gain):
         return f"no image has a score to compare in {objective}"
     if cases == 1:
         return "all images are of a single case, so none is left to score a choice on and the gain is unknown"
-    if cases < min_cases:
-        return f"too few cases ({cases} of {min_cases}) to be certain"
-    return None if gain > CERTAIN * error else "no certain gain"
+    return f"too few cases ({cases} of {min_cases}) to be certain" if cases < min_cases else None
 
 
-def _doubt_of_winner(pair: Comparison, validated: Comparison, goal: Goal) -> str | None:
-    """Why a winner is not to be used though choosing gains; None if it is."""
-    gain, *ends = goal.gains(pair)[0]
-    if not gain > CERTAIN * goal.errors(pair)[0]:  # NaN is not certain
-        return f"on all images the gain of {pair.candidates[0]} is not certain, {points(gain)} points ({span(*ends)})"
-    for which, found in ((f"{pair.candidates[0]} on all images", pair), ("the choice", validated)):
-        lost = [name for name, lowers in zip(goal.keep, goal.lowered(found)[0], strict=True) if lowers]
-        if lost:
-            return f"{which} certainly lowers {', '.join(lost)}"
-    return None
+def _doubt_of_choice(validated: Comparison, goal: Goal) -> str | None:
+    """Why a winner is not to be used though it is the best on all images; None if it is."""
+    if not goal.gains(validated)[0, 0] > 0:
+        return "choosing gains nothing"
+    lost = [name for name, lowers in zip(goal.keep, goal.lowered(validated)[0], strict=True) if lowers]
+    return f"the choice certainly lowers {', '.join(lost)}" if lost else None
+
+
+def _no_candidate(comparison: Comparison, goal: Goal) -> str:
+    """Why argmax is the best on all images."""
+    if _enough(comparison, goal).any():
+        return f"all candidates that gain lower {', '.join(goal.keep)}"
+    return "no candidate gains more than a standard error on all images"
 
 
 def read_folds(folds: object) -> int:
@@ -252,24 +248,20 @@ def deal(cases: Sequence[str], folds: int, seed: int) -> dict[str, int]:
 
 
 def _best(comparison: Comparison, used: np.ndarray, goal: Goal) -> int:
-    """Index of the best candidate on the images that are used; argmax, the first, if none gains on it.
+    """Index of the best candidate on the images that are used; argmax, the first, if none gains enough.
 
-    One that lowers what is to be kept by more than two standard errors is out.
-
-    Of those that gain, it is the one whose gain is still the largest where it is one standard error smaller than
-    measured: of many that gain alike by luck, the one that gains evenly.
+    Its gain is the largest of those above a standard error, so that one that gains evenly is not passed over for one
+    that gains more by luck. One that certainly lowers what is to be kept is out.
     """
     if not used.any():  # a single case: no others to choose on
         return 0
     images = tuple(itertools.compress(comparison.measurements, used))
     part = replace(comparison, measurements=images)
-    gain = goal.gains(part)[:, 0]
-    able = (gain > 0) & ~goal.lowered(part).any(1)
-    low = np.where(able, gain - goal.errors(part), -np.inf)
-    return int(np.argmax(low)) + 1 if able.any() else 0
+    able = _enough(part, goal) & ~goal.lowered(part).any(1)
+    return int(np.argmax(np.where(able, goal.gains(part)[:, 0], -np.inf))) + 1 if able.any() else 0
 
 
-def _pair(comparison: Comparison, index: int) -> Comparison:
-    """Argmax and one candidate alone: an interval of each of the others would be work for nothing."""
-    images = (each.only([0, index]) for each in comparison.measurements)
-    return replace(comparison, decoders=(ARGMAX, comparison.decoders[index]), measurements=tuple(images))
+def _enough(comparison: Comparison, goal: Goal) -> np.ndarray:
+    """Whether each decoder but the baseline gains more than ``ENOUGH`` standard errors, (D,) bool."""
+    found: np.ndarray = goal.gains(comparison)[:, 0] > ENOUGH * goal.errors(comparison)  # NaN is not enough
+    return found

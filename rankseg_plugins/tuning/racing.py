@@ -37,13 +37,13 @@ def tune(
     on_measured: Callable[[Measurement], None] | None = None,
     **options: Any,
 ) -> Tuned:
-    """Choose temperature, options and aggregation level for a score; keep argmax unless the gain is certain.
+    """Choose temperature, options and aggregation level for a score; keep argmax unless a gain is likely.
 
-    All combinations of the options are candidates and are decoded in one pass. For each fold the candidate is chosen
-    that is best on the *other* folds; a candidate is returned only if these choices, scored on images that had no part
-    in them, gain more than two standard errors on argmax, and the best candidate of all images does too. Rules of
-    ``"global"`` are fitted once, to all images, without their labels; ``presence`` never to an image that it is judged
-    on.
+    All combinations of the options are candidates and are decoded in one pass. Of those that gain more than a standard
+    error on argmax the best is chosen, if there is one: on all images, and for each fold on the *other* folds. That of
+    all images is returned only if the choices for the folds, scored on images that had no part in them, gain together.
+    Rules of ``"global"`` are fitted once, to all images, without their labels; ``presence`` never to an image that it
+    is judged on.
 
     Args:
         samples: ``Sample``, or tuples (name, probs, labels); any iterable. They are gone through twice, but for an

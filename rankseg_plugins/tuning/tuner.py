@@ -330,9 +330,9 @@ class Tuner:
         check_intervals(confidence, seed)
         comparison = self.recorder.comparison(class_names, confidence=confidence, facts=facts)
         choice = choose(comparison, self.objective, self.folds, self.min_cases, self.keep, seed)
-        chosen = self.candidates[choice.winner if choice.certain else ARGMAX]
+        chosen = self.candidates[choice.winner if choice.used else ARGMAX]
         verdict = "; ".join([choice.verdict, *self._caveats(chosen, comparison)])
-        presence = comparison.presence_of(choice.winner) if choice.certain else None
+        presence = comparison.presence_of(choice.winner) if choice.used else None
         evidence = {
             **chosen.evidence,
             **({} if presence is None else {"presence": presence}),

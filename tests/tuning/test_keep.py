@@ -38,10 +38,10 @@ def test_every_class():
     found = compared((90, -20), (30, 5))
     assert choose(found, "dice_image").winner == "candidate 0"
     kept = choose(found, "dice_image", keep=["every-class"])
-    assert (kept.winner, kept.certain) == ("candidate 1", True)
+    assert (kept.winner, kept.used) == ("candidate 1", True)
     none = choose(compared((90, -20)), "dice_image", keep=["every-class"])
-    assert (none.winner, none.certain) == ("argmax", False)
-    assert "as what gains lowers every-class" in none.verdict
+    assert (none.winner, none.used) == ("argmax", False)
+    assert "all candidates that gain lower every-class" in none.verdict
 
 
 def with_false_alarms(found, candidate, share):
@@ -61,9 +61,9 @@ def test_classes_that_count():
     found = with_false_alarms(compared((60, 60)), 1, 0.5)
     label = found.under("label")
     assert choose(found, "dice_image").winner == "argmax"
-    assert choose(label, "dice_image").certain
+    assert choose(label, "dice_image").used
     kept = choose(label, "dice_image", keep=["union"])
-    assert not kept.certain
+    assert not kept.used
     assert found.verdict().sign == "loss"
     assert ("dice", "image", "union") in {each[:3] for each in label.verdict().against}
 
@@ -77,9 +77,9 @@ def test_a_level():
         counts[1, 0] -= 80_000
         images[index] = replace(images[index], counts=counts)
     found = replace(found, measurements=tuple(images))
-    assert choose(found, "dice_image").certain
+    assert choose(found, "dice_image").used
     kept = choose(found, "dice_image", keep=["dice_dataset"])
-    assert not kept.certain
+    assert not kept.used
     assert "dice_dataset" in kept.verdict
 
 

@@ -11,10 +11,7 @@ from places import DATA
 from benchmarks.tuning import softened
 from rankseg_plugins import GlobalRankSEG, RankSEG
 from rankseg_plugins.calibration.tuned import TunedDecoder
-from rankseg_plugins.comparison.comparison import Comparison
-from rankseg_plugins.comparison.measuring import Measurement
 from rankseg_plugins.comparison.sample import Sample
-from rankseg_plugins.comparison.scoring import Scoring
 from rankseg_plugins.tuning.choosing import choose
 from rankseg_plugins.tuning.racing import tune
 from rankseg_plugins.tuning.tuner import Tuner
@@ -90,27 +87,6 @@ def test_chosen_scores_are_of_images_that_had_no_part():
         winner = choose(replace(found.comparison, measurements=others), "dice_image").winner
         best = found.comparison.decoders.index(winner)
         assert (measured.counts == found.comparison.measurements[left_out].counts[[0, best]]).all()
-
-
-def test_an_even_gain_is_chosen_before_a_larger_one_by_luck():
-    def counts(dice):  # of masks of 100 pixels, of which so many are right
-        return np.array([[round(100 * dice)], [100], [100]])
-
-    names, rows = ("argmax", "lucky", "even", "worse"), []
-    for index in range(20):
-        lucky = 0.9 if index < 5 else 0.42  # 0.54 on average
-        decoders = np.stack([counts(each) for each in (0.5, lucky, 0.53, 0.45)])
-        rows.append(Measurement(str(index), str(index), decoders, np.full(4, np.nan)))
-    found = Comparison(names, ("a",), tuple(rows), Scoring())
-    assert found.level("lucky", "dice", "image") > found.level("even", "dice", "image")
-    choice = choose(found, "dice_image")
-    assert (choice.winner, choice.certain) == ("even", True)
-    losing = replace(
-        found,
-        decoders=("argmax", "worse"),
-        measurements=tuple(replace(each, counts=each.counts[[0, 3]], seconds=each.seconds[[0, 3]]) for each in rows),
-    )
-    assert choose(losing, "dice_image").winner == "argmax"
 
 
 def test_a_handful_of_images_is_not_enough():
