@@ -11,8 +11,8 @@ from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.core.inputs.options import OUTPUT_MODES, read_real
 from rankseg_plugins.core.inputs.pixels import TEMPERATURE_RANGE
-from rankseg_plugins.core.inputs.probabilities import check_choice, check_probs, plain, to_probabilities
-from rankseg_plugins.core.inputs.tracing import check_values, is_blind
+from rankseg_plugins.core.inputs.probabilities import check_choice, check_probs, check_values, plain, to_probabilities
+from rankseg_plugins.core.inputs.tracing import is_blind
 from rankseg_plugins.core.kernels import has_numba
 
 #: What gives probabilities over logits that are divided themselves.
