@@ -304,7 +304,8 @@ def check_range(minimum: float, maximum: float) -> bool:
     if minimum < -TOLERANCE or maximum > 1 + TOLERANCE:
         raise ValueError(
             f"probs must lie in [0, 1], got values from {minimum:.6g} to {maximum:.6g}; "
-            "turn logits into probabilities first (softmax over the classes, or sigmoid)"
+            "turn logits into probabilities first (softmax over the classes, or sigmoid), or, where there is the "
+            "option, say activation='softmax' or 'sigmoid'"
         )
     return minimum < 0 or maximum > 1
 
