@@ -133,9 +133,8 @@ def choose(
     if doubt is None:
         doubt = _doubt_of_choice(validated, goal) if best else _no_candidate(comparison, goal)
     where = f"{goal.unit(comparison)} on images not used to choose"
-    # The interval is of all images that there could be; too few cases have none.
-    wide = ", which compare calls no certain difference" if doubt is None and low <= 0 else ""
-    figures = f"{points(gain)} points of {where} (interval: {span(low, high)}{wide})"
+    caution = _caution(low) if doubt is None else ""
+    figures = f"{points(gain)} points of {where} (interval: {span(low, high)}{caution})"
     verdict = f"{winner}: {figures}" if doubt is None else f"keep argmax: {doubt}"
     if doubt is not None and cases > 1 and not math.isnan(gain):
         verdict += f", {figures}"
@@ -143,6 +142,13 @@ def choose(
         against = contrary(validated, CHOSEN, "gain", (*_split(objective), comparison.scoring.present))
         verdict += f"; but certainly the other way: {listed(against)}" if against else ""
     return Choice(winner, doubt is None, 100 * gain, (100 * low, 100 * high), validated, verdict)
+
+
+def _caution(low: float) -> str:
+    """What to know of a gain that is likely: the interval is of all images that there could be."""
+    if math.isnan(low):  # none, of too few cases
+        return " to be certain"
+    return "" if low > 0 else ", which compare calls no certain difference"
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -49,7 +49,7 @@ def test_a_verdict_that_uses_a_candidate_flatters_it(true_gain):
     assert np.mean(told(true_gain, IMAGES, 6, draws=40)) > true_gain + 0.2
 
 
-def test_too_few_cases_for_an_interval_are_not_called_an_interval_that_holds_no_certain_difference():
+def test_too_few_cases():
     gains = np.full((4, 1), 0.05)
-    assert choose(compared(gains), "dice_image", min_cases=0).verdict.endswith("(interval: too few cases)")
+    assert choose(compared(gains), "dice_image", min_cases=0).verdict.endswith("(interval: too few cases to be certain)")
     assert "(4 of 20) to choose on" in choose(compared(gains), "dice_image").verdict
