@@ -51,5 +51,7 @@ def test_a_verdict_that_uses_a_candidate_flatters_it(true_gain):
 
 def test_too_few_cases():
     gains = np.full((4, 1), 0.05)
-    assert choose(compared(gains), "dice_image", min_cases=0).verdict.endswith("(interval: too few cases to be certain)")
+    assert choose(compared(gains), "dice_image", min_cases=0).verdict.endswith(
+        "(interval: too few cases to be certain)"
+    )
     assert "(4 of 20) to choose on" in choose(compared(gains), "dice_image").verdict
