@@ -2,7 +2,8 @@
 
 The candidates have 80 % of the variance of their gains in common, and all of them the same true gain, told in standard
 errors of a mean over the images. Gains are drawn evenly about it, or with many small gains and few large losses (a
-log-normal distribution).
+log-normal distribution). In brackets what the verdicts on those that are used say of their gain, on average: as a
+choice that gains nothing on images not used to choose is not used, it lies above the true gain.
 
 ``python -m benchmarks.choosing`` prints a table; about ten minutes, without data.
 """
@@ -44,21 +45,27 @@ def drawn(seed: int, images: int, candidates: int, skewed: bool = False) -> np.n
     return ERROR * images**0.5 * found
 
 
-def share_used(true_gain: float, images: int, candidates: int, skewed: bool = False, draws: int = DRAWS) -> float:
-    """In what share of the draws a candidate is used, all of which gain ``true_gain`` standard errors."""
-    used = (
-        choose(compared(drawn(seed, images, candidates, skewed) + ERROR * true_gain), "dice_image", seed=seed).used
+def told(true_gain: float, images: int, candidates: int, skewed: bool = False, draws: int = DRAWS) -> list[float]:
+    """Gains of the verdicts where a candidate is used, all of which gain ``true_gain``; both in standard errors."""
+    choices = (
+        choose(compared(drawn(seed, images, candidates, skewed) + ERROR * true_gain), "dice_image", seed=seed)
         for seed in range(draws)
     )
-    return sum(used) / draws
+    return [choice.gain / (100 * ERROR) for choice in choices if choice.used]
+
+
+def cell(gains: list[float], draws: int = DRAWS) -> str:
+    """The share of the draws in which a candidate is used, in percent, and the mean of what is told of its gain."""
+    share = f"{100 * len(gains) / draws:.0f}"
+    return f"{share} ({np.mean(gains):+.1f})" if gains else share
 
 
 def main() -> None:
     print(table_head(HEAD, words=3))
     for images, candidates in ((20, 18), (40, 18), (200, 18)):
         for skewed in (False, True):
-            shares = (100 * share_used(gain, images, candidates, skewed) for gain in TRUE_GAINS)
-            cells = [images, candidates, "skewed" if skewed else "even", *(f"{share:.0f}" for share in shares)]
+            shares = (cell(told(gain, images, candidates, skewed)) for gain in TRUE_GAINS)
+            cells = [images, candidates, "skewed" if skewed else "even", *shares]
             print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 

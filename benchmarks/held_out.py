@@ -1,6 +1,6 @@
 """What a user gets: argmax, the reference package, RankSEG and the tuned decoder on images that were not tuned on.
 
-The images are dealt into two halves; ``tune()`` chooses on each at its defaults (argmax where nothing is certain), and
+The images are dealt into two halves; ``tune()`` chooses on each at its defaults (argmax where no gain is likely), and
 what it chose decides on the other. Every image is so scored once. "Argmax of the classes of the set" knows which
 classes the truths of the half hold at all.
 

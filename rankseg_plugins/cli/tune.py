@@ -81,9 +81,9 @@ def tune(
     keep: Annotated[
         str | None,
         typer.Option(
-            help="What a choice may not certainly lower: scores and levels such as iou_dataset; union or label, the "
-            "objective where these classes count; every-class; or none. Unless given the dataset level of the "
-            "objective's score.",
+            help="What a choice may not certainly lower, by more than two standard errors: scores and levels such as "
+            "iou_dataset; union or label, the objective where these classes count; every-class; or none. Unless given "
+            "the dataset level of the objective's score.",
         ),
     ] = None,
     ignore_index: options.IgnoreIndex = 255,
@@ -104,8 +104,9 @@ def tune(
 ) -> None:
     """Choose a decoder on validation data, with argmax in the race: writes decoder.json and a report.
 
-    Argmax is kept unless choosing gains on images that had no part in it, nor in learning which classes are there. A
-    global rule is fitted once, to all images, without their labels.
+    Argmax is kept unless a candidate gains more than a standard error, and choosing gains on images that had no part
+    in it, nor in learning which classes are there: a gain is then likely, not certain. A global rule is fitted once,
+    to all images, without their labels.
 
     Exit status: 0, also where argmax is kept; 2 for bad input (one line says which file or option); 1 for internal
     errors.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rankseg_plugins.comparison.phrases import percent, points, sign, span
+from rankseg_plugins.comparison.phrases import percent, points, sign, span, unit
 from rankseg_plugins.report.page import Introduction, Page, Section, presence_section, read_page
 from rankseg_plugins.report.values import to_dict
 from rankseg_plugins.report.words import describe_alike
@@ -33,7 +33,8 @@ KNOWING = (
 FITTED = "Rules of global candidates are an exception: they were fitted once, to all images, without their labels."
 FLATTERED = (
     "All candidates on all images, the largest gain first. These gains are flattered, because the best of many is "
-    "partly luck; the gain in the verdict is not."
+    "partly luck. That of the verdict is flattered less, as it is of images not used to choose, but still: where it is "
+    "not above 0, argmax is kept. What is to be reported is measured on other images."
 )
 
 
@@ -59,7 +60,7 @@ class TuningPage(NamedTuple):
     """What the report of a tuning says.
 
     Args:
-        objective: what was to be gained.
+        objective: what was to be gained, in words.
         verdict: one line.
         candidates: argmax, then the others by their gain, the largest first.
         notes: what to know of these rows.
@@ -86,8 +87,12 @@ def read_tuning(found: Tuned, file: Path) -> TuningPage:
         "candidates": to_dict(found.comparison),
     }
     validated = read_page(found.validated, introduction)
-    objective, notes = found.decoder.evidence["objective"], _about_race(found)
-    return TuningPage(objective, found.verdict, candidates, notes, validated, figures)
+    return TuningPage(_objective(found), found.verdict, candidates, _about_race(found), validated, figures)
+
+
+def _objective(found: Tuned) -> str:
+    """What was to be gained, in words."""
+    return unit(found.comparison.scoring, found.decoder.evidence["objective"].split("_")[1])
 
 
 def _candidates(found: Tuned) -> list[Candidate]:
@@ -150,7 +155,7 @@ def _about_race(found: Tuned) -> list[str]:
 
 
 def _race(found: Tuned, candidates: Sequence[Candidate]) -> Section:
-    head = ("candidate", f"{found.decoder.evidence['objective']}, %", "gain, points", "interval")
+    head = ("candidate", f"{_objective(found)}, %", "gain, points", "interval")
     text = " ".join(_about_race(found))
     return Section("Candidates", text, head, tuple(row[:4] for row in candidates))
 

@@ -46,6 +46,14 @@ class Goal(NamedTuple):
         """The objective in words, and which classes count."""
         return unit(comparison.scoring, self.objective.split("_")[1])
 
+    def kept(self, comparison: Comparison, name: str) -> str:
+        """One of ``keep`` in words."""
+        if name == EVERY_CLASS:
+            return "a class"
+        scoring = comparison.under(name).scoring if name in PRESENT else comparison.scoring
+        score, level = _split(self.objective if name in PRESENT else name)
+        return unit(replace(scoring, score=score), level)
+
     def gains(self, comparison: Comparison) -> np.ndarray:
         """Of every decoder but the baseline, (D, 3): gain of the objective, lower and upper end."""
         return comparison.differences.levels[_split(self.objective)]
@@ -125,9 +133,8 @@ def choose(
     if doubt is None:
         doubt = _doubt_of_choice(validated, goal) if best else _no_candidate(comparison, goal)
     where = f"{goal.unit(comparison)} on images not used to choose"
-    # The interval is of all images that there could be.
-    wide = ", which compare calls no certain difference" if doubt is None and not low > 0 else ""
-    figures = f"{points(gain)} points of {where} (interval: {span(low, high)}{wide})"
+    caution = _caution(low) if doubt is None else ""
+    figures = f"{points(gain)} points of {where} (interval: {span(low, high)}{caution})"
     verdict = f"{winner}: {figures}" if doubt is None else f"keep argmax: {doubt}"
     if doubt is not None and cases > 1 and not math.isnan(gain):
         verdict += f", {figures}"
@@ -135,6 +142,13 @@ def choose(
         against = contrary(validated, CHOSEN, "gain", (*_split(objective), comparison.scoring.present))
         verdict += f"; but certainly the other way: {listed(against)}" if against else ""
     return Choice(winner, doubt is None, 100 * gain, (100 * low, 100 * high), validated, verdict)
+
+
+def _caution(low: float) -> str:
+    """What to know of a gain that is likely: the interval is of all images that there could be."""
+    if math.isnan(low):  # none, of too few cases
+        return " to be certain"
+    return "" if low > 0 else ", which compare calls no certain difference"
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -166,21 +180,24 @@ def _doubt_of_images(cases: int, min_cases: int, objective: str, gain: float) ->
         return f"no image has a score to compare in {objective}"
     if cases == 1:
         return "all images are of a single case, so none is left to score a choice on and the gain is unknown"
-    return f"too few cases ({cases} below min_cases={min_cases}) to be certain" if cases < min_cases else None
+    return f"too few cases ({cases} below min_cases={min_cases}) to choose on" if cases < min_cases else None
 
 
 def _doubt_of_choice(validated: Comparison, goal: Goal) -> str | None:
     """Why a winner is not to be used though it is the best on all images; None if it is."""
     if not goal.gains(validated)[0, 0] > 0:
         return "choosing gains nothing"
-    lost = [name for name, lowers in zip(goal.keep, goal.lowered(validated)[0], strict=True) if lowers]
-    return f"the choice certainly lowers {', '.join(lost)}" if lost else None
+    lost = [
+        goal.kept(validated, name) for name, lowers in zip(goal.keep, goal.lowered(validated)[0], strict=True) if lowers
+    ]
+    return f"the choice lowers {', '.join(lost)} by more than two standard errors" if lost else None
 
 
 def _no_candidate(comparison: Comparison, goal: Goal) -> str:
     """Why argmax is the best on all images."""
     if _enough(comparison, goal).any():
-        return f"all candidates that gain lower {', '.join(goal.keep)}"
+        kept = " or ".join(goal.kept(comparison, name) for name in goal.keep)
+        return f"all candidates that gain lower {kept} by more than two standard errors"
     return "no candidate gains more than a standard error on all images"
 
 

@@ -56,7 +56,7 @@ class Tuned(NamedTuple):
         >>> samples = [(str(i), probs, torch.tensor([0, i % 2, 1])) for i in range(6)]
         >>> found = tune(samples, temperatures=[1.0], pruning_probs=[0.1], presence=[])
         >>> found.decoder.is_argmax, found.verdict.partition(",")[0]
-        (True, 'keep argmax: too few cases (6 below min_cases=20) to be certain')
+        (True, 'keep argmax: too few cases (6 below min_cases=20) to choose on')
     """
 
     decoder: TunedDecoder
@@ -110,9 +110,9 @@ class Tuner:
         output_mode: ``"multiclass"`` or ``"multilabel"``; None takes what fits the number of channels.
         folds: at least 2; images of one case stay in one fold.
         min_cases: at least 0; with fewer cases argmax is kept.
-        keep: what a choice may not certainly lower: scores and levels such as ``"iou_dataset"``; ``"union"`` or
-            ``"label"``, the objective where these classes count; ``"every-class"``. None takes the dataset level of
-            the objective's score.
+        keep: what a choice may not certainly lower, by more than two standard errors: scores and levels such as
+            ``"iou_dataset"``; ``"union"`` or ``"label"``, the objective where these classes count;
+            ``"every-class"``. None takes the dataset level of the objective's score.
         ignore_index: label of the truth whose pixels do not count.
         scoring: which classes count, and how absent ones do; its ``score`` is that of the objective.
         device: where to decode.

@@ -70,6 +70,8 @@ def test_table_and_page(softened, monkeypatch):
     for name in ("report.html", "report.md"):
         page = (softened / "tuned" / name).read_text()
         assert page.index("on images not used to choose") < page.index("These gains are flattered")
+        assert "image Dice (union), %" in page.replace("<wbr>", "")
+        assert "dice_image" not in page
         assert page.index("These gains are flattered") < page.index("test_cfg") < page.index("sign test p")
     DiceScore = pytest.importorskip("torchmetrics.segmentation").DiceScore
     found = {"probs": make_images()[0], "metric": DiceScore(num_classes=2, input_format="index")}

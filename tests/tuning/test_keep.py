@@ -41,7 +41,7 @@ def test_every_class():
     assert (kept.winner, kept.used) == ("candidate 1", True)
     none = choose(compared((90, -20)), "dice_image", keep=["every-class"])
     assert (none.winner, none.used) == ("argmax", False)
-    assert "all candidates that gain lower every-class" in none.verdict
+    assert "all candidates that gain lower a class by more than two standard errors, " in none.verdict
 
 
 def with_false_alarms(found, candidate, share):
@@ -64,6 +64,7 @@ def test_classes_that_count():
     assert choose(label, "dice_image").used
     kept = choose(label, "dice_image", keep=["union"])
     assert not kept.used
+    assert "lower image Dice (union) by more than two standard errors" in kept.verdict
     assert found.verdict().sign == "loss"
     assert ("dice", "image", "union") in {each[:3] for each in label.verdict().against}
 
@@ -80,7 +81,7 @@ def test_a_level():
     assert choose(found, "dice_image").used
     kept = choose(found, "dice_image", keep=["dice_dataset"])
     assert not kept.used
-    assert "dice_dataset" in kept.verdict
+    assert "lower dataset Dice (union) by more than two standard errors" in kept.verdict
 
 
 def test_the_default_and_what_is_refused():
