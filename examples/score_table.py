@@ -1,4 +1,4 @@
-"""Scores as small tables: those of a RankSEGCallback, and those of the same images decided in several ways."""
+"""Scores as small tables: those of RankSEGCallbacks, and those of the same images decided in several ways."""
 
 from __future__ import annotations
 
@@ -13,16 +13,32 @@ if TYPE_CHECKING:
     from rankseg_plugins.lightning import RankSEGCallback
 
 
-def print_scores(callback: RankSEGCallback, stage: str) -> None:
-    """Print the last scores of a stage (``"val"`` or ``"test"``) of one dataloader, in percent."""
-    scores = callback.scores_of_stage[stage]
-    start = f"{stage}/{callback.prefix}/"
-    print(f"{'score, %':24}{'argmax':>8}{'RankSEG':>9}{'gain':>8}")
+def print_scores(callbacks: Mapping[str, RankSEGCallback], stage: str) -> None:
+    """Print the last scores of a stage (``"val"`` or ``"test"``) of one dataloader, in percent.
+
+    Args:
+        callbacks: by the name of what they decide by; the same scores of the same images.
+        stage: of the Trainer.
+    """
+    columns = {name: _by_score(callback, stage) for name, callback in callbacks.items()}
+    print(f"{'score, %':24}{'argmax':>8}" + "".join(f"{name:>9}{'gain':>8}" for name in columns))
+    for score, (argmax, _, _) in next(iter(columns.values())).items():
+        values = "".join(
+            f"{100 * ours:9.2f}{100 * gain:+8.2f}" for _, ours, gain in (c[score] for c in columns.values())
+        )
+        print(f"{score:24}{100 * argmax:8.2f}{values}")
+
+
+def _by_score(callback: RankSEGCallback, stage: str) -> dict[str, tuple[float, float, float]]:
+    """Argmax, the decoder and its gain."""
+    scores, start = callback.scores_of_stage[stage], f"{stage}/{callback.prefix}/"
+    found = {}
     for name, ours in scores.items():
         score = name.removeprefix(start)
         argmax, gain = scores.get(f"{start}argmax/{score}"), scores.get(f"{start}gain/{score}")
         if argmax is not None and gain is not None:  # others are no scores, such as the number of images left out
-            print(f"{score:24}{100 * argmax:8.2f}{100 * ours:9.2f}{100 * gain:+8.2f}")
+            found[score] = (argmax, ours, gain)
+    return found
 
 
 def print_decisions(decisions: Mapping[str, Tensor], truth: Tensor, num_classes: int) -> None:

@@ -1,7 +1,7 @@
 """Dice- and IoU-optimal decoding for segmentation toolkits, without retraining.
 
 The toolkit adapters are imported by name (``rankseg_plugins.mmseg``, ``.lightning``, ``.torchmetrics``,
-``.transformers``); this package itself imports none of them.
+``.transformers``, ``.monai``, ``.nnunet``); this package itself imports none of them.
 """
 
 from rankseg_plugins._version import __version__

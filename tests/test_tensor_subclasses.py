@@ -13,7 +13,7 @@ from torchmetrics.segmentation import DiceScore
 
 from rankseg_plugins import GlobalRankSEG, RankSEG, rankseg
 from rankseg_plugins.calibration import TemperatureScaling, TunedDecoder
-from rankseg_plugins.calibration.temperature import scale_probs, warn_if_softened
+from rankseg_plugins.calibration.temperature import probs_at, warn_if_softened
 from rankseg_plugins.comparison import Recorder, Sample, compare
 from rankseg_plugins.comparison.measuring import calibrate
 from rankseg_plugins.core.decoder import SOLVERS
@@ -111,7 +111,7 @@ def test_temperatures(mode):
         warnings.simplefilter("ignore")  # of probabilities that are too unsure
         assert found.fit().loss == wanted.fit().loss
     same(found(tagged(probs)), wanted(probs))
-    same(scale_probs(tagged(probs), 0.7, mode), scale_probs(probs, 0.7, mode))
+    same(probs_at(tagged(probs), 0.7, mode), probs_at(probs, 0.7, mode))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -38,8 +38,11 @@ REFERENCE = {
     "monai": (".monai",),
     "nnunet": (".nnunet",),
 }
-#: Where names are wanted in another order than that of the alphabet.
-ORDER = {"core": "    options:\n      members: [RankSEG, rankseg, PresenceRankSEG, GlobalRankSEG]\n"}
+#: Where names are wanted in another order than that of the alphabet, or a class is written in two files.
+OPTIONS = {
+    "core": "    options:\n      members: [RankSEG, rankseg, PresenceRankSEG, GlobalRankSEG]\n",
+    "comparison": "    options:\n      inherited_members: true\n",
+}
 #: A block of code, a link with its target apart, or code in a line; a link may have code in its text.
 PARTS = re.compile(
     r"^```.*?^```$|(?P<before>!?\[(?:[^\[\]]|\[[^\]]*\])*\]\()(?P<target>[^\s)]+)(?P<after>(?:\s[^)]*)?\))|`[^`\n]*`",
@@ -56,7 +59,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             files.append(File.generated(config, name, abs_src_path=str(ROOT / path)))
     for room, modules in REFERENCE.items():
         shown = (f"# rankseg_plugins{module}\n\n::: rankseg_plugins{module}\n" for module in modules)
-        files.append(File.generated(config, f"api/{room}.md", content="\n#".join(shown) + ORDER.get(room, "")))
+        files.append(File.generated(config, f"api/{room}.md", content="\n#".join(shown) + OPTIONS.get(room, "")))
     return files
 
 

@@ -11,8 +11,8 @@ from rankseg_plugins._warning import warn
 from rankseg_plugins.calibration.reliability import Calibration
 from rankseg_plugins.core.inputs.options import OUTPUT_MODES, read_real
 from rankseg_plugins.core.inputs.pixels import TEMPERATURE_RANGE
-from rankseg_plugins.core.inputs.probabilities import check_choice, check_probs, plain, to_probabilities
-from rankseg_plugins.core.inputs.tracing import check_values, is_blind
+from rankseg_plugins.core.inputs.probabilities import check_choice, check_probs, check_values, plain, to_probabilities
+from rankseg_plugins.core.inputs.tracing import is_blind
 from rankseg_plugins.core.kernels import has_numba
 
 #: What gives probabilities over logits that are divided themselves.
@@ -26,8 +26,8 @@ PIXELS_AT_ONCE = 1024
 
 
 @torch.no_grad()
-def scale_probs(probs: Tensor, temperature: float, output_mode: str = "multiclass") -> Tensor:
-    """What ``TemperatureScaling`` gives at a known temperature.
+def probs_at(probs: Tensor, temperature: float, output_mode: str = "multiclass") -> Tensor:
+    """What ``TemperatureScaling`` gives at a known temperature; at 1, where rounding could change a tie, what it got.
 
     Args:
         probs: (B, C, *spatial) probabilities.
@@ -35,33 +35,24 @@ def scale_probs(probs: Tensor, temperature: float, output_mode: str = "multiclas
         output_mode: ``"multiclass"`` or ``"multilabel"``.
 
     Returns:
-        Probabilities of the same shape, float32 or float64.
+        Probabilities of the same shape, float32 or float64 but at a temperature of 1.
 
     Raises:
         TypeError: if they are no floating point tensor, or the temperature is no number.
         ValueError: if they are no probabilities, or the temperature is out of range.
 
     Example:
-        >>> scale_probs(torch.tensor([[[0.8], [0.2]]]), temperature=2.0)
+        >>> probs_at(torch.tensor([[[0.8], [0.2]]]), temperature=2.0)
         tensor([[[0.6667],
                  [0.3333]]])
     """
     check_probs("probs", probs)
     check_choice("output_mode", output_mode, OUTPUT_MODES)
+    temperature = read_temperature("temperature", temperature)
+    if temperature == 1:
+        return plain(probs)
     # float32, as TemperatureScaling holds it: both are to give the same to the last digit.
-    divisor = torch.full((1,), read_temperature("temperature", temperature), device=probs.device)
-    return rescaled(plain(probs), divisor, output_mode)
-
-
-def probs_at(probs: Tensor, temperature: float, output_mode: str = "multiclass") -> Tensor:
-    """As ``scale_probs``, but the probabilities themselves at 1, where rounding could change a tie.
-
-    Example:
-        >>> probs_at(torch.tensor([[[0.9], [0.1]]]), 1.0)
-        tensor([[[0.9000],
-                 [0.1000]]])
-    """
-    return plain(probs) if temperature == 1 else scale_probs(probs, temperature, output_mode)
+    return rescaled(plain(probs), torch.full((1,), temperature, device=probs.device), output_mode)
 
 
 def rescaled(probs: Tensor, temperature: Tensor, output_mode: str) -> Tensor:

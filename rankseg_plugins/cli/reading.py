@@ -24,6 +24,8 @@ from rankseg_plugins.files.wording import about_file
 
 #: Images among which there should be one with foreground.
 LOOKED_AT = 10
+#: Files without a partner that are named before the others are counted.
+LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,18 @@ def find(reading: Reading) -> Images:
         cases = [replace(case, group=case_of(case.name, pattern, "--group-by")) for case in cases]
     classes = len(first.probs)
     names = _class_names(reading.class_names, found, classes, reading.one_vs_rest)
-    for path in found.unmatched:
-        note(f"no partner: {path}", style="yellow")
+    _list_unmatched(found.unmatched)
     is_drawn = classes <= 2 or first.labels.ndim == first.probs.ndim
     if mapping is None and reading.one_vs_rest is None and is_drawn:
         _look_for_foreground(first, cases, reading.ignore_index)
     return Images(cases, classes, fitting_mode(first), activation, names, found.unmatched, reading)
+
+
+def _list_unmatched(paths: Sequence[str]) -> None:
+    for path in paths[:LISTED]:
+        note(f"no partner: {path}", style="yellow")
+    if len(paths) > LISTED:
+        note(f"no partner: {len(paths) - LISTED} more; the report names all of them", style="yellow")
 
 
 def _chosen(cases: list[Case], mapping: dict[int, int] | None, reading: Reading) -> tuple[list[Case], str]:

@@ -79,7 +79,7 @@ class Comparison(Figures):
 
         Example:
             >>> import torch
-        >>> from rankseg_plugins.comparison import compare
+            >>> from rankseg_plugins.comparison import compare
             >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
             >>> samples = [("a", probs, torch.tensor([0, 1, 1])), ("b", probs, torch.tensor([0, 0, 1]))]
             >>> compare(samples).verdict().sentence
@@ -111,7 +111,7 @@ class Comparison(Figures):
 
         Example:
             >>> import torch
-        >>> from rankseg_plugins.comparison import compare
+            >>> from rankseg_plugins.comparison import compare
             >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
             >>> found = compare([("a", probs, torch.tensor([0, 1, 1])), ("b", probs, torch.tensor([0, 0, 1]))])
             >>> {site: part.level("argmax", "dice", "image") for site, part in found.by_group({"a": 1, "b": 2}).items()}
@@ -127,7 +127,7 @@ class Comparison(Figures):
 
         Example:
             >>> import torch
-        >>> from rankseg_plugins.comparison import compare
+            >>> from rankseg_plugins.comparison import compare
             >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
             >>> samples = [(name, probs, torch.tensor([0, 1, 1])) for name in "ab"]
             >>> found = compare(samples, groups={"site": {"a": "Rome", "b": "Oslo"}})
@@ -142,7 +142,7 @@ class Comparison(Figures):
 
         Example:
             >>> import torch
-        >>> from rankseg_plugins.comparison import compare
+            >>> from rankseg_plugins.comparison import compare
             >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
             >>> tables = compare([("a", probs, torch.tensor([0, 1, 1]))]).tables
             >>> [row.name for row in tables.decoders], tables.classes[1][:2]  # a class, and the images that hold it
@@ -158,7 +158,7 @@ class Comparison(Figures):
 
         Example:
             >>> import torch
-        >>> from rankseg_plugins.comparison import compare
+            >>> from rankseg_plugins.comparison import compare
             >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
             >>> found = compare([("a", probs, torch.tensor([0, 1, 1]))])
             >>> [(row["image"], row["decoder"], row["dice"]) for row in found.to_rows()]
@@ -174,7 +174,7 @@ class Comparison(Figures):
 
         Example:
             >>> import torch
-        >>> from rankseg_plugins.comparison import compare
+            >>> from rankseg_plugins.comparison import compare
             >>> probs = torch.tensor([[0.9, 0.6, 0.2], [0.1, 0.4, 0.8]])
             >>> figure = compare([("a", probs, torch.tensor([0, 1, 1])), ("b", probs, torch.tensor([0, 0, 1]))]).plot()
             >>> len(figure.axes)
@@ -198,7 +198,7 @@ class Comparison(Figures):
         Example:
             >>> import os, tempfile
             >>> import torch
-        >>> from rankseg_plugins.comparison import compare
+            >>> from rankseg_plugins.comparison import compare
             >>> probs = torch.tensor([[[0.9, 0.6, 0.2]], [[0.1, 0.4, 0.8]]])
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     compare([("a", probs, torch.tensor([[0, 1, 1]]))]).report(folder)

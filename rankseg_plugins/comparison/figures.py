@@ -206,7 +206,15 @@ class Figures:
 
     @cached_property
     def distinct(self) -> tuple[str, ...]:
-        """Candidates that decided otherwise than all decoders before them in some image; the first one if none did."""
+        """Candidates that decided otherwise than all decoders before them in some image; the first one if none did.
+
+        Example:
+            >>> from rankseg_plugins.comparison import compare
+            >>> probs = torch.tensor([[0.6, 0.55, 0.1], [0.4, 0.45, 0.9]])
+            >>> found = compare([("a", probs, torch.tensor([0, 1, 1]))], ["argmax", "rankseg", "rankseg(metric=iou)"])
+            >>> found.distinct  # both decide as argmax does here
+            ('rankseg',)
+        """
         found = (name for place, name in enumerate(self.decoders) if place and self._firsts[place] == place)
         return tuple(found) or self.candidates[:1]
 

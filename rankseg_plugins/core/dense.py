@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rankseg_plugins.core.inputs.pixels import Pixels
-from rankseg_plugins.core.inputs.tracing import assert_range
+from rankseg_plugins.core.inputs.probabilities import assert_range
 from rankseg_plugins.core.objectives import Objective
 from rankseg_plugins.core.values import GraphValues
 from rankseg_plugins.core.volumes import Volumes, round_down

@@ -27,7 +27,8 @@ OPTIONS = {name: f"--{name.replace('_', '-')}" for name in _ALIKE} | {
 }
 #: What is said in other words, as only Python takes it, or as a shell has another remedy.
 PHRASES = {
-    "turn logits into probabilities first (softmax over the classes, or sigmoid)": (
+    "turn logits into probabilities first (softmax over the classes, or sigmoid), or, where there is the option, "
+    "say activation='softmax' or 'sigmoid'": (
         "--activation softmax, or --activation sigmoid, makes probabilities of logits"
     ),
     " (dimension 1 of (B, C, *spatial))": "",

@@ -141,9 +141,13 @@ def row_title(score: str, level: str, comparison: Comparison) -> str:
 
 
 def describe_alike(comparison: Comparison) -> list[str]:
-    """A sentence on each decoder that is not drawn, as another one decides as it does in every image."""
-    found = ((name, comparison.decides_as(name)) for name in comparison.candidates)
-    return [f"{name} decides as {other}." for name, other in found if other is not None]
+    """A sentence on each decoder that others follow in every image; these others are not drawn."""
+    copies: dict[str, list[str]] = {}
+    for name in comparison.candidates:
+        other = comparison.decides_as(name)
+        if other is not None:
+            copies.setdefault(other, []).append(name)
+    return [f"{', '.join(names)} decide{'s' * (len(names) == 1)} as {other}." for other, names in copies.items()]
 
 
 def describe_left_out(found: LeftOut, classes: Sequence[str], decoder: str, baseline: str = "argmax") -> str | None:

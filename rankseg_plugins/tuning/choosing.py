@@ -180,7 +180,7 @@ def _doubt_of_images(cases: int, min_cases: int, objective: str, gain: float) ->
         return f"no image has a score to compare in {objective}"
     if cases == 1:
         return "all images are of a single case, so none is left to score a choice on and the gain is unknown"
-    return f"too few cases ({cases} of {min_cases}) to choose on" if cases < min_cases else None
+    return f"too few cases ({cases} below min_cases={min_cases}) to choose on" if cases < min_cases else None
 
 
 def _doubt_of_choice(validated: Comparison, goal: Goal) -> str | None:

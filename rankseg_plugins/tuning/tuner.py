@@ -56,7 +56,7 @@ class Tuned(NamedTuple):
         >>> samples = [(str(i), probs, torch.tensor([0, i % 2, 1])) for i in range(6)]
         >>> found = tune(samples, temperatures=[1.0], pruning_probs=[0.1], presence=[])
         >>> found.decoder.is_argmax, found.verdict.partition(",")[0]
-        (True, 'keep argmax: too few cases (6 of 20) to choose on')
+        (True, 'keep argmax: too few cases (6 below min_cases=20) to choose on')
     """
 
     decoder: TunedDecoder

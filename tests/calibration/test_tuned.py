@@ -10,7 +10,7 @@ from torch import nn
 
 from rankseg_plugins import GlobalRankSEG, PresenceRankSEG, RankSEG
 from rankseg_plugins.calibration import TemperatureScaling, TunedDecoder
-from rankseg_plugins.calibration.temperature import scale_probs
+from rankseg_plugins.calibration.temperature import probs_at
 
 CLASSES = 3
 
@@ -110,7 +110,7 @@ def test_the_function_is_the_formula_and_what_the_module_gives(mode, dtype):
     probs = probabilities(mode)
     scaling = TemperatureScaling(CLASSES, output_mode=mode)
     scaling.temperature.fill_(0.7)
-    found = scale_probs(probs.to(dtype), 0.7, mode)
+    found = probs_at(probs.to(dtype), 0.7, mode)
     assert torch.equal(found, scaling(probs.to(dtype)))
     assert torch.equal(found, TunedDecoder(RankSEG(output_mode=mode), CLASSES, 0.7).scaling(probs.to(dtype)))
     powers = probs.double() ** (1 / 0.7)

@@ -90,6 +90,21 @@ def test_no_partner_is_listed(folders):
     assert figures(folders)["images"] == 11
 
 
+def test_many_without_a_partner_are_counted(folders):
+    """A folder of labels of the whole data set beside probabilities of some images."""
+    for image in range(8):
+        (folders / f"labels/other{image}.png").write_bytes((folders / "labels/image00.png").read_bytes())
+    done = run_cli(folders)
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith("no partner: ")]
+    assert told == [
+        *(f"no partner: {folders / f'labels/other{image}.png'}" for image in range(5)),
+        "no partner: 3 more; the report names all of them",
+    ]
+    named = json.loads((folders / "out/report.json").read_text())["facts"]["without partner"]
+    assert named == [str(folders / f"labels/other{image}.png") for image in range(8)]
+
+
 def test_options_change_what_they_say(folders):
     def of(*options):
         done = run_cli(

@@ -37,7 +37,8 @@ DECODERS = {
     "pooled.json": TunedDecoder(pooled(), 3),
 }
 #: Kinds of files, and the decoders that decide on each.
-FILES = {"float16": list(DECODERS), **dict.fromkeys(("float32", "packed", "logits"), list(DECODERS)[1:2])}
+OTHERS = ("float32", "packed", "logits", "fortran", "packed_fortran")
+FILES = {"float16": list(DECODERS), **dict.fromkeys(OTHERS, list(DECODERS)[1:2])}
 
 #: Each run decides on a small image first, which loads all that it needs; then on the volume, with so much memory for
 #: data beyond that which is used by then. Mapped files are no data.
@@ -79,7 +80,8 @@ def folder(tmp_path_factory):
         values = values.astype(np.float32 if kind == "float32" else np.float16)
         for name, part in (("large", values), ("small", values[:, :20, :40, :40])):
             (folder / kind / name).mkdir(parents=True)
-            if kind == "packed":
+            part = np.asfortranarray(part) if "fortran" in kind else part
+            if "packed" in kind:
                 np.savez_compressed(folder / kind / name / "volume.npz", probs=part)
             else:
                 np.save(folder / kind / name / "volume.npy", part)
@@ -101,7 +103,7 @@ def test_a_quarter_of_the_volume_is_enough(folder):
     done = run(folder, 1 << 20, runs)
     assert done.returncode == 0, done.stderr
     for kind, name, _, out in runs:
-        values = np.load(folder / ("float16" if kind == "packed" else kind) / "large/volume.npy")
+        values = np.load(folder / (kind if kind in ("float32", "logits") else "float16") / "large/volume.npy")
         probs = torch.from_numpy(values.astype(np.float32) if kind == "logits" else values)
         probs, decoder = probs.softmax(0) if kind == "logits" else probs, DECODERS[name]
         decision = decoder(probs[None])[0]

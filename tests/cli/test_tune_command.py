@@ -170,7 +170,7 @@ def test_reading_options(softened, level):
 def test_keeps_argmax_with_few_cases(softened):
     done = run(softened, *OPTIONS, "--min-cases", 25)
     assert done.exit_code == 0
-    assert "keep argmax: too few cases (24 of 25)" in done.stdout
+    assert "keep argmax: too few cases (24 below min_cases=25)" in done.stdout
     assert TunedDecoder.load(softened / "tuned/decoder.json").is_argmax
     assert "Here it holds plain argmax" in (softened / "tuned/report.html").read_text()
 

@@ -98,6 +98,38 @@ def test_exports_behind_softmax(options, tmp_path):
         assert torch.equal(loaded(logits), network(logits))
 
 
+class OfLogits(nn.Module):
+    """A decision on the output of a network."""
+
+    def __init__(self, activation):
+        super().__init__()
+        self.decoder, self.activation = RankSEG(pruning_prob=0.1), activation
+
+    def forward(self, logits):
+        return self.decoder.predict_logits(logits, self.activation)
+
+
+@pytest.mark.parametrize("way", ["export", "compile", "trace", "vmap"])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "normalize"])
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_activations(activation, way):
+    decision, logits = OfLogits(activation), 3 * torch.randn(2, 5, 12, 17, generator=torch.Generator().manual_seed(3))
+    logits = logits.exp() if activation == "normalize" else logits
+    made = {
+        "export": lambda: torch.export.export(decision, (logits.flip(0),)).module(),
+        "compile": lambda: torch.compile(decision, fullgraph=True, backend="aot_eager"),
+        "trace": lambda: torch.jit.trace(decision, (logits.flip(0),)),
+        "vmap": lambda: lambda given: torch.func.vmap(lambda image: decision(image[None])[0])(given),
+    }
+    assert torch.equal(made[way]()(logits), decision(logits))
+
+
+def test_a_compiled_decoder_still_refuses_negative_scores():
+    compiled = torch.compile(OfLogits("normalize"), fullgraph=True, backend="aot_eager")
+    with pytest.raises(RuntimeError, match="'normalize' needs non-negative scores"):
+        compiled(torch.full((1, 2, 4), -7.0))
+
+
 @pytest.mark.parametrize("options", [*OPTIONS[::3], *ACCURACY, MOST_PROBABLE], ids=str)
 @pytest.mark.parametrize("shape", [None, (12, 17), (2, 12, 17)], ids=str)
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")

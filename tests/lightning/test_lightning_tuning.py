@@ -109,7 +109,7 @@ def test_cases(scaling, make_trainer, tmp_path):
     make_trainer(callbacks=[callback]).validate(scaling(), DataLoader(named, batch_size=5), verbose=False)
     found = tune([Sample(*item, case) for item, case in zip(samples(data), patients, strict=True)])
     assert callback.decoder.to_dict() == found.decoder.to_dict()
-    assert "too few cases (3 of 20)" in callback.tuned.verdict
+    assert "too few cases (3 below min_cases=20)" in callback.tuned.verdict
     assert not expected_decoder().decoder.is_argmax
     rows = (tmp_path / "val" / "images.csv").read_text().splitlines()
     assert {row.split(",")[1] for row in rows[1:]} == {"p0", "p1", "p2"}
@@ -131,7 +131,7 @@ def test_few_images_keep_argmax(scaling, make_trainer, options):
     trainer.fit(scaling(by_epoch=[1.0]), data, data)
     seen = 7 if "num_sanity_val_steps" in options else 5
     assert callback.decoder.is_argmax
-    assert f"too few cases ({seen} of 20)" in callback.tuned.verdict
+    assert f"too few cases ({seen} below min_cases=20)" in callback.tuned.verdict
     assert callback.decoder.evidence["images"] == seen
     # What was not believed is not logged as a gain either.
     assert callback.decoder.evidence["gain"] != 0

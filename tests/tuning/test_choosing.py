@@ -54,4 +54,4 @@ def test_too_few_cases():
     assert choose(compared(gains), "dice_image", min_cases=0).verdict.endswith(
         "(interval: too few cases to be certain)"
     )
-    assert "(4 of 20) to choose on" in choose(compared(gains), "dice_image").verdict
+    assert "(4 below min_cases=20) to choose on" in choose(compared(gains), "dice_image").verdict

@@ -93,7 +93,7 @@ def test_a_handful_of_images_is_not_enough():
     samples = images(60, 2.0, seed=1)
     few, enough = (tune(samples[:n], temperatures=[0.5]) for n in (19, 60))
     assert few.decoder.is_argmax
-    assert "too few cases (19 of 20)" in few.verdict
+    assert "too few cases (19 below min_cases=20)" in few.verdict
     assert not enough.decoder.is_argmax
 
 

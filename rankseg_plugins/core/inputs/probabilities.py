@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankseg_plugins.core.inputs.tracing import is_blind, is_transforming
+
 T = TypeVar("T")
 
 #: What programs for pictures draw the foreground of a mask in.
@@ -60,13 +62,18 @@ def to_probabilities(logits: Tensor, activation: str = "softmax") -> Tensor:
     check_single_channel(logits, activation)
     if activation == "softmax":
         return logits.softmax(dim=1, dtype=dtype)
-    if logits.numel() and logits.amin() < 0:
-        raise ValueError(
-            f"activation='normalize' needs non-negative scores, the smallest is {logits.amin():.4g}; "
-            "use 'softmax' for logits"
-        )
+    check_scores(logits)
     total = logits.sum(dim=1, keepdim=True, dtype=dtype)
     return logits / total.masked_fill(total == 0, 1)
+
+
+def check_scores(scores: Tensor) -> None:
+    """Raise a ``ValueError`` for negative scores of ``"normalize"``; in a graph it is an assertion."""
+    problem = "activation='normalize' needs non-negative scores"
+    if is_blind():
+        assert_all(~(scores < 0), problem)
+    elif scores.numel() and scores.amin() < 0:
+        raise ValueError(f"{problem}, the smallest is {scores.amin():.4g}; use 'softmax' for logits")
 
 
 def check_single_channel(logits: Tensor, activation: str) -> None:
@@ -297,6 +304,32 @@ def check_range(minimum: float, maximum: float) -> bool:
     if minimum < -TOLERANCE or maximum > 1 + TOLERANCE:
         raise ValueError(
             f"probs must lie in [0, 1], got values from {minimum:.6g} to {maximum:.6g}; "
-            "turn logits into probabilities first (softmax over the classes, or sigmoid)"
+            "turn logits into probabilities first (softmax over the classes, or sigmoid), or, where there is the "
+            "option, say activation='softmax' or 'sigmoid'"
         )
     return minimum < 0 or maximum > 1
+
+
+def check_values(probs: Tensor) -> bool:
+    """Raise a ``ValueError`` unless all values are probabilities; in a graph it is an assertion.
+
+    Returns:
+        Whether some may lie a little outside of [0, 1].
+    """
+    if is_blind():
+        assert_range(probs)
+        return True
+    if not probs.numel():
+        return False
+    return check_range(*extent(probs))
+
+
+def assert_range(p: Tensor) -> None:
+    """An assertion that these are probabilities; see ``assert_all``."""
+    assert_all((p >= -TOLERANCE) & (p <= 1 + TOLERANCE), "probs must be finite and lie in [0, 1]")
+
+
+def assert_all(fits: Tensor, problem: str) -> None:
+    """An assertion that is a part of the graph; ``torch.func`` has none."""
+    if fits.numel() and not is_transforming():
+        torch._assert_async(fits.all(), problem)

@@ -1,4 +1,4 @@
-"""Whether values may be looked at, and the check of probabilities either way."""
+"""Whether values may be looked at, and small tables worked out either way."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-
-from rankseg_plugins.core.inputs.probabilities import TOLERANCE, check_range, extent
 
 
 def is_blind() -> bool:
@@ -39,24 +37,3 @@ def _elementwise(by_numpy: Any, by_torch: Callable[[Tensor], Tensor], table: Ten
         return by_torch(table)
     with np.errstate(divide="ignore"):
         return torch.from_numpy(np.asarray(by_numpy(table.numpy())))
-
-
-def check_values(probs: Tensor) -> bool:
-    """Raise a ``ValueError`` unless all values are probabilities; in a graph it is an assertion.
-
-    Returns:
-        Whether some may lie a little outside of [0, 1].
-    """
-    if is_blind():
-        assert_range(probs)
-        return True
-    if not probs.numel():
-        return False
-    return check_range(*extent(probs))
-
-
-def assert_range(p: Tensor) -> None:
-    """An assertion that these are probabilities, a part of the graph; ``torch.func`` has none."""
-    if p.numel() and not is_transforming():
-        fits = ((p >= -TOLERANCE) & (p <= 1 + TOLERANCE)).all()
-        torch._assert_async(fits, "probs must be finite and lie in [0, 1]")

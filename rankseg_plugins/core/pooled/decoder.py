@@ -17,8 +17,8 @@ from rankseg_plugins.core.fits.reservoir import Reservoir, join
 from rankseg_plugins.core.inputs.options import OUTPUT_MODES, read_choice, read_index, read_integer, read_real
 from rankseg_plugins.core.inputs.pixels import Pixels
 from rankseg_plugins.core.inputs.plausibility import ChecksSums
-from rankseg_plugins.core.inputs.probabilities import check_probs, check_valid_mask, plain
-from rankseg_plugins.core.inputs.tracing import check_values, is_blind
+from rankseg_plugins.core.inputs.probabilities import check_probs, check_valid_mask, check_values, plain
+from rankseg_plugins.core.inputs.tracing import is_blind
 from rankseg_plugins.core.pooled.fit import (
     GlobalFit,
     Rule,

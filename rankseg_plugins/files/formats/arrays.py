@@ -59,13 +59,14 @@ def map_array(path: Path, keys: Sequence[str], make: Make) -> tuple[np.ndarray, 
         return read_array(path, keys)
     key = choose(members(path), keys)
     member = open_member(path, key)
-    if not (member.by_rows and is_native(member.dtype)):
+    if not ((member.by_rows or member.is_reversed) and is_native(member.dtype)):
         return read_member(path, key), key
     if math.prod(member.shape) * member.dtype.itemsize > member.size:
         raise ValueError(f"its header speaks of an array of shape {member.shape}, for which it has too few bytes")
-    array = make(member.shape, as_torch(member.dtype)).numpy()
+    shape = member.shape[::-1] if member.is_reversed else member.shape
+    array = make(shape, as_torch(member.dtype)).numpy()
     member.read_into(array)
-    return array, key
+    return array.T if member.is_reversed else array, key
 
 
 def keys_in(path: Path) -> list[str]:
@@ -99,8 +100,11 @@ def as_torch(dtype: np.dtype) -> torch.dtype:
 
 
 def native(array: np.ndarray, make: Make) -> np.ndarray:
-    """As ``to_native``, of a floating point array that may be larger than memory; without a copy if it can be."""
-    if is_native(array.dtype):
+    """As ``to_native``, of a floating point array that may be larger than memory; without a copy if it can be.
+
+    One whose first axis varies fastest, as in Fortran, is copied: what decides would hold all of its copy in memory.
+    """
+    if is_native(array.dtype) and array.flags.c_contiguous:
         return array
     made = make(array.shape, as_torch(to_native(array[:0]).dtype))
     for row, values in zip(made.numpy(), array, strict=True):
@@ -129,6 +133,7 @@ class Member(NamedTuple):
         shape: of the array.
         dtype: of its values.
         by_rows: whether what belongs to one index of the first axis lies together.
+        is_reversed: whether it lies as its transpose does by rows.
         size: bytes of all of it, as the archive has it.
     """
 
@@ -137,6 +142,7 @@ class Member(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype
     by_rows: bool
+    is_reversed: bool
     size: int
 
     def read_into(self, values: np.ndarray, first: int = 0) -> None:
@@ -161,7 +167,8 @@ def open_member(path: Path, key: str) -> Member:
     size = archive.getinfo(key + MEMBER).file_size
     if shape and shape[0] > size:
         raise ValueError(f"its header speaks of {shape[0]} images, more than it has bytes")
-    return Member(stream, stream.tell(), shape, dtype, bool(shape) and not fortran and not dtype.hasobject, size)
+    plain = bool(shape) and not dtype.hasobject
+    return Member(stream, stream.tell(), shape, dtype, plain and not fortran, plain and fortran, size)
 
 
 def choose(names: Sequence[str], keys: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import torch
 from image_folders import make_image
 
 from rankseg_plugins import RankSEG
-from rankseg_plugins.calibration.temperature import scale_probs
+from rankseg_plugins.calibration.temperature import probs_at
 from rankseg_plugins.calibration.tuned import TunedDecoder
 from rankseg_plugins.comparison import Recorder, Sample, Scoring, compare
 from rankseg_plugins.comparison.blocks.expected import expect, expected_image_scores
@@ -69,7 +69,7 @@ def test_a_tuned_decoder_is_judged_at_its_temperature():
     sharp = TunedDecoder(RankSEG("acc"), num_classes=3, temperature=0.3)
     labels = probs.argmax(0)
     plain, tuned = expect("dice", [RankSEG("acc"), sharp], [labels, labels], probs)
-    at_it = scale_probs(probs[None], 0.3, "multiclass")[0]
+    at_it = probs_at(probs[None], 0.3, "multiclass")[0]
     np.testing.assert_array_equal(tuned, expect("dice", [RankSEG("acc")], [labels], at_it)[0])
     assert (tuned[0] > plain[0]).all()
 

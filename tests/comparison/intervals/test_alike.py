@@ -137,8 +137,9 @@ def test_what_was_decided_by_none_is_not_alike():
 
 
 def test_candidates_of_a_tuning_that_decide_alike_are_told(tmp_path):
-    options = {"temperatures": [1], "metrics": ["dice"], "pruning_probs": [0.0, 1e-9], "presence": []}
+    options = {"temperatures": [1], "metrics": ["dice"], "pruning_probs": [0.0, 1e-9, 1e-8], "presence": []}
     page = read_tuning(tune(SAMPLES, ignore_index=IGNORE, **options), tmp_path / "decoder.json")
     _, *alike = page.notes
-    assert alike == ["rankseg(metric=dice,pruning_prob=1e-09) decides as rankseg(metric=dice,pruning_prob=0)."]
+    first, *others = (f"rankseg(metric=dice,pruning_prob={prob})" for prob in ("0", "1e-09", "1e-08"))
+    assert alike == [f"{others[0]}, {others[1]} decide as {first}."]
     assert alike[0] in page.validated.introduction.sections[0].text
