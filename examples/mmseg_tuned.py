@@ -63,7 +63,7 @@ def main() -> None:
     decoder = checkpoint.with_suffix(".rankseg.json")
     print(f"\nOn {half} validation images: {TunedDecoder.load(decoder).evidence['verdict']}\n")
 
-    others = make_data(options.out / "others", 1, options.images - half, seed=1)
+    others = make_data(options.out / "others", 1, options.images - half, seed=1)  # a data set has a training image
     ways = {"argmax": None, "RankSEG": {"metric": "dice"}, "tuned": {"tuned": str(decoder)}}
     print_columns({name: score(others, options.out, checkpoint, rankseg) for name, rankseg in ways.items()})
 
