@@ -3,7 +3,7 @@
 ``python -m examples.idea OUT.png``
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -25,8 +25,11 @@ def vessel() -> Tensor:
     return (torch.maximum(trunk, branch).clamp(min=-3.5) + 0.35 * grain).sigmoid()[None, None]
 
 
-def main(path: str) -> None:
+def main() -> None:
     """Write the picture."""
+    parser = argparse.ArgumentParser(prog="python -m examples.idea", description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, metavar="OUT.png", help="file to write")
+    options = parser.parse_args()
     from matplotlib.figure import Figure
 
     probs, decoder = vessel(), RankSEG("dice", output_mode="multilabel")
@@ -41,8 +44,8 @@ def main(path: str) -> None:
         axes.set_title(f"{name}\nexpected Dice {100 * decoder.expected_score(probs, mask).item():.1f} %")
     for axes in (first, *others):
         axes.set_axis_off()
-    figure.savefig(Path(path), dpi=110)
+    figure.savefig(options.out, dpi=110)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -49,13 +49,30 @@ def print_decisions(decisions: Mapping[str, Tensor], truth: Tensor, num_classes:
         truth: labels (B, \*spatial), or integer masks (B, C, \*spatial) of zeros and ones.
         num_classes: C.
     """
-    print(f"{'score, %':16}" + "".join(f"{name:>{_width(name)}}" for name in decisions))
     counts = {name: areas(decided, truth, num_classes) for name, decided in decisions.items()}
-    for score in ("dice", "iou"):
-        for level, function in levels.LEVELS.items():
-            values = {name: 100 * float(function(each, levels.SCORES[score])) for name, each in counts.items()}
-            row = "".join(f"{value:{_width(name)}.2f}" for name, value in values.items())
-            print(f"{score}_{level}".ljust(16) + row)
+    print_columns(
+        {
+            name: {
+                f"{score}_{level}": 100 * float(function(each, levels.SCORES[score]))
+                for score in ("dice", "iou")
+                for level, function in levels.LEVELS.items()
+            }
+            for name, each in counts.items()
+        }
+    )
+
+
+def print_columns(columns: Mapping[str, Mapping[str, float]]) -> None:
+    """Print a column for each way of deciding.
+
+    Args:
+        columns: by the name of the way, its scores in percent by their names; the same of each.
+    """
+    width = max(16, *(len(score) + 2 for score in next(iter(columns.values()))))
+    print(f"{'score, %':{width}}" + "".join(f"{name:>{_width(name)}}" for name in columns))
+    for score in next(iter(columns.values())):
+        row = "".join(f"{values[score]:{_width(name)}.2f}" for name, values in columns.items())
+        print(score.ljust(width) + row)
 
 
 def _width(name: str) -> int:

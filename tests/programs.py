@@ -1,4 +1,4 @@
-"""Examples of toolkits that are tested in an environment of their own."""
+"""Examples that are run one by one, and the table that they print."""
 
 import re
 import runpy
@@ -15,5 +15,5 @@ def run(monkeypatch, capsys, name, *arguments):
 def table(printed):
     """The heads of the printed table, and its rows of figures by the name of the score."""
     (head,) = re.findall(r"^score, %  +(.*)$", printed, re.MULTILINE)
-    rows = re.findall(r"^((?:dice|iou)_\w+) +([\d. ]+)$", printed, re.MULTILINE)
+    rows = re.findall(r"^(\w+)  +([\d. ]+)$", printed, re.MULTILINE)
     return re.split(r"  +", head), {name: [float(value) for value in values.split()] for name, values in rows}
