@@ -121,7 +121,7 @@ class RankSEGSemanticPostProcessor:
             Probabilities (C, H, W) of each image, float32 or float64.
 
         Example:
-            >>> import transformers
+            >>> import torch, transformers
             >>> from transformers.modeling_outputs import SemanticSegmenterOutput
             >>> outputs = SemanticSegmenterOutput(logits=torch.tensor([[[[0.0, 1.0]], [[0.0, 0.0]]]]))  # (B, C, H, W)
             >>> post_process = RankSEGSemanticPostProcessor(transformers.SegformerImageProcessorPil())
