@@ -90,8 +90,9 @@ def folder(tmp_path_factory):
 
 def run(folder, most, runs):
     command = [sys.executable, "-c", LIMITED, json.dumps([most, runs])]
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # the stacks of more would count
-    return subprocess.run(command, cwd=folder, env=one_thread, capture_output=True, text=True)
+    # Stacks of more threads would count, and so would pieces of memory that are free but not given back.
+    alone = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    return subprocess.run(command, cwd=folder, env=alone, capture_output=True, text=True)
 
 
 def quarter(kind):
