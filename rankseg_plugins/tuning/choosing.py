@@ -272,8 +272,10 @@ def _best(comparison: Comparison, used: np.ndarray, goal: Goal) -> int:
     """
     if not used.any():  # a single case: no others to choose on
         return 0
-    images = tuple(itertools.compress(comparison.measurements, used))
-    part = replace(comparison, measurements=images)
+    # All of them have their figures already, or will need them for the report.
+    part = comparison
+    if not used.all():
+        part = replace(comparison, measurements=tuple(itertools.compress(comparison.measurements, used)))
     able = _enough(part, goal) & ~goal.lowered(part).any(1)
     return int(np.argmax(np.where(able, goal.gains(part)[:, 0], -np.inf))) + 1 if able.any() else 0
 
